@@ -1,0 +1,1 @@
+"""The ROUTER broker: a pure state machine (events in, actions out) and a Poller loop around it."""

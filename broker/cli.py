@@ -1,0 +1,46 @@
+"""`ssmprov broker`: one broker in the foreground."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+import click
+
+from broker.loop import Loop
+from broker.machine import Broker
+from broker.metrics import Metrics
+from broker.state import Bounds
+from ssmprov import configuration, wire
+from ssmprov.configuration import parse_size
+from ssmprov.errors import SsmprovError
+from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED, die_with_parent
+
+
+@click.command()
+@click.option("--config", type=click.Path(path_type=Path), envvar="SSMPROV_CONFIG", help="The TOML configuration.")
+@click.option("--home", type=click.Path(path_type=Path), envvar="SSMPROV_HOME", help="The working directory.")
+@click.option("--listen", multiple=True, help="An endpoint instead of the configured ones; may be repeated.")
+def broker(config: Path | None, home: Path | None, listen: tuple[str, ...]) -> None:
+    """Serve as the broker until SIGTERM or Ctrl-C, then drain."""
+    die_with_parent()
+    if SUPERVISED in os.environ:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        configured = configuration.load(config, home)
+        table = configured.tables.broker
+        endpoints = [configuration.endpoint_of(text, configured.home) for text in listen] or configured.endpoints()
+        bounds = Bounds(
+            table.queue, table.queue_per_client, parse_size(table.queue_bytes), parse_size(table.answers_bytes)
+        )
+        metrics = Metrics(table.metrics_port) if table.metrics_port is not None else None
+        machine = Broker(wire.new_id(), time.monotonic(), bounds, os.getpid())
+        Loop(endpoints, machine, metrics).run()
+        if metrics:
+            metrics.close()
+    except SsmprovError as error:
+        print(f"ssmprov broker: {error}", file=sys.stderr)
+        sys.exit(EXIT_CONFIGURATION if SUPERVISED in os.environ else error.exit_code)

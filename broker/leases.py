@@ -1,0 +1,279 @@
+"""Workers: their registration under a lease with an epoch, their pulse, and what becomes of the work of a lost one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from broker.records import Kill, Model, Peer, Task, Worker
+from ssmprov import ops, wire
+from ssmprov.errors import Problem, Refused, SsmprovError, WorkerLost, WrongModel, problem_of
+from ssmprov.names import parse_worker
+
+if TYPE_CHECKING:
+    from broker.state import State
+
+SILENT_S = 5.0
+"""A worker whose pulses stop while its connection lives hangs in Python; a dead one is seen sooner, by its socket."""
+
+MAX_TRIES = 3
+SETTLE_TTL_MS = 3600_000
+WARM_TTL_MS = 30_000
+
+
+class Leases:
+    """The part of the machine that speaks with workers."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+        self._epochs: dict[str, int] = {}
+        self._internal = 0
+
+    # -- registration
+
+    def register(self, peer: Peer, offer: wire.Register, pins: Mapping[str, str]) -> None:
+        """Lease a worker's name, or say BYE with the reason."""
+        state = self._state
+        try:
+            model = self._admit(offer)
+        except SsmprovError as error:
+            state.send(peer.route, wire.Bye(str(error), problem_of(error)))
+            state.log(f"refused worker {offer.worker}: {error}")
+            return
+        old = model.workers.pop(offer.worker, None)
+        kept = dict(old.tasks) if old else {}
+        if old and old.route != peer.route:
+            state.peers.pop(old.route, None)
+        epoch = max(self._epochs.get(offer.worker, 0), offer.epoch) + 1
+        self._epochs[offer.worker] = epoch
+        worker = Worker(
+            offer.worker,
+            model.card.name,
+            peer.route,
+            epoch,
+            offer.slots,
+            offer.pid,
+            offer.started,
+            offer.host,
+            offer.stall_ms / 1000,
+            seen_at=state.now,
+            progress_at=state.now,
+        )
+        peer.worker = worker.name
+        model.workers[worker.name] = worker
+        model.pins.update(pins)
+        state.send(peer.route, wire.Register(worker.name, model.card, model.store, worker.slots, epoch=epoch))
+        state.log(f"worker {worker.name} registered (process {worker.pid}, epoch {epoch})")
+        self._adopt(model, worker, offer.running, kept)
+        state.leave_limbo(model.card.name)
+        state.dispatch(model)
+
+    def _admit(self, offer: wire.Register) -> Model:
+        state = self._state
+        name, _ = parse_worker(offer.worker)
+        if name != offer.model.name:
+            raise Refused(f"{offer.worker} is no worker of {offer.model.name}")
+        model = state.models.get(name)
+        if model is None or not (model.workers or self._unfinished(name)):
+            pins = model.pins if model and model.store == offer.store else {}
+            ready = model.ready if model else []
+            model = state.models[name] = Model(offer.model, offer.store, pins=pins, ready=ready)
+            return model
+        if model.card.fingerprint != offer.model.fingerprint or model.card.runtime != offer.model.runtime:
+            raise WrongModel(f"{name} is served from other weights or by another runtime: give this one another name")
+        if model.store != offer.store:
+            raise Refused(f"{name} has another checkpoint store: all workers of a model share one")
+        live = model.workers.get(offer.worker)
+        if live and (live.pid, live.started, live.host) != (offer.pid, offer.started, offer.host):
+            raise Refused(f"{offer.worker} is leased to process {live.pid} on {live.host}", retry_ms=200)
+        return model
+
+    def _unfinished(self, model: str) -> bool:
+        return any(task.request.model == model and task.phase == "settling" for task in self._state.tasks.values())
+
+    def _adopt(self, model: Model, worker: Worker, running: list[wire.Running], kept: dict[bytes, Task]) -> None:
+        """Go on with what a re-registering worker still works on; the rest of what it had been given is lost."""
+        state = self._state
+        for item in running:
+            task = kept.pop(item.id, None) or state.tasks.get(item.id)
+            if task and task.phase == "running" and task.worker != worker.name:
+                state.send(worker.route, wire.Cancel(item.id, "drop"))
+                continue
+            if task is None:
+                task = self._found(model, item)
+            else:
+                state.unqueue(task)
+            state.locks.seize(task)
+            task.phase = "running"
+            task.worker = worker.name
+            worker.tasks[task.id] = task
+            if task.attempt >= item.attempt and task.request.credit:
+                have = len(task.text) if task.attempt == item.attempt else task.request.have
+                seq = task.seq if task.attempt == item.attempt else 0
+                state.send(worker.route, wire.Credit(task.id, task.request.credit, task.attempt, have, seq))
+        for task in kept.values():
+            self._lost_task(model, task, worker, "its connection broke")
+
+    def _found(self, model: Model, item: wire.Running) -> Task:
+        """A task that this broker never saw: it was given out before its own restart."""
+        state = self._state
+        args = ops.Turn(save=item.save)
+        request = wire.Request(item.id, item.op, model.card.name, item.context, item.attempt, args=wire.pack(args))
+        shared, exclusive = ops.locks(request, args)
+        state.order += 1
+        deadline = state.now + request.ttl_ms / 1000
+        saves = bool(item.save)
+        task = Task(request, [], args, item.client, shared, exclusive, saves, deadline, state.order)
+        task.attempt = item.attempt
+        state.tasks[task.id] = task
+        return task
+
+    # -- liveness
+
+    def pulse(self, worker: Worker, pulse: wire.Pulse) -> None:
+        now = self._state.now
+        if pulse.progress != worker.progress or not worker.tasks:
+            worker.progress_at = now
+        seconds = now - worker.seen_at
+        if seconds > 0:
+            last, blend = worker.pulse, min(1.0, seconds)
+            fresh = (pulse.tokens - last.tokens, pulse.prefill_tokens - last.prefill_tokens)
+            old = worker.rates
+            worker.rates = (
+                max(0.0, old[0] + blend * (fresh[0] / seconds - old[0])),
+                max(0.0, old[1] + blend * (fresh[1] / seconds - old[1])),
+            )
+        worker.seen_at = now
+        worker.progress = pulse.progress
+        worker.pulse = pulse
+
+    def watch(self) -> None:
+        """Find the silent and the hung."""
+        now = self._state.now
+        for worker in [w for model in self._state.models.values() for w in model.workers.values()]:
+            if now - worker.seen_at >= SILENT_S:
+                self.lose(worker, "it fell silent")
+            elif worker.tasks and now - worker.progress_at >= worker.stall_s:
+                self.lose(worker, f"no progress for {worker.stall_s:g} s")
+
+    # -- loss
+
+    def leave(self, worker: Worker) -> None:
+        """A worker's BYE: it takes nothing more, ends what runs, and closes its socket."""
+        if worker.state != "draining":
+            worker.state = "draining"
+            self._state.log(f"worker {worker.name} is draining")
+        if not worker.tasks:
+            self._remove(worker)
+
+    def lose(self, worker: Worker, why: str) -> None:
+        """A dead, hung or silent worker: its process is ended for sure, and its tasks are answered."""
+        state = self._state
+        model = state.models[worker.model]
+        quiet = worker.state == "draining" and not worker.tasks
+        if model.workers.get(worker.name) is not worker:
+            return
+        self._remove(worker)
+        if quiet:
+            return
+        state.log(f"worker {worker.name} (process {worker.pid}) is lost: {why}")
+        state.send(worker.route, wire.Bye(f"the lease of epoch {worker.epoch} has ended: {why}"))
+        state.actions.append(Kill(worker.pid, worker.started, worker.host))
+        for task in list(worker.tasks.values()):
+            self._lost_task(model, task, worker, why)
+        state.dispatch(model)
+
+    def _remove(self, worker: Worker) -> None:
+        state = self._state
+        model = state.models[worker.model]
+        if model.workers.get(worker.name) is worker:
+            del model.workers[worker.name]
+        state.peers.pop(worker.route, None)
+        for name in [name for name, holder in model.hot.items() if holder == worker.name]:
+            del model.hot[name]
+        if not model.workers:
+            model.empty_at = state.now
+
+    def _lost_task(self, model: Model, task: Task, worker: Worker, why: str) -> None:
+        state = self._state
+        worker.tasks.pop(task.id, None)
+        again = not task.slot and task.request.op != "ckpt.import" and task.seq == 0 and task.tries < MAX_TRIES
+        if again and task.request.op != "warm":
+            state.requeue(task)
+        elif task.internal:
+            self._unsettled(task)
+        elif task.saves and task.slot:
+            self._settle(model, task, worker, why)
+        else:
+            state.fail(task, self._loss(task, worker, why))
+
+    def _loss(self, task: Task, worker: Worker, why: str) -> WorkerLost:
+        return WorkerLost(
+            f"worker {worker.name} was lost in mid-turn ({why}); the context stands at its last commit: "
+            "send the turn again",
+            worker=worker.name,
+            seq=task.seq,
+        )
+
+    def _settle(self, model: Model, task: Task, worker: Worker, why: str) -> None:
+        """Let another worker of the store decide whether a saving turn has committed."""
+        task.phase = "settling"
+        args = ops.Settle(task.id, wire.pack(problem_of(self._loss(task, worker, why))), task.args.save)
+        settle = self._own(wire.Request(self._key(), "settle", model.card.name, ttl_ms=SETTLE_TTL_MS), args)
+        settle.about = task
+        self._state.enqueue(settle)
+        if not model.workers:
+            self._unsettled(settle)
+
+    def _key(self) -> bytes:
+        self._internal += 1
+        return b"broker--" + self._internal.to_bytes(8, "big")
+
+    def _own(self, request: wire.Request, args: ops.Settle | ops.Warm) -> Task:
+        """A task of the broker's own."""
+        state = self._state
+        request.args = wire.pack(args)
+        state.order += 1
+        shared = frozenset({request.context} if request.context else ())
+        deadline = state.now + request.ttl_ms / 1000
+        nothing: frozenset[str] = frozenset()
+        task = Task(request, [], args, wire.NOBODY, shared, nothing, True, deadline, state.order, internal=True)
+        state.tasks[task.id] = task
+        return task
+
+    def _unsettled(self, settle: Task) -> None:
+        """Nobody can decide a lost turn now: its client hears so; the next worker settles it first of all."""
+        about, settle.about = settle.about, None
+        if about is None:
+            return
+        problem = wire.unpack(settle.args.problem, Problem)
+        problem.details["committed"] = "unknown"
+        problem.message += "; whether it committed will be settled when a worker is back"
+        self._state.finish(about, wire.Final(about.id, about.attempt, seq=about.seq, error=problem), [])
+
+    def settled(self, settle: Task, final: wire.Final, payloads: list[bytes]) -> None:
+        """The store's word on a lost turn: the answer that it had committed, or the loss."""
+        about = settle.about
+        if about is None:
+            return
+        if final.error is not None:
+            self._unsettled(settle)
+            return
+        raw, text = wire.take_result(final, payloads)
+        verdict = wire.unpack(raw, ops.Settled)
+        if verdict.committed:
+            answer = wire.Final(about.id, about.attempt, seq=about.seq, result=verdict.result)
+            self._state.finish(about, answer, wire.split_text(text))
+            return
+        problem = wire.unpack(settle.args.problem, Problem)
+        problem.details |= {"committed": False, "head": verdict.head}
+        self._state.finish(about, wire.Final(about.id, about.attempt, seq=about.seq, error=problem), [])
+
+    def warm(self, model: Model, pins: Mapping[str, str]) -> None:
+        """Have freshly pinned contexts loaded where their turns will run."""
+        for name, holder in pins.items():
+            if holder in model.workers:
+                request = wire.Request(self._key(), "warm", model.card.name, name, ttl_ms=WARM_TTL_MS)
+                task = self._own(request, ops.Warm())
+                task.pinned = holder
+                self._state.enqueue(task)

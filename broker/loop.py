@@ -1,0 +1,246 @@
+"""The Poller loop around the machine: one ROUTER socket, a monitor, a signal pipe, and a tick."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import signal
+import socket
+import sys
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+
+import zmq
+
+from broker.machine import Broker
+from broker.metrics import Metrics
+from broker.records import Action, Drain, Event, Kill, Log, Received, Refuse, Route, Send, Stop, Tick, Unreachable
+from ssmprov import wire
+from ssmprov.configuration import private_directory
+from ssmprov.errors import BadRequest, Conflict
+from ssmprov.process import started_at
+
+TICK_S = 0.1
+BATCH = 512
+"""Messages taken in one go before the clock is looked at."""
+
+BACKLOG_MESSAGES = 4096
+BACKLOG_RETRY_MS = 5
+
+
+class Loop:
+    """Runs a broker on its endpoints until it has drained."""
+
+    def __init__(self, endpoints: Sequence[str], broker: Broker, metrics: Metrics | None = None) -> None:
+        self._broker = broker
+        self._metrics = metrics
+        self._endpoints = list(endpoints)
+        self._context = zmq.Context()
+        self._router = _router(self._context)
+        self._monitor = self._router.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
+        self._backlog: dict[Route, deque[Sequence[bytes]]] = {}
+        self._locks: list[int] = []
+        self._paths: list[Path] = []
+        self._wake, self._signal = socket.socketpair()
+        self._next_tick = 0.0
+        self._stopped = False
+
+    def run(self) -> None:
+        """Serve. Raises Conflict where another broker holds an endpoint, BadRequest where one cannot be bound."""
+        try:
+            for endpoint in self._endpoints:
+                self._bind(endpoint)
+            self._catch_signals()
+            self._serve()
+        finally:
+            self._close()
+
+    # -- start and end
+
+    def _bind(self, endpoint: str) -> None:
+        scheme, _, rest = endpoint.partition("://")
+        if scheme == "ipc":
+            path = Path(rest)
+            private_directory(path.parent)
+            self._lock(path)
+            path.unlink(missing_ok=True)
+            self._paths.append(path)
+        elif not _is_loopback(rest):
+            raise BadRequest(
+                f"{endpoint} can be reached from other machines, where the wire is not protected: "
+                "listen on 127.0.0.1, or on an ipc:// socket"
+            )
+        try:
+            self._router.bind(endpoint)
+        except zmq.ZMQError as error:
+            raise Conflict(f"cannot listen on {endpoint}: {error}. Another program may hold it") from None
+
+    def _lock(self, path: Path) -> None:
+        """A second broker must not steal the socket of a live one."""
+        handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        self._locks.append(handle)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise Conflict(f"another broker serves {path}: stop it first, or set SSMPROV_HOME elsewhere") from None
+
+    def _catch_signals(self) -> None:
+        self._signal.setblocking(False)
+        signal.set_wakeup_fd(self._signal.fileno(), warn_on_full_buffer=False)
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda *_: None)
+
+    def _close(self) -> None:
+        signal.set_wakeup_fd(-1)
+        self._router.disable_monitor()
+        self._monitor.close(linger=0)
+        self._router.close(linger=500)
+        self._context.term()
+        for path in self._paths:
+            path.unlink(missing_ok=True)
+        for handle in self._locks:
+            os.close(handle)
+        self._wake.close()
+        self._signal.close()
+
+    # -- serving
+
+    def _serve(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._router, zmq.POLLIN)
+        poller.register(self._monitor, zmq.POLLIN)
+        poller.register(self._wake, zmq.POLLIN)
+        while not self._stopped:
+            pause = BACKLOG_RETRY_MS if self._backlog else (self._next_tick - time.monotonic()) * 1000
+            ready = dict(poller.poll(max(0, int(pause))))
+            drained = self._receive() if self._router in ready else True
+            if self._monitor in ready:
+                self._disconnected()
+            if self._wake.fileno() in ready:
+                self._signalled()
+            if self._backlog:
+                self._flush()
+            now = time.monotonic()
+            if now >= self._next_tick and drained:  # silence is judged only when nothing waits to be read
+                self._next_tick = now + TICK_S
+                self._handle(Tick(now))
+                if self._metrics:
+                    self._metrics.update(self._broker)
+
+    def _receive(self) -> bool:
+        """Take what has come, in bounded batches; whether the socket was emptied."""
+        for _ in range(BATCH):
+            try:
+                route, *frames = self._router.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return True
+            now = time.monotonic()
+            try:
+                message, payloads = wire.decode(frames)
+            except wire.WireError as error:
+                self._handle(Refuse(now, route, error))
+            else:
+                self._handle(Received(now, route, message, payloads, frames))
+        return False
+
+    def _disconnected(self) -> None:
+        """Somebody has gone, and a ROUTER does not say who: ask everybody now instead of at the next probe."""
+        with contextlib.suppress(zmq.Again):
+            while True:
+                self._monitor.recv_multipart(zmq.NOBLOCK)
+        for peer in self._broker.state.peers.values():
+            peer.probe_at = 0.0
+        self._next_tick = 0.0
+
+    def _signalled(self) -> None:
+        numbers = self._wake.recv(64)
+        if any(number in (signal.SIGTERM, signal.SIGINT) for number in numbers):
+            self._handle(Drain(time.monotonic()))
+
+    def _handle(self, event: Event) -> None:
+        events: deque[Event] = deque([event])
+        while events:
+            for action in self._broker.handle(events.popleft()):
+                if (follows := self._act(action)) is not None:
+                    events.append(follows)
+
+    def _act(self, action: Action) -> Event | None:
+        match action:
+            case Send():
+                return self._send(action.route, action.frames)
+            case Kill():
+                _kill(action)
+            case Log():
+                print(action.text, file=sys.stderr, flush=True)
+            case Stop():
+                self._stopped = True
+        return None
+
+    def _send(self, route: Route, frames: Sequence[bytes]) -> Event | None:
+        waiting = self._backlog.get(route)
+        if waiting is not None:
+            waiting.append(frames)
+            if len(waiting) > BACKLOG_MESSAGES:
+                del self._backlog[route]
+                return Unreachable(time.monotonic(), route)
+            return None
+        try:
+            self._router.send_multipart([route, *frames], zmq.NOBLOCK)
+        except zmq.Again:
+            self._backlog[route] = deque([frames])
+        except zmq.ZMQError as error:
+            if error.errno == zmq.EHOSTUNREACH:
+                return Unreachable(time.monotonic(), route)
+            raise
+        return None
+
+    def _flush(self) -> None:
+        """Send what slow peers had no room for."""
+        for route in list(self._backlog):
+            waiting = self._backlog.pop(route)
+            while waiting:
+                event = self._send(route, waiting.popleft())
+                if event is not None:
+                    self._handle(event)
+                    break
+                if route in self._backlog:
+                    self._backlog[route].extend(waiting)
+                    break
+
+
+def _router(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+    router = context.socket(zmq.ROUTER)
+    for option, value in (
+        (zmq.ROUTER_MANDATORY, 1),
+        (zmq.SNDHWM, wire.HIGH_WATER_MARK),
+        (zmq.RCVHWM, wire.HIGH_WATER_MARK),
+        (zmq.MAXMSGSIZE, wire.MAX_PAYLOAD),
+        (zmq.HEARTBEAT_IVL, wire.HEARTBEAT_IVL_MS),
+        (zmq.HEARTBEAT_TIMEOUT, wire.HEARTBEAT_TIMEOUT_MS),
+        (zmq.HANDSHAKE_IVL, 5000),
+        (zmq.LINGER, 0),
+    ):
+        router.setsockopt(option, value)
+    return router
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    return host in ("localhost", "::1") or host.startswith("127.")
+
+
+def _kill(action: Kill) -> None:
+    """End a lost worker's process on this host, unless its id has passed on to another process."""
+    if action.host != socket.gethostname() or action.pid <= 1 or started_at(action.pid) != action.started:
+        return
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        handle = os.pidfd_open(action.pid)
+        try:
+            if started_at(action.pid) == action.started:
+                signal.pidfd_send_signal(handle, signal.SIGKILL)
+        finally:
+            os.close(handle)

@@ -1,0 +1,323 @@
+"""The broker as one pure function of events: `handle(event)` returns the actions that follow from it."""
+
+from __future__ import annotations
+
+from broker.leases import Leases
+from broker.records import (
+    Action,
+    Client,
+    Drain,
+    Event,
+    Id,
+    Peer,
+    Received,
+    Refuse,
+    Route,
+    Stop,
+    Task,
+    Tick,
+    Unreachable,
+    Worker,
+)
+from broker.state import Bounds, State
+from broker.status import Rates, report
+from ssmprov import wire
+from ssmprov.errors import Busy, WorkerLost, problem_of
+
+GONE_S = 5.0
+"""A client that does not come back for so long cancels its turns that save nothing."""
+
+FORGET_S = 300.0
+"""A client without tasks that has been gone for so long is forgotten."""
+
+STALL_S = 0.5
+"""A gap between two ticks that is longer is the broker's own: nobody is judged for it."""
+
+PROBE_S = 0.2
+PROBE_IDLE_S = 5.0
+MAX_UNANSWERED = 40
+DRAIN_S = 10.0
+CREDIT_OF_CLIENT = 1024
+
+
+class Broker:
+    """The whole of the broker but for sockets, clocks and signals."""
+
+    def __init__(self, identity: Id, now: float, bounds: Bounds | None = None, pid: int = 0) -> None:
+        self.identity = identity
+        self.pid = pid
+        self.state = State(bounds or Bounds(), now, now)
+        self.rates = Rates(now)
+        self._leases = Leases(self.state)
+        self._ticked_at = now
+        self._drain_until = 0.0
+
+    def handle(self, event: Event) -> list[Action]:
+        """Move by one event. Raises nothing: what a peer may send wrong is answered."""
+        state = self.state
+        state.now = max(state.now, event.now)
+        match event:
+            case Received():
+                try:
+                    self._received(event)
+                except wire.WireError as wrong:
+                    state.send(event.route, wire.Bye(str(wrong)[:900], problem_of(wrong)))
+            case Refuse():
+                error = problem_of(event.error)
+                state.send(event.route, wire.Bye(str(event.error), error))
+                self._gone(event.route, "it sent what is no message")
+            case Unreachable():
+                self._gone(event.route, "its connection broke")
+            case Tick():
+                self._tick()
+            case Drain():
+                self._drain()
+        if state.draining and not state.tasks and self._drain_until:
+            self._stop()
+        actions, state.actions = state.actions, []
+        return actions
+
+    # -- messages
+
+    def _received(self, event: Received) -> None:
+        state = self.state
+        peer = state.peers.get(event.route)
+        message = event.message
+        if peer is None:
+            if not isinstance(message, wire.Hello):
+                if not isinstance(message, wire.Bye):
+                    state.send(event.route, wire.Bye("say HELLO first"))
+                return
+            if len(state.peers) >= state.bounds.peers:
+                error = Busy("the broker has as many connections as it takes", retry_ms=1000)
+                state.send(event.route, wire.Bye(str(error), problem_of(error)))
+                return
+            peer = state.peers[event.route] = Peer(event.route)
+        peer.unanswered = 0
+        if isinstance(message, wire.Hello):
+            self._hello(peer, message)
+        elif isinstance(message, wire.Bye):
+            self._bye(peer)
+        elif isinstance(message, wire.Register):
+            self._register(peer, message, event.payloads)
+        elif peer.worker:
+            self._from_worker(peer, event)
+        else:
+            self._from_client(peer, event)
+
+    def _hello(self, peer: Peer, hello: wire.Hello) -> None:
+        state = self.state
+        if wire.VERSION not in hello.versions:
+            state.send(peer.route, wire.Bye(f"this broker speaks version {wire.VERSION} only"))
+            return
+        peer.client = hello.client
+        if hello.role == "client":
+            known = state.clients.setdefault(hello.client, Client(hello.client, None))
+            if known.route not in (None, peer.route):
+                state.peers.pop(known.route, None)
+            known.route = peer.route
+        answer = wire.Hello(
+            self.identity, "broker", (wire.VERSION,), wire.HEARTBEAT_IVL_MS, CREDIT_OF_CLIENT, "ssmprov"
+        )
+        state.send(peer.route, answer)
+
+    def _bye(self, peer: Peer) -> None:
+        worker = self._worker(peer)
+        if worker:
+            self._leases.leave(worker)
+            return
+        client = self.state.clients.get(peer.client)
+        self._gone(peer.route, "it said BYE")
+        if client and client.route is None:
+            self._abandon(client)
+
+    def _register(self, peer: Peer, offer: wire.Register, payloads: list[bytes]) -> None:
+        pins = wire.unpack(b"".join(payloads), dict[str, str]) if payloads else {}
+        self._leases.register(peer, offer, pins)
+
+    def _from_client(self, peer: Peer, event: Received) -> None:
+        client = self.state.clients.get(peer.client)
+        message = event.message
+        if client is None:
+            return
+        if isinstance(message, wire.Request):
+            if message.op == "status":
+                self._status(client, message)
+            else:
+                self.state.accept(client, message, event.payloads)
+            return
+        task = self.state.tasks.get(getattr(message, "id", b""))
+        if task is None or task.client != client.id:
+            return
+        if isinstance(message, wire.Cancel):
+            self.state.cancel(task, message.mode)
+        elif isinstance(message, wire.Credit):
+            task.request.credit += message.n
+            self._forward(task, wire.Credit(task.id, message.n))
+        elif isinstance(message, wire.Chunk):
+            worker = self.state.worker(task)
+            if worker and task.phase == "running":
+                message.epoch = worker.epoch
+                self.state.send(worker.route, message, event.payloads)
+
+    def _forward(self, task: Task, message: wire.Message) -> None:
+        worker = self.state.worker(task)
+        if worker and task.phase == "running":
+            self.state.send(worker.route, message)
+
+    def _from_worker(self, peer: Peer, event: Received) -> None:
+        message = event.message
+        worker = self._worker(peer)
+        if worker is None:
+            self.state.send(peer.route, wire.Bye("this lease has ended"))
+            return
+        worker.seen_at = max(worker.seen_at, self.state.now) if not isinstance(message, wire.Pulse) else worker.seen_at
+        if isinstance(message, wire.Pulse):
+            self._leases.pulse(worker, message)
+            return
+        task = worker.tasks.get(getattr(message, "id", b""))
+        if task is None or getattr(message, "epoch", worker.epoch) != worker.epoch:
+            self.state.counters.stale += 1
+            return
+        if isinstance(message, wire.Partial | wire.Chunk):
+            self._partial(task, message, event)
+        elif isinstance(message, wire.Credit):
+            self.state.tell(task.client, message)
+        elif isinstance(message, wire.Final):
+            self._final(worker, task, message, event.payloads)
+
+    def _partial(self, task: Task, message: wire.Partial | wire.Chunk, event: Received) -> None:
+        if message.attempt != task.attempt or message.seq != task.seq + 1:
+            self.state.counters.stale += 1
+            return
+        task.seq = message.seq
+        task.request.credit -= 1
+        self.state.counters.partials += 1
+        if isinstance(message, wire.Partial) and event.payloads:
+            del task.text[message.offset :]
+            task.text += event.payloads[0]
+        known = self.state.clients.get(task.client)
+        if known and known.route is not None:
+            self.state.forward(known.route, event.frames)
+
+    def _final(self, worker: Worker, task: Task, final: wire.Final, payloads: list[bytes]) -> None:
+        if task.request.op == "settle":
+            self._leases.settled(task, final, payloads)
+        if final.offset > len(task.text):
+            lost = WorkerLost(f"a part of the answer of {worker.name} was lost: send the request again")
+            self.state.fail(task, lost)
+            return
+        self.state.finish(task, final, payloads)
+        if final.pins and task.request.op == "ckpt.fork":
+            self._leases.warm(self.state.models[worker.model], final.pins)
+        if worker.state == "draining":
+            self._leases.leave(worker)
+
+    def _worker(self, peer: Peer) -> Worker | None:
+        for model in self.state.models.values():
+            worker = model.workers.get(peer.worker)
+            if worker and worker.route == peer.route:
+                return worker
+        return None
+
+    def _status(self, client: Client, request: wire.Request) -> None:
+        final, payloads = wire.final(wire.Final(request.id, request.attempt), report(self.state, self.rates, self.pid))
+        self.state.send(client.route, final, payloads)
+
+    # -- losses
+
+    def _gone(self, route: Route, why: str) -> None:
+        peer = self.state.peers.pop(route, None)
+        if peer is None:
+            return
+        worker = self._worker(peer)
+        if worker:
+            self._leases.lose(worker, why)
+        client = self.state.clients.get(peer.client)
+        if client and client.route == route:
+            client.route = None
+            client.gone_at = self.state.now
+
+    def _abandon(self, client: Client) -> None:
+        """Cancel what a client that is gone has asked for, but for turns that save."""
+        for task_id in list(client.tasks):
+            task = self.state.tasks[task_id]
+            if not task.saves:
+                self.state.cancel(task, "drop")
+
+    # -- time
+
+    def _tick(self) -> None:
+        state = self.state
+        now = state.now
+        stalled = now - self._ticked_at
+        self._ticked_at = now
+        if stalled > STALL_S:
+            self._forgive(stalled)
+        self._probe()
+        for client in list(state.clients.values()):
+            if client.route is not None:
+                continue
+            if client.tasks and now - client.gone_at >= GONE_S:
+                self._abandon(client)
+            elif not client.tasks and now - client.gone_at >= FORGET_S:
+                del state.clients[client.id]
+        for worker in state.expire():
+            self._leases.lose(worker, "it let a turn's deadline pass without progress")
+        self._leases.watch()
+        if now - state.started_at < FORGET_S or state.limbo:
+            for name in {task.request.model for task in state.limbo if task.request.model in state.models}:
+                state.leave_limbo(name)
+        state.answers.expire(now)
+        self.rates.update(now, state.counters)
+        if self._drain_until and now >= self._drain_until:
+            self._stop()
+
+    def _forgive(self, seconds: float) -> None:
+        """After a stall of the broker's own, nobody's silence during it counts."""
+        for model in self.state.models.values():
+            for worker in model.workers.values():
+                worker.seen_at += seconds
+                worker.progress_at += seconds
+        for client in self.state.clients.values():
+            client.gone_at += seconds
+
+    def _probe(self) -> None:
+        """Send something to every peer now and then: only a send tells that a ROUTER's peer is gone."""
+        state = self.state
+        for peer in list(state.peers.values()):
+            if state.now < peer.probe_at:
+                continue
+            busy = bool(peer.worker) or bool((client := state.clients.get(peer.client)) and client.tasks)
+            pause = PROBE_S if busy else PROBE_IDLE_S
+            peer.probe_at = state.now + min(pause * 1.5 ** max(0, peer.unanswered - 3), 30.0)
+            peer.unanswered += 1
+            if peer.unanswered > MAX_UNANSWERED and not peer.worker:
+                self._gone(peer.route, "it answers no pulse")
+            else:
+                state.send(peer.route, wire.Pulse())
+
+    # -- the end
+
+    def _drain(self) -> None:
+        """Take nothing more, answer what waits, let what runs end at a token's edge."""
+        state = self.state
+        if state.draining:
+            return
+        state.draining = True
+        self._drain_until = state.now + DRAIN_S
+        state.log("draining")
+        for task in list(state.tasks.values()):
+            if task.phase == "running":
+                self._forward(task, wire.Cancel(task.id, "keep"))
+            elif task.internal:
+                state.finish(task, wire.Final(task.id), [])
+            else:
+                state.turn_away(task)
+
+    def _stop(self) -> None:
+        state = self.state
+        self._drain_until = 0.0
+        for peer in state.peers.values():
+            state.send(peer.route, wire.Bye("the broker is leaving"))
+        state.actions.append(Stop())

@@ -1,0 +1,47 @@
+"""Whether everything of a configuration serves: one question to the broker, as any client would ask it."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+import msgspec
+import zmq
+
+from ssmprov import ops, wire
+from ssmprov.errors import error_of
+
+
+def ask_status(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, timeout_s: float) -> ops.StatusResult | None:
+    """The broker's status, or None where it does not answer in time. Raises what the broker answers as an error."""
+    deadline = time.monotonic() + timeout_s
+    socket = context.socket(zmq.DEALER)
+    socket.linger = 0
+    try:
+        socket.connect(endpoint)
+        client = wire.new_id()
+        request = wire.Request(wire.new_id(), "status", ttl_ms=max(1, int(timeout_s * 1000)), args=wire.pack({}))
+        socket.send_multipart(wire.encode(wire.Hello(client, agent="supervisor")))
+        socket.send_multipart(wire.encode(request))
+        while socket.poll(max(0, int((deadline - time.monotonic()) * 1000))):
+            message, _ = wire.decode(socket.recv_multipart())
+            if isinstance(message, wire.Final) and message.id == request.id:
+                if message.error is not None:
+                    raise error_of(message.error)
+                return wire.unpack(message.result, ops.StatusResult)
+    finally:
+        socket.close()
+    return None
+
+
+def missing(status: ops.StatusResult, workers: Mapping[str, int]) -> list[str]:
+    """The workers, given with their process ids, that are not registered and ready."""
+    ready = {worker.name: worker.pid for worker in status.workers if worker.state == "ready"}
+    return sorted(name for name, pid in workers.items() if ready.get(name) != pid)
+
+
+class BoundPort(msgspec.Struct):
+    """What a bridge writes into its ready file once it is bound."""
+
+    port: int
+    host: str = "127.0.0.1"

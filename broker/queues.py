@@ -1,0 +1,102 @@
+"""Order: who may touch which name, and the answers that are kept for a resend."""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+
+from broker.records import Id, Task
+from ssmprov import wire
+
+
+class NameLocks:
+    """Shared and exclusive holds on names, granted strictly in order of arrival.
+
+    A task enters the queues of all its names at once. It holds a name when nobody before it in that queue
+    conflicts, and is granted when it holds them all; so no two tasks can wait for each other.
+    """
+
+    def __init__(self) -> None:
+        self._queues: dict[tuple[str, str], deque[Task]] = {}
+
+    def enter(self, task: Task) -> bool:
+        """Queue a task; whether it is granted at once."""
+        for key in _keys(task):
+            self._queues.setdefault(key, deque()).append(task)
+        return self.granted(task)
+
+    def granted(self, task: Task) -> bool:
+        return all(self._holds(task, key) for key in _keys(task))
+
+    def leave(self, task: Task) -> list[Task]:
+        """Release a task's names, or its places in their queues; the tasks that are granted by that."""
+        candidates: dict[int, Task] = {}
+        for key in _keys(task):
+            queue = self._queues[key]
+            queue.remove(task)
+            if queue:
+                candidates.update((other.order, other) for other in queue)
+            else:
+                del self._queues[key]
+        return [candidates[order] for order in sorted(candidates) if self.granted(candidates[order])]
+
+    def seize(self, task: Task) -> None:
+        """Put a task that already runs in front of everybody: its worker held the names all along."""
+        for key in _keys(task):
+            queue = self._queues.setdefault(key, deque())
+            if task in queue:
+                queue.remove(task)
+            queue.appendleft(task)
+
+    def has(self, task: Task) -> bool:
+        """Whether a task stands in the queues of its names."""
+        return all(task in self._queues.get(key, ()) for key in _keys(task))
+
+    def _holds(self, task: Task, key: tuple[str, str]) -> bool:
+        wants = key[1] in task.exclusive
+        for other in self._queues[key]:
+            if other is task:
+                return True
+            if wants or key[1] in other.exclusive:
+                return False
+        raise AssertionError("a task that is not queued cannot hold a name")
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+
+def _keys(task: Task) -> list[tuple[str, str]]:
+    model = task.request.model
+    return [(model, name) for name in (*task.shared, *task.exclusive)]
+
+
+class Answers:
+    """The last terminal answers, whole, so that a resent request gets its own again. Bounded by bytes and age."""
+
+    def __init__(self, max_bytes: int, max_age_s: float = 300.0) -> None:
+        self._max_bytes = max_bytes
+        self._max_age_s = max_age_s
+        self._kept: OrderedDict[Id, tuple[Id, float, wire.Final, list[bytes], int]] = OrderedDict()
+        self.bytes = 0
+
+    def keep(self, now: float, client: Id, final: wire.Final, payloads: list[bytes]) -> None:
+        size = sum(map(len, payloads)) + len(final.result) + 200
+        self.drop(final.id)
+        self._kept[final.id] = (client, now, final, payloads, size)
+        self.bytes += size
+        self.expire(now)
+
+    def find(self, request_id: Id, client: Id) -> tuple[wire.Final, list[bytes]] | None:
+        kept = self._kept.get(request_id)
+        return (kept[2], kept[3]) if kept and kept[0] in (client, b"") else None
+
+    def drop(self, request_id: Id) -> None:
+        kept = self._kept.pop(request_id, None)
+        if kept:
+            self.bytes -= kept[4]
+
+    def expire(self, now: float) -> None:
+        while self._kept:
+            oldest = next(iter(self._kept.values()))
+            if self.bytes <= self._max_bytes and now - oldest[1] <= self._max_age_s:
+                return
+            self.drop(oldest[2].id)

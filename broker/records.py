@@ -1,0 +1,182 @@
+"""What the broker knows: its peers, clients, workers, models and tasks; the events it takes, the actions it returns."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from ssmprov import wire
+
+Route = bytes
+Id = bytes
+
+
+@dataclass(slots=True)
+class Received:
+    """A decoded message of a route; `frames` are its raw ones, to be forwarded as they are."""
+
+    now: float
+    route: Route
+    message: wire.Message
+    payloads: list[bytes]
+    frames: Sequence[bytes]
+
+
+@dataclass(slots=True)
+class Refuse:
+    """A route sent what is no message of the protocol."""
+
+    now: float
+    route: Route
+    error: wire.WireError
+
+
+@dataclass(slots=True)
+class Unreachable:
+    """A send to this route found nobody there, or its outgoing queue has been full for too long."""
+
+    now: float
+    route: Route
+
+
+@dataclass(slots=True)
+class Tick:
+    now: float
+
+
+@dataclass(slots=True)
+class Drain:
+    now: float
+
+
+Event = Received | Refuse | Unreachable | Tick | Drain
+
+
+@dataclass(slots=True)
+class Send:
+    route: Route
+    frames: Sequence[bytes]
+
+
+@dataclass(slots=True)
+class Kill:
+    """End a lost worker for sure: the process `pid` of this host, if it still began at `started`."""
+
+    pid: int
+    started: int
+    host: str
+
+
+@dataclass(slots=True)
+class Log:
+    text: str
+
+
+@dataclass(slots=True)
+class Stop:
+    """The drain is complete."""
+
+
+Action = Send | Kill | Log | Stop
+
+
+@dataclass(slots=True)
+class Peer:
+    """A route and who speaks on it: `client` and `worker` are '' until it has said so."""
+
+    route: Route
+    client: Id = b""
+    worker: str = ""
+    unanswered: int = 0
+    probe_at: float = 0.0
+
+
+@dataclass(slots=True)
+class Client:
+    id: Id
+    route: Route | None
+    gone_at: float = 0.0
+    tasks: set[Id] = field(default_factory=set)
+
+
+@dataclass(slots=True, eq=False)
+class Task:
+    """An accepted request on its way: queued (for its names), ready (for a worker), running, settling.
+
+    `internal` marks one of the broker's own (settle, warm). `about` is the lost task that a settle decides.
+    `text` is what was streamed, kept until the answer so that a reader who comes back misses nothing.
+    """
+
+    request: wire.Request
+    payloads: list[bytes]
+    args: Any
+    client: Id
+    shared: frozenset[str]
+    exclusive: frozenset[str]
+    saves: bool
+    deadline: float
+    order: int
+    internal: bool = False
+    pinned: str = ""
+    phase: str = "queued"
+    worker: str = ""
+    attempt: int = 1
+    seq: int = 0
+    text: bytearray = field(default_factory=bytearray)
+    tries: int = 0
+    ready_at: float = 0.0
+    grace_at: float = 0.0
+    about: Task | None = None
+    credit: int = 0
+
+    @property
+    def id(self) -> Id:
+        return self.request.id
+
+    @property
+    def slot(self) -> bool:
+        """Whether it occupies one of its worker's slots."""
+        return self.request.op in ("turn", "ckpt.replay")
+
+    @property
+    def bytes(self) -> int:
+        return sum(map(len, self.payloads)) + len(self.request.args)
+
+
+@dataclass(slots=True, eq=False)
+class Worker:
+    name: str
+    model: str
+    route: Route
+    epoch: int
+    slots: int
+    pid: int
+    started: int
+    host: str
+    stall_s: float
+    state: str = "ready"
+    tasks: dict[Id, Task] = field(default_factory=dict)
+    seen_at: float = 0.0
+    progress: int = 0
+    progress_at: float = 0.0
+    pulse: wire.Pulse = field(default_factory=wire.Pulse)
+    rates: tuple[float, float] = (0.0, 0.0)
+
+    @property
+    def running(self) -> int:
+        return sum(task.slot for task in self.tasks.values())
+
+
+@dataclass(slots=True)
+class Model:
+    """A served model; `hot` maps a name to the worker that held it last, `ready` waits for a worker."""
+
+    card: wire.ModelCard
+    store: str
+    workers: dict[str, Worker] = field(default_factory=dict)
+    pins: dict[str, str] = field(default_factory=dict)
+    hot: OrderedDict[str, str] = field(default_factory=OrderedDict)
+    ready: list[Task] = field(default_factory=list)
+    empty_at: float = 0.0

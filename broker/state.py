@@ -1,0 +1,410 @@
+"""The broker's tables, and the life of a task: accepted, queued for its names, dispatched, answered once.
+
+Pure: no socket, no clock. Every method appends to `actions`, which the machine hands to the loop.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import msgspec
+
+from broker.placement import choose, context_name, pin_of, remember_hot, spread, worker_of
+from broker.queues import Answers, NameLocks
+from broker.records import Action, Client, Id, Log, Model, Peer, Route, Send, Task, Worker
+from ssmprov import ops, wire
+from ssmprov.errors import (
+    BadRequest,
+    Busy,
+    Cancelled,
+    NotFound,
+    SsmprovError,
+    TimedOut,
+    Unavailable,
+    nearest,
+    problem_of,
+)
+
+START_GRACE_S = 3.0
+"""After its start the broker waits that long for workers to register before it calls a model unknown."""
+
+ABSENT_S = 30.0
+"""A task waits that long for a model without workers, or a pinned context's worker, to come back."""
+
+LATE_S = 5.0
+"""A worker answers a request's deadline itself; past that much more it counts as hung."""
+
+
+@dataclass(slots=True)
+class Bounds:
+    """What may be held: queued requests in all and of one client, their bytes, and kept answers' bytes."""
+
+    queue: int = 1024
+    queue_per_client: int = 256
+    queue_bytes: int = 256 * 2**20
+    answers_bytes: int = 64 * 2**20
+    peers: int = 4096
+
+
+@dataclass(slots=True)
+class Counters:
+    accepted: int = 0
+    answered: int = 0
+    refused: int = 0
+    partials: int = 0
+    stale: int = 0
+
+
+@dataclass(slots=True)
+class State:
+    """All that the broker remembers."""
+
+    bounds: Bounds
+    now: float
+    started_at: float
+    peers: dict[Route, Peer] = field(default_factory=dict)
+    clients: dict[Id, Client] = field(default_factory=dict)
+    models: dict[str, Model] = field(default_factory=dict)
+    tasks: dict[Id, Task] = field(default_factory=dict)
+    limbo: list[Task] = field(default_factory=list)
+    locks: NameLocks = field(default_factory=NameLocks)
+    counters: Counters = field(default_factory=Counters)
+    actions: list[Action] = field(default_factory=list)
+    answers: Answers = field(init=False)
+    queued: int = 0
+    queued_bytes: int = 0
+    draining: bool = False
+    order: int = 0
+
+    def __post_init__(self) -> None:
+        self.answers = Answers(self.bounds.answers_bytes)
+
+    # -- sending
+
+    def send(self, route: Route | None, message: wire.Message, payloads: Sequence[bytes] = ()) -> None:
+        if route is not None:
+            self.actions.append(Send(route, wire.encode(message, payloads)))
+
+    def log(self, text: str) -> None:
+        self.actions.append(Log(text))
+
+    def forward(self, route: Route, frames: Sequence[bytes]) -> None:
+        self.actions.append(Send(route, frames))
+
+    def tell(self, client: Id, message: wire.Message, payloads: Sequence[bytes] = ()) -> None:
+        if known := self.clients.get(client):
+            self.send(known.route, message, payloads)
+
+    # -- accepting
+
+    def accept(self, client: Client, request: wire.Request, payloads: list[bytes]) -> None:
+        """Take a request in, or refuse it at once; a resent one is joined to its first."""
+        if self._joined(client, request):
+            return
+        try:
+            task = self._task(client, request, payloads)
+            self._check_room(client, task)
+            model = self._model(task)
+        except SsmprovError as error:
+            self.refuse(client, request, error)
+            return
+        self.counters.accepted += 1
+        self.tasks[task.id] = task
+        client.tasks.add(task.id)
+        self._count(task, +1)
+        self.send(client.route, wire.Accepted(task.id, task.attempt, self.queued - 1))
+        if model is None:
+            self.limbo.append(task)
+        else:
+            self.enqueue(task)
+
+    def refuse(self, client: Client, request: wire.Request, error: SsmprovError) -> None:
+        self.counters.refused += 1
+        self.send(client.route, wire.Final(request.id, request.attempt, error=problem_of(error)))
+
+    def _joined(self, client: Client, request: wire.Request) -> bool:
+        task = self.tasks.get(request.id)
+        if task is not None and not task.internal:
+            if task.client not in (client.id, wire.NOBODY):
+                self.refuse(client, request, BadRequest("this request id is in use by another client"))
+                return True
+            self._rejoin(task, client, request)
+            return True
+        kept = self.answers.find(request.id, client.id)
+        if kept is None:
+            return False
+        self._send_answer(client.id, request.attempt, request.have, *kept)
+        return True
+
+    def _rejoin(self, task: Task, client: Client, request: wire.Request) -> None:
+        """A client that came back for a request under way: it is streamed on from what the client has."""
+        task.client = client.id
+        client.tasks.add(task.id)
+        task.attempt = request.attempt
+        task.request.attempt = request.attempt
+        task.request.have = request.have
+        task.request.credit = request.credit
+        task.seq = 0
+        self.send(client.route, wire.Accepted(task.id, task.attempt, 0))
+        if task.phase == "running":
+            worker = self.worker(task)
+            credit = wire.Credit(task.id, request.credit, task.attempt, request.have)
+            self.send(worker.route if worker else None, credit)
+
+    def _task(self, client: Client, request: wire.Request, payloads: list[bytes]) -> Task:
+        if self.draining:
+            raise Unavailable("the broker is shutting down: send the request again in a moment", retry_ms=1000)
+        if request.op in ops.INTERNAL:
+            raise BadRequest(f"{request.op} is the broker's own operation")
+        if not request.model and len(self.models) == 1:
+            request.model = next(iter(self.models))
+        elif not request.model:
+            raise BadRequest(f"several models are served: name one{nearest('', self.models)}")
+        args = ops.decode_args(request)
+        shared, exclusive = ops.locks(request, args)
+        self.order += 1
+        return Task(
+            request,
+            payloads,
+            args,
+            client.id,
+            shared,
+            exclusive,
+            ops.saves(request, args),
+            self.now + request.ttl_ms / 1000,
+            self.order,
+            attempt=request.attempt,
+        )
+
+    def _check_room(self, client: Client, task: Task) -> None:
+        bounds = self.bounds
+        mine = len(client.tasks)
+        size = task.bytes
+        if self.queued >= bounds.queue or mine >= bounds.queue_per_client:
+            who = "the broker's queue" if self.queued >= bounds.queue else "this client's queue"
+            raise Busy(f"{who} is full ({self.queued} requests wait): try again", retry_ms=100 + 10 * self.queued)
+        if self.queued_bytes + size > bounds.queue_bytes:
+            raise Busy(f"{self.queued_bytes} bytes of requests wait already: try again", retry_ms=500)
+
+    def _model(self, task: Task) -> Model | None:
+        """The task's model; None while workers may still register after a start. Raises NotFound."""
+        name = task.request.model
+        model = self.models.get(name)
+        if model is None and self.now - self.started_at >= START_GRACE_S:
+            raise NotFound(f"no model {name!r} is served{nearest(name, self.models)}")
+        if model is not None:
+            self._place(model, task)
+        return model
+
+    def _place(self, model: Model, task: Task) -> None:
+        """Resolve worker names in a fork's or a move's arguments, once."""
+        args = task.args
+        if isinstance(args, ops.Move):
+            args.worker = task.pinned = worker_of(model, args.worker) if args.worker else ""
+            task.request.args = wire.pack(args)
+        elif isinstance(args, ops.Fork) and (args.on or args.spread):
+            pins = spread(model, args.targets, args.on, args.spread)
+            args.on, args.spread = [pins[target] for target in args.targets], False
+            task.request.args = wire.pack(args)
+
+    def _count(self, task: Task, sign: int) -> None:
+        self.queued += sign
+        self.queued_bytes += sign * task.bytes
+
+    # -- queues and dispatch
+
+    def enqueue(self, task: Task) -> None:
+        if self.locks.enter(task):
+            self._ready([task])
+
+    def leave_limbo(self, name: str) -> None:
+        """Workers of a model have registered, or its time of grace is over."""
+        for task in [task for task in self.limbo if task.request.model == name]:
+            self.limbo.remove(task)
+            try:
+                self._model(task)
+            except SsmprovError as error:
+                self.fail(task, error)
+            else:
+                self.enqueue(task)
+
+    def _ready(self, tasks: list[Task]) -> None:
+        models = {}
+        for task in tasks:
+            if task.phase != "queued":
+                continue
+            task.phase = "ready"
+            task.ready_at = self.now
+            model = self.models[task.request.model]
+            model.ready.append(task)
+            models[task.request.model] = model
+        for model in models.values():
+            self.dispatch(model)
+
+    def dispatch(self, model: Model) -> None:
+        """Hand ready tasks to workers, in order of arrival, past those that must wait for their own worker."""
+        if not model.ready:
+            return
+        model.ready.sort(key=lambda task: (not task.internal, task.order))
+        waiting = []
+        full: set[bool] = set()
+        for task in model.ready:
+            pinned = pin_of(model, task)
+            worker = None if task.slot in full and not pinned else choose(model, task)
+            if worker is None:
+                waiting.append(task)
+                if not pinned:
+                    full.add(task.slot)
+            else:
+                self._start(task, worker)
+        model.ready = waiting
+
+    def _start(self, task: Task, worker: Worker) -> None:
+        if not task.internal:
+            self._count(task, -1)
+        task.phase = "running"
+        task.worker = worker.name
+        task.tries += 1
+        worker.tasks[task.id] = task
+        if not worker.progress_at or len(worker.tasks) == 1:
+            worker.progress_at = self.now
+        request = task.request
+        request.epoch = worker.epoch
+        request.client = task.client
+        request.ttl_ms = max(1, int((task.deadline - self.now) * 1000))
+        self.send(worker.route, request, task.payloads)
+
+    def unqueue(self, task: Task) -> None:
+        """Take a task that waits for a worker out of its queue, since a worker has it already."""
+        if task.phase in ("queued", "ready") and not task.internal:
+            self._count(task, -1)
+        if task in self.limbo:
+            self.limbo.remove(task)
+        elif (model := self.models.get(task.request.model)) and task in model.ready:
+            model.ready.remove(task)
+
+    def requeue(self, task: Task) -> None:
+        """Give a task whose worker was lost to another one; it keeps its names."""
+        task.phase = "ready"
+        task.ready_at = self.now
+        task.worker = ""
+        if not task.internal:
+            self._count(task, +1)
+        model = self.models[task.request.model]
+        model.ready.append(task)
+        self.dispatch(model)
+
+    def worker(self, task: Task) -> Worker | None:
+        model = self.models.get(task.request.model)
+        return model.workers.get(task.worker) if model else None
+
+    # -- answering
+
+    def finish(self, task: Task, final: wire.Final, payloads: list[bytes]) -> None:
+        """Give a task its one terminal answer, and its names to whoever waits for them."""
+        self.learn(task, final)
+        self.unqueue(task)
+        task.phase = "answered"
+        del self.tasks[task.id]
+        if known := self.clients.get(task.client):
+            known.tasks.discard(task.id)
+        self._detach(task)
+        whole, text = self._whole(task, final, payloads)
+        if not task.internal:
+            self.counters.answered += 1
+            self.answers.keep(self.now, task.client, whole, text)
+            if task.client != wire.NOBODY:
+                resent = task.attempt > 1 or final.attempt != task.attempt
+                self._send_answer(task.client, task.attempt, task.request.have if resent else final.offset, whole, text)
+        self._release(task)
+
+    def fail(self, task: Task, error: SsmprovError) -> None:
+        final = wire.Final(task.id, task.attempt, seq=task.seq, offset=len(task.text), error=problem_of(error))
+        self.finish(task, final, [])
+
+    def _detach(self, task: Task) -> None:
+        worker = self.worker(task)
+        if worker and worker.tasks.pop(task.id, None):
+            self.dispatch(self.models[worker.model])
+
+    def _release(self, task: Task) -> None:
+        if task.about is None and (task.shared or task.exclusive) and self.locks.has(task):
+            self._ready(self.locks.leave(task))
+
+    def learn(self, task: Task, final: wire.Final) -> None:
+        """Where contexts are hot now, and which are pinned."""
+        model = self.models.get(task.request.model)
+        if model is None:
+            return
+        for name in final.hot:
+            remember_hot(model, name, task.worker)
+        for name, worker in final.pins.items():
+            if worker:
+                model.pins[name] = worker
+            else:
+                model.pins.pop(name, None)
+
+    def _whole(self, task: Task, final: wire.Final, payloads: list[bytes]) -> tuple[wire.Final, list[bytes]]:
+        """The answer with all of its text, from byte 0, as it is kept for a resend."""
+        if final.offset == 0:
+            return final, payloads
+        n = final.result_frames
+        text = bytes(task.text[: final.offset]) + b"".join(payloads[n:])
+        whole = msgspec.structs.replace(final, offset=0)
+        return whole, [*payloads[:n], *wire.split_text(text)]
+
+    def _send_answer(self, client: Id, attempt: int, have: int, final: wire.Final, payloads: list[bytes]) -> None:
+        n = final.result_frames
+        text = b"".join(payloads[n:])
+        have = min(have, len(text))
+        answer = msgspec.structs.replace(final, attempt=attempt, offset=have, hot=[], pins={}, epoch=0)
+        self.tell(client, answer, [*payloads[:n], *wire.split_text(text[have:])])
+
+    # -- ending tasks early
+
+    def cancel(self, task: Task, mode: str) -> None:
+        """A client's wish: a task that waits is answered now, a running one by its worker."""
+        if task.phase in ("queued", "ready"):
+            self.fail(task, Cancelled("cancelled before it began: nothing was read and nothing has changed"))
+        elif task.phase == "running" and (worker := self.worker(task)):
+            self.send(worker.route, wire.Cancel(task.id, mode))
+
+    def turn_away(self, task: Task) -> None:
+        """Answer a waiting task of a broker that shuts down."""
+        self.fail(task, Unavailable("the broker is shutting down: send the request again", retry_ms=1000))
+
+    def expire(self) -> list[Worker]:
+        """Deadlines and absences; returns the workers that let a turn's deadline pass without an answer."""
+        hung = []
+        for task in list(self.tasks.values()):
+            if task.phase in ("queued", "ready"):
+                if error := self._waited(task):
+                    self.fail(task, error)
+            elif task.phase == "running" and self.now >= task.deadline + LATE_S:
+                worker = self.worker(task)
+                if task.slot and worker and self.now - worker.progress_at >= LATE_S:
+                    hung.append(worker)
+                elif not task.slot:
+                    self.fail(task, TimedOut(f"{task.request.op} did not end in time; it may still take effect"))
+        return hung
+
+    def _waited(self, task: Task) -> SsmprovError | None:
+        if self.now >= task.deadline:
+            return TimedOut("the request's time ran out while it waited; nothing has changed")
+        if task in self.limbo:
+            if self.now - self.started_at < START_GRACE_S:
+                return None
+            known = [name for name, model in self.models.items() if model.workers]
+            return NotFound(f"no model {task.request.model!r} is served{nearest(task.request.model, known)}")
+        model = self.models[task.request.model]
+        if not model.workers and self.now - max(model.empty_at, task.ready_at) >= ABSENT_S:
+            return Unavailable(f"no worker of {task.request.model} has come back: see `ssmprov status`")
+        pinned = pin_of(model, task) if task.phase == "ready" else ""
+        if pinned and pinned not in model.workers and self.now - task.ready_at >= ABSENT_S:
+            name = context_name(task)
+            return Unavailable(
+                f"{name or 'the context'} is pinned to {pinned}, which is not there: start it, or "
+                f"`ssmprov ckpt move {name} WORKER`"
+            )
+        return None

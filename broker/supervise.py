@@ -1,0 +1,254 @@
+"""`ssmprov up`: the broker, every worker and every bridge of one configuration as child processes, watched over.
+
+The broker starts first; once it answers, under the process id that it was started with, the rest follows, so that
+nothing ever registers with a stranger's broker. A lost child is started again after a growing delay; one that
+says that its configuration is wrong ends everything. The way down is bridges, workers, broker.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import selectors
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+
+import msgspec
+import zmq
+
+from broker.children import Child, ending
+from broker.probe import BoundPort, ask_status, missing
+from ssmprov.configuration import Configuration, private_directory
+from ssmprov.errors import SsmprovError
+from ssmprov.names import worker_name
+from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED
+
+BROKER, WORKER, BRIDGE = range(3)
+GRACE_S = {BRIDGE: 10.0, WORKER: 15.0, BROKER: 5.0}
+HURRIED_S = 1.0
+PROBE_EVERY_S = 0.1
+PROBE_TIMEOUT_S = 0.5
+STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+class Supervisor:
+    """Runs the children of one configuration until a signal asks it to stop, or one cannot be started."""
+
+    def __init__(self, configuration: Configuration, config_file: Path, ready_file: Path | None = None) -> None:
+        self.configuration = configuration
+        self.config_file = config_file
+        self.ready_file = ready_file
+        self.endpoint = configuration.endpoints()[0]
+        self.run_directory = private_directory(configuration.home / "run")
+        self.bound: dict[str, Path] = {}
+        self.children = list(self._children())
+        self.selector = selectors.DefaultSelector()
+        self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self.environment = os.environ | {
+            "SSMPROV_HOME": str(configuration.home),
+            SUPERVISED: str(os.getpid()),
+            "NO_COLOR": "1",
+            "PYTHONUNBUFFERED": "1",
+        }
+        self.signals = 0
+        self.fatal = False
+        self.serving = False
+        self.wrote_ready = False
+
+    def _children(self) -> Iterator[Child]:
+        config = ["--config", str(self.config_file)]
+        yield Child("broker", ["broker", *config], BROKER, due=time.monotonic())
+        for model in self.configuration.tables.model:
+            for index in range(model.workers):
+                arguments = ["workers", *config, "--model", model.name, "--index", str(index)]
+                yield Child(worker_name(model.name, index), arguments, WORKER)
+        for index, bridge in enumerate(self.configuration.tables.bridge):
+            name = f"bridge/{bridge.port or index}"
+            self.bound[name] = self.run_directory / f"bridge-{bridge.port or index}.json"
+            arguments = ["bridge_tcp", *config, "--index", str(index), "--ready-file", str(self.bound[name])]
+            yield Child(name, arguments, BRIDGE)
+
+    def run(self) -> int:
+        """Serve until SIGINT or SIGTERM: 0. With a child that cannot start as it is configured: 1."""
+        with self._signals():
+            try:
+                while not self.signals and not self.fatal:
+                    self._start_due()
+                    self._wait(self._pause())
+                    self._reap()
+                    if not self.serving:
+                        self._look()
+            finally:
+                self._stop()
+        return 1 if self.fatal else 0
+
+    # Signals: a handler counts, and the wake-up descriptor ends the wait.
+
+    @contextlib.contextmanager
+    def _signals(self) -> Iterator[None]:
+        read_end, write_end = os.pipe()
+        os.set_blocking(read_end, False)
+        os.set_blocking(write_end, False)
+        self.selector.register(read_end, selectors.EVENT_READ)
+        wake_before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+        before = {number: signal.signal(number, self._on_signal) for number in (*STOP_SIGNALS, signal.SIGCHLD)}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+            signal.set_wakeup_fd(wake_before)
+            self.selector.close()
+            self.context.destroy(linger=0)
+            os.close(read_end)
+            os.close(write_end)
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        if number != signal.SIGCHLD:
+            self.signals += 1
+
+    # The way up
+
+    def _start_due(self) -> None:
+        now = time.monotonic()
+        for child in self.children:
+            if child.due is None or child.due > now:
+                continue
+            if child.name in self.bound:
+                self.bound[child.name].unlink(missing_ok=True)
+            try:
+                child.start(self.environment, now)
+            except OSError as error:  # no process or memory to be had: a failure like any other
+                child.failures += 1
+                child.due = now + 10.0
+                self.say("up", f"{child.name} cannot be started: {error.strerror}")
+                continue
+            self.selector.register(child.output, selectors.EVENT_READ, child)
+
+    def _pause(self) -> float | None:
+        """How long the next wait may be."""
+        dues = [child.due - time.monotonic() for child in self.children if child.due is not None]
+        if not self.serving:
+            dues.append(PROBE_EVERY_S)
+        return max(0.0, min(dues)) if dues else None
+
+    def _wait(self, timeout_s: float | None) -> None:
+        for key, _ in self.selector.select(timeout_s):
+            child = key.data
+            if child is None:
+                with contextlib.suppress(BlockingIOError):
+                    os.read(key.fd, 4096)
+            elif not child.relay(self.say):
+                self.selector.unregister(key.fileobj)
+
+    def _reap(self) -> list[Child]:
+        """Take note of the children that have ended."""
+        gone = []
+        for child in self.children:
+            if child.process is None or child.process.poll() is None:
+                continue
+            child.relay(self.say)
+            with contextlib.suppress(KeyError):
+                self.selector.unregister(child.output)
+            status = child.ended(time.monotonic())
+            gone.append(child)
+            if status is not None and not self.signals:
+                self._lost(child, status)
+        return gone
+
+    def _lost(self, child: Child, status: int) -> None:
+        self.serving = False
+        if status == EXIT_CONFIGURATION:
+            self.fatal = True
+            self.say("up", f"{child.name} cannot start: {child.last_line or 'it did not say why'}")
+        elif child.due is not None:
+            pause = child.due - time.monotonic()
+            self.say("up", f"{child.name} {ending(status)}; it is started again in {pause:.1f} s")
+
+    def _look(self) -> None:
+        """See whether everything serves by now; start what waits for the broker."""
+        broker = self.children[0]
+        if broker.process is None:
+            return
+        try:
+            status = ask_status(self.context, self.endpoint, PROBE_TIMEOUT_S)
+        except SsmprovError as error:
+            self.say("up", f"the broker answers: {error}")
+            return
+        if status is None or status.broker.pid != broker.pid:
+            return
+        for child in self.children:
+            if child.process is None and child.due is None and child.failures == 0:
+                child.due = time.monotonic()
+        if all(child.process for child in self.children):
+            workers = {child.name: child.pid for child in self.children if child.rank == WORKER}
+            ports = {name: port for name, path in self.bound.items() if (port := _read_port(path))}
+            if not missing(status, workers) and len(ports) == len(self.bound):
+                self._serve(ports)
+
+    def _serve(self, ports: dict[str, BoundPort]) -> None:
+        self.serving = True
+        pids = {child.name: child.pid for child in self.children}
+        bridges = [
+            {"model": table.model, "host": port.host, "port": port.port}
+            for table, port in zip(self.configuration.tables.bridge, ports.values(), strict=True)
+        ]
+        if self.ready_file is not None:
+            content = {"endpoint": self.endpoint, "pid": os.getpid(), "bridges": bridges, "pids": pids}
+            _write_atomically(self.ready_file, json.dumps(content, indent=1) + "\n")
+            self.wrote_ready = True
+        models = ", ".join(table.name for table in self.configuration.tables.model) or "no model"
+        self.say("up", f"serving {models} at {self.endpoint}")
+        for bridge in bridges:
+            self.say("up", f"{bridge['model']} listens on {bridge['host']}:{bridge['port']}")
+
+    # The way down
+
+    def _stop(self) -> None:
+        if self.ready_file is not None and self.wrote_ready:
+            self.ready_file.unlink(missing_ok=True)
+        self.say("up", "stopping")
+        self.signals = max(self.signals, 1)
+        for rank in (BRIDGE, WORKER, BROKER):
+            self._stop_rank([child for child in self.children if child.rank == rank], GRACE_S[rank])
+        for path in self.bound.values():
+            path.unlink(missing_ok=True)
+
+    def _stop_rank(self, children: list[Child], grace_s: float) -> None:
+        for child in children:
+            child.due = None
+            child.signal(signal.SIGTERM)
+        began = time.monotonic()
+        while any(child.process for child in children):
+            left = began + (grace_s if self.signals < 2 else HURRIED_S) - time.monotonic()
+            if left <= 0:
+                for child in children:
+                    if child.process:
+                        self.say("up", f"{child.name} does not end: it is killed")
+                        child.signal(signal.SIGKILL)
+            self._wait(max(0.05, left))
+            self._reap()
+
+    def say(self, who: str, what: str) -> None:
+        """One line of the log. A log that nobody reads any more stops nothing."""
+        with contextlib.suppress(OSError):
+            print(f"{who} | {what}", file=sys.stderr, flush=True)
+
+
+def _read_port(path: Path) -> BoundPort | None:
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=BoundPort)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(text, encoding="utf-8")
+    beside.replace(path)

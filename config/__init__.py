@@ -1,0 +1,1 @@
+"""What an operator edits: the default configuration and the shipped sampling sets. Data only."""

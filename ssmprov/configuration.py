@@ -1,0 +1,222 @@
+"""The TOML configuration, read and checked once, and the working directory that its paths are relative to."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import platformdirs
+from msgspec import Meta
+
+from ssmprov.errors import BadRequest, NotFound, nearest
+from ssmprov.names import check_model
+
+CONFIG_FILE = "ssmprov.toml"
+MAX_IPC_PATH = 107
+_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?i?)B?\s*\Z", re.IGNORECASE)
+_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
+_UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
+
+Whole = Annotated[int, Meta(ge=1)]
+Port = Annotated[int, Meta(ge=0, le=65535)]
+
+
+class BrokerTable(msgspec.Struct, forbid_unknown_fields=True):
+    """`[broker]`. Bounds: queued requests in all and of one client, bytes held for resends and queues."""
+
+    listen: tuple[str, ...] = ("ipc://run/broker.sock",)
+    queue: Whole = 1024
+    queue_per_client: Whole = 256
+    queue_bytes: str = "256 MiB"
+    answers_bytes: str = "64 MiB"
+    metrics_port: Port | None = None
+
+
+class ModelTable(msgspec.Struct, forbid_unknown_fields=True):
+    """`[[model]]`: one model and its workers."""
+
+    name: str
+    runtime: str
+    path: str
+    checkpoints: str = ""
+    workers: Annotated[int, Meta(ge=1, le=64)] = 1
+    settings: str = ""
+    slots: Annotated[int, Meta(ge=1, le=256)] = 8
+    devices: tuple[str, ...] = ("cpu",)
+    dtype: str = "fp32"
+    prefill_dtype: str = ""
+    quantize: str = ""
+    threads: Whole | None = None
+    hot_bytes: str = "512 MiB"
+    keep_steps: Whole = 20
+    slice_tokens: Annotated[int, Meta(ge=1, le=4096)] = 128
+    stall_s: Annotated[float, Meta(gt=0)] = 60.0
+
+
+class BridgeTable(msgspec.Struct, forbid_unknown_fields=True):
+    """`[[bridge]]`: one TCP port for one model. Port 0 takes a free one."""
+
+    port: Port
+    model: str
+    host: str = "127.0.0.1"
+    connections: Whole = 256
+    idle_s: Annotated[float, Meta(gt=0)] = 60.0
+    request_bytes: str = "8 MiB"
+    turn_s: Annotated[float, Meta(gt=0)] = 3600.0
+
+
+class Tables(msgspec.Struct, forbid_unknown_fields=True):
+    broker: BrokerTable = msgspec.field(default_factory=BrokerTable)
+    model: list[ModelTable] = []
+    bridge: list[BridgeTable] = []
+
+
+class Configuration(msgspec.Struct, frozen=True):
+    """A checked configuration: its tables, and the working directory that they are relative to."""
+
+    home: Path
+    tables: Tables
+    source: Path | None = None
+
+    def model(self, name: str) -> ModelTable:
+        for table in self.tables.model:
+            if table.name == name:
+                return table
+        raise NotFound(f"no model {name!r} is configured{nearest(name, [t.name for t in self.tables.model])}")
+
+    def path(self, text: str) -> Path:
+        """A path of the configuration: absolute, from the user's home (~), or below the working directory."""
+        return (self.home / Path(text).expanduser()).absolute()
+
+    def store(self, model: ModelTable) -> Path:
+        return self.path(model.checkpoints or f".checkpoints/{model.name}")
+
+    def endpoints(self) -> list[str]:
+        return [endpoint_of(text, self.home) for text in self.tables.broker.listen]
+
+
+def home_of(environment: Mapping[str, str] = os.environ) -> Path:
+    """`$SSMPROV_HOME`, else `/_` where it exists, else the platform's data directory."""
+    if chosen := environment.get("SSMPROV_HOME"):
+        return Path(chosen).expanduser().absolute()
+    if Path("/_").is_dir():
+        return Path("/_")
+    return Path(platformdirs.user_data_dir("ssmprov"))
+
+
+def load(path: Path | None = None, home: Path | None = None) -> Configuration:
+    """Read a TOML file, or the working directory's own where none is given, or the defaults where that is absent.
+
+    Raises NotFound for a missing file and BadRequest, naming file and key, for what does not fit.
+    """
+    if path is not None:
+        home = home or (home_of() if "SSMPROV_HOME" in os.environ else path.absolute().parent)
+    home = home or home_of()
+    source = path or home / CONFIG_FILE
+    try:
+        text = source.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        if path is not None:
+            raise NotFound(f"there is no configuration file {path}") from None
+        return Configuration(home, Tables())
+    except (OSError, UnicodeDecodeError) as error:
+        raise BadRequest(f"cannot read {source}: {error}") from None
+    return Configuration(home, parse(text, str(source)), source)
+
+
+def parse(text: str, where: str) -> Tables:
+    """The tables of a TOML text. Raises BadRequest that names `where` and the key."""
+    try:
+        raw = tomllib.loads(text)
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        raise BadRequest(f"{where} is no TOML: {error}") from None
+    _check_keys(raw, where)
+    try:
+        tables = msgspec.convert(raw, Tables)
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"{where}: {error}") from None
+    _check(tables, where)
+    return tables
+
+
+def _check_keys(raw: Mapping[str, Any], where: str) -> None:
+    """Name an unknown key with its nearest neighbour, before msgspec refuses it without one."""
+    kinds = {"broker": BrokerTable, "model": ModelTable, "bridge": BridgeTable}
+    for key, value in raw.items():
+        if key not in kinds:
+            raise BadRequest(f"{where}: unknown key {key!r}{nearest(key, kinds)}")
+        for table in value if isinstance(value, list) else [value]:
+            known = kinds[key].__struct_fields__
+            for inner in table if isinstance(table, dict) else ():
+                if inner not in known:
+                    raise BadRequest(f"{where}: unknown key {inner!r} in [{key}]{nearest(inner, known)}")
+
+
+def _check(tables: Tables, where: str) -> None:
+    names = [table.name for table in tables.model]
+    try:
+        for table in tables.model:
+            check_model(table.name)
+            parse_size(table.hot_bytes)
+            if not table.devices:
+                raise BadRequest(f'model {table.name!r} needs at least one device, such as "cpu"')
+        for text in (tables.broker.queue_bytes, tables.broker.answers_bytes):
+            parse_size(text)
+        for bridge in tables.bridge:
+            parse_size(bridge.request_bytes)
+            if bridge.model not in names:
+                raise BadRequest(f"bridge {bridge.port}: no model {bridge.model!r}{nearest(bridge.model, names)}")
+    except BadRequest as error:
+        raise BadRequest(f"{where}: {error}") from None
+    ports = [str(bridge.port) for bridge in tables.bridge if bridge.port]
+    for what, values in (("two models are called", names), ("two bridges listen on port", ports)):
+        twice = {value for value in values if values.count(value) > 1}
+        if twice:
+            raise BadRequest(f"{where}: {what} {', '.join(sorted(twice))}")
+    if not tables.broker.listen:
+        raise BadRequest(f"{where}: [broker] needs at least one endpoint in `listen`")
+
+
+def parse_size(text: str) -> int:
+    """Bytes from `512 MiB`, `2GB` or `4096`. Raises BadRequest."""
+    found = _SIZE.match(text)
+    if not found:
+        raise BadRequest(f"{text!r} is no size: write a number and B, KiB, MiB or GiB")
+    return int(float(found[1]) * _UNITS[found[2].lower()])
+
+
+def endpoint_of(text: str, home: Path) -> str:
+    """A ZeroMQ endpoint; an ipc path relative to the working directory, moved where it is too long.
+
+    An ipc path ends at 107 bytes on Linux, so a longer one goes to a short directory that is named after it.
+    """
+    scheme, sep, rest = text.partition("://")
+    if not sep or scheme not in ("ipc", "tcp"):
+        raise BadRequest(f"{text!r} is no endpoint: write ipc://PATH or tcp://ADDRESS:PORT")
+    if scheme == "tcp":
+        return text
+    path = str((home / rest).absolute())
+    if len(os.fsencode(path)) > MAX_IPC_PATH:
+        short = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
+        base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
+        path = f"{base}/ssmprov-{os.getuid()}-{short}/broker.sock"
+    return f"ipc://{path}"
+
+
+def private_directory(path: Path) -> Path:
+    """Make a directory that only its owner enters (0700), or check the one that stands there."""
+    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    found = path.stat()
+    if found.st_uid != os.getuid():
+        raise BadRequest(f"{path} belongs to another user: choose another directory for the socket")
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        path.chmod(0o700)
+    return path

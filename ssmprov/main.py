@@ -1,0 +1,173 @@
+"""The root command `ssmprov`. A subcommand is loaded from the package that owns it only when it is used."""
+
+from __future__ import annotations
+
+import errno
+import importlib
+import os
+import sys
+import traceback
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import click
+
+from ssmprov import __version__
+from ssmprov.errors import SsmprovError, Unsupported, nearest
+
+COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("broker.cli_up:up", "Start broker, workers and bridges of one configuration, and watch over them."),
+    "status": ("clients.cli:status", "Show the broker, its models and its workers."),
+    "models": ("clients.cli:models", "List the models that are served."),
+    "pipe": ("clients.cli_pipe:pipe", "Send standard input as a turn and write the reply."),
+    "ckpt": ("clients.cli_ckpt:ckpt", "List, show, fork, move, export and check contexts."),
+    "settings": ("clients.cli_settings:settings", "List, show and write sampling sets."),
+    "broker": ("broker.cli:broker", "Run the broker alone."),
+    "worker": ("workers.cli_worker:worker", "Run one worker alone."),
+    "bridge": ("bridge_tcp.cli:bridge", "Run one TCP bridge alone."),
+}
+"""Each subcommand: where it lives, and its line in the help, which loads nothing."""
+
+DEBUG = "SSMPROV_DEBUG"
+
+
+class LazyGroup(click.Group):
+    """A group whose subcommands are imported on use."""
+
+    def __init__(self, *args: object, lazy: Mapping[str, tuple[str, str]], **kwargs: object) -> None:
+        super().__init__(*args, **kwargs)  # type: ignore[arg-type]
+        self.lazy = lazy
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return list(self.lazy)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        return load_command(cmd_name, self.lazy[cmd_name][0]) if cmd_name in self.lazy else None
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in self.lazy and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise click.UsageError(f"{args[0]!r} is no command{nearest(args[0], self.lazy)}", ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, line) for name, (_, line) in self.lazy.items()])
+
+
+def load_command(name: str, target: str) -> click.Command:
+    """The command at `package.module:attribute`. Raises Unsupported where an optional dependency is missing."""
+    module, _, attribute = target.partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except ModuleNotFoundError as error:
+        raise Unsupported(
+            f"`ssmprov {name}` needs the Python module {error.name!r}, which is not installed: install ssmprov with "
+            "the extra that brings it, such as ssmprov[all]"
+        ) from error
+    if not isinstance(found, click.Command):
+        raise TypeError(f"{target} is no command")
+    return found
+
+
+@click.group(
+    cls=LazyGroup,
+    lazy=COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Options may also stand in the environment: SSMPROV_HOME, SSMPROV_BROKER, SSMPROV_CONFIG, SSMPROV_DEBUG.",
+)
+@click.option("--home", type=click.Path(path_type=Path, file_okay=False), help="The working directory.")
+@click.option("--broker", metavar="ENDPOINT", help="The broker: ipc://PATH or tcp://ADDRESS:PORT.")
+@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="The TOML configuration.")
+@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.version_option(__version__, prog_name="ssmprov", message="%(prog)s %(version)s")
+@click.pass_context
+def cli(ctx: click.Context, home: Path | None, broker: str | None, config: Path | None, debug: bool) -> None:
+    """Serve, save and fork the contexts of recurrent language models."""
+    chosen = {
+        "SSMPROV_HOME": str(home.absolute()) if home else None,
+        "SSMPROV_BROKER": broker,
+        "SSMPROV_CONFIG": str(config.absolute()) if config else None,
+        DEBUG: "1" if debug else None,
+    }
+    for variable, value in chosen.items():
+        if value is not None:
+            _set_for(ctx, variable, value)
+
+
+def _set_for(ctx: click.Context, variable: str, value: str) -> None:
+    """Set an environment variable for one command and the processes that it starts."""
+    before = os.environ.get(variable)
+    os.environ[variable] = value
+
+    @ctx.call_on_close
+    def restore() -> None:
+        if before is None:
+            del os.environ[variable]
+        else:
+            os.environ[variable] = before
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: the edge at which every error becomes one line."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in words or bool(os.environ.get(DEBUG))
+    try:
+        code = _run(words, debug)
+        sys.stdout.flush()
+    except OSError as error:  # standard output takes no more: a full disk, or nobody reads it (`| head`)
+        if error.errno != errno.EPIPE:
+            _say(f"standard output: {error.strerror}")
+        _discard_output()
+        code = 1
+    return code
+
+
+def _run(words: list[str], debug: bool) -> int:
+    try:
+        result = cli.main(words, prog_name="ssmprov", standalone_mode=False)
+    except click.exceptions.NoArgsIsHelpError as error:
+        error.show()
+        return error.exit_code
+    except click.UsageError as error:
+        path = error.ctx.command_path if error.ctx else "ssmprov"
+        _say(f"{error.format_message()}\nTry '{path} --help'.")
+        return error.exit_code
+    except click.ClickException as error:
+        _say(error.format_message())
+        return error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        return 130
+    except SsmprovError as error:
+        _say(error.message)
+        if debug:
+            click.echo(error.remote_traceback or traceback.format_exc(), err=True, nl=False)
+        return error.exit_code
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.EPIPE:
+            raise
+        _say(_unexpected(error, debug))
+        if debug:
+            traceback.print_exc()
+        return 1
+    return result if isinstance(result, int) else 0
+
+
+def _unexpected(error: Exception, debug: bool) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{error.strerror}"
+    hint = "" if debug else "; `ssmprov --debug ...` shows where"
+    return f"an unexpected {type(error).__name__}: {' '.join(str(error).split()) or 'no message'}{hint}"
+
+
+def _say(message: str) -> None:
+    click.echo(f"ssmprov: {message}", err=True)
+
+
+def _discard_output() -> None:
+    """Have the interpreter's last flush go nowhere."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    os.close(nowhere)

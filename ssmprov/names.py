@@ -1,0 +1,92 @@
+"""Names of contexts, models and workers, and the references that people type.
+
+A context's name is 1 to 128 characters of letters, digits and `._-`, with `/` between its parts; no part begins
+with a dot, so neither `..` nor a hidden file can be spelled. A name whose first character is `@` is reserved
+for the house (`@bridge/6502` is the live context of a port).
+
+    MODEL:NAME       a context of one model; NAME alone where that is unambiguous
+    NAME~2           the context two steps before NAME's head
+    #HEX             an object by its content hash, at least 8 digits
+    MODEL/0          a worker
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from ssmprov.errors import BadRequest
+
+MAX_NAME = 128
+_PART = r"[A-Za-z0-9_-][A-Za-z0-9._-]*"
+_NAME = re.compile(rf"@?{_PART}(?:/{_PART})*\Z")
+_MODEL = re.compile(rf"{_PART}\Z")
+_WORKER = re.compile(rf"({_PART})/(0|[1-9][0-9]{{0,3}})\Z")
+_OBJECT = re.compile(r"#([0-9a-f]{8,64})\Z")
+_STEPS_BACK = re.compile(r"(.+)~([0-9]{1,6})\Z")
+
+RULE = "a name has 1 to 128 letters, digits, '.', '_' or '-', with '/' between its parts, and no part begins with a dot"
+
+
+def check_name(name: str, *, reserved: bool = False) -> str:
+    """The name itself; BadRequest when it is none, or a reserved one where `reserved` is false."""
+    if len(name) > MAX_NAME or not _NAME.match(name):
+        shown = name if len(name) <= 60 else name[:57] + "..."
+        raise BadRequest(f"{shown!r} is no name for a context: {RULE}")
+    if name.startswith("@") and not reserved:
+        raise BadRequest(f"{name!r} is reserved: names that begin with '@' belong to ssmprov itself")
+    return name
+
+
+def check_model(name: str) -> str:
+    """The model's name itself; BadRequest when it is none."""
+    if len(name) > 64 or not _MODEL.match(name):
+        raise BadRequest(
+            f"{name[:60]!r} is no name for a model: use 1 to 64 letters, digits, '.', '_' or '-', without a leading dot"
+        )
+    return name
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """One checkpoint: the head of `name`, the step `back` steps before it, or the object `object`."""
+
+    name: str = ""
+    back: int = 0
+    object: str = ""
+
+    def __str__(self) -> str:
+        if self.object:
+            return "#" + self.object
+        return f"{self.name}~{self.back}" if self.back else self.name
+
+
+def parse_ref(text: str) -> Ref:
+    """`NAME`, `NAME~2` or `#HEX`; BadRequest otherwise."""
+    if found := _OBJECT.match(text):
+        return Ref(object=found[1])
+    if found := _STEPS_BACK.match(text):
+        return Ref(name=check_name(found[1], reserved=True), back=int(found[2]))
+    return Ref(name=check_name(text, reserved=True))
+
+
+def split_model(text: str) -> tuple[str, str]:
+    """`MODEL:REF` into (model, ref); the model is '' where none is written."""
+    model, colon, rest = text.partition(":")
+    if not colon:
+        return "", text
+    return check_model(model), rest
+
+
+def worker_name(model: str, index: int) -> str:
+    return f"{model}/{index}"
+
+
+def parse_worker(text: str, model: str = "") -> tuple[str, int]:
+    """`MODEL/1`, or `1` and `w1` where the model is known, into (model, index); BadRequest otherwise."""
+    if found := _WORKER.match(text):
+        return found[1], int(found[2])
+    bare = text.removeprefix("w")
+    if model and bare.isascii() and bare.isdigit() and len(bare) <= 4:
+        return model, int(bare)
+    raise BadRequest(f"{text[:60]!r} is no worker: write MODEL/0, or just 0 where one model is meant")

@@ -1,0 +1,44 @@
+"""What a supervised process and its supervisor agree on."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+
+SUPERVISED = "SSMPROV_SUPERVISED"
+"""Environment variable that holds the supervisor's process id."""
+
+EXIT_CONFIGURATION = 78
+"""Exit status (sysexits' EX_CONFIG) of a process that cannot start as it is configured: starting it again is no use."""
+
+_PR_SET_PDEATHSIG = 1
+
+
+def die_with_parent() -> None:
+    """Have the kernel kill this process when its supervisor ends, however that happens.
+
+    Call it first thing in a supervised process; without a supervisor, and off Linux, it does nothing. SIGKILL, since
+    a hung process must go too: what was acknowledged is on the disk already.
+    """
+    supervisor = os.environ.get(SUPERVISED, "")
+    if not supervisor.isdecimal() or not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
+    if os.getppid() != int(supervisor):  # it ended before the request was made
+        sys.exit(EXIT_CONFIGURATION)
+
+
+def started_at(pid: int) -> int:
+    """When a process of this host began, in clock ticks since boot; 0 where that cannot be told.
+
+    Together with the id it names a process for good, where the id alone may be given to another.
+    """
+    try:
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            return int(file.read().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0

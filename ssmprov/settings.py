@@ -1,0 +1,180 @@
+"""Sampling settings: their ranges, and the named sets that a model brings or a user saves.
+
+A set is a JSON object with the keys of `KEYS`; a missing key takes the value of the model's default set.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import secrets
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+
+import msgspec
+
+from ssmprov.errors import BadRequest, NotFound, nearest
+from ssmprov.names import check_name
+
+SUFFIX = ".json"
+MAX_SET_BYTES = 64 * 1024
+
+
+class Settings(msgspec.Struct, frozen=True, omit_defaults=False):
+    """One sampling set. Temperature 0 is greedy; top_k 0, top_p 1, min_p 0 and penalties 0, 0, 1 are off.
+
+    `max` bounds a reply in characters.
+    """
+
+    temp: float = 1.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    pen_freq: float = 0.0
+    pen_pres: float = 0.0
+    pen_rep: float = 1.0
+    max: int = 8192
+
+
+RANGES: dict[str, tuple[float, float]] = {
+    "temp": (0.0, 10.0),
+    "top_p": (0.0, 1.0),
+    "top_k": (0, 1_000_000),
+    "min_p": (0.0, 1.0),
+    "pen_freq": (-10.0, 10.0),
+    "pen_pres": (-10.0, 10.0),
+    "pen_rep": (0.01, 10.0),
+    "max": (1, 1 << 20),
+}
+KEYS = tuple(RANGES)
+WHOLE = frozenset({"top_k", "max"})
+
+
+def check_value(key: str, value: object) -> float:
+    """The value of one setting as a number; BadRequest that names the key and its range otherwise."""
+    if key not in RANGES:
+        raise BadRequest(f"{key!r} is no setting{nearest(key, KEYS)}")
+    low, high = RANGES[key]
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise BadRequest(f"{key} takes a number from {low:g} to {high:g}, not {value!r}")
+    if not low <= value <= high:
+        raise BadRequest(f"{key} = {value:g} is out of range: it takes {low:g} to {high:g}")
+    if key in WHOLE:
+        if value != int(value):
+            raise BadRequest(f"{key} = {value:g} is no whole number")
+        return int(value)
+    return float(value)
+
+
+def parse_value(key: str, text: str) -> float:
+    """The value of one setting from what a person typed; BadRequest otherwise."""
+    try:
+        number = int(text) if key in WHOLE else float(text)
+    except ValueError:
+        raise BadRequest(f"{key} takes a number, not {text[:40]!r}") from None
+    return check_value(key, number)
+
+
+def apply(base: Settings, values: Mapping[str, object]) -> Settings:
+    """`base` with single values replaced, each checked."""
+    return msgspec.structs.replace(base, **{key: check_value(key, value) for key, value in values.items()})
+
+
+def as_values(settings: Settings) -> dict[str, float]:
+    return {key: getattr(settings, key) for key in KEYS}
+
+
+def set_name(text: str) -> str:
+    """A set's name from what was typed: `coder`, `coder.json`."""
+    return check_name(text.removesuffix(SUFFIX) or text)
+
+
+def parse_set(text: str, base: Settings, where: str) -> Settings:
+    """A set's JSON over a base; BadRequest that names `where` otherwise."""
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise BadRequest(f"{where} is no JSON: {error}") from None
+    if not isinstance(values, dict):
+        raise BadRequest(f"{where} holds no JSON object of settings")
+    try:
+        return apply(base, values)
+    except BadRequest as error:
+        raise BadRequest(f"{where}: {error}") from None
+
+
+def dump_set(settings: Settings) -> str:
+    return json.dumps(as_values(settings), indent=1) + "\n"
+
+
+class Sets:
+    """The named sets that a model may use: the user's own in `folder`, then the shipped ones."""
+
+    def __init__(self, folder: Path | None, default: str = "") -> None:
+        self.folder = folder
+        self.default_name = default
+
+    def names(self) -> list[str]:
+        own = [] if self.folder is None else [str(p.relative_to(self.folder)) for p in _files(self.folder)]
+        return sorted({name.removesuffix(SUFFIX) for name in (*own, *shipped())})
+
+    def default(self) -> Settings:
+        return self.load(self.default_name) if self.default_name else Settings()
+
+    def load(self, name: str) -> Settings:
+        """A set by name, over the model's default. Raises NotFound with the nearest name."""
+        name = set_name(name)
+        text, where = self._read(name)
+        base = Settings() if name == self.default_name or not self.default_name else self.default()
+        return parse_set(text, base, where)
+
+    def resolve(self, name: str, values: Mapping[str, object]) -> Settings:
+        """The set `name` ('' is the model's default) with single values replaced."""
+        return apply(self.load(name) if name else self.default(), values)
+
+    def save(self, name: str, settings: Settings) -> tuple[str, int]:
+        """Write a set into the user's folder, atomically and durably; its name and size in bytes."""
+        assert self.folder is not None, "sets are saved where there is a folder for them"
+        name = set_name(name)
+        path = self.folder / (name + SUFFIX)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        data = dump_set(settings).encode()
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        directory = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+        return name, len(data)
+
+    def _read(self, name: str) -> tuple[str, str]:
+        if self.folder is not None:
+            path = self.folder / (name + SUFFIX)
+            if path.is_file() and not path.is_symlink():
+                if path.stat().st_size > MAX_SET_BYTES:
+                    raise BadRequest(f"{path} is larger than {MAX_SET_BYTES} bytes: that is no sampling set")
+                return path.read_text(encoding="utf-8", errors="replace"), str(path)
+        if name in shipped():
+            return (resources.files("config") / (name + SUFFIX)).read_text(encoding="utf-8"), name
+        raise NotFound(f"there is no sampling set {name!r}{nearest(name, self.names())}")
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.rglob("*" + SUFFIX) if p.is_file()) if folder.is_dir() else []
+
+
+def shipped() -> list[str]:
+    """The names of the sets that come with ssmprov."""
+    return sorted(
+        entry.name.removesuffix(SUFFIX) for entry in resources.files("config").iterdir() if entry.name.endswith(SUFFIX)
+    )

@@ -1,0 +1,310 @@
+"""The wire: ZeroMQ frames around MessagePack headers.
+
+    [routing id]            added and removed by the broker's ROUTER socket
+    b"SSP1" + KIND          the magic and the message's kind, such as b"SSP1REQUEST"
+    header                  one MessagePack map, at most 64 KiB
+    payload, payload, ...   at most 8 raw frames of at most 1 MiB: text or state bytes, never MessagePack
+
+Kinds and who sends them (C client, B broker, W worker):
+
+    HELLO      C>B W>B B>C B>W  version, heartbeat, credit; the broker's answer carries its own identity
+    REGISTER   W>B, B>W         a worker offers itself and gets a lease with an epoch; payload: its pins
+    REQUEST    C>B B>W          one operation; payloads are its text
+    ACCEPTED   B>C              queued, at which place
+    PARTIAL    W>B>C            streamed text, gapless `seq` from 1 for each attempt
+    FINAL      W>B>C            the one terminal answer; its payload is the text not yet streamed
+    CANCEL     C>B>W            keep, drop or close what was read
+    CREDIT     C>B>W, W>B>C     the reader grants that many more PARTIALs or CHUNKs
+    PULSE      both ways        liveness, and a worker's progress
+    CHUNK      W>B>C, C>B>W     a piece of an exported or imported file, under credit
+    BYE        both ways        a clean leave, or a refusal with its error
+
+`decode` checks the magic, the count and the sum of sizes before it decodes anything. Unknown header keys are
+ignored, unknown kinds refused.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar, cast
+
+import msgspec
+from msgspec import Meta, Raw
+
+from ssmprov.errors import BadRequest, Problem
+
+MAGIC = b"SSP1"
+VERSION = 1
+MAX_HEADER = 64 * 1024
+MAX_PAYLOAD = 1024 * 1024
+MAX_PAYLOADS = 8
+MAX_TEXT = MAX_PAYLOAD * MAX_PAYLOADS
+
+NOBODY = b"\0" * 16
+"""The client id of a request whose client is not known yet."""
+
+HEARTBEAT_IVL_MS = 200
+HEARTBEAT_TIMEOUT_MS = 600
+DEFAULT_TTL_MS = 600_000
+MAX_TTL_MS = 24 * 3600 * 1000
+HIGH_WATER_MARK = 1000
+
+Id = Annotated[bytes, Meta(min_length=16, max_length=16)]
+Name = Annotated[str, Meta(max_length=256)]
+Count = Annotated[int, Meta(ge=0, lt=2**53)]
+Credits = Annotated[int, Meta(ge=0, le=1_000_000)]
+
+
+class WireError(BadRequest):
+    """Frames that are no message of this protocol, or arguments that do not fit their operation."""
+
+
+class Message(msgspec.Struct, omit_defaults=True):
+    """Base of the typed headers."""
+
+
+class ModelCard(msgspec.Struct, omit_defaults=True):
+    """What a model is, as `status` and the identity gate know it."""
+
+    name: Name
+    runtime: str = ""
+    fingerprint: str = ""
+    architecture: str = ""
+    vocabulary: int = 0
+    state_bytes: int = 0
+    dtype: str = ""
+    settings: str = ""
+
+
+class Running(msgspec.Struct, omit_defaults=True):
+    """A request that a re-registering worker still works on, and the names that it holds."""
+
+    id: Id
+    attempt: int = 1
+    client: Id = NOBODY
+    op: str = "turn"
+    context: Name = ""
+    save: Name = ""
+
+
+class Hello(Message):
+    client: Id
+    role: str = "client"
+    versions: tuple[int, ...] = (VERSION,)
+    heartbeat_ms: Count = HEARTBEAT_IVL_MS
+    credit: Credits = 0
+    agent: Annotated[str, Meta(max_length=100)] = ""
+
+
+class Register(Message):
+    worker: Name
+    model: ModelCard
+    store: Annotated[str, Meta(max_length=64)] = ""
+    slots: Annotated[int, Meta(ge=1, le=4096)] = 1
+    pid: Count = 0
+    started: Count = 0
+    host: Annotated[str, Meta(max_length=256)] = ""
+    epoch: Count = 0
+    stall_ms: Count = 60_000
+    running: list[Running] = []
+
+
+class Request(Message):
+    id: Id
+    op: Annotated[str, Meta(max_length=32)]
+    model: Name = ""
+    context: Name = ""
+    attempt: Annotated[int, Meta(ge=1, le=1_000_000)] = 1
+    ttl_ms: Annotated[int, Meta(ge=1, le=MAX_TTL_MS)] = DEFAULT_TTL_MS
+    credit: Credits = 0
+    have: Count = 0
+    epoch: Count = 0
+    client: bytes = b""
+    args: Raw = Raw(b"\x80")
+
+
+class Accepted(Message):
+    id: Id
+    attempt: int = 1
+    place: Count = 0
+
+
+class Partial(Message):
+    """Text from byte `offset` of the reply; or, while a prompt is read, `done` of `total` tokens."""
+
+    id: Id
+    seq: Count
+    attempt: int = 1
+    epoch: Count = 0
+    offset: Count = 0
+    tokens: Count = 0
+    done: Count = 0
+    total: Count = 0
+
+
+class Final(Message):
+    """The terminal answer. `offset` is the byte of the reply at which the payloads' text begins.
+
+    A result too large for the header fills the first `result_frames` payloads instead (`final`, `take_result`).
+    `hot` names what the worker now holds in memory, `pins` what the operation pinned ('' for released).
+    """
+
+    id: Id
+    attempt: int = 1
+    epoch: Count = 0
+    seq: Count = 0
+    offset: Count = 0
+    error: Problem | None = None
+    result: Raw = Raw(b"\xc0")
+    result_frames: Annotated[int, Meta(ge=0, le=MAX_PAYLOADS)] = 0
+    hot: list[Name] = []
+    pins: dict[str, str] = {}
+
+
+class Cancel(Message):
+    id: Id
+    mode: str = "drop"
+
+
+class Credit(Message):
+    """`n` more PARTIALs or CHUNKs.
+
+    From the broker to a worker with `attempt` set: the reader came back; stream again from byte `have`, with
+    `n` as the whole credit and the next seq after `seq`.
+    """
+
+    id: Id
+    n: Credits = 0
+    attempt: int = 0
+    have: Count = 0
+    seq: Count = 0
+
+
+class Pulse(Message):
+    """Liveness. A worker's carries its progress counter, what runs, and its gauges."""
+
+    progress: Count = 0
+    running: Count = 0
+    hot_bytes: Count = 0
+    tokens: Count = 0
+    prefill_tokens: Count = 0
+
+
+class Chunk(Message):
+    id: Id
+    seq: Count
+    attempt: int = 1
+    epoch: Count = 0
+    offset: Count = 0
+    last: bool = False
+
+
+class Bye(Message):
+    reason: Annotated[str, Meta(max_length=1000)] = ""
+    error: Problem | None = None
+
+
+KINDS: dict[bytes, type[Message]] = {
+    MAGIC + cls.__name__.upper().encode(): cls
+    for cls in (Hello, Register, Request, Accepted, Partial, Final, Cancel, Credit, Pulse, Chunk, Bye)
+}
+_FRAME_OF = {cls: frame for frame, cls in KINDS.items()}
+_ENCODER = msgspec.msgpack.Encoder()
+_DECODERS: dict[bytes, msgspec.msgpack.Decoder[Any]] = {
+    frame: msgspec.msgpack.Decoder(cls) for frame, cls in KINDS.items()
+}
+
+Payloads = Sequence[bytes]
+
+
+def encode(message: Message, payloads: Payloads = ()) -> list[bytes]:
+    """The frames of a message, without a routing id. Raises WireError where a bound is passed."""
+    header = _ENCODER.encode(message)
+    frames = [_FRAME_OF[type(message)], header, *payloads]
+    _check_sizes(frames)
+    return frames
+
+
+def decode(frames: Sequence[bytes]) -> tuple[Message, list[bytes]]:
+    """The message and its payloads, of frames without a routing id. Raises WireError."""
+    decoder = _check_sizes(frames)
+    try:
+        message = decoder.decode(frames[1])
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise WireError(f"the header of {_kind(frames[0])} is wrong: {error}") from error
+    return cast(Message, message), list(frames[2:])
+
+
+def _check_sizes(frames: Sequence[bytes]) -> msgspec.msgpack.Decoder[Any]:
+    if len(frames) < 2 or frames[0][:4] != MAGIC:
+        raise WireError("this is no ssmprov message: its first frame does not begin with SSP1")
+    decoder = _DECODERS.get(frames[0])
+    if decoder is None:
+        raise WireError(f"{_kind(frames[0])} is no kind of message of version {VERSION}")
+    if len(frames[1]) > MAX_HEADER:
+        raise WireError(f"a header of {len(frames[1])} bytes: at most {MAX_HEADER} are taken")
+    if len(frames) - 2 > MAX_PAYLOADS:
+        raise WireError(f"{len(frames) - 2} payloads: at most {MAX_PAYLOADS} are taken")
+    for payload in frames[2:]:
+        if len(payload) > MAX_PAYLOAD:
+            raise WireError(f"a payload of {len(payload)} bytes: at most {MAX_PAYLOAD} are taken")
+    return decoder
+
+
+def _kind(frame: bytes) -> str:
+    return frame[4:20].decode("ascii", "backslashreplace")
+
+
+T = TypeVar("T")
+
+
+def pack(value: Any) -> Raw:
+    """A value as raw MessagePack, for a header's `args` or `result`."""
+    return Raw(_ENCODER.encode(value))
+
+
+def unpack(raw: Raw | bytes, kind: type[T]) -> T:
+    """A header's `args` or `result` as its type. Raises WireError with the path of what is wrong."""
+    try:
+        return msgspec.msgpack.decode(raw, type=kind)
+    except (msgspec.MsgspecError, RecursionError, UnicodeDecodeError) as error:
+        raise WireError(f"the arguments are wrong: {error}") from error
+
+
+MAX_RESULT = 32 * 1024
+
+
+def final(message: Final, result: Any, text: bytes = b"") -> tuple[Final, list[bytes]]:
+    """A FINAL with its result and text in place, and its payloads. Raises WireError when they do not fit."""
+    raw = _ENCODER.encode(result)
+    if len(raw) <= MAX_RESULT:
+        message.result = Raw(raw)
+        return message, split_text(text)
+    frames = split_text(raw)
+    message.result_frames = len(frames)
+    payloads = [*frames, *split_text(text)]
+    if len(payloads) > MAX_PAYLOADS:
+        raise WireError("the answer does not fit into one message: ask for a smaller page")
+    return message, payloads
+
+
+def take_result(message: Final, payloads: Sequence[bytes]) -> tuple[Raw, bytes]:
+    """The raw result of a FINAL and its text."""
+    n = message.result_frames
+    raw = Raw(b"".join(payloads[:n])) if n else message.result
+    return raw, b"".join(payloads[n:])
+
+
+def split_text(data: bytes) -> list[bytes]:
+    """Text as payloads. Raises WireError when it is larger than all of them together may be."""
+    if len(data) > MAX_TEXT:
+        raise WireError(
+            f"a text of {len(data)} bytes: at most {MAX_TEXT} ({MAX_TEXT // 2**20} MiB) go into one request; "
+            "send it in several turns"
+        )
+    return [data[i : i + MAX_PAYLOAD] for i in range(0, len(data), MAX_PAYLOAD)]
+
+
+def new_id() -> bytes:
+    return secrets.token_bytes(16)

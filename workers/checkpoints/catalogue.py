@@ -1,0 +1,345 @@
+"""The catalogue in SQLite: transactions, steps, names, history and outcomes.
+
+One connection serves all threads of a `Store` under a lock. A change is one transaction that holds SQLite's write lock
+from its first statement, so what it read before it wrote still holds when it commits.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssmprov.errors import Conflict, NotFound, WrongModel, nearest
+from ssmprov.names import Ref
+from ssmprov.ops import Row
+from workers.checkpoints import schema
+from workers.checkpoints.clock import boot, uptime_s
+from workers.checkpoints.lineage import ROOT_DIGEST, StepRecord, settings_json
+from workers.context import Identity
+
+SWEEP_EVERY = 256
+"""Outcomes inserted by one process between two deletions of expired ones."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A row of the view `entries`. Numbers are local to the catalogue; ids are hexadecimal."""
+
+    number: int
+    object: str
+    parent_number: int | None
+    parent: str
+    root: int
+    depth: int
+    tokens: int
+    text_bytes: int
+    step_tokens: int
+    step_bytes: int
+    stored: bool
+    size: int  # of the object's file
+    opaque: bool
+    exact: bool
+    seed: int | None
+    created: float
+    kind: str
+    settings: str  # JSON
+    lineage: bytes
+    fingerprint: str
+    dtype: str
+
+
+def entry(row: Sequence[Any]) -> Entry:
+    """The first columns of a row, those of the view."""
+    values = list(row[:21])
+    values[1] = values[1].hex()
+    values[3] = values[3].hex() if values[3] else ""
+    for flag in (10, 12, 13):
+        values[flag] = bool(values[flag])
+    return Entry(*values)
+
+
+class Catalogue:
+    """Raises Corrupt, NoSpace, Busy or Unavailable naming the file where SQLite cannot go on."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        self._connection = schema.open_catalogue(path)
+        self._inserted = 0
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    def run(self, sql: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[Any]:
+        """All rows of one statement."""
+        with self._lock, schema.translated(self.path):
+            return self._connection.execute(sql, values).fetchall()
+
+    @contextmanager
+    def change(self) -> Iterator[sqlite3.Connection]:
+        """One durable transaction, committed when the body ends and rolled back when it raises."""
+        with self._transaction("BEGIN IMMEDIATE") as connection:
+            yield connection
+
+    @contextmanager
+    def view(self) -> Iterator[sqlite3.Connection]:
+        """One reading transaction: all that is read belongs to one moment."""
+        with self._transaction("BEGIN") as connection:
+            yield connection
+
+    @contextmanager
+    def passing_change(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that a power cut may undo, and that therefore waits for no disk."""
+        with self._lock, schema.translated(self.path):
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            try:
+                with self.change() as connection:
+                    yield connection
+            finally:
+                self._connection.execute("PRAGMA synchronous = FULL")
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        with self._lock, schema.translated(self.path):
+            self._connection.execute(begin)
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    # ---- steps ---------------------------------------------------------------------------------------------------
+    def by_number(self, number: int) -> Entry:
+        return entry(self.run("SELECT * FROM entries WHERE number = ?", (number,))[0])
+
+    def by_object(self, object_id: str) -> Entry | None:
+        rows = self.run("SELECT * FROM entries WHERE object = ?", (bytes.fromhex(object_id),))
+        return entry(rows[0]) if rows else None
+
+    def find(self, ref: Ref) -> Entry:
+        """The step that a reference means. Raises NotFound."""
+        return self._find_object(ref.object) if ref.object else self._find_named(ref)
+
+    def _find_object(self, digits: str) -> Entry:
+        low, high = bytes.fromhex(digits.ljust(64, "0")), bytes.fromhex(digits.ljust(64, "f"))
+        rows = self.run("SELECT * FROM entries WHERE object BETWEEN ? AND ? LIMIT 4", (low, high))
+        if not rows:
+            raise NotFound(f"there is no checkpoint #{digits}: see the lineages with `ssmprov ckpt log`")
+        if len(rows) > 1:
+            ids = ", ".join(f"#{row[1].hex()[: len(digits) + 4]}" for row in rows[:3])
+            raise NotFound(f"#{digits} begins the ids of several checkpoints ({ids}): write more digits")
+        return entry(rows[0])
+
+    def _find_named(self, ref: Ref) -> Entry:
+        rows = self.run("SELECT e.* FROM names n JOIN entries e ON e.number = n.step WHERE n.name = ?", (ref.name,))
+        if not rows:
+            raise self.no_name(ref.name)
+        head = entry(rows[0])
+        if ref.back >= head.depth:
+            last = f", the last being {ref.name}~{head.depth - 1}" if head.depth > 1 else ""
+            steps = "1 step" if head.depth == 1 else f"{head.depth} steps"
+            raise NotFound(f"there is no {ref}: {ref.name} has {steps}{last}")
+        return head if not ref.back else self.by_number(self.ancestor(head.number, ref.back))
+
+    def no_name(self, name: str) -> NotFound:
+        """The error for a name that is not there, with the nearest that is."""
+        like = self.run("SELECT name FROM names WHERE substr(name, 1, 1) = ? LIMIT 500", (name[:1],))
+        known = like or self.run("SELECT name FROM names WHERE name NOT LIKE '@%' LIMIT 500")
+        return NotFound(f"there is no context {name!r}{nearest(name, [row[0] for row in known])}", name=name)
+
+    def ancestor(self, number: int, back: int) -> int:
+        """The step `back` steps before; it must exist."""
+        rows = self.run(
+            "WITH RECURSIVE up (number, parent, n) AS (SELECT number, parent, 0 FROM steps WHERE number = ?"
+            " UNION ALL SELECT s.number, s.parent, n + 1 FROM up JOIN steps s ON s.number = up.parent WHERE n < ?)"
+            " SELECT number FROM up WHERE n = ?",
+            (number, back, back),
+        )
+        found: int = rows[0][0]
+        return found
+
+    def add_step(self, object_id: str, record: StepRecord, identity: Identity, size: int, created: float) -> Entry:
+        """Insert a step below its parent, or mark the one that is there as stored when `size` is positive.
+
+        Inside a change. Raises NotFound when the parent is gone, WrongModel when it is another model's.
+        """
+        known = self.by_object(object_id)
+        if known is None:
+            known = self._insert_step(object_id, record, identity, size, created)
+        elif size and not known.stored:
+            self.run("UPDATE steps SET stored = 1, bytes = ? WHERE number = ?", (size, known.number))
+        return known
+
+    def parent_of(self, record: StepRecord, identity: Identity) -> Entry | None:
+        """The step's parent; None at a root. Raises NotFound, WrongModel, BadRequest."""
+        parent = None
+        if record.parent:
+            parent = self.by_object(record.parent)
+            if parent is None:
+                raise NotFound(
+                    f"checkpoint #{record.parent[:12]}, from which this one came, was removed: nothing was saved"
+                )
+            if parent.fingerprint != identity.fingerprint:
+                raise WrongModel(
+                    f"checkpoint #{record.parent[:12]} was made by the model {parent.fingerprint[:12]}, and "
+                    f"{identity.fingerprint[:12]} cannot continue it",
+                    made_by=parent.fingerprint,
+                    needed=identity.fingerprint,
+                )
+        record.check(parent.tokens if parent else 0)
+        return parent
+
+    def digest(self, record: StepRecord, parent: Entry | None) -> bytes:
+        return record.digest(parent.lineage if parent else ROOT_DIGEST)
+
+    def _insert_step(self, object_id: str, record: StepRecord, identity: Identity, size: int, created: float) -> Entry:
+        parent = self.parent_of(record, identity)
+        number = self.run("SELECT coalesce(max(number), 0) + 1 FROM steps")[0][0]
+        self.run(
+            "INSERT INTO steps (number, object, parent, root, depth, tokens, text_bytes, step_tokens, step_bytes,"
+            " stored, bytes, opaque, exact, identity, seed, created, kind, settings, lineage)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                number,
+                bytes.fromhex(object_id),
+                parent.number if parent else None,
+                parent.root if parent else number,
+                parent.depth + 1 if parent else 1,
+                record.total,
+                (parent.text_bytes if parent else 0) + len(record.text),
+                record.step_tokens,
+                len(record.text),
+                int(size > 0),
+                size,
+                int(parent.opaque if parent else record.opaque),
+                int(record.exact),
+                self._identity(identity.fingerprint, identity.architecture, identity.layout, record.dtype),
+                record.seed,
+                created,
+                record.kind,
+                settings_json(record.settings),
+                self.digest(record, parent),
+            ),
+        )
+        self.run("INSERT INTO reads (step, tokens, text) VALUES (?, ?, ?)", (number, record.tokens, record.text))
+        return self.by_number(number)
+
+    def _identity(self, *identity: str) -> int:
+        self.run(
+            "INSERT OR IGNORE INTO identities (fingerprint, architecture, layout, dtype) VALUES (?, ?, ?, ?)",
+            identity,
+        )
+        number: int = self.run(
+            "SELECT number FROM identities WHERE fingerprint = ? AND architecture = ? AND layout = ? AND dtype = ?",
+            identity,
+        )[0][0]
+        return number
+
+    # ---- names ---------------------------------------------------------------------------------------------------
+    def head(self, name: str) -> str | None:
+        rows = self.run("SELECT s.object FROM names n JOIN steps s ON s.number = n.step WHERE n.name = ?", (name,))
+        return rows[0][0].hex() if rows else None
+
+    def expect_head(self, name: str, expected: str | None) -> None:
+        """Raises Conflict unless the name stands where it is expected to."""
+        head = self.head(name)
+        if head == expected:
+            return
+        if expected is None:
+            message = f"{name} is taken: it stands at #{(head or '')[:12]}"
+        elif head is None:
+            message = f"{name} does not exist, where it was expected at #{expected[:12]}"
+        else:
+            message = (
+                f"{name} moved: it stands at #{head[:12]}, where #{expected[:12]} was expected; look and try again"
+            )
+        raise Conflict(message, name=name, head=head or "", expected=expected or "")
+
+    def move(self, name: str, step: Entry, keep: int, pinned: str | None = None) -> None:
+        """Let the name stand at `step`. A head that it leaves otherwise than for a child goes into its history."""
+        now = time.time()
+        rows = self.run("SELECT step FROM names WHERE name = ?", (name,))
+        if not rows:
+            self.run("INSERT INTO names VALUES (?, ?, ?, ?, ?)", (name, step.number, pinned or "", now, now))
+            return
+        old = rows[0][0]
+        self.run(
+            "UPDATE names SET step = ?, updated = ?, pinned = coalesce(?, pinned) WHERE name = ?",
+            (step.number, now, pinned, name),
+        )
+        if old not in (step.number, step.parent_number):
+            self.run("INSERT INTO history (name, step) VALUES (?, ?)", (name, old))
+            self.run(
+                "DELETE FROM history WHERE name = :name AND number <= (SELECT number FROM history WHERE name = :name"
+                " ORDER BY number DESC LIMIT 1 OFFSET :keep)",
+                {"name": name, "keep": keep},
+            )
+
+    def names_of(self, numbers: Iterable[int]) -> dict[int, list[str]]:
+        """The names that stand at each of the steps."""
+        found: dict[int, list[str]] = {}
+        for step, name in self.run(
+            "SELECT step, name FROM names WHERE step IN (SELECT value FROM json_each(?)) ORDER BY name",
+            (json.dumps(list(numbers)),),
+        ):
+            found.setdefault(step, []).append(name)
+        return found
+
+    # ---- outcomes ------------------------------------------------------------------------------------------------
+    def outcome(self, request_id: bytes) -> bytes | None:
+        rows = self.run("SELECT answer FROM outcomes WHERE request = ?", (request_id,))
+        return rows[0][0] if rows else None
+
+    def add_outcome(self, request_id: bytes, answer: bytes, expires_s: float) -> None:
+        """Inside a change that has found none."""
+        self.run(
+            "INSERT INTO outcomes (request, answer, boot, until, lasts) VALUES (?, ?, ?, ?, ?)",
+            (request_id, answer, boot(), uptime_s() + expires_s, expires_s),
+        )
+        if self._inserted % SWEEP_EVERY == 0:
+            self.sweep_outcomes()
+        self._inserted += 1
+
+    def sweep_outcomes(self) -> None:
+        """Delete those that have lived their time, by a clock that no one can set. Inside a change."""
+        now = uptime_s()
+        self.run("DELETE FROM outcomes WHERE boot = ? AND until < ?", (boot(), now))
+        self.run("DELETE FROM outcomes WHERE boot <> ? AND lasts < ?", (boot(), now))
+
+    # ---- what the catalogue says of itself -----------------------------------------------------------------------
+    def meta(self, key: str) -> str | None:
+        rows = self.run("SELECT value FROM meta WHERE key = ?", (key,))
+        return rows[0][0] if rows else None
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Inside a change."""
+        self.run("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value))
+
+
+def row_of(step: Entry, name: str, model: str, pinned: str = "") -> Row:
+    """A step as the wire shows it."""
+    return Row(
+        name=name,
+        object=step.object,
+        model=model,
+        fingerprint=step.fingerprint,
+        parent=step.parent,
+        tokens=step.tokens,
+        bytes=step.size if step.stored else 0,
+        created=step.created,
+        steps=step.depth,
+        pinned=pinned,
+        opaque=step.opaque,
+        exact=step.exact,
+        stored=step.stored,
+    )

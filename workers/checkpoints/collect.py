@@ -1,0 +1,146 @@
+"""Garbage: what no name, history or hold reaches.
+
+The decision is one transaction, in which no writer can take a hold. It notes the files to go in `trash`; they are then
+deleted in batches, each in a transaction that looks again, since a writer may have made the same object anew meanwhile.
+A crash in between leaves rows in `trash` for the next run. Steps (tokens and text) stay while they are reachable;
+objects stay for the last steps of each name, for its history, for holds, and for opaque roots, which nothing could
+replay.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssmprov.errors import Busy
+from ssmprov.ops import Collected
+from workers.checkpoints.catalogue import Catalogue
+from workers.checkpoints.files import locked
+from workers.checkpoints.holds import drop_dead
+from workers.checkpoints.objects import Objects
+
+BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    parent: int | None
+    object: bytes
+    stored: bool
+    keep_always: bool  # an opaque root
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    doomed: list[int]  # steps to forget
+    unstored: list[int]  # steps whose object goes
+    kept: int  # objects that stay
+
+
+def collect(
+    catalogue: Catalogue, objects: Objects, holders: Path, lock: Path, keep_steps: int, *, dry_run: bool
+) -> Collected:
+    """Raises Busy while another collection runs."""
+    try:
+        with locked(lock, wait=False):
+            if dry_run:
+                return _preview(catalogue, objects, keep_steps)
+            return _collect(catalogue, objects, holders, keep_steps)
+    except BlockingIOError as error:
+        raise Busy("another gc of this store is running: wait for it", retry_ms=1000) from error
+
+
+def _preview(catalogue: Catalogue, objects: Objects, keep_steps: int) -> Collected:
+    with catalogue.view() as connection:
+        steps = _steps(connection)
+        plan = _plan(connection, steps, keep_steps)
+        gone = set(plan.doomed) | set(plan.unstored)
+        staying = {step.object.hex() for number, step in steps.items() if step.stored and number not in gone}
+        staying |= _held(connection)
+        files = [path for path, object_id in objects.files_found() if object_id and object_id not in staying]
+        return Collected(len(files), sum(path.lstat().st_size for path in files), len(plan.doomed), plan.kept)
+
+
+def _collect(catalogue: Catalogue, objects: Objects, holders: Path, keep_steps: int) -> Collected:
+    with catalogue.change() as connection:
+        drop_dead(holders, connection)
+        steps = _steps(connection)
+        plan = _plan(connection, steps, keep_steps)
+        gone = [number for number in (*plan.doomed, *plan.unstored) if steps[number].stored]
+        connection.executemany("INSERT OR IGNORE INTO trash VALUES (?)", [(steps[number].object,) for number in gone])
+        connection.executemany("UPDATE steps SET stored = 0 WHERE number = ?", [(number,) for number in plan.unstored])
+        connection.executemany("DELETE FROM steps WHERE number = ?", [(number,) for number in plan.doomed])
+        catalogue.sweep_outcomes()
+    trash = [object_id.hex() for (object_id,) in catalogue.run("SELECT object FROM trash")]
+    count, size = _delete(catalogue, objects, [(objects.path(object_id), object_id) for object_id in trash])
+    stored = {object_id.hex() for (object_id,) in catalogue.run("SELECT object FROM steps WHERE stored")}
+    strays = [
+        (path, object_id)
+        for path, object_id in objects.files_found()
+        if object_id and (object_id not in stored or path != objects.path(object_id))
+    ]
+    stray_count, stray_size = _delete(catalogue, objects, strays)
+    catalogue.run("PRAGMA wal_checkpoint(TRUNCATE)")
+    return Collected(count + stray_count, size + stray_size, len(plan.doomed), plan.kept)
+
+
+def _steps(connection: sqlite3.Connection) -> dict[int, _Step]:
+    rows = connection.execute("SELECT number, parent, object, stored, opaque AND parent IS NULL FROM steps")
+    return {number: _Step(parent, *rest) for number, parent, *rest in rows}
+
+
+def _held(connection: sqlite3.Connection) -> set[str]:
+    return {object_id.hex() for (object_id,) in connection.execute("SELECT object FROM holds")}
+
+
+def _plan(connection: sqlite3.Connection, steps: dict[int, _Step], keep_steps: int) -> _Plan:
+    heads = _numbers(connection, "SELECT DISTINCT step FROM names")
+    former = _numbers(connection, "SELECT DISTINCT step FROM history")
+    held = _numbers(connection, "SELECT s.number FROM holds h JOIN steps s ON s.object = h.object")
+    reachable: set[int] = set()
+    for tip in (*heads, *former, *held):
+        step: int | None = tip
+        while step is not None and step not in reachable:
+            reachable.add(step)
+            step = steps[step].parent
+    kept = {*former, *held, *(number for number in reachable if steps[number].keep_always)}
+    for head in heads:
+        step = head
+        for _ in range(keep_steps):
+            if step is None:
+                break
+            kept.add(step)
+            step = steps[step].parent
+    return _Plan(
+        doomed=sorted(steps.keys() - reachable, reverse=True),  # children before their parents
+        unstored=[number for number in reachable - kept if steps[number].stored],
+        kept=sum(steps[number].stored for number in kept),
+    )
+
+
+def _numbers(connection: sqlite3.Connection, sql: str) -> list[int]:
+    return [number for (number,) in connection.execute(sql)]
+
+
+def _delete(catalogue: Catalogue, objects: Objects, files: list[tuple[Path, str]]) -> tuple[int, int]:
+    """Delete those that are still not wanted; how many there were, and their bytes."""
+    count = size = 0
+    for start in range(0, len(files), BATCH):
+        batch = files[start : start + BATCH]
+        with catalogue.change() as connection:
+            wanted = _held(connection) | _stored(connection, {object_id for _, object_id in batch})
+            for path, object_id in batch:
+                leftover = path != objects.path(object_id)  # a temporary file, unless its writer lives
+                if (object_id not in wanted or (leftover and object_id not in _held(connection))) and path.exists():
+                    count += 1
+                    size += path.lstat().st_size
+                    objects.files.unlink(path)
+                connection.execute("DELETE FROM trash WHERE object = ?", (bytes.fromhex(object_id),))
+    return count, size
+
+
+def _stored(connection: sqlite3.Connection, object_ids: Iterable[str]) -> set[str]:
+    sql = "SELECT 1 FROM steps WHERE object = ? AND stored"
+    return {object_id for object_id in object_ids if connection.execute(sql, (bytes.fromhex(object_id),)).fetchone()}

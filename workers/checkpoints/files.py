@@ -1,0 +1,106 @@
+"""The steps of a durable write, one method each, so that a test can fail or stop the machine after any of them."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import stat
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ssmprov.errors import NoSpace
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+class Files:
+    """Never follows a symbolic link in a path's last part. Everything is made for the owner alone."""
+
+    def make_directory(self, path: Path) -> None:
+        """The directory, durable in its parent."""
+        with contextlib.suppress(FileExistsError):
+            path.mkdir(mode=0o700)
+            self.sync_directory(path.parent)
+        if not stat.S_ISDIR(path.lstat().st_mode):
+            raise NotADirectoryError(errno.ENOTDIR, "not a directory of its own", str(path))
+
+    def create(self, path: Path) -> int:
+        return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+    def write(self, fd: int, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[os.write(fd, view) :]
+
+    def sync(self, fd: int) -> None:
+        os.fsync(fd)
+
+    def rename(self, source: Path, target: Path) -> None:
+        source.rename(target)
+
+    def sync_directory(self, path: Path) -> None:
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            self.sync(fd)
+        finally:
+            os.close(fd)
+
+    def unlink(self, path: Path) -> None:
+        path.unlink(missing_ok=True)
+
+    def open(self, path: Path) -> int:
+        """A regular file for reading; OSError with ELOOP for a link, with EINVAL for anything else."""
+        fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return fd
+
+    @contextmanager
+    def replacing(self, path: Path, temporary: Path) -> Iterator[Callable[[bytes], None]]:
+        """A function that writes `path`, which appears whole and durable when the body ends, or not at all.
+
+        `temporary` is a name of its own beside it. Raises NoSpace naming the file.
+        """
+        with no_space(path):
+            fd = self.create(temporary)
+            try:
+                try:
+                    yield lambda data: self.write(fd, data)
+                    self.sync(fd)
+                finally:
+                    os.close(fd)
+                self.rename(temporary, path)
+            except BaseException:
+                with contextlib.suppress(OSError):
+                    self.unlink(temporary)
+                raise
+            self.sync_directory(path.parent)
+
+
+@contextmanager
+def no_space(path: Path) -> Iterator[None]:
+    """A full disk as NoSpace naming the file that was to be written."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise NoSpace(
+            f"the disk is full: {path} was not written and what was there still stands; free some space and try again",
+            file=str(path),
+        ) from error
+
+
+@contextmanager
+def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[None]:
+    """Hold the lock file, which dies with the process; BlockingIOError when it is taken and `wait` is false."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        yield
+    finally:
+        os.close(fd)

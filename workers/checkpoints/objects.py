@@ -1,0 +1,242 @@
+"""Immutable state objects: safetensors files named by the SHA-256 of their bytes.
+
+    objects/ab/abcd....safetensors
+        state.<name>    the runtime's arrays
+        logits          float32 [V], absent while nothing was read
+        window          int32 [<= 64], the last tokens read
+        __metadata__    one key, "ssmprov": a `Header` as canonical JSON
+
+One metadata key, because the library writes several in an order of its own and equal states shall have equal bytes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
+
+from ssmprov.errors import BadRequest, Corrupt, Unsupported, WrongModel
+from workers.checkpoints.files import Files, no_space
+from workers.context import WINDOW, Identity, Snapshot
+
+FORMAT = 1
+MAX_HEADER = 16 << 20
+_CHUNK = 1 << 20
+_STATE = "state."
+_STORABLE = frozenset("?bBhHiIlLqQefd")
+_OBJECT_FILE = re.compile(r"([0-9a-f]{64})\.(?:safetensors|[0-9a-f]{16}\.tmp)\Z")
+
+
+class Header(msgspec.Struct, frozen=True):
+    """`parent` is the parent's object id and `lineage` the step's digest, so ids form a chain back to the root."""
+
+    format: int
+    fingerprint: str
+    architecture: str
+    layout: str
+    dtype: str
+    tokens: int
+    seed: int | None
+    parent: str
+    exact: bool
+    lineage: str
+
+
+class _Outer(msgspec.Struct):
+    metadata: dict[str, str] = msgspec.field(name="__metadata__")
+
+
+def encode(snapshot: Snapshot, identity: Identity, lineage: bytes) -> bytes:
+    """The object's bytes: equal for equal contexts, on any machine and at any time."""
+    header = Header(
+        FORMAT,
+        identity.fingerprint,
+        identity.architecture,
+        identity.layout,
+        identity.dtype,
+        snapshot.tokens,
+        snapshot.seed,
+        snapshot.parent,
+        snapshot.exact,
+        lineage.hex(),
+    )
+    tensors: dict[str, NDArray[np.generic]] = {}
+    for name, array in snapshot.arrays.items():
+        if array.dtype.char not in _STORABLE:
+            raise BadRequest(f"the state's array {name!r} has the type {array.dtype}, which no checkpoint can hold")
+        tensors[_STATE + name] = array
+    if snapshot.logits is not None:
+        tensors["logits"] = np.asarray(snapshot.logits, np.float32)
+    tensors["window"] = np.asarray(snapshot.window, np.int32)
+    return save(tensors, {"ssmprov": msgspec.json.encode(header, order="sorted").decode()})
+
+
+def header_of(data: bytes, path: Path) -> Header:
+    """The metadata at the beginning of an object's bytes. Raises Corrupt, or Unsupported for a newer format."""
+    size = int.from_bytes(data[:8], "little")
+    if len(data) < 8 or size > min(MAX_HEADER, len(data) - 8):
+        raise _corrupt(path, "it is cut short")
+    try:
+        text = msgspec.json.decode(data[8 : 8 + size], type=_Outer).metadata["ssmprov"]
+        header = msgspec.json.decode(text, type=Header)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError) as error:
+        raise _corrupt(path, "it is no checkpoint of ours") from error
+    if header.format != FORMAT:
+        raise Unsupported(f"{path} has the format {header.format}; this version reads {FORMAT}: update ssmprov")
+    return header
+
+
+def decode(data: bytes, object_id: str, path: Path, identity: Identity) -> Snapshot:
+    """The context in an object whose hash was checked. Raises WrongModel, Corrupt, Unsupported."""
+    header = header_of(data, path)
+    admit(header, object_id, identity)
+    try:
+        tensors = load(data)
+    except (SafetensorError, KeyError, ValueError, TypeError, AttributeError, ImportError) as error:
+        raise _corrupt(path, "its arrays cannot be read") from error
+    window = tensors.pop("window", None)
+    logits = tensors.pop("logits", None)
+    if window is None or window.dtype != np.int32 or window.ndim != 1 or len(window) > WINDOW:
+        raise _corrupt(path, "its penalty window is not one")
+    if logits is not None and (logits.dtype != np.float32 or logits.ndim != 1):
+        raise _corrupt(path, "its logits are not a row of float32")
+    if not all(name.startswith(_STATE) for name in tensors):
+        raise _corrupt(path, "it has arrays that are no part of a state")
+    return Snapshot(
+        {name.removeprefix(_STATE): array for name, array in tensors.items()},
+        logits,
+        window,
+        tokens=header.tokens,
+        seed=header.seed,
+        parent=header.parent,
+        object=object_id,
+        exact=header.exact and header.dtype == identity.dtype,
+    )
+
+
+def admit(header: Header, what: str, identity: Identity) -> None:
+    """The identity gate: WrongModel unless weights, architecture and layout are the model's own."""
+    theirs = (header.fingerprint, header.architecture, header.layout)
+    if theirs != (identity.fingerprint, identity.architecture, identity.layout):
+        raise WrongModel(
+            f"checkpoint #{what[:12]} was made by another model: {header.architecture} {header.fingerprint[:12]} with "
+            f"the state {header.layout!r}, where {identity.architecture} {identity.fingerprint[:12]} with "
+            f"{identity.layout!r} is needed; load it with its own model, or re-prime this one from its text "
+            "(ckpt replay --prime)",
+            object=what,
+            made_by=header.fingerprint,
+            needed=identity.fingerprint,
+        )
+
+
+class Objects:
+    """The objects of one store's directory."""
+
+    def __init__(self, directory: Path, files: Files) -> None:
+        self.directory = directory
+        self.files = files
+
+    def path(self, object_id: str) -> Path:
+        return self.directory / object_id[:2] / f"{object_id}.safetensors"
+
+    def write(self, object_id: str, data: bytes) -> None:
+        """Make the object whole and durable; one that is there already is kept if it is right. Raises NoSpace."""
+        path = self.path(object_id)
+        with no_space(path):
+            self.files.make_directory(path.parent)
+        if self._keep(object_id, path, len(data)):
+            return
+        temporary = path.with_name(f"{object_id}.{secrets.token_hex(8)}.tmp")
+        with self.files.replacing(path, temporary) as write:
+            write(data)
+
+    def _keep(self, object_id: str, path: Path, size: int) -> bool:
+        """Whether the right bytes are there; if so they are made durable, as their writer may have died too early."""
+        try:
+            fd = self.files.open(path)
+        except OSError:
+            return False
+        try:
+            if os.fstat(fd).st_size != size or _digest(fd)[0] != object_id:
+                return False
+            self.files.sync(fd)
+        finally:
+            os.close(fd)
+        self.files.sync_directory(path.parent)
+        return True
+
+    def read(self, object_id: str) -> bytes:
+        """The object's bytes, which hash to its id. Raises Corrupt naming the file."""
+        path = self.path(object_id)
+        with self._opened(path) as fd, open(fd, "rb", closefd=False) as file:
+            data = file.read()
+        if hashlib.sha256(data).hexdigest() != object_id:
+            raise _corrupt(path, "its bytes do not hash to its name")
+        return data
+
+    def check(self, object_id: str) -> tuple[int, Header]:
+        """The object's size and header after hashing it, in bounded memory. Raises Corrupt, Unsupported."""
+        path = self.path(object_id)
+        with self._opened(path) as fd:
+            digest, size, start = _digest(fd)
+        if digest != object_id:
+            raise _corrupt(path, "its bytes do not hash to its name")
+        return size, header_of(start, path)
+
+    @contextlib.contextmanager
+    def _opened(self, path: Path) -> Iterator[int]:
+        try:
+            fd = self.files.open(path)
+        except FileNotFoundError as error:
+            raise _corrupt(path, "it is missing") from error
+        except OSError as error:
+            raise _corrupt(path, f"it cannot be opened ({error.strerror})") from error
+        try:
+            yield fd
+        except OSError as error:
+            raise _corrupt(path, f"it cannot be read ({error.strerror})") from error
+        finally:
+            os.close(fd)
+
+    def files_found(self) -> Iterator[tuple[Path, str]]:
+        """Everything under the directory, with the object that it is (or was to become), '' for what is not ours."""
+        for prefix in sorted(self.directory.iterdir()):
+            if prefix.is_symlink() or not prefix.is_dir():
+                yield prefix, ""
+                continue
+            for path in sorted(prefix.iterdir()):
+                found = _OBJECT_FILE.match(path.name)
+                yield path, found[1] if found and found[1].startswith(prefix.name) else ""
+
+
+def _digest(fd: int) -> tuple[str, int, bytes]:
+    """SHA-256, size, and enough of the beginning to hold the header."""
+    digest = hashlib.sha256()
+    size = 0
+    start = bytearray()
+    wanted = _CHUNK
+    while chunk := os.read(fd, _CHUNK):
+        digest.update(chunk)
+        size += len(chunk)
+        if len(start) < wanted:
+            start += chunk
+            wanted = 8 + min(MAX_HEADER, int.from_bytes(start[:8], "little"))
+    return digest.hexdigest(), size, bytes(start)
+
+
+def _corrupt(path: Path, what: str) -> Corrupt:
+    return Corrupt(
+        f"{path} is damaged: {what}. Nothing else was touched; take it from a backup, or read its context again "
+        "from its tokens with `ssmprov ckpt replay`",
+        file=str(path),
+    )

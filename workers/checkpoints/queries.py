@@ -1,0 +1,254 @@
+"""What people ask of a catalogue: pages of names, a checkpoint, its text and tokens, its log, the tree."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssmprov.errors import BadRequest, Unsupported
+from ssmprov.names import Ref
+from ssmprov.ops import Page, Row, Shown, Step, Steps
+from workers.checkpoints.catalogue import Catalogue, Entry, entry, row_of
+from workers.checkpoints.lineage import StepRecord
+
+EXCERPT_BYTES = 240
+_PAST_ALL = "\U0010ffff"
+
+_LINEAGE = (
+    "WITH RECURSIVE up (number, parent) AS (SELECT number, parent FROM steps WHERE number = ?"
+    " UNION ALL SELECT s.number, s.parent FROM up JOIN steps s ON s.number = up.parent)"
+    " SELECT number FROM up ORDER BY number"
+)
+_TOKENS = (
+    "WITH RECURSIVE up (number, parent) AS"
+    " (SELECT number, parent FROM steps WHERE number = :start AND number > :floor"
+    " UNION ALL SELECT s.number, s.parent FROM up JOIN steps s ON s.number = up.parent WHERE s.number > :floor)"
+    " SELECT r.tokens FROM up JOIN reads r ON r.step = up.number ORDER BY up.number"
+)
+
+
+def ls(catalogue: Catalogue, model: str, prefix: str, after: str, limit: int, *, reserved: bool) -> Page:
+    """A page of names in order; reserved ones only when asked for, or when the prefix is one."""
+    rows = catalogue.run(
+        "SELECT e.*, n.name, n.pinned FROM names n JOIN entries e ON e.number = n.step"
+        " WHERE n.name > :after AND n.name >= :prefix AND n.name < :end AND (:reserved OR n.name NOT LIKE '@%')"
+        " ORDER BY n.name LIMIT :limit",
+        {
+            "after": after,
+            "prefix": prefix,
+            "end": prefix + _PAST_ALL,
+            "reserved": reserved or prefix.startswith("@"),
+            "limit": limit + 1,
+        },
+    )
+    page = [row_of(entry(row), row[-2], model, row[-1]) for row in rows[:limit]]
+    return Page(rows=page, more=len(rows) > limit)
+
+
+def row(catalogue: Catalogue, model: str, ref: Ref) -> Row:
+    """One checkpoint, under the name by which it was asked for, or one that it has."""
+    step = catalogue.find(ref)
+    name = str(ref) if ref.name else next(iter(catalogue.names_of([step.number]).get(step.number, [])), "")
+    pinned = catalogue.run("SELECT pinned FROM names WHERE name = ?", (name,))
+    return row_of(step, name, model, pinned[0][0] if pinned else "")
+
+
+def show(catalogue: Catalogue, model: str, ref: Ref) -> Shown:
+    step = catalogue.find(ref)
+    return Shown(
+        row=row(catalogue, model, ref),
+        seed=step.seed,
+        settings=json.loads(step.settings),
+        text_bytes=step.text_bytes,
+        names=catalogue.names_of([step.number]).get(step.number, []),
+    )
+
+
+def text(catalogue: Catalogue, ref: Ref, offset: int, limit: int) -> bytes:
+    """Bytes [offset, offset + limit) of what the context has read since its root. Raises Unsupported."""
+    step = catalogue.find(ref)
+    _refuse_opaque(step, ref)
+    end = min(offset + limit, step.text_bytes)
+    rows = catalogue.run(
+        "WITH RECURSIVE up (number, parent, begins, ends) AS"
+        " (SELECT number, parent, text_bytes - step_bytes, text_bytes FROM steps WHERE number = :start"
+        " UNION ALL SELECT s.number, s.parent, s.text_bytes - s.step_bytes, s.text_bytes"
+        " FROM up JOIN steps s ON s.number = up.parent WHERE up.begins > :offset)"
+        " SELECT up.begins, r.text FROM up JOIN reads r ON r.step = up.number"
+        " WHERE up.begins < :end AND up.ends > :offset ORDER BY up.number",
+        {"start": step.number, "offset": offset, "end": end},
+    )
+    if not rows:
+        return b""
+    skipped = offset - rows[0][0]
+    return b"".join(part for _, part in rows)[skipped : skipped + end - offset]
+
+
+def tokens(catalogue: Catalogue, ref: Ref) -> NDArray[np.int32]:
+    """[T] all that the context has read since its root. Raises Unsupported."""
+    step = catalogue.find(ref)
+    _refuse_opaque(step, ref)
+    return tokens_between(catalogue, None, step)
+
+
+def tokens_between(catalogue: Catalogue, ancestor: Entry | None, step: Entry) -> NDArray[np.int32]:
+    """[T] what was read after the ancestor (None: after the empty context) up to the step."""
+    floor = ancestor.number if ancestor else 0
+    rows = catalogue.run(_TOKENS, {"start": step.number, "floor": floor})
+    return np.frombuffer(b"".join(part for (part,) in rows), "<i4").astype(np.int32)
+
+
+def nearest_stored(catalogue: Catalogue, step: Entry) -> Entry | None:
+    """The step itself or the nearest ancestor whose object is kept."""
+    rows = catalogue.run(
+        "WITH RECURSIVE up (number, parent, stored) AS"
+        " (SELECT number, parent, stored FROM steps WHERE number = ?"
+        " UNION ALL SELECT s.number, s.parent, s.stored FROM up JOIN steps s ON s.number = up.parent"
+        " WHERE NOT up.stored)"
+        " SELECT number FROM up WHERE stored",
+        (step.number,),
+    )
+    return catalogue.by_number(rows[0][0]) if rows else None
+
+
+def lineage_numbers(catalogue: Catalogue, step: Entry) -> list[int]:
+    """From the root to the step."""
+    return [number for (number,) in catalogue.run(_LINEAGE, (step.number,))]
+
+
+def records(catalogue: Catalogue, numbers: Iterable[int]) -> Iterator[tuple[Entry, StepRecord]]:
+    """The steps with all that was recorded of each, one after the other."""
+    for number in numbers:
+        rows = catalogue.run(
+            "SELECT e.*, r.tokens, r.text FROM entries e JOIN reads r ON r.step = e.number WHERE e.number = ?",
+            (number,),
+        )
+        if rows:
+            step = entry(rows[0])
+            yield step, record(step, *rows[0][-2:])
+
+
+def record(step: Entry, tokens: bytes, text: bytes) -> StepRecord:
+    """The record of a step and what it read. Raises ValueError when its settings are damaged."""
+    return StepRecord(
+        parent=step.parent,
+        kind=step.kind,
+        tokens=tokens,
+        text=text,
+        settings=json.loads(step.settings),
+        seed=step.seed,
+        total=step.tokens,
+        exact=step.exact,
+        dtype=step.dtype,
+    )
+
+
+def log(catalogue: Catalogue, ref: Ref, limit: int, before: str) -> Steps:
+    """The lineage, newest first, from the step or from the one before object `before`."""
+    step = catalogue.find(ref)
+    start: int | None = step.number
+    if before:
+        last = catalogue.find(Ref(object=before))
+        if last.root != step.root:
+            raise BadRequest(f"#{before[:12]} is no ancestor of {ref}")
+        start = last.parent_number
+    rows = catalogue.run(
+        "WITH RECURSIVE up (number, parent, n) AS (SELECT number, parent, 1 FROM steps WHERE number = :start"
+        " UNION ALL SELECT s.number, s.parent, n + 1 FROM up JOIN steps s ON s.number = up.parent WHERE n <= :limit)"
+        " SELECT e.*, substr(r.text, 1, :excerpt) FROM up JOIN entries e ON e.number = up.number"
+        " JOIN reads r ON r.step = e.number ORDER BY e.number DESC",
+        {"start": start, "limit": limit, "excerpt": EXCERPT_BYTES},
+    )
+    shown = [(entry(row), row[-1]) for row in rows[:limit]]
+    names = catalogue.names_of(step.number for step, _ in shown)
+    return Steps(
+        steps=[_step(step, step.parent, excerpt, names, step.step_tokens, step.step_bytes) for step, excerpt in shown],
+        more=len(rows) > limit,
+    )
+
+
+def tree(catalogue: Catalogue, ref: Ref | None, limit: int) -> Steps:
+    """Named checkpoints, branch points and roots, parents first; the newest names where there are too many.
+
+    `parent` is the nearest listed ancestor, and `step_tokens` and `step_bytes` count what lies between the two.
+    """
+    if ref is None:
+        links = catalogue.run("SELECT number, parent FROM steps")
+        named = catalogue.run("SELECT DISTINCT step FROM names ORDER BY step DESC")
+    else:
+        root = catalogue.find(ref).root
+        links = catalogue.run("SELECT number, parent FROM steps WHERE root = ?", (root,))
+        named = catalogue.run(
+            "SELECT DISTINCT step FROM names JOIN steps ON number = step WHERE root = ? ORDER BY step DESC",
+            (root,),
+        )
+    parents = dict(links)
+    heads = [step for (step,) in named]
+    count = min(limit, len(heads))
+    above = _contract(parents, heads[:count])
+    while len(above) > limit and count > 1:
+        count = count * 3 // 4
+        above = _contract(parents, heads[:count])
+    rows = catalogue.run(
+        "SELECT e.*, substr(r.text, 1, ?) FROM entries e JOIN reads r ON r.step = e.number"
+        " WHERE e.number IN (SELECT value FROM json_each(?)) ORDER BY e.number",
+        (EXCERPT_BYTES, json.dumps(list(above))),
+    )
+    names = catalogue.names_of(above)
+    listed: dict[int, Entry] = {}
+    steps = []
+    for row in rows:
+        step = entry(row)
+        listed[step.number] = step
+        parent = listed.get(above[step.number] or 0)
+        between = step.tokens - (parent.tokens if parent else 0)
+        text_between = step.text_bytes - (parent.text_bytes if parent else 0)
+        steps.append(_step(step, parent.object if parent else "", row[-1], names, between, text_between))
+    return Steps(steps=steps, more=count < len(heads))
+
+
+def _contract(parents: dict[int, int | None], heads: list[int]) -> dict[int, int | None]:
+    """The heads, the steps where their lineages part, and their roots, each with its nearest such ancestor."""
+    kept = set(heads)
+    seen: set[int] = set()
+    for head in heads:
+        step: int | None = head
+        while step is not None and step not in seen:
+            seen.add(step)
+            parent = parents[step]
+            if parent is None or parent in seen:
+                kept.add(step if parent is None else parent)
+            step = parent
+    above: dict[int, int | None] = {}
+    for step in kept:
+        parent = parents[step]
+        while parent is not None and parent not in kept:
+            parent = parents[parent]
+        above[step] = parent
+    return above
+
+
+def _step(step: Entry, parent: str, excerpt: bytes, names: dict[int, list[str]], step_tokens: int, size: int) -> Step:
+    return Step(
+        object=step.object,
+        parent=parent,
+        tokens=step.tokens,
+        step_tokens=step_tokens,
+        step_bytes=size,
+        created=step.created,
+        kind=step.kind,
+        excerpt=excerpt.decode(errors="ignore"),
+        stored=step.stored,
+        names=names.get(step.number, []),
+    )
+
+
+def _refuse_opaque(step: Entry, ref: Ref) -> None:
+    if step.opaque:
+        raise Unsupported(
+            f"{ref} goes back to an imported state that came without its tokens: what that has read is not known, "
+            "and ssmprov does not guess"
+        )

@@ -1,0 +1,367 @@
+"""The checkpoint store of one model, shared by all its workers and by the CLI."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Self, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from ssmprov.errors import BadRequest, Corrupt, Refused, Unsupported, WrongModel
+from ssmprov.names import Ref, check_name
+from ssmprov.ops import Collected, Exported, ForkResult, Page, Row, Shown, Steps, Verified
+from workers.checkpoints import objects, queries, transfer
+from workers.checkpoints.catalogue import Catalogue, Entry
+from workers.checkpoints.collect import collect
+from workers.checkpoints.files import Files
+from workers.checkpoints.holds import Holds
+from workers.checkpoints.lineage import record_of
+from workers.checkpoints.objects import Objects
+from workers.checkpoints.results import ANY, Committed, Done, Expect, Loaded, RequestKey
+from workers.checkpoints.schema import create_store
+from workers.checkpoints.verify import verify
+from workers.context import Identity, Read, Snapshot, empty
+
+T = TypeVar("T")
+
+
+class Store:
+    """Opens (or, given a model, creates) the store in `directory`.
+
+    `identity` None opens it at rest: nothing can be loaded for a runtime or committed. All methods are safe from any
+    thread and block on the disk. `close` it, or use it in a `with`.
+
+    Raises NotFound (no store there, and no model given), Refused (another model's store), Corrupt (not a catalogue,
+    or a lost one), Unsupported (made by a newer version), NoSpace.
+    """
+
+    uuid: str
+    model: str
+
+    def __init__(
+        self,
+        directory: Path,
+        model: str = "",
+        identity: Identity | None = None,
+        *,
+        keep_steps: int = 20,
+        files: Files | None = None,
+    ) -> None:
+        self.directory = directory
+        self.identity = identity
+        self.keep_steps = max(1, keep_steps)
+        files = files or Files()
+        self._lock = directory / "lock"
+        self._objects = Objects(directory / "objects", files)
+        path = directory / "catalogue.sqlite"
+        if not path.exists() and not path.is_symlink():
+            create_store(directory, path, self._lock, model, files)
+        self._catalogue = Catalogue(path)
+        self._holds = Holds(directory / "holders", self._lock, self._catalogue)
+        try:
+            self.uuid = self._catalogue.meta("uuid") or ""
+            self.model = self._catalogue.meta("model") or ""
+            if model not in ("", self.model):
+                raise Refused(f"{directory} holds the checkpoints of {self.model}: give {model} a directory of its own")
+            if identity is not None:
+                self._note_identity(identity)
+        except BaseException:
+            self._catalogue.close()
+            raise
+
+    def close(self) -> None:
+        self._holds.close()
+        self._catalogue.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self.close()
+
+    # ---- turns ---------------------------------------------------------------------------------------------------
+    def head(self, name: str) -> str | None:
+        """The object that `name` stands at, or None."""
+        return self._catalogue.head(name)
+
+    def resolve(self, ref: Ref) -> str:
+        """The object's id; NotFound with the nearest name, or with how many steps there are."""
+        return self._catalogue.find(ref).object
+
+    @contextmanager
+    def hold(self, object_id: str) -> Iterator[None]:
+        """Protect a step, its lineage and its object's file from `gc` while the body runs (or this process lives).
+
+        Costs no disk flush. A turn holds the checkpoint that it started from until its commit. NotFound when gone.
+        """
+        with self._holds.hold(object_id):
+            self._catalogue.find(Ref(object=object_id))
+            yield
+
+    def load(self, ref: Ref) -> Loaded:
+        """The checkpoint's state, or its nearest stored ancestor's with the tokens to read again.
+
+        Raises NotFound, WrongModel, Corrupt (a present file that is wrong, or a missing one that should be there: never
+        silently replayed), Unsupported (an opaque root whose object is gone).
+        """
+        identity = self._own()
+        while True:
+            step = self._catalogue.find(ref)
+            base = queries.nearest_stored(self._catalogue, step)
+            if base is None:
+                snapshot = self._before_root(step, ref, identity)
+                break
+            try:
+                data = self._objects.read(base.object)
+            except Corrupt:
+                now = self._catalogue.by_object(base.object)
+                if now is not None and now.stored:
+                    raise
+                continue  # a gc collected it just now, and the catalogue says from where to replay
+            snapshot = objects.decode(data, base.object, self._objects.path(base.object), identity)
+            break
+        return Loaded(
+            object=step.object,
+            snapshot=snapshot,
+            replay=queries.tokens_between(self._catalogue, base, step),
+            parent=step.parent,
+            seed=step.seed,
+            tokens=step.tokens,
+        )
+
+    def commit(
+        self,
+        snapshot: Snapshot,
+        read: Read,
+        name: str,
+        *,
+        expect: str | Expect | None = ANY,
+        request: RequestKey | None = None,
+        answer: Callable[[str], bytes] = lambda _object: b"",
+    ) -> Committed:
+        """Make `snapshot` (whose `parent` it came from, by reading `read`) durable and move `name` to it.
+
+        `expect` is the head that the name must have, None where it must not exist. `answer` makes the outcome of the
+        object's id. A root of kind 'import' without tokens is opaque. Raises Conflict (nothing changed), NotFound (the
+        parent was collected), BadRequest (tokens that do not add up), WrongModel, NoSpace.
+        """
+        identity = self._own()
+        check_name(name, reserved=True)
+        record = record_of(snapshot, read, identity.dtype)
+        if request and (former := self.outcome(request.id)) is not None:
+            return Committed("", former, duplicate=True)
+        if not isinstance(expect, Expect):
+            self._catalogue.expect_head(name, expect)  # before megabytes are written; decided again below
+        parent = self._catalogue.parent_of(record, identity)
+        data = objects.encode(snapshot, identity, self._catalogue.digest(record, parent))
+        object_id = hashlib.sha256(data).hexdigest()
+
+        def make() -> str:
+            if not isinstance(expect, Expect):
+                self._catalogue.expect_head(name, expect)
+            step = self._catalogue.add_step(object_id, record, identity, len(data), time.time())
+            self._catalogue.move(name, step, self.keep_steps)
+            return object_id
+
+        with self._holds.hold(object_id):
+            self._objects.write(object_id, data)
+            done = self._change(request, make, answer)
+        return Committed(done.result or "", done.answer, done.duplicate)
+
+    def outcome(self, request_id: bytes) -> bytes | None:
+        """The answer that was committed or settled for a request, or None."""
+        return self._catalogue.outcome(request_id)
+
+    def settle(self, key: RequestKey, answer: bytes) -> tuple[bool, bytes]:
+        """Insert the outcome unless there is one: (whether this one stands, the one that stands)."""
+        done = self._change(key, lambda: answer, lambda result: result)
+        return not done.duplicate, done.answer
+
+    # ---- names ---------------------------------------------------------------------------------------------------
+    def fork(
+        self,
+        source: Ref,
+        targets: list[str],
+        *,
+        overwrite: bool = False,
+        pins: Mapping[str, str] | None = None,
+        request: RequestKey | None = None,
+        answer: Callable[[ForkResult], bytes] = lambda _result: b"",
+    ) -> Done[ForkResult]:
+        """Give the source further names, all or none; `pins` maps targets to workers. NotFound, Conflict."""
+        names = list(dict.fromkeys(check_name(target, reserved=True) for target in targets))
+        workers = {name: worker for name, worker in (pins or {}).items() if name in names}
+
+        def make() -> ForkResult:
+            step = self._catalogue.find(source)
+            for name in names:
+                if not overwrite:
+                    self._catalogue.expect_head(name, None)
+                self._catalogue.move(name, step, self.keep_steps, workers.get(name))
+            return ForkResult(object=step.object, targets=names, pins=workers)
+
+        return self._change(request, make, answer)
+
+    def pin(
+        self,
+        name: str,
+        worker: str,
+        *,
+        request: RequestKey | None = None,
+        answer: Callable[[Row], bytes] = lambda _row: b"",
+    ) -> Done[Row]:
+        """Pin a name to a worker ('' takes the pin away). NotFound."""
+
+        def make() -> Row:
+            self._catalogue.find(Ref(name))
+            self._catalogue.run("UPDATE names SET pinned = ? WHERE name = ?", (worker, name))
+            return self.row(Ref(name))
+
+        return self._change(request, make, answer)
+
+    def pins(self) -> dict[str, str]:
+        """Each pinned name's worker."""
+        return dict(self._catalogue.run("SELECT name, pinned FROM names WHERE pinned <> '' ORDER BY name"))
+
+    def remove(
+        self,
+        names: Iterable[str],
+        *,
+        request: RequestKey | None = None,
+        answer: Callable[[list[Row]], bytes] = lambda _rows: b"",
+    ) -> Done[list[Row]]:
+        """Unname, all or none; the rows that were. `gc` collects what nothing reaches any more. NotFound."""
+        unique = list(dict.fromkeys(names))
+
+        def make() -> list[Row]:
+            rows = [self.row(Ref(name)) for name in unique]
+            for name in unique:
+                self._catalogue.run("DELETE FROM names WHERE name = ?", (name,))
+            return rows
+
+        return self._change(request, make, answer)
+
+    # ---- queries -------------------------------------------------------------------------------------------------
+    def ls(self, prefix: str = "", after: str = "", limit: int = 200, *, reserved: bool = False) -> Page:
+        """A page of names in order; reserved ones when asked for, or when the prefix is one."""
+        return queries.ls(self._catalogue, self.model, prefix, after, limit, reserved=reserved)
+
+    def row(self, ref: Ref) -> Row:
+        """One checkpoint. NotFound."""
+        return queries.row(self._catalogue, self.model, ref)
+
+    def show(self, ref: Ref) -> Shown:
+        """One checkpoint with its seed, settings, text size and names. NotFound."""
+        return queries.show(self._catalogue, self.model, ref)
+
+    def text(self, ref: Ref, offset: int = 0, limit: int = 8 << 20) -> bytes:
+        """Bytes of the text that the context has read, from its root. NotFound; Unsupported if opaque."""
+        return queries.text(self._catalogue, ref, offset, limit)
+
+    def tokens(self, ref: Ref) -> NDArray[np.int32]:
+        """[T] all tokens of the lineage, from its root. NotFound; Unsupported where the root is opaque."""
+        return queries.tokens(self._catalogue, ref)
+
+    def log(self, ref: Ref, limit: int = 50, before: str = "") -> Steps:
+        """The lineage's steps, newest first, from the one before object `before`. NotFound."""
+        return queries.log(self._catalogue, ref, limit, before)
+
+    def tree(self, ref: Ref | None = None, limit: int = 400) -> Steps:
+        """Named checkpoints, branch points and roots, parents before children, of all or of the ref's root. NotFound.
+
+        A step's `parent` is its nearest listed ancestor; `step_tokens` and `step_bytes` count what lies between.
+        """
+        return queries.tree(self._catalogue, ref, limit)
+
+    # ---- care ----------------------------------------------------------------------------------------------------
+    def verify(self) -> Verified:
+        """Re-hash every object and every lineage; writers may go on meanwhile."""
+        return verify(self._catalogue, self._objects)
+
+    def gc(self, *, dry_run: bool = False) -> Collected:
+        """Collect what no name, history or hold reaches. Busy while another gc runs."""
+        holders = self.directory / "holders"
+        return collect(self._catalogue, self._objects, holders, self._lock, self.keep_steps, dry_run=dry_run)
+
+    def export(self, ref: Ref, path: Path) -> Exported:
+        """Write the context with its lineage as one file, whole or not at all.
+
+        Raises NotFound, Unsupported (its state was collected), Corrupt, NoSpace.
+        """
+        with self.hold(self.resolve(ref)):
+            return transfer.export(self._catalogue, self._objects, self.model, ref, path)
+
+    def import_(
+        self,
+        path: Path,
+        name: str,
+        *,
+        overwrite: bool = False,
+        request: RequestKey | None = None,
+        answer: Callable[[Row], bytes] = lambda _row: b"",
+    ) -> Done[Row]:
+        """Take an exported file under `name`, wholly or not at all. WrongModel, Corrupt, Conflict, NoSpace."""
+        check_name(name, reserved=True)
+        if request and (former := self.outcome(request.id)) is not None:
+            return Done(None, former, duplicate=True)
+        identity = self.identity or self._noted_identity()
+        with transfer.importing(self._catalogue, self._objects, self._holds, identity, path) as insert:
+
+            def make() -> Row:
+                if not overwrite:
+                    self._catalogue.expect_head(name, None)
+                self._catalogue.move(name, insert(), self.keep_steps)
+                return self.row(Ref(name))
+
+            return self._change(request, make, answer)
+
+    def _change(self, request: RequestKey | None, make: Callable[[], T], answer: Callable[[T], bytes]) -> Done[T]:
+        """One durable transaction: the change with its outcome, unless the request has had one."""
+        with self._catalogue.change():
+            if request and (former := self.outcome(request.id)) is not None:
+                return Done(None, former, duplicate=True)
+            result = make()
+            if request is None:
+                return Done(result, b"")
+            reply = answer(result)
+            self._catalogue.add_outcome(request.id, reply, request.expires_s)
+            return Done(result, reply)
+
+    def _before_root(self, step: Entry, ref: Ref, identity: Identity) -> Snapshot:
+        """The empty context, from which a lineage without any stored object is replayed."""
+        if step.opaque:
+            raise Unsupported(f"{ref} began as an imported state, which is gone and cannot be replayed")
+        if step.fingerprint != identity.fingerprint:
+            raise WrongModel(
+                f"{ref} was made by the model {step.fingerprint[:12]}, and this is {identity.fingerprint[:12]}: "
+                "re-prime it from its text (ckpt replay --prime)",
+                made_by=step.fingerprint,
+                needed=identity.fingerprint,
+            )
+        return empty()
+
+    def _own(self) -> Identity:
+        if self.identity is None:
+            raise BadRequest(f"{self.directory} was opened at rest: its states need a worker of {self.model}")
+        return self.identity
+
+    def _note_identity(self, identity: Identity) -> None:
+        """Remember whose store it is, so that an import at rest can be held against it."""
+        noted = msgspec.json.encode(identity).decode()
+        if self._catalogue.meta("identity") != noted:
+            with self._catalogue.change():
+                self._catalogue.set_meta("identity", noted)
+
+    def _noted_identity(self) -> Identity:
+        noted = self._catalogue.meta("identity")
+        if noted is None:
+            raise Refused(
+                f"no worker has opened {self.directory} yet, so its model is not known: start {self.model} once"
+            )
+        return msgspec.json.decode(noted, type=Identity)

@@ -1,0 +1,61 @@
+"""A context between two turns: a model's whole recurrent state, and what continuing it exactly needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+WINDOW = 64
+"""Tokens of the penalty window, the last ones that the context has read."""
+
+Arrays = Mapping[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Which model a state belongs to: a loaded checkpoint must agree in all but the dtype."""
+
+    fingerprint: str  # sha256 over weights, tokenizer and architecture, hex
+    architecture: str  # such as "rwkv7"
+    layout: str  # the state's arrays and shapes, such as "rwkv7 L4 C128 H2 N64"
+    dtype: str  # compute dtype; another one is admitted and marked inexact
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """An immutable state, shared freely between names, forks and threads. Nobody writes into its arrays."""
+
+    arrays: Arrays  # the runtime's state by name; {} is the empty context
+    logits: NDArray[np.float32] | None  # [V] what the last token left to sample from; None when nothing was read
+    window: NDArray[np.int32]  # [<= WINDOW] the last tokens read
+    tokens: int = 0  # read since the root
+    seed: int | None = None  # of the generator that continues; position is `tokens`
+    parent: str = ""  # object hash of the checkpoint before, '' at a root
+    object: str = ""  # its own object hash once committed
+    exact: bool = True  # False once another compute dtype has touched the lineage
+
+    @property
+    def state_bytes(self) -> int:
+        logits = 0 if self.logits is None else self.logits.nbytes
+        return sum(array.nbytes for array in self.arrays.values()) + logits + self.window.nbytes
+
+    def committed(self, object_id: str) -> Snapshot:
+        return replace(self, object=object_id)
+
+
+def empty() -> Snapshot:
+    """The context that has read nothing."""
+    return Snapshot({}, None, np.zeros(0, np.int32))
+
+
+@dataclass(frozen=True, slots=True)
+class Read:
+    """What one step read: its token ids and the very text that they spell."""
+
+    tokens: NDArray[np.int32]
+    text: bytes
+    settings: Mapping[str, float] = field(default_factory=dict)
+    kind: str = "turn"  # turn, import, replay

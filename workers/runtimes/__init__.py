@@ -1,0 +1,1 @@
+"""Runtimes: what turns tokens and states into logits."""

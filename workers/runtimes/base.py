@@ -1,0 +1,82 @@
+"""What every runtime offers: tokens and states in, logits and states out, for a batch of independent contexts.
+
+A runtime knows neither names nor sockets nor sampling. One thread uses it, but for `tokenize` and `piece`, which any
+thread may call. A new runtime is one file and one entry point in the group `ssmprov.runtimes`, whose object is called
+with a `Plan` and returns a `Runtime`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssmprov.errors import NotFound, nearest
+from workers.context import Arrays, Identity
+
+GROUP = "ssmprov.runtimes"
+
+Logits = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How a model is to be loaded: what its table in the configuration says."""
+
+    path: Path
+    slots: int
+    device: str = "cpu"
+    dtype: str = "fp32"
+    prefill_dtype: str = ""
+    quantize: str = ""
+    threads: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Feed:
+    """Tokens for one slot to read, at least one."""
+
+    slot: int
+    tokens: Sequence[int]
+
+
+class Runtime(Protocol):
+    """Slots 0 to slots - 1 hold one context each."""
+
+    identity: Identity
+    vocabulary: int
+    slots: int
+    state_bytes: int
+    end_tokens: frozenset[int]
+    """Tokens that end a turn and are never read."""
+    control_tokens: frozenset[int]
+    """Tokens that are never sampled."""
+
+    def tokenize(self, text: str) -> list[int]:
+        """The tokens of a text, control strings read as plain bytes."""
+
+    def piece(self, token: int) -> bytes:
+        """The bytes that a token spells; b'' for end and control tokens."""
+
+    def load(self, slot: int, arrays: Arrays) -> None:
+        """Put a state into a slot; {} empties it. Raises Corrupt where names or shapes do not fit."""
+
+    def save(self, slot: int) -> Arrays:
+        """A copy of a slot's state."""
+
+    def forward(self, feeds: Sequence[Feed]) -> Logits:
+        """Let each slot read its tokens; the logits [len(feeds), V] after the last one of each."""
+
+
+def load(name: str, plan: Plan) -> Runtime:
+    """Load a model with the runtime of that name. Raises NotFound, and what the runtime raises of its files."""
+    known = {entry.name: entry for entry in entry_points(group=GROUP)}
+    if name not in known:
+        raise NotFound(f"there is no runtime {name!r}{nearest(name, known)}")
+    opener: Callable[[Plan], Runtime] = known[name].load()
+    return opener(plan)

@@ -1,0 +1,131 @@
+"""The rwkv runtime: RWKV-7 from an official `.pth` or `.safetensors`, batched over contexts, on CPU or CUDA.
+
+State arrays of a context, fp32: `shifts` [L,2,C] and `wkv` [L,H,N,N] (see `models.rwkv7.model.State`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Literal, cast, get_args
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # must stand before torch is imported: spinning starves neighbours
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from models import mini, rwkv7
+from ssmprov.errors import BadRequest, Corrupt, Unavailable
+from workers.context import Arrays, Identity
+from workers.runtimes.base import Feed, Logits, Plan
+
+Dtype = Literal["fp32", "bf16", "fp16"]
+EMBEDDED = "@mini"
+MAX_BATCH_TOKENS = 4096
+"""Padded tokens of one prefill call: bounds its activations."""
+
+
+def open_runtime(plan: Plan) -> RwkvRuntime:
+    """Load a model. Raises BadRequest that names what is wrong with the file or the plan."""
+    path = mini.path() if plan.path.name == EMBEDDED else plan.path
+    dtype = _dtype(plan.dtype)
+    prefill_dtype = _dtype(plan.prefill_dtype or plan.dtype)
+    if plan.quantize not in ("", "int8"):
+        raise BadRequest(f'quantize = {plan.quantize!r} is not supported: leave it out, or write "int8"')
+    if plan.device.startswith("cuda") and not torch.cuda.is_available():
+        raise Unavailable(f'device {plan.device!r}: this torch sees no CUDA device; use "cpu"')
+    torch.set_num_threads(plan.threads or 1)
+    try:
+        decode = rwkv7.load(path, dtype=dtype, device=plan.device, quantize="int8" if plan.quantize else None)
+        prefill = decode
+        if prefill_dtype != dtype:
+            prefill = rwkv7.load(path, dtype=prefill_dtype, device=plan.device)
+        fingerprint = rwkv7.fingerprint(path)
+        return RwkvRuntime(decode, prefill, fingerprint, plan)
+    except rwkv7.WeightsError as error:
+        raise BadRequest(str(error)) from None
+
+
+def _dtype(text: str) -> Dtype:
+    if text not in get_args(Dtype):
+        raise BadRequest(f"dtype {text!r} is none of {', '.join(get_args(Dtype))}")
+    return cast(Dtype, text)
+
+
+class RwkvRuntime:
+    """A `Runtime` over one set of weights (or two: one of another dtype for prompts)."""
+
+    def __init__(self, decode: rwkv7.Weights, prefill: rwkv7.Weights, fingerprint: str, plan: Plan) -> None:
+        config = decode.config
+        self._decode = decode
+        self._prefill = prefill
+        self._tokenizer = rwkv7.tokenizer_for(config)
+        self._device = torch.device(plan.device)
+        self._state = rwkv7.new_state(config, plan.slots, self._device)
+        layout = f"rwkv7 L{config.layers} C{config.channels} H{config.heads} N{config.head_size}"
+        dtype = "+".join(filter(None, (plan.dtype, plan.prefill_dtype, plan.quantize)))
+        self.identity = Identity(fingerprint, "rwkv7", layout, dtype)
+        self.slots = plan.slots
+        self.vocabulary = config.vocabulary
+        self.end_tokens = frozenset({self._tokenizer.end})
+        self.control_tokens = frozenset(range(self._tokenizer.size, config.vocabulary))  # ids that spell nothing
+        self.state_bytes = 4 * (self._state.shifts[:, :, 0].numel() + self._state.wkv[:, 0].numel())
+
+    def tokenize(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text)
+
+    def piece(self, token: int) -> bytes:
+        return self._tokenizer.piece(token)
+
+    def load(self, slot: int, arrays: Arrays) -> None:
+        shifts, wkv = self._state.shifts[:, :, slot], self._state.wkv[:, slot]
+        if not arrays:
+            shifts.zero_()
+            wkv.zero_()
+            return
+        expected = {"shifts": tuple(shifts.shape), "wkv": tuple(wkv.shape)}
+        found = {name: array.shape for name, array in arrays.items()}
+        if found != expected or any(array.dtype != np.float32 for array in arrays.values()):
+            raise Corrupt(f"this checkpoint holds {found}, and this model's state is {expected} in fp32")
+        shifts.copy_(_tensor(arrays["shifts"]))
+        wkv.copy_(_tensor(arrays["wkv"]))
+
+    def save(self, slot: int) -> Arrays:
+        return {
+            "shifts": self._state.shifts[:, :, slot].cpu().clone(memory_format=torch.contiguous_format).numpy(),
+            "wkv": self._state.wkv[:, slot].cpu().clone(memory_format=torch.contiguous_format).numpy(),
+        }
+
+    def forward(self, feeds: Sequence[Feed]) -> Logits:
+        logits = np.empty((len(feeds), self.vocabulary), np.float32)
+        single = [i for i, feed in enumerate(feeds) if len(feed.tokens) == 1]
+        longer = sorted((i for i, feed in enumerate(feeds) if len(feed.tokens) > 1), key=lambda i: len(feeds[i].tokens))
+        if single:
+            self._call(self._decode, feeds, single, logits)
+        while longer:
+            width = len(feeds[longer[-1]].tokens)
+            count = max(1, MAX_BATCH_TOKENS // width)
+            self._call(self._prefill, feeds, longer[-count:], logits)
+            del longer[-count:]
+        return logits
+
+    def _call(self, weights: rwkv7.Weights, feeds: Sequence[Feed], rows: list[int], logits: Logits) -> None:
+        """One batched forward of some feeds, their rows of the state taken out and put back."""
+        lengths = [len(feeds[i].tokens) for i in rows]
+        slots = [feeds[i].slot for i in rows]
+        tokens = torch.zeros(len(rows), max(lengths), dtype=torch.int64)
+        for row, i in enumerate(rows):
+            tokens[row, : lengths[row]] = torch.tensor(feeds[i].tokens)
+        whole = slots == list(range(self.slots))
+        state = self._state if whole else self._state.pick(slots)
+        ragged = torch.tensor(lengths) if min(lengths) < max(lengths) else None
+        out, _ = rwkv7.forward(weights, tokens, ragged, state)
+        if not whole:
+            self._state.put(slots, state)
+        logits[rows] = out.float().cpu().numpy()
+
+
+def _tensor(array: NDArray[np.generic]) -> torch.Tensor:
+    """A tensor over a state's array, which is only ever read."""
+    return torch.from_numpy(array if array.flags.writeable else array.copy())

@@ -1,0 +1,111 @@
+"""A file on its way through CHUNKs: paced by credit between a disk thread and the socket's thread."""
+
+from __future__ import annotations
+
+import hashlib
+import queue
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from ssmprov import wire
+from ssmprov.errors import BadRequest, Cancelled, Corrupt, TimedOut
+
+AHEAD = 8
+"""CHUNKs of an import that may be on their way at once."""
+
+
+class Transfer:
+    """One export or import. The socket's thread calls `grant`, `chunk` and `abort`, a disk thread the rest."""
+
+    def __init__(
+        self,
+        request: wire.Request,
+        deadline: float,
+        post: Callable[[wire.Message, list[bytes]], None],
+        credit: int = 0,
+    ) -> None:
+        self._request = request
+        self._deadline = deadline
+        self._post = post
+        self._credit = threading.Semaphore(credit)
+        self._chunks: queue.Queue[tuple[wire.Chunk, bytes] | None] = queue.Queue(AHEAD + 1)
+        self._aborted = False
+
+    def grant(self, n: int) -> None:
+        if n:
+            self._credit.release(min(n, 1024))
+
+    def chunk(self, message: wire.Chunk, payloads: list[bytes]) -> None:
+        """Take a CHUNK; one beyond the credit given ends the import."""
+        try:
+            self._chunks.put_nowait((message, b"".join(payloads)))
+        except queue.Full:
+            self.abort()
+
+    def abort(self) -> None:
+        self._aborted = True
+        self._credit.release(1)
+        while True:
+            try:
+                self._chunks.put_nowait(None)
+                return
+            except queue.Full:
+                self._chunks.get_nowait()
+
+    def write(self, seq: int, offset: int, data: bytes, *, last: bool) -> None:
+        """Send the next CHUNK when the reader has room. Raises Cancelled and TimedOut."""
+        if not self._credit.acquire(timeout=max(0.0, self._deadline - time.monotonic())):
+            raise TimedOut("the reader of an export did not take it in time")
+        self._check()
+        self._post(wire.Chunk(self._request.id, seq, offset=offset, last=last), [data])
+
+    def ask(self, n: int) -> None:
+        self._post(wire.Credit(self._request.id, n), [])
+
+    def read(self) -> tuple[wire.Chunk, bytes]:
+        """The next CHUNK of an import. Raises Cancelled and TimedOut."""
+        try:
+            found = self._chunks.get(timeout=max(0.0, self._deadline - time.monotonic()))
+        except queue.Empty:
+            raise TimedOut("the rest of an import did not come in time: nothing was imported") from None
+        self._check()
+        assert found is not None, "only an abort puts nothing into the queue"
+        return found
+
+    def _check(self) -> None:
+        if self._aborted:
+            raise Cancelled("the transfer was broken off: nothing has changed")
+
+
+def send(path: Path, transfer: Transfer) -> None:
+    """Send a file."""
+    left = path.stat().st_size
+    with path.open("rb") as file:
+        seq = offset = 0
+        while left:
+            data = file.read(wire.MAX_PAYLOAD)
+            left -= len(data)
+            seq += 1
+            transfer.write(seq, offset, data, last=left == 0)
+            offset += len(data)
+
+
+def receive(path: Path, transfer: Transfer, size: int, sha256: str) -> None:
+    """Write a file of `size` bytes from CHUNKs. Raises BadRequest and Corrupt for what does not add up."""
+    digest = hashlib.sha256()
+    transfer.ask(AHEAD)
+    with path.open("wb") as file:
+        seq = done = 0
+        while done < size:
+            chunk, data = transfer.read()
+            seq += 1
+            if chunk.seq != seq or chunk.offset != done or not data or done + len(data) > size:
+                raise BadRequest("the parts of the import do not follow each other: send it again")
+            file.write(data)
+            digest.update(data)
+            done += len(data)
+            transfer.ask(1)
+    if sha256 and digest.hexdigest() != sha256:
+        raise Corrupt("what arrived of the import does not hash to what was announced: send it again")

@@ -1,0 +1,348 @@
+"""One turn, written once for all runtimes: prompt, healed boundary, judged tokens, fence, limits, cancel.
+
+A turn is a queue of tokens to read, refilled by decisions. The scheduler lets the model read from the queue's front;
+when the queue is empty it samples from the last logits and asks the turn to judge the token *before* it is read. What
+the reply shows grows only by tokens that have been read, so the state and the text can never disagree.
+"""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssmprov.errors import BadRequest, Cancelled, SsmprovError
+from ssmprov.settings import Settings
+from ssmprov.transcript import FENCE_REST, HALF_FENCE
+from workers import fence
+from workers.context import WINDOW, Read, Snapshot
+from workers.sampler import Draw, Logits, share
+
+HEALING_SHARE = 0.5
+"""Tokens that begin with a space must hold that much of the softmax to take up a withheld one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What a turn needs of a runtime's tokens; `spaced` [V] marks those that begin with a space.
+
+    `end` tokens end a turn and are never read, `control` tokens are never sampled.
+    """
+
+    tokenize: Callable[[str], list[int]]
+    piece: Callable[[int], bytes]
+    end: frozenset[int]
+    control: frozenset[int]
+    spaced: Callable[[], NDArray[np.bool_]]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """At most so many sampled tokens (0: only read the prompt), and characters of reply."""
+
+    tokens: int | None
+    chars: int
+
+
+class Prompt:
+    """A prompt's text, checked, and its tokens. A single trailing space may be withheld for the first token."""
+
+    def __init__(self, data: bytes, vocabulary: Vocabulary, *, heal: bool) -> None:
+        """Raises BadRequest for what is no text, and for what the tokenizer does not give back."""
+        text = check_text(data)
+        self.bytes = data
+        self.half_step = text.endswith(HALF_FENCE)
+        self.withheld = heal and not self.half_step and text.endswith(" ")
+        self.tokens = spell(vocabulary, text[:-1] if self.withheld else text)
+        if self.withheld:
+            spell(vocabulary, text)
+
+
+def check_text(data: bytes) -> str:
+    """The text of some bytes; BadRequest, telling where, for bytes that are no UTF-8 or hold U+0000."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"the prompt is no UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}") from None
+    if "\0" in text:
+        raise BadRequest(f"the prompt holds U+0000 at offset {data.index(0)}: take it out")
+    return text
+
+
+def spell(vocabulary: Vocabulary, text: str) -> list[int]:
+    """Tokens that spell a text exactly. Raises BadRequest where the tokenizer loses something."""
+    tokens = vocabulary.tokenize(text)
+    if b"".join(map(vocabulary.piece, tokens)) != text.encode():
+        raise BadRequest("this model's tokenizer does not give the prompt back as it was, so it cannot be read")
+    return tokens
+
+
+class Turn:
+    """The state of one turn between the steps of its model.
+
+    After each step: `fed`. While `queue` is empty and not `done`: `draw`, sample, `judge`. Then `read` and `reply`
+    hold what the state has read. `failed` is set where the old context has to stand.
+    """
+
+    def __init__(
+        self,
+        vocabulary: Vocabulary,
+        start: Snapshot,
+        prompt: Prompt,
+        settings: Settings,
+        limits: Limits,
+        seed: int,
+        replay: Sequence[int] = (),
+    ) -> None:
+        self._vocabulary = vocabulary
+        self._prompt = prompt
+        self._settings = settings
+        self._limits = limits
+        self._start = start
+        self._logits: Logits | None = start.logits
+        self._window = [int(token) for token in start.window]
+        self._decoder = codecs.getincrementaldecoder("utf-8")("strict")
+        self._withheld = prompt.withheld
+        self._chars = 0
+        self._retry = 0
+        self._banned = list(vocabulary.control)
+        self._healing = False
+        self._ending = ""
+        self.seed = seed
+        self.tokens: list[int] = []
+        self.reply = bytearray()
+        self.sampled = 0
+        self.replayed = 0
+        self.stop = ""
+        self.failed: SsmprovError | None = None
+        self._replay_left = len(replay)
+        self._position = start.tokens
+        self._queue: list[int] = [*replay, *prompt.tokens]
+        self._shows: list[bytes] = [b""] * len(self._queue)
+        self._at = 0
+        self._prompt_end = len(self._queue)
+        if prompt.half_step and limits.tokens != 0:
+            self._force(FENCE_REST.encode(), "forced")
+        elif limits.tokens == 0:
+            self._finish("read")
+        elif not self._queue and start.logits is None and self._withheld:
+            self._read_space()
+        elif not self._queue and start.logits is None:
+            raise BadRequest("nothing to continue: the context is empty, and so is the prompt")
+
+    # -- reading
+
+    @property
+    def waiting(self) -> int:
+        """Tokens that wait to be read."""
+        return len(self._queue) - self._at
+
+    @property
+    def prefilling(self) -> bool:
+        """Whether the prompt is still being read."""
+        return self._at < self._prompt_end
+
+    @property
+    def progress(self) -> tuple[int, int]:
+        """Tokens of replay and prompt that were read, of how many."""
+        return min(self._at, self._prompt_end), self._prompt_end
+
+    @property
+    def done(self) -> bool:
+        return self.failed is not None or (bool(self.stop) and self.waiting == 0)
+
+    def upcoming(self, count: int) -> list[int]:
+        """The next tokens to read, at most `count`."""
+        return self._queue[self._at : self._at + count]
+
+    def fed(self, count: int, logits: Logits) -> None:
+        """The model has read the next `count` tokens and left these logits [V]."""
+        for at in range(self._at, self._at + count):
+            token = self._queue[at]
+            self._position += 1
+            self._window.append(token)
+            if self._replay_left:
+                self._replay_left -= 1
+                self.replayed += 1
+                continue
+            self.tokens.append(token)
+            self.reply += self._shows[at]
+        del self._window[:-WINDOW]
+        self._at += count
+        self._logits = logits
+        self._retry = 0
+        self._banned = list(self._vocabulary.control)
+
+    # -- deciding
+
+    def settle(self) -> None:
+        """With nothing left to read: end the turn where a limit or a wish says so, before anything is sampled."""
+        if self.stop or self.failed or self.waiting or self._open:
+            return
+        if self._ending:
+            self._finish("cancelled")
+        elif self._limits.tokens is not None and self.sampled >= self._limits.tokens:
+            self._finish("limit")
+        elif self._withheld:
+            assert self._logits is not None, "where nothing was read the space is not withheld"
+            self._healing = share(self._logits, self._vocabulary.spaced()) >= HEALING_SHARE
+            if not self._healing:  # no likely token takes up the space: it is read as it is, and sampled after
+                self._read_space()
+
+    def draw(self) -> tuple[Logits, Draw]:
+        """The logits [V] to sample from, and how."""
+        logits = self._logits
+        assert logits is not None, "an empty context with an empty prompt was refused at the start"
+        allowed = None
+        self._healing = False
+        if self._withheld:
+            spaced = self._vocabulary.spaced()
+            if share(logits, spaced) >= HEALING_SHARE:
+                self._healing, allowed = True, spaced
+        position = self._position
+        return logits, Draw(self._settings, self._window, self.seed, position, self._retry, list(self._banned), allowed)
+
+    def judge(self, token: int) -> None:
+        """Take a sampled token, refuse it for another draw, or end the turn without it."""
+        if token in self._vocabulary.end:
+            if self._open:
+                self._refuse(token)
+            else:
+                self._finish("end")
+            return
+        piece = self._vocabulary.piece(token)
+        shown = piece[1:] if self._healing else piece
+        text = self._decoded(shown)
+        if text is None or not piece:
+            self._refuse(token)
+            return
+        rest = None if self._open else fence.closed(self.reply, shown)
+        chars = self._chars + (len(text) if rest is None else len(rest.decode()))
+        starts_new = chars + (self._opens(shown) and rest is None)
+        if starts_new > self._limits.chars:
+            if self._open and len(text) <= 1 and not self._opens(shown):
+                pass  # it only completes the character that was counted when it was opened
+            elif self._open:
+                self._refuse(token)
+                return
+            else:
+                self._finish("limit")
+                return
+        self.sampled += 1
+        healed, self._healing = self._healing, False
+        if healed:
+            self._withheld = False
+        if rest is None:
+            self._chars += len(text)
+            self._decoder.decode(shown)
+            self._push(token, shown)
+        elif rest.startswith(shown):
+            self._push(token, shown)
+            self._force(rest[len(shown) :], "fence")
+        else:
+            if healed:
+                self._push_text(b" ", b"")
+            self._force(rest, "fence")
+
+    def cancel(self, mode: str) -> None:
+        """Break the turn off at a token's edge: `drop` it, `keep` what was read, or `close` it with the fence.
+
+        While the prompt is read there is nothing to keep: the old context stands.
+        """
+        if self.failed or (self.stop and not self.prefilling):
+            return
+        if mode == "drop" or self.prefilling:
+            self.failed = Cancelled("the turn was cancelled: the context is what it was before")
+        else:
+            self._ending = mode
+
+    def fail(self, error: SsmprovError) -> None:
+        """End the turn with an error; the old context stands."""
+        if self.failed is None:
+            self.failed = error
+
+    # -- the end
+
+    def snapshot(self, arrays: Mapping[str, NDArray[np.generic]], parent: str) -> Snapshot:
+        """The context after the turn; `arrays` is its state as the runtime saved it."""
+        window = np.array(self._window, np.int32)
+        logits = None if self._logits is None else self._logits.copy()
+        return Snapshot(arrays, logits, window, self._position, self.seed, parent, exact=self._start.exact)
+
+    def text(self) -> Read:
+        """What the turn read. Raises AssertionError where tokens and text disagree: such a turn is not committed."""
+        text = self._prompt.bytes + bytes(self.reply)
+        spelt = b"".join(map(self._vocabulary.piece, self.tokens))
+        if spelt != text:
+            raise AssertionError("the tokens read do not spell the text of the turn")
+        return Read(np.array(self.tokens, np.int32), text)
+
+    @property
+    def prompt_tokens(self) -> int:
+        return len(self._prompt.tokens)
+
+    @property
+    def showable(self) -> int:
+        """Bytes of the reply that are whole characters."""
+        pending: bytes = self._decoder.getstate()[0]
+        behind = len(pending) if self.reply.endswith(pending) else 0
+        return len(self.reply) - behind
+
+    # -- details
+
+    @property
+    def _open(self) -> bool:
+        return bool(self._decoder.getstate()[0])
+
+    def _decoded(self, shown: bytes) -> str | None:
+        """The characters that a piece completes; None where it would make the text invalid."""
+        state = self._decoder.getstate()
+        try:
+            text = self._decoder.decode(shown)
+        except UnicodeDecodeError:
+            return None
+        finally:
+            self._decoder.setstate(state)
+        return None if "\0" in text else text
+
+    def _opens(self, shown: bytes) -> bool:
+        """Whether a piece leaves a character open."""
+        state = self._decoder.getstate()
+        try:
+            self._decoder.decode(shown)
+            return bool(self._decoder.getstate()[0])
+        finally:
+            self._decoder.setstate(state)
+
+    def _refuse(self, token: int) -> None:
+        self._banned.append(token)
+        self._retry += 1
+
+    def _read_space(self) -> None:
+        self._withheld = False
+        self._push_text(b" ", b"")
+
+    def _push(self, token: int, shown: bytes) -> None:
+        self._queue.append(token)
+        self._shows.append(shown)
+
+    def _push_text(self, text: bytes, shown: bytes) -> None:
+        tokens = spell(self._vocabulary, text.decode())
+        for token in tokens:
+            self._push(token, self._vocabulary.piece(token) if shown else b"")
+
+    def _force(self, text: bytes, stop: str) -> None:
+        if text:
+            self._push_text(text, text)
+        self.stop = stop
+
+    def _finish(self, stop: str) -> None:
+        """End the turn; a space that was withheld is read now, and a closing fence where one was asked for."""
+        if self._withheld:
+            self._read_space()
+        if stop == "cancelled" and self._ending == "close":
+            self._force(fence.closing(self.reply), stop)
+        self.stop = stop

@@ -1,0 +1,407 @@
+"""A worker's socket thread: it registers, takes requests, streams replies, and pulses while the model computes.
+
+It never touches the disk and never waits for the model: the service's lanes and the batch's thread do the work and
+post what comes of it here, through a queue and a wake-up pipe.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import zmq
+from zmq.utils.monitor import recv_monitor_message
+
+from ssmprov import ops, wire
+from ssmprov.errors import Refused, SsmprovError, Unavailable, error_of, problem_of
+from ssmprov.process import started_at
+from workers.batch import Batch, News
+from workers.job import Job, Stream
+from workers.service import Service
+from workers.transfer import Transfer
+
+PULSE_S = 0.2
+SILENCE_S = 2.0
+"""Without a word from the broker for so long, the worker says HELLO again."""
+
+DRAIN_S = 10.0
+BATCH = 256
+
+
+@dataclass(slots=True)
+class Place:
+    """What a worker registers with: its name, its model, its store, and how long it may stall."""
+
+    name: str
+    card: wire.ModelCard
+    store: str
+    slots: int
+    stall_s: float
+
+
+@dataclass(slots=True)
+class _Answer:
+    final: wire.Final
+    payloads: list[bytes]
+
+
+class Worker:
+    """The socket thread. `run` returns when it has drained, and raises Refused when it must not serve."""
+
+    def __init__(self, endpoint: str, place: Place) -> None:
+        self._endpoint = endpoint
+        self._place = place
+        self._identity = wire.new_id()
+        self._streams: dict[bytes, Stream] = {}
+        self._jobs: dict[bytes, Job] = {}
+        self._transfers: dict[bytes, Transfer] = {}
+        self._unsent: list[_Answer] = []
+        self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        self._wake, self._waker = socket.socketpair()
+        self._wake.setblocking(False)
+        self._waker.setblocking(False)
+        self._epoch = 0
+        self._leased = False
+        self._register_at = float("inf")
+        self._heard_at = 0.0
+        self._pulse_at = 0.0
+        self._draining_until = 0.0
+        self._broken: SsmprovError | None = None
+        self.hot_bytes: Callable[[], int] = lambda: 0
+        self.batch: Batch
+        self.service: Service
+
+    # -- for other threads
+
+    def post(self, action: Callable[[], None]) -> None:
+        """Have the socket thread do something."""
+        self._posted.put(action)
+        with contextlib.suppress(BlockingIOError):  # a full pipe holds wake-ups enough
+            self._waker.send(b"\0")
+
+    def on_news(self, news: list[News]) -> None:
+        self.post(lambda: self._take_news(news))
+
+    def on_done(self, job: Job) -> None:
+        self.service.finished(job)
+
+    def answer(self, request: wire.Request, final: wire.Final, payloads: Sequence[bytes]) -> None:
+        """Send a request's terminal answer; its payloads hold the whole text."""
+        self.post(lambda: self._take_answer(request, final, list(payloads)))
+
+    # -- the loop
+
+    def run(self) -> None:
+        """Serve until SIGTERM. Raises Refused or WrongModel when the broker will not have this worker."""
+        context = zmq.Context()
+        self._socket = _dealer(context)
+        monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
+        signal.signal(signal.SIGTERM, lambda *_: self.post(self._drain))
+        poller = zmq.Poller()
+        for item in (self._socket, monitor, self._wake):
+            poller.register(item, zmq.POLLIN)
+        self._heard_at = time.monotonic()
+        try:
+            self._socket.connect(self._endpoint)
+            while not self._ended():
+                ready = dict(poller.poll(self._pause()))
+                if monitor in ready:
+                    self._monitored(monitor)
+                if self._socket in ready:
+                    self._receive()
+                self._do_posted()
+                self._stream()
+                self._tend()
+        finally:
+            signal.set_wakeup_fd(-1)
+            self._socket.disable_monitor()
+            monitor.close(linger=0)
+            self._socket.close(linger=1000)
+            context.term()
+
+    def _ended(self) -> bool:
+        if self._broken is not None:
+            raise self._broken
+        if not self._draining_until:
+            return False
+        idle = not (self._streams or self._transfers or self._unsent)
+        return idle or time.monotonic() >= self._draining_until
+
+    def _pause(self) -> int:
+        now = time.monotonic()
+        return max(0, int(1000 * (min(self._pulse_at, self._register_at) - now)) + 1)
+
+    def _do_posted(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            while self._wake.recv(4096):
+                pass
+        while True:
+            try:
+                action = self._posted.get_nowait()
+            except queue.Empty:
+                return
+            action()
+
+    # -- the connection
+
+    def _monitored(self, monitor: zmq.Socket[bytes]) -> None:
+        while monitor.poll(0):
+            event = recv_monitor_message(monitor)
+            if event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+                self._hello()
+            else:
+                self._leased = False
+
+    def _hello(self) -> None:
+        """Introduce ourselves on a new connection, and take the lease up again."""
+        self._leased = False
+        self._heard_at = time.monotonic()
+        self._register_at = float("inf")
+        self._send(wire.Hello(self._identity, "worker", agent=f"worker {self._place.name}"))
+        self._register()
+
+    def _register(self) -> None:
+        """Ask for the lease again; the store's pins are read on its own thread first."""
+        self._register_at = float("inf")
+        if not self._draining_until:
+            self.service.pins(lambda pins: self.post(lambda: self._offer(pins)))
+
+    def _offer(self, pins: Mapping[str, str]) -> None:
+        for stream in self._streams.values():
+            stream.reset()
+        running = [
+            wire.Running(s.request.id, s.attempt, s.request.client, s.request.op, s.request.context, s.save)
+            for s in self._streams.values()
+        ]
+        place = self._place
+        offer = wire.Register(
+            place.name,
+            place.card,
+            place.store,
+            place.slots,
+            os.getpid(),
+            started_at(os.getpid()),
+            socket.gethostname(),
+            self._epoch,
+            int(place.stall_s * 1000),
+            running,
+        )
+        self._send(offer, wire.split_text(bytes(wire.pack(dict(pins)))))
+
+    def _send(self, message: wire.Message, payloads: Sequence[bytes] = ()) -> bool:
+        """Send now or not at all; whether it went out."""
+        try:
+            self._socket.send_multipart(wire.encode(message, payloads), zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        return True
+
+    def _receive(self) -> None:
+        for _ in range(BATCH):
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._heard_at = time.monotonic()
+            try:
+                message, payloads = wire.decode(frames)
+            except wire.WireError as error:
+                print(f"ignored a message of the broker: {error}", file=sys.stderr, flush=True)
+                continue
+            self._take(message, payloads)
+
+    def _take(self, message: wire.Message, payloads: list[bytes]) -> None:
+        match message:
+            case wire.Register():
+                self._lease(message)
+            case wire.Request():
+                self._request(message, payloads)
+            case wire.Cancel():
+                self._cancel(message.id, message.mode)
+            case wire.Credit():
+                self._credit(message)
+            case wire.Chunk():
+                if message.id in self._transfers:
+                    self._transfers[message.id].chunk(message, payloads)
+            case wire.Bye():
+                self._bye(message)
+
+    def _lease(self, lease: wire.Register) -> None:
+        self._epoch = lease.epoch
+        self._leased = True
+        print(f"{self._place.name} serves {self._place.card.name} (epoch {self._epoch})", file=sys.stderr, flush=True)
+
+    def _bye(self, bye: wire.Bye) -> None:
+        if bye.error is not None:
+            error = error_of(bye.error)
+            if error.retry_ms:
+                self._register_at = time.monotonic() + error.retry_ms / 1000
+            elif not self._draining_until:
+                self._broken = error
+        elif bye.reason == "say HELLO first":
+            self._hello()
+        elif self._leased and "lease" in bye.reason:
+            self._broken = Refused(bye.reason)
+
+    # -- requests
+
+    def _request(self, request: wire.Request, payloads: list[bytes]) -> None:
+        if request.id in self._streams:
+            resumed = wire.Credit(request.id, request.credit, request.attempt, request.have)
+            self._streams[request.id].resume(resumed)
+            return
+        now = time.monotonic()
+        deadline = now + request.ttl_ms / 1000
+        stream = Stream(request, False, credit=request.credit, attempt=request.attempt)
+        self._streams[request.id] = stream
+        try:
+            args = ops.decode_args(request)
+            if self._draining_until:
+                raise Unavailable(f"{self._place.name} is shutting down: send the request again", retry_ms=500)
+            self._begin(request, args, payloads, stream, Job(request, args, deadline, now))
+        except SsmprovError as error:
+            self._take_answer(request, wire.Final(request.id, error=problem_of(error, worker=self._place.name)), [])
+
+    def _begin(self, request: wire.Request, args: object, payloads: list[bytes], stream: Stream, job: Job) -> None:
+        match args:
+            case ops.Turn():
+                stream.wanted, stream.save = args.stream, args.save
+                self._jobs[request.id] = job
+                self.service.turn(job, payloads)
+            case ops.Replay():
+                self._jobs[request.id] = job
+                self.service.replay(job)
+            case ops.Export() | ops.Import():
+                transfer = Transfer(
+                    request, job.deadline, lambda m, p: self.post(lambda: self._relay(m, p)), request.credit
+                )
+                self._transfers[request.id] = transfer
+                if isinstance(args, ops.Import):
+                    self.service.import_(request, args, transfer)
+                else:
+                    self.service.export(request, transfer)
+            case _:
+                self.service.operate(request, args)
+
+    def _cancel(self, request_id: bytes, mode: str) -> None:
+        if job := self._jobs.get(request_id):
+            job.cancelled = job.cancelled or mode
+            if job.turn is not None:
+                self.batch.cancel(job, mode)
+        if transfer := self._transfers.get(request_id):
+            transfer.abort()
+
+    def _credit(self, credit: wire.Credit) -> None:
+        if stream := self._streams.get(credit.id):
+            stream.resume(credit)
+        if transfer := self._transfers.get(credit.id):
+            transfer.grant(credit.n)
+
+    # -- what the other threads bring
+
+    def _take_news(self, news: list[News]) -> None:
+        for item in news:
+            if stream := self._streams.get(item.job.id):
+                stream.text += item.text
+                stream.tokens = item.tokens
+                stream.progress = item.progress
+
+    def _take_answer(self, request: wire.Request, final: wire.Final, payloads: list[bytes]) -> None:
+        """An answer waits until it can be sent; it then holds what its reader has not been sent yet."""
+        self._jobs.pop(request.id, None)
+        self._transfers.pop(request.id, None)
+        self._unsent.append(_Answer(final, payloads))
+
+    def _relay(self, message: wire.Message, payloads: list[bytes]) -> None:
+        if isinstance(message, wire.Chunk):
+            message.epoch = self._epoch
+            message.attempt = self._attempt(message.id)
+        self._send(message, payloads)
+
+    def _attempt(self, request_id: bytes) -> int:
+        stream = self._streams.get(request_id)
+        return stream.attempt if stream else 1
+
+    def _stream(self) -> None:
+        if not self._leased:
+            return
+        for stream in self._streams.values():
+            while (partial := stream.partial(self._epoch)) is not None:
+                if not self._send(*partial):
+                    self._leased = False
+                    return
+        self._unsent = [answer for answer in self._unsent if not self._send_answer(answer)]
+
+    def _send_answer(self, answer: _Answer) -> bool:
+        final, payloads = answer.final, answer.payloads
+        stream = self._streams.get(final.id)
+        final.epoch = self._epoch
+        if stream is not None:
+            final.attempt, final.seq = stream.attempt, stream.seq
+            n = final.result_frames
+            text = b"".join(payloads[n:])
+            final.offset = min(stream.offset, len(text)) if final.error is None else stream.offset
+            payloads = [*payloads[:n], *wire.split_text(text[final.offset :])]
+        if not self._send(final, payloads):
+            return False
+        self._streams.pop(final.id, None)
+        return True
+
+    # -- time
+
+    def _tend(self) -> None:
+        now = time.monotonic()
+        if now >= self._register_at:
+            self._register()
+        if now < self._pulse_at:
+            return
+        self._pulse_at = now + PULSE_S
+        if now - self._heard_at > SILENCE_S and not self._draining_until:
+            self._hello()
+        if self._leased:
+            gauges = self.batch.gauges
+            self._send(
+                wire.Pulse(
+                    gauges.steps + self.service.done,
+                    len(self._streams),
+                    self.hot_bytes(),
+                    gauges.tokens,
+                    gauges.prefill_tokens,
+                )
+            )
+
+    def _drain(self) -> None:
+        """Take nothing more; what runs ends at a token's edge and is answered."""
+        if self._draining_until:
+            return
+        self._draining_until = time.monotonic() + DRAIN_S
+        self._send(wire.Bye("draining"))
+        for request_id in list(self._jobs):
+            self._cancel(request_id, "keep")
+        for transfer in self._transfers.values():
+            transfer.abort()
+
+
+def _dealer(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
+    dealer = context.socket(zmq.DEALER)
+    for option, value in (
+        (zmq.SNDHWM, wire.HIGH_WATER_MARK),
+        (zmq.RCVHWM, wire.HIGH_WATER_MARK),
+        (zmq.MAXMSGSIZE, wire.MAX_PAYLOAD),
+        (zmq.HEARTBEAT_IVL, wire.HEARTBEAT_IVL_MS),
+        (zmq.HEARTBEAT_TIMEOUT, wire.HEARTBEAT_TIMEOUT_MS),
+        (zmq.RECONNECT_IVL, 50),
+        (zmq.RECONNECT_IVL_MAX, 1000),
+        (zmq.IMMEDIATE, 1),
+        (zmq.LINGER, 0),
+    ):
+        dealer.setsockopt(option, value)
+    return dealer
