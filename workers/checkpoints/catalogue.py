@@ -91,9 +91,13 @@ class Catalogue:
 
     @contextmanager
     def view(self) -> Iterator[sqlite3.Connection]:
-        """One reading transaction: all that is read belongs to one moment."""
-        with self._transaction("BEGIN") as connection:
-            yield connection
+        """One reading transaction, or the change that is under way: all that is read belongs to one moment."""
+        with self._lock:
+            if self._connection.in_transaction:
+                yield self._connection
+                return
+            with self._transaction("BEGIN") as connection:
+                yield connection
 
     @contextmanager
     def passing_change(self) -> Iterator[sqlite3.Connection]:

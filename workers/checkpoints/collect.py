@@ -58,9 +58,10 @@ def _preview(catalogue: Catalogue, objects: Objects, keep_steps: int) -> Collect
         plan = _plan(connection, steps, keep_steps)
         gone = set(plan.doomed) | set(plan.unstored)
         staying = {step.object.hex() for number, step in steps.items() if step.stored and number not in gone}
-        staying |= _held(connection)
-        files = [path for path, object_id in objects.files_found() if object_id and object_id not in staying]
-        return Collected(len(files), sum(path.lstat().st_size for path in files), len(plan.doomed), plan.kept)
+        held = _held(connection)
+        found = [(path, object_id) for path, object_id in objects.files_found() if object_id]
+        sizes = [_size(path) for path, object_id in found if _goes(objects, path, object_id, held, staying)]
+        return Collected(len(sizes), sum(sizes), len(plan.doomed), plan.kept)
 
 
 def _collect(catalogue: Catalogue, objects: Objects, holders: Path, keep_steps: int) -> Collected:
@@ -130,15 +131,27 @@ def _delete(catalogue: Catalogue, objects: Objects, files: list[tuple[Path, str]
     for start in range(0, len(files), BATCH):
         batch = files[start : start + BATCH]
         with catalogue.change() as connection:
-            wanted = _held(connection) | _stored(connection, {object_id for _, object_id in batch})
+            held = _held(connection)
+            stored = _stored(connection, {object_id for _, object_id in batch})
             for path, object_id in batch:
-                leftover = path != objects.path(object_id)  # a temporary file, unless its writer lives
-                if (object_id not in wanted or (leftover and object_id not in _held(connection))) and path.exists():
+                if _goes(objects, path, object_id, held, stored) and path.exists():
                     count += 1
-                    size += path.lstat().st_size
+                    size += _size(path)
                     objects.files.unlink(path)
                 connection.execute("DELETE FROM trash WHERE object = ?", (bytes.fromhex(object_id),))
     return count, size
+
+
+def _goes(objects: Objects, path: Path, object_id: str, held: set[str], stored: set[str]) -> bool:
+    """Whether a file is garbage: of no stored object, or a temporary one whose writer is gone, as it holds nothing."""
+    return object_id not in held and (object_id not in stored or path != objects.path(object_id))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except FileNotFoundError:  # a writer has just renamed it
+        return 0
 
 
 def _stored(connection: sqlite3.Connection, object_ids: Iterable[str]) -> set[str]:

@@ -100,8 +100,8 @@ def record_of(snapshot: Snapshot, read: Read, dtype: str) -> StepRecord:
         tokens=np.asarray(read.tokens).astype("<i4", casting="same_kind").tobytes(),
         text=read.text,
         settings={key: float(value) for key, value in read.settings.items()},
-        seed=snapshot.seed,
-        total=snapshot.tokens,
-        exact=snapshot.exact,
+        seed=None if snapshot.seed is None else int(snapshot.seed),
+        total=int(snapshot.tokens),
+        exact=bool(snapshot.exact),
         dtype=dtype,
     )

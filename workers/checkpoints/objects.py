@@ -27,6 +27,7 @@ from safetensors.numpy import load, save
 
 from ssmprov.errors import BadRequest, Corrupt, Unsupported, WrongModel
 from workers.checkpoints.files import Files, no_space
+from workers.checkpoints.lineage import StepRecord
 from workers.context import WINDOW, Identity, Snapshot
 
 FORMAT = 1
@@ -56,18 +57,18 @@ class _Outer(msgspec.Struct):
     metadata: dict[str, str] = msgspec.field(name="__metadata__")
 
 
-def encode(snapshot: Snapshot, identity: Identity, lineage: bytes) -> bytes:
-    """The object's bytes: equal for equal contexts, on any machine and at any time."""
+def encode(snapshot: Snapshot, record: StepRecord, identity: Identity, lineage: bytes) -> bytes:
+    """The object's bytes: equal for equal contexts, on any machine and at any time. `lineage` is the step's digest."""
     header = Header(
         FORMAT,
         identity.fingerprint,
         identity.architecture,
         identity.layout,
-        identity.dtype,
-        snapshot.tokens,
-        snapshot.seed,
-        snapshot.parent,
-        snapshot.exact,
+        record.dtype,
+        record.total,
+        record.seed,
+        record.parent,
+        record.exact,
         lineage.hex(),
     )
     tensors: dict[str, NDArray[np.generic]] = {}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ssmprov.errors import BadRequest, Unsupported
-from ssmprov.names import Ref
+from ssmprov.names import Ref, parse_ref
 from ssmprov.ops import Page, Row, Shown, Step, Steps
 from workers.checkpoints.catalogue import Catalogue, Entry, entry, row_of
 from workers.checkpoints.lineage import StepRecord
@@ -151,7 +151,7 @@ def log(catalogue: Catalogue, ref: Ref, limit: int, before: str) -> Steps:
     step = catalogue.find(ref)
     start: int | None = step.number
     if before:
-        last = catalogue.find(Ref(object=before))
+        last = catalogue.find(parse_ref("#" + before))
         if last.root != step.root:
             raise BadRequest(f"#{before[:12]} is no ancestor of {ref}")
         start = last.parent_number

@@ -126,23 +126,34 @@ def _create_catalogue(path: Path, files: Files, meta: Mapping[str, str]) -> None
         files.sync_directory(path.parent)
 
 
-def create_store(directory: Path, path: Path, lock: Path, model: str, files: Files) -> None:
-    """Make the store's directories and its catalogue. Raises NotFound, BadRequest, Corrupt, NoSpace."""
-    if not model:
+def prepare_store(directory: Path, path: Path, lock: Path, model: str, files: Files) -> None:
+    """See to the store's directories, and make its catalogue where there is no store yet and a model is given.
+
+    Raises NotFound, BadRequest, Corrupt, NoSpace, Unavailable.
+    """
+    there = path.exists() or path.is_symlink()
+    if not there and not model:
         raise NotFound(f"there is no store in {directory}: it has no {path.name}")
-    check_model(model)
-    with no_space(path):
-        for parent in (*reversed(directory.absolute().parents), directory):
-            if not parent.exists():
-                files.make_directory(parent)
-        files.make_directory(directory / "objects")
-        files.make_directory(directory / "holders")
-        with locked(lock):
-            if path.exists():
-                return
-            if any((directory / "objects").iterdir()):
-                raise Corrupt(f"{path} is missing, yet there are checkpoints: take it from a backup", file=str(path))
-            _create_catalogue(path, files, {"uuid": str(uuid.uuid4()), "model": model})
+    try:
+        with no_space(path):
+            for parent in (*reversed(directory.absolute().parents), directory):
+                if not parent.exists():
+                    files.make_directory(parent)
+            for name in ("objects", "holders"):
+                files.make_directory(directory / name)
+            if not there:
+                with locked(lock):
+                    _create(directory, path, check_model(model), files)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise Unavailable(f"{directory} cannot be used as a store ({error.strerror}: {error.filename})") from error
+
+
+def _create(directory: Path, path: Path, model: str, files: Files) -> None:
+    if path.exists():
+        return  # another process was faster
+    if any((directory / "objects").iterdir()):
+        raise Corrupt(f"{path} is missing, yet there are checkpoints: take it from a backup", file=str(path))
+    _create_catalogue(path, files, {"uuid": str(uuid.uuid4()), "model": model})
 
 
 def open_catalogue(path: Path) -> sqlite3.Connection:

@@ -24,7 +24,7 @@ from workers.checkpoints.holds import Holds
 from workers.checkpoints.lineage import record_of
 from workers.checkpoints.objects import Objects
 from workers.checkpoints.results import ANY, Committed, Done, Expect, Loaded, RequestKey
-from workers.checkpoints.schema import create_store
+from workers.checkpoints.schema import prepare_store
 from workers.checkpoints.verify import verify
 from workers.context import Identity, Read, Snapshot, empty
 
@@ -60,8 +60,7 @@ class Store:
         self._lock = directory / "lock"
         self._objects = Objects(directory / "objects", files)
         path = directory / "catalogue.sqlite"
-        if not path.exists() and not path.is_symlink():
-            create_store(directory, path, self._lock, model, files)
+        prepare_store(directory, path, self._lock, model, files)
         self._catalogue = Catalogue(path)
         self._holds = Holds(directory / "holders", self._lock, self._catalogue)
         try:
@@ -112,8 +111,10 @@ class Store:
         """
         identity = self._own()
         while True:
-            step = self._catalogue.find(ref)
-            base = queries.nearest_stored(self._catalogue, step)
+            with self._catalogue.view():
+                step = self._catalogue.find(ref)
+                base = queries.nearest_stored(self._catalogue, step)
+                replay = queries.tokens_between(self._catalogue, base, step)
             if base is None:
                 snapshot = self._before_root(step, ref, identity)
                 break
@@ -129,7 +130,7 @@ class Store:
         return Loaded(
             object=step.object,
             snapshot=snapshot,
-            replay=queries.tokens_between(self._catalogue, base, step),
+            replay=replay,
             parent=step.parent,
             seed=step.seed,
             tokens=step.tokens,
@@ -159,7 +160,7 @@ class Store:
         if not isinstance(expect, Expect):
             self._catalogue.expect_head(name, expect)  # before megabytes are written; decided again below
         parent = self._catalogue.parent_of(record, identity)
-        data = objects.encode(snapshot, identity, self._catalogue.digest(record, parent))
+        data = objects.encode(snapshot, record, identity, self._catalogue.digest(record, parent))
         object_id = hashlib.sha256(data).hexdigest()
 
         def make() -> str:
@@ -254,30 +255,36 @@ class Store:
 
     def row(self, ref: Ref) -> Row:
         """One checkpoint. NotFound."""
-        return queries.row(self._catalogue, self.model, ref)
+        with self._catalogue.view():
+            return queries.row(self._catalogue, self.model, ref)
 
     def show(self, ref: Ref) -> Shown:
         """One checkpoint with its seed, settings, text size and names. NotFound."""
-        return queries.show(self._catalogue, self.model, ref)
+        with self._catalogue.view():
+            return queries.show(self._catalogue, self.model, ref)
 
     def text(self, ref: Ref, offset: int = 0, limit: int = 8 << 20) -> bytes:
         """Bytes of the text that the context has read, from its root. NotFound; Unsupported if opaque."""
-        return queries.text(self._catalogue, ref, offset, limit)
+        with self._catalogue.view():
+            return queries.text(self._catalogue, ref, offset, limit)
 
     def tokens(self, ref: Ref) -> NDArray[np.int32]:
         """[T] all tokens of the lineage, from its root. NotFound; Unsupported where the root is opaque."""
-        return queries.tokens(self._catalogue, ref)
+        with self._catalogue.view():
+            return queries.tokens(self._catalogue, ref)
 
     def log(self, ref: Ref, limit: int = 50, before: str = "") -> Steps:
         """The lineage's steps, newest first, from the one before object `before`. NotFound."""
-        return queries.log(self._catalogue, ref, limit, before)
+        with self._catalogue.view():
+            return queries.log(self._catalogue, ref, limit, before)
 
     def tree(self, ref: Ref | None = None, limit: int = 400) -> Steps:
         """Named checkpoints, branch points and roots, parents before children, of all or of the ref's root. NotFound.
 
         A step's `parent` is its nearest listed ancestor; `step_tokens` and `step_bytes` count what lies between.
         """
-        return queries.tree(self._catalogue, ref, limit)
+        with self._catalogue.view():
+            return queries.tree(self._catalogue, ref, limit)
 
     # ---- care ----------------------------------------------------------------------------------------------------
     def verify(self) -> Verified:
@@ -292,10 +299,11 @@ class Store:
     def export(self, ref: Ref, path: Path) -> Exported:
         """Write the context with its lineage as one file, whole or not at all.
 
-        Raises NotFound, Unsupported (its state was collected), Corrupt, NoSpace.
+        Raises NotFound, Unsupported (its state was collected), Corrupt, NoSpace, BadRequest (no path to write to).
         """
-        with self.hold(self.resolve(ref)):
-            return transfer.export(self._catalogue, self._objects, self.model, ref, path)
+        head = self.resolve(ref)  # once, since the name may move
+        with self.hold(head):
+            return transfer.export(self._catalogue, self._objects, self.model, Ref(object=head), path)
 
     def import_(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from ssmprov.errors import Conflict, Unsupported
+from ssmprov.errors import BadRequest, Conflict, Unsupported
 from ssmprov.names import Ref
 from ssmprov.ops import Exported
 from workers.checkpoints.archive import Archive, ArchiveHeader, ArchiveObject, ArchiveStep, write_archive
@@ -18,18 +18,26 @@ from workers.context import Identity
 
 
 def export(catalogue: Catalogue, objects: Objects, model: str, ref: Ref, path: Path) -> Exported:
-    """Write the archive. The caller holds the head, which keeps its lineage. Raises Unsupported, Corrupt, NoSpace."""
+    """Write the archive. The caller holds the head, which keeps its lineage.
+
+    Raises Unsupported, Corrupt, NoSpace, BadRequest.
+    """
     head = catalogue.find(ref)
     numbers = lineage_numbers(catalogue, head)
     states = [head]
     if head.opaque and head.parent:
         states.append(catalogue.by_number(numbers[0]))
     if not all(state.stored for state in states):
-        raise Unsupported(f"the state of {ref} was collected: save it anew with `ssmprov ckpt replay`, and export that")
+        raise Unsupported(
+            f"the state of {str(ref)[:13]} was collected: save it anew with `ssmprov ckpt replay`, and export that"
+        )
     header = ArchiveHeader(model, len(numbers), [ArchiveObject(state.object, state.size) for state in states])
     steps = (ArchiveStep(step.object, record, step.created) for step, record in records(catalogue, numbers))
     contents = (objects.read(state.object) for state in states)
-    digest, size = write_archive(objects.files, path, header, steps, contents)
+    try:
+        digest, size = write_archive(objects.files, path, header, steps, contents)
+    except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
+        raise BadRequest(f"{path} cannot be written: {error.strerror}") from error
     return Exported(sha256=digest, bytes=size, steps=len(numbers))
 
 

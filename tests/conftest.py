@@ -1,0 +1,31 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from cluster import Cluster, scripted_toml
+
+
+@pytest.fixture
+def make_cluster(tmp_path: Path) -> Iterator[Callable[[str], Cluster]]:
+    """Makes clusters from TOML texts, and ends whatever of them still runs after the test."""
+    made: list[Cluster] = []
+
+    def make(toml: str) -> Cluster:
+        cluster = Cluster(tmp_path / f"home{len(made)}", toml)
+        made.append(cluster)
+        return cluster
+
+    yield make
+    for cluster in made:
+        cluster.close()
+
+
+@pytest.fixture(scope="session")
+def talk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A running broker with two workers of the scripted model `talk`, shared by tests that break nothing."""
+    home = tmp_path_factory.mktemp("talk")
+    cluster = Cluster(home, scripted_toml(home, workers=2)).up()
+    yield cluster
+    cluster.close()
