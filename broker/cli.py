@@ -37,7 +37,8 @@ def broker(config: Path | None, home: Path | None, listen: tuple[str, ...]) -> N
             table.queue, table.queue_per_client, parse_size(table.queue_bytes), parse_size(table.answers_bytes)
         )
         metrics = Metrics(table.metrics_port) if table.metrics_port is not None else None
-        machine = Broker(wire.new_id(), time.monotonic(), bounds, os.getpid())
+        expected = frozenset(model.name for model in configured.tables.model)
+        machine = Broker(wire.new_id(), time.monotonic(), bounds, os.getpid(), expected)
         Loop(endpoints, machine, metrics).run()
         if metrics:
             metrics.close()

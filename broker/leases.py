@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from broker.records import Kill, Model, Peer, Task, Worker
+from broker.placement import pin_of
+from broker.records import Client, Kill, Model, Peer, Task, Worker
 from ssmprov import ops, wire
 from ssmprov.errors import Problem, Refused, SsmprovError, WorkerLost, WrongModel, problem_of
-from ssmprov.names import parse_worker
+from ssmprov.names import check_name, parse_ref, parse_worker
 
 if TYPE_CHECKING:
     from broker.state import State
@@ -35,15 +36,15 @@ class Leases:
         """Lease a worker's name, or say BYE with the reason."""
         state = self._state
         try:
-            model = self._admit(offer)
+            model = self._admit(peer, offer)
         except SsmprovError as error:
             state.send(peer.route, wire.Bye(str(error), problem_of(error)))
             state.log(f"refused worker {offer.worker}: {error}")
             return
         old = model.workers.pop(offer.worker, None)
-        kept = dict(old.tasks) if old else {}
         if old and old.route != peer.route:
             state.peers.pop(old.route, None)
+        known = 0 < offer.epoch <= self._epochs.get(offer.worker, 0)
         epoch = max(self._epochs.get(offer.worker, 0), offer.epoch) + 1
         self._epochs[offer.worker] = epoch
         worker = Worker(
@@ -57,6 +58,7 @@ class Leases:
             offer.host,
             offer.stall_ms / 1000,
             seen_at=state.now,
+            pulsed_at=state.now,
             progress_at=state.now,
         )
         peer.worker = worker.name
@@ -64,13 +66,21 @@ class Leases:
         model.pins.update(pins)
         state.send(peer.route, wire.Register(worker.name, model.card, model.store, worker.slots, epoch=epoch))
         state.log(f"worker {worker.name} registered (process {worker.pid}, epoch {epoch})")
-        self._adopt(model, worker, offer.running, kept)
+        self._adopt(model, worker, offer.running, old, known)
         state.leave_limbo(model.card.name)
         state.dispatch(model)
 
-    def _admit(self, offer: wire.Register) -> Model:
+    def _admit(self, peer: Peer, offer: wire.Register) -> Model:
+        """The model that a worker may serve. Raises Refused and WrongModel, and BadRequest for names that are none."""
         state = self._state
         name, _ = parse_worker(offer.worker)
+        for item in offer.running:
+            if item.context:
+                parse_ref(item.context)
+            if item.save:
+                check_name(item.save, reserved=True)
+        if peer.worker not in ("", offer.worker):
+            raise Refused(f"this connection is {peer.worker} already: {offer.worker} needs one of its own")
         if name != offer.model.name:
             raise Refused(f"{offer.worker} is no worker of {offer.model.name}")
         model = state.models.get(name)
@@ -91,50 +101,78 @@ class Leases:
     def _unfinished(self, model: str) -> bool:
         return any(task.request.model == model and task.phase == "settling" for task in self._state.tasks.values())
 
-    def _adopt(self, model: Model, worker: Worker, running: list[wire.Running], kept: dict[bytes, Task]) -> None:
-        """Go on with what a re-registering worker still works on; the rest of what it had been given is lost."""
+    def _adopt(
+        self, model: Model, worker: Worker, running: list[wire.Running], old: Worker | None, known: bool
+    ) -> None:
+        """Go on with what a re-registering worker still works on; the rest of what it had been given is lost.
+
+        `known` says that this broker has leased its name to it before, so that it has forgotten none of its tasks.
+        """
         state = self._state
+        kept = dict(old.tasks) if old else {}
+        broken = []
         for item in running:
-            task = kept.pop(item.id, None) or state.tasks.get(item.id)
-            if task and task.phase == "running" and task.worker != worker.name:
+            task = kept.pop(item.id, None) or self._waiting(model, item)
+            if task is None and not (known or item.op in ops.INTERNAL or self._decided(item)):
+                task = self._found(model, item)
+            if task is None:
                 state.send(worker.route, wire.Cancel(item.id, "drop"))
                 continue
-            if task is None:
-                task = self._found(model, item)
-            else:
-                state.unqueue(task)
+            state.unqueue(task)
             state.locks.seize(task)
             task.phase = "running"
             task.worker = worker.name
             worker.tasks[task.id] = task
-            if task.attempt >= item.attempt and task.request.credit:
-                have = len(task.text) if task.attempt == item.attempt else task.request.have
-                seq = task.seq if task.attempt == item.attempt else 0
-                state.send(worker.route, wire.Credit(task.id, task.request.credit, task.attempt, have, seq))
+            if task.transfer:
+                broken.append(task)
+                continue
+            have = len(task.text) if task.attempt == item.attempt else min(task.request.have, len(task.text))
+            task.seq = task.seq if task.attempt == item.attempt else 0
+            state.send(worker.route, wire.Credit(task.id, task.request.credit, task.attempt, have, task.seq))
+        state.recall(model)
+        for task in broken:
+            state.break_off(task, worker)
         for task in kept.values():
-            self._lost_task(model, task, worker, "its connection broke")
+            if old and old.route == worker.route:  # its REQUEST is still on the way
+                worker.tasks[task.id] = task
+                state.hand(task, worker)
+            else:
+                self._lost_task(model, task, worker, "its connection broke")
+
+    def _waiting(self, model: Model, item: wire.Running) -> Task | None:
+        """The task that a client has sent again before its worker was back."""
+        task = self._state.tasks.get(item.id)
+        waits = task and task.phase in ("queued", "ready") and task.request.model == model.card.name
+        return task if waits else None
+
+    def _decided(self, item: wire.Running) -> bool:
+        """Whether a request was answered already, or is another worker's by now."""
+        return item.id in self._state.tasks or item.id in self._state.answers
 
     def _found(self, model: Model, item: wire.Running) -> Task:
-        """A task that this broker never saw: it was given out before its own restart."""
+        """A task that this broker never saw: it was given out before its own restart. It can be given to no other."""
         state = self._state
         args = ops.Turn(save=item.save)
         request = wire.Request(item.id, item.op, model.card.name, item.context, item.attempt, args=wire.pack(args))
         shared, exclusive = ops.locks(request, args)
         state.order += 1
         deadline = state.now + request.ttl_ms / 1000
-        saves = bool(item.save)
+        saves = bool(item.save) or item.op in ops.SAVES
         task = Task(request, [], args, item.client, shared, exclusive, saves, deadline, state.order)
+        task.phase = "running"
         task.attempt = item.attempt
+        task.tries = MAX_TRIES
         state.tasks[task.id] = task
+        state.clients.setdefault(item.client, Client(item.client, None, state.now)).tasks.add(task.id)
         return task
 
     # -- liveness
 
     def pulse(self, worker: Worker, pulse: wire.Pulse) -> None:
         now = self._state.now
-        if pulse.progress != worker.progress or not worker.tasks:
+        if pulse.progress != worker.progress or not worker.running:
             worker.progress_at = now
-        seconds = now - worker.seen_at
+        seconds = now - worker.pulsed_at
         if seconds > 0:
             last, blend = worker.pulse, min(1.0, seconds)
             fresh = (pulse.tokens - last.tokens, pulse.prefill_tokens - last.prefill_tokens)
@@ -143,7 +181,7 @@ class Leases:
                 max(0.0, old[0] + blend * (fresh[0] / seconds - old[0])),
                 max(0.0, old[1] + blend * (fresh[1] / seconds - old[1])),
             )
-        worker.seen_at = now
+        worker.pulsed_at = now
         worker.progress = pulse.progress
         worker.pulse = pulse
 
@@ -153,7 +191,7 @@ class Leases:
         for worker in [w for model in self._state.models.values() for w in model.workers.values()]:
             if now - worker.seen_at >= SILENT_S:
                 self.lose(worker, "it fell silent")
-            elif worker.tasks and now - worker.progress_at >= worker.stall_s:
+            elif worker.running and now - worker.progress_at >= worker.stall_s:
                 self.lose(worker, f"no progress for {worker.stall_s:g} s")
 
     # -- loss
@@ -191,17 +229,18 @@ class Leases:
         state.peers.pop(worker.route, None)
         for name in [name for name, holder in model.hot.items() if holder == worker.name]:
             del model.hot[name]
+        for task in model.ready:
+            if pin_of(model, task) == worker.name:
+                task.waits_since = state.now
         if not model.workers:
             model.empty_at = state.now
 
     def _lost_task(self, model: Model, task: Task, worker: Worker, why: str) -> None:
         state = self._state
         worker.tasks.pop(task.id, None)
-        again = not task.slot and task.request.op != "ckpt.import" and task.seq == 0 and task.tries < MAX_TRIES
-        if again and task.request.op != "warm":
+        again = not task.slot and task.request.op not in ("ckpt.import", "warm") and task.seq == 0
+        if again and task.tries < MAX_TRIES and (task.internal or not state.draining):
             state.requeue(task)
-        elif task.internal:
-            self._unsettled(task)
         elif task.saves and task.slot:
             self._settle(model, task, worker, why)
         else:
@@ -222,12 +261,11 @@ class Leases:
         settle = self._own(wire.Request(self._key(), "settle", model.card.name, ttl_ms=SETTLE_TTL_MS), args)
         settle.about = task
         self._state.enqueue(settle)
-        if not model.workers:
-            self._unsettled(settle)
 
     def _key(self) -> bytes:
+        """An id of the broker's own: another broker's, which a worker may still have, must not be the same."""
         self._internal += 1
-        return b"broker--" + self._internal.to_bytes(8, "big")
+        return self._state.identity[:8] + self._internal.to_bytes(8, "big")
 
     def _own(self, request: wire.Request, args: ops.Settle | ops.Warm) -> Task:
         """A task of the broker's own."""
@@ -238,41 +276,36 @@ class Leases:
         deadline = state.now + request.ttl_ms / 1000
         nothing: frozenset[str] = frozenset()
         task = Task(request, [], args, wire.NOBODY, shared, nothing, True, deadline, state.order, internal=True)
+        task.waits_since = state.now
         state.tasks[task.id] = task
         return task
 
-    def _unsettled(self, settle: Task) -> None:
-        """Nobody can decide a lost turn now: its client hears so; the next worker settles it first of all."""
-        about, settle.about = settle.about, None
-        if about is None:
-            return
-        problem = wire.unpack(settle.args.problem, Problem)
-        problem.details["committed"] = "unknown"
-        problem.message += "; whether it committed will be settled when a worker is back"
-        self._state.finish(about, wire.Final(about.id, about.attempt, seq=about.seq, error=problem), [])
-
     def settled(self, settle: Task, final: wire.Final, payloads: list[bytes]) -> None:
-        """The store's word on a lost turn: the answer that it had committed, or the loss."""
-        about = settle.about
-        if about is None:
-            return
-        if final.error is not None:
-            self._unsettled(settle)
+        """The store's word on a lost turn: the answer that it had committed, or the loss; or nothing that decides it."""
+        if settle.about is None or final.error is not None:
             return
         raw, text = wire.take_result(final, payloads)
-        verdict = wire.unpack(raw, ops.Settled)
-        if verdict.committed:
-            answer = wire.Final(about.id, about.attempt, seq=about.seq, result=verdict.result)
+        try:
+            verdict = wire.unpack(raw, ops.Settled)
+        except wire.WireError:
+            return
+        about, settle.about = settle.about, None
+        if verdict.committed and text.startswith(about.text):
+            answer = wire.Final(about.id, about.attempt, result=verdict.result)
             self._state.finish(about, answer, wire.split_text(text))
             return
         problem = wire.unpack(settle.args.problem, Problem)
-        problem.details |= {"committed": False, "head": verdict.head}
-        self._state.finish(about, wire.Final(about.id, about.attempt, seq=about.seq, error=problem), [])
+        problem.details |= {"committed": verdict.committed, "head": verdict.head}
+        if verdict.committed:
+            problem.message = (
+                "the turn was committed with another reply than the one that was streamed: load its context"
+            )
+        self._state.finish(about, wire.Final(about.id, about.attempt, error=problem), [])
 
-    def warm(self, model: Model, pins: Mapping[str, str]) -> None:
-        """Have freshly pinned contexts loaded where their turns will run."""
+    def warm(self, model: Model, fork: Task, pins: Mapping[str, str]) -> None:
+        """Have a fork's freshly pinned contexts loaded where their turns will run."""
         for name, holder in pins.items():
-            if holder in model.workers:
+            if name in fork.exclusive and holder in model.workers:
                 request = wire.Request(self._key(), "warm", model.card.name, name, ttl_ms=WARM_TTL_MS)
                 task = self._own(request, ops.Warm())
                 task.pinned = holder

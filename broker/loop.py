@@ -15,7 +15,7 @@ from pathlib import Path
 
 import zmq
 
-from broker.machine import Broker
+from broker.machine import STALL_S, Broker
 from broker.metrics import Metrics
 from broker.records import Action, Drain, Event, Kill, Log, Received, Refuse, Route, Send, Stop, Tick, Unreachable
 from ssmprov import wire
@@ -125,7 +125,8 @@ class Loop:
             if self._backlog:
                 self._flush()
             now = time.monotonic()
-            if now >= self._next_tick and drained:  # silence is judged only when nothing waits to be read
+            late = now - self._next_tick
+            if late >= 0 and (drained or late >= STALL_S):  # silence is judged only when nothing waits to be read
                 self._next_tick = now + TICK_S
                 self._handle(Tick(now))
                 if self._metrics:
@@ -154,7 +155,7 @@ class Loop:
                 self._monitor.recv_multipart(zmq.NOBLOCK)
         for peer in self._broker.state.peers.values():
             peer.probe_at = 0.0
-        self._next_tick = 0.0
+        self._next_tick = min(self._next_tick, time.monotonic())
 
     def _signalled(self) -> None:
         numbers = self._wake.recv(64)
@@ -201,7 +202,7 @@ class Loop:
     def _flush(self) -> None:
         """Send what slow peers had no room for."""
         for route in list(self._backlog):
-            waiting = self._backlog.pop(route)
+            waiting = self._backlog.pop(route, None)
             while waiting:
                 event = self._send(route, waiting.popleft())
                 if event is not None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from broker.leases import Leases
 from broker.records import (
     Action,
@@ -22,13 +24,10 @@ from broker.records import (
 from broker.state import Bounds, State
 from broker.status import Rates, report
 from ssmprov import wire
-from ssmprov.errors import Busy, WorkerLost, problem_of
+from ssmprov.errors import Busy, SsmprovError, Unsupported, WorkerLost, problem_of
 
 GONE_S = 5.0
 """A client that does not come back for so long cancels its turns that save nothing."""
-
-FORGET_S = 300.0
-"""A client without tasks that has been gone for so long is forgotten."""
 
 STALL_S = 0.5
 """A gap between two ticks that is longer is the broker's own: nobody is judged for it."""
@@ -38,15 +37,24 @@ PROBE_IDLE_S = 5.0
 MAX_UNANSWERED = 40
 DRAIN_S = 10.0
 CREDIT_OF_CLIENT = 1024
+MAX_CREDIT = 1_000_000
 
 
 class Broker:
     """The whole of the broker but for sockets, clocks and signals."""
 
-    def __init__(self, identity: Id, now: float, bounds: Bounds | None = None, pid: int = 0) -> None:
+    def __init__(
+        self,
+        identity: Id,
+        now: float,
+        bounds: Bounds | None = None,
+        pid: int = 0,
+        expected: frozenset[str] = frozenset(),
+    ) -> None:
+        """`expected` are the models of the configuration, whose workers may take a while to load."""
         self.identity = identity
         self.pid = pid
-        self.state = State(bounds or Bounds(), now, now)
+        self.state = State(bounds or Bounds(), now, now, expected=expected, identity=identity)
         self.rates = Rates(now)
         self._leases = Leases(self.state)
         self._ticked_at = now
@@ -60,11 +68,11 @@ class Broker:
             case Received():
                 try:
                     self._received(event)
-                except wire.WireError as wrong:
+                except SsmprovError as wrong:
                     state.send(event.route, wire.Bye(str(wrong)[:900], problem_of(wrong)))
             case Refuse():
                 error = problem_of(event.error)
-                state.send(event.route, wire.Bye(str(event.error), error))
+                state.send(event.route, wire.Bye(str(event.error)[:900], error))
                 self._gone(event.route, "it sent what is no message")
             case Unreachable():
                 self._gone(event.route, "its connection broke")
@@ -72,7 +80,7 @@ class Broker:
                 self._tick()
             case Drain():
                 self._drain()
-        if state.draining and not state.tasks and self._drain_until:
+        if self._drain_until and all(task.internal for task in state.tasks.values()):
             self._stop()
         actions, state.actions = state.actions, []
         return actions
@@ -108,8 +116,11 @@ class Broker:
     def _hello(self, peer: Peer, hello: wire.Hello) -> None:
         state = self.state
         if wire.VERSION not in hello.versions:
-            state.send(peer.route, wire.Bye(f"this broker speaks version {wire.VERSION} only"))
+            wrong = Unsupported(f"this broker speaks version {wire.VERSION} only: update the peer")
+            state.send(peer.route, wire.Bye(str(wrong), problem_of(wrong)))
             return
+        if peer.client != hello.client:
+            self._part(peer)
         peer.client = hello.client
         if hello.role == "client":
             known = state.clients.setdefault(hello.client, Client(hello.client, None))
@@ -144,6 +155,7 @@ class Broker:
             if message.op == "status":
                 self._status(client, message)
             else:
+                peer.probe_at = min(peer.probe_at, self.state.now + PROBE_S)
                 self.state.accept(client, message, event.payloads)
             return
         task = self.state.tasks.get(getattr(message, "id", b""))
@@ -152,7 +164,7 @@ class Broker:
         if isinstance(message, wire.Cancel):
             self.state.cancel(task, message.mode)
         elif isinstance(message, wire.Credit):
-            task.request.credit += message.n
+            task.request.credit = min(task.request.credit + message.n, MAX_CREDIT)
             self._forward(task, wire.Credit(task.id, message.n))
         elif isinstance(message, wire.Chunk):
             worker = self.state.worker(task)
@@ -171,7 +183,7 @@ class Broker:
         if worker is None:
             self.state.send(peer.route, wire.Bye("this lease has ended"))
             return
-        worker.seen_at = max(worker.seen_at, self.state.now) if not isinstance(message, wire.Pulse) else worker.seen_at
+        worker.seen_at = self.state.now
         if isinstance(message, wire.Pulse):
             self._leases.pulse(worker, message)
             return
@@ -187,15 +199,20 @@ class Broker:
             self._final(worker, task, message, event.payloads)
 
     def _partial(self, task: Task, message: wire.Partial | wire.Chunk, event: Received) -> None:
+        """Keep a piece of the reply, whichever attempt it was written for, and pass it on to the attempt's reader."""
+        if isinstance(message, wire.Partial) and message.offset <= len(task.text):
+            piece = b"".join(event.payloads)
+            if message.offset + len(piece) > wire.MAX_TEXT:
+                self._forward(task, wire.Cancel(task.id, "drop"))
+                self.state.fail(task, wire.WireError(f"the reply is larger than the {wire.MAX_TEXT} bytes of a text"))
+                return
+            task.text[message.offset : message.offset + len(piece)] = piece
         if message.attempt != task.attempt or message.seq != task.seq + 1:
             self.state.counters.stale += 1
             return
         task.seq = message.seq
-        task.request.credit -= 1
+        task.request.credit = max(0, task.request.credit - 1)
         self.state.counters.partials += 1
-        if isinstance(message, wire.Partial) and event.payloads:
-            del task.text[message.offset :]
-            task.text += event.payloads[0]
         known = self.state.clients.get(task.client)
         if known and known.route is not None:
             self.state.forward(known.route, event.frames)
@@ -203,13 +220,14 @@ class Broker:
     def _final(self, worker: Worker, task: Task, final: wire.Final, payloads: list[bytes]) -> None:
         if task.request.op == "settle":
             self._leases.settled(task, final, payloads)
+        fork = task if task.request.op == "ckpt.fork" and not self.state.draining else None
         if final.offset > len(task.text):
             lost = WorkerLost(f"a part of the answer of {worker.name} was lost: send the request again")
             self.state.fail(task, lost)
-            return
-        self.state.finish(task, final, payloads)
-        if final.pins and task.request.op == "ckpt.fork":
-            self._leases.warm(self.state.models[worker.model], final.pins)
+        else:
+            self.state.finish(task, final, payloads)
+            if fork:
+                self._leases.warm(self.state.models[worker.model], fork, final.pins)
         if worker.state == "draining":
             self._leases.leave(worker)
 
@@ -233,8 +251,12 @@ class Broker:
         worker = self._worker(peer)
         if worker:
             self._leases.lose(worker, why)
+        self._part(peer)
+
+    def _part(self, peer: Peer) -> None:
+        """A client speaks on this route no more."""
         client = self.state.clients.get(peer.client)
-        if client and client.route == route:
+        if client and client.route == peer.route:
             client.route = None
             client.gone_at = self.state.now
 
@@ -258,16 +280,14 @@ class Broker:
         for client in list(state.clients.values()):
             if client.route is not None:
                 continue
-            if client.tasks and now - client.gone_at >= GONE_S:
-                self._abandon(client)
-            elif not client.tasks and now - client.gone_at >= FORGET_S:
+            if not client.tasks:
                 del state.clients[client.id]
+            elif now - client.gone_at >= GONE_S:
+                client.gone_at = math.inf
+                self._abandon(client)
         for worker in state.expire():
             self._leases.lose(worker, "it let a turn's deadline pass without progress")
         self._leases.watch()
-        if now - state.started_at < FORGET_S or state.limbo:
-            for name in {task.request.model for task in state.limbo if task.request.model in state.models}:
-                state.leave_limbo(name)
         state.answers.expire(now)
         self.rates.update(now, state.counters)
         if self._drain_until and now >= self._drain_until:
@@ -277,10 +297,10 @@ class Broker:
         """After a stall of the broker's own, nobody's silence during it counts."""
         for model in self.state.models.values():
             for worker in model.workers.values():
-                worker.seen_at += seconds
-                worker.progress_at += seconds
+                worker.seen_at = min(worker.seen_at + seconds, self.state.now)
+                worker.progress_at = min(worker.progress_at + seconds, self.state.now)
         for client in self.state.clients.values():
-            client.gone_at += seconds
+            client.gone_at = min(client.gone_at + seconds, self.state.now)
 
     def _probe(self) -> None:
         """Send something to every peer now and then: only a send tells that a ROUTER's peer is gone."""
@@ -290,8 +310,9 @@ class Broker:
                 continue
             busy = bool(peer.worker) or bool((client := state.clients.get(peer.client)) and client.tasks)
             pause = PROBE_S if busy else PROBE_IDLE_S
-            peer.probe_at = state.now + min(pause * 1.5 ** max(0, peer.unanswered - 3), 30.0)
-            peer.unanswered += 1
+            if peer.probe_at:  # it was due; the loop sets 0 to find out who has gone
+                peer.unanswered += 1
+            peer.probe_at = state.now + min(pause * 1.5 ** max(0, peer.unanswered - 4), 30.0)
             if peer.unanswered > MAX_UNANSWERED and not peer.worker:
                 self._gone(peer.route, "it answers no pulse")
             else:
@@ -300,7 +321,7 @@ class Broker:
     # -- the end
 
     def _drain(self) -> None:
-        """Take nothing more, answer what waits, let what runs end at a token's edge."""
+        """Take nothing more, answer what waits, let what runs end at a token's edge and lost turns be settled."""
         state = self.state
         if state.draining:
             return
@@ -308,11 +329,11 @@ class Broker:
         self._drain_until = state.now + DRAIN_S
         state.log("draining")
         for task in list(state.tasks.values()):
+            if task.internal:
+                continue
             if task.phase == "running":
                 self._forward(task, wire.Cancel(task.id, "keep"))
-            elif task.internal:
-                state.finish(task, wire.Final(task.id), [])
-            else:
+            elif task.phase in ("queued", "ready"):
                 state.turn_away(task)
 
     def _stop(self) -> None:

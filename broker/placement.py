@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from broker.records import Model, Task, Worker
 from ssmprov.errors import NotFound, nearest
-from ssmprov.names import parse_ref, parse_worker, worker_name
+from ssmprov.names import parse_worker, worker_name
 
 MAX_STATE_OPS = 64
 """State operations that one worker may have outstanding: they take no slot, only a place in its store's queue."""
@@ -30,8 +30,7 @@ def choose(model: Model, task: Task) -> Worker | None:
     free = [worker for worker in model.workers.values() if has_room(worker, task)]
     if not free:
         return None
-    name = context_name(task)
-    if name and (hot := model.workers.get(model.hot.get(name, ""))) in free:
+    if task.loads and (hot := model.workers.get(model.hot.get(task.loads, ""))) in free:
         return hot
     return min(free, key=lambda worker: (worker.running / worker.slots, len(worker.tasks), worker.name))
 
@@ -40,12 +39,7 @@ def pin_of(model: Model, task: Task) -> str:
     """The worker that alone may take a task, '' for any: its own, or for a turn that of its context."""
     if task.pinned or not task.slot:
         return task.pinned
-    return model.pins.get(context_name(task), "")
-
-
-def context_name(task: Task) -> str:
-    """The name whose state a task loads, '' for none."""
-    return parse_ref(task.request.context).name if task.request.context else ""
+    return model.pins.get(task.loads, "")
 
 
 def remember_hot(model: Model, name: str, worker: str) -> None:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 from collections import OrderedDict, deque
+from collections.abc import Iterator
+
+import msgspec
 
 from broker.records import Id, Task
 from ssmprov import wire
+
+OVERHEAD = 1000
+"""About the bytes that a kept answer takes beside its own."""
 
 
 class NameLocks:
@@ -33,10 +39,12 @@ class NameLocks:
         for key in _keys(task):
             queue = self._queues[key]
             queue.remove(task)
-            if queue:
-                candidates.update((other.order, other) for other in queue)
-            else:
+            if not queue:
                 del self._queues[key]
+            elif key[1] in queue[0].exclusive:
+                candidates[queue[0].order] = queue[0]
+            elif key[1] in task.exclusive:
+                candidates.update((other.order, other) for other in _sharers(queue, key[1]))
         return [candidates[order] for order in sorted(candidates) if self.granted(candidates[order])]
 
     def seize(self, task: Task) -> None:
@@ -64,6 +72,14 @@ class NameLocks:
         return len(self._queues)
 
 
+def _sharers(queue: deque[Task], name: str) -> Iterator[Task]:
+    """The tasks at a queue's front that share its name."""
+    for task in queue:
+        if name in task.exclusive:
+            return
+        yield task
+
+
 def _keys(task: Task) -> list[tuple[str, str]]:
     model = task.request.model
     return [(model, name) for name in (*task.shared, *task.exclusive)]
@@ -79,15 +95,20 @@ class Answers:
         self.bytes = 0
 
     def keep(self, now: float, client: Id, final: wire.Final, payloads: list[bytes]) -> None:
-        size = sum(map(len, payloads)) + len(final.result) + 200
+        size = sum(map(len, payloads)) + len(msgspec.msgpack.encode(final)) + OVERHEAD
         self.drop(final.id)
+        if size > self._max_bytes:
+            return
         self._kept[final.id] = (client, now, final, payloads, size)
         self.bytes += size
         self.expire(now)
 
     def find(self, request_id: Id, client: Id) -> tuple[wire.Final, list[bytes]] | None:
         kept = self._kept.get(request_id)
-        return (kept[2], kept[3]) if kept and kept[0] in (client, b"") else None
+        return (kept[2], kept[3]) if kept and kept[0] in (client, wire.NOBODY) else None
+
+    def __contains__(self, request_id: Id) -> bool:
+        return request_id in self._kept
 
     def drop(self, request_id: Id) -> None:
         kept = self._kept.pop(request_id, None)

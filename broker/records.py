@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ssmprov import wire
+from ssmprov.names import parse_ref
 
 Route = bytes
 Id = bytes
@@ -106,7 +107,8 @@ class Task:
     """An accepted request on its way: queued (for its names), ready (for a worker), running, settling.
 
     `internal` marks one of the broker's own (settle, warm). `about` is the lost task that a settle decides.
-    `text` is what was streamed, kept until the answer so that a reader who comes back misses nothing.
+    `text` is what was streamed, kept until the answer so that a reader who comes back misses nothing. `loads` is the
+    name whose state it loads, '' for none; `bytes` its size as it came, which the bounds count.
     """
 
     request: wire.Request
@@ -126,10 +128,14 @@ class Task:
     seq: int = 0
     text: bytearray = field(default_factory=bytearray)
     tries: int = 0
-    ready_at: float = 0.0
-    grace_at: float = 0.0
+    waits_since: float = 0.0
     about: Task | None = None
-    credit: int = 0
+    loads: str = field(init=False)
+    bytes: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.loads = parse_ref(self.request.context).name if self.request.context else ""
+        self.bytes = sum(map(len, self.payloads)) + len(self.request.args)
 
     @property
     def id(self) -> Id:
@@ -141,8 +147,9 @@ class Task:
         return self.request.op in ("turn", "ckpt.replay")
 
     @property
-    def bytes(self) -> int:
-        return sum(map(len, self.payloads)) + len(self.request.args)
+    def transfer(self) -> bool:
+        """Whether it moves a file in CHUNKs, which cannot be taken up again in the middle."""
+        return self.request.op in ("ckpt.export", "ckpt.import")
 
 
 @dataclass(slots=True, eq=False)
@@ -159,6 +166,7 @@ class Worker:
     state: str = "ready"
     tasks: dict[Id, Task] = field(default_factory=dict)
     seen_at: float = 0.0
+    pulsed_at: float = 0.0
     progress: int = 0
     progress_at: float = 0.0
     pulse: wire.Pulse = field(default_factory=wire.Pulse)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from broker.placement import choose, context_name, pin_of, remember_hot, spread, worker_of
+from broker.placement import choose, pin_of, remember_hot, spread, worker_of
 from broker.queues import Answers, NameLocks
 from broker.records import Action, Client, Id, Log, Model, Peer, Route, Send, Task, Worker
 from ssmprov import ops, wire
@@ -19,6 +19,7 @@ from ssmprov.errors import (
     Busy,
     Cancelled,
     NotFound,
+    Problem,
     SsmprovError,
     TimedOut,
     Unavailable,
@@ -31,6 +32,9 @@ START_GRACE_S = 3.0
 
 ABSENT_S = 30.0
 """A task waits that long for a model without workers, or a pinned context's worker, to come back."""
+
+MAX_ARGS = wire.MAX_HEADER - 4096
+"""A request's arguments: what the broker adds to its header must fit beside them."""
 
 LATE_S = 5.0
 """A worker answers a request's deadline itself; past that much more it counts as hung."""
@@ -67,7 +71,7 @@ class State:
     clients: dict[Id, Client] = field(default_factory=dict)
     models: dict[str, Model] = field(default_factory=dict)
     tasks: dict[Id, Task] = field(default_factory=dict)
-    limbo: list[Task] = field(default_factory=list)
+    limbo: dict[Id, Task] = field(default_factory=dict)
     locks: NameLocks = field(default_factory=NameLocks)
     counters: Counters = field(default_factory=Counters)
     actions: list[Action] = field(default_factory=list)
@@ -76,6 +80,8 @@ class State:
     queued_bytes: int = 0
     draining: bool = False
     order: int = 0
+    expected: frozenset[str] = frozenset()
+    identity: Id = wire.NOBODY
 
     def __post_init__(self) -> None:
         self.answers = Answers(self.bounds.answers_bytes)
@@ -115,9 +121,8 @@ class State:
         self._count(task, +1)
         self.send(client.route, wire.Accepted(task.id, task.attempt, self.queued - 1))
         if model is None:
-            self.limbo.append(task)
-        else:
-            self.enqueue(task)
+            self.limbo[task.id] = task
+        self.enqueue(task)
 
     def refuse(self, client: Client, request: wire.Request, error: SsmprovError) -> None:
         self.counters.refused += 1
@@ -134,11 +139,19 @@ class State:
         kept = self.answers.find(request.id, client.id)
         if kept is None:
             return False
-        self._send_answer(client.id, request.attempt, request.have, *kept)
+        self._send_answer(client.id, request.attempt, 0, request.have, *kept)
         return True
 
     def _rejoin(self, task: Task, client: Client, request: wire.Request) -> None:
-        """A client that came back for a request under way: it is streamed on from what the client has."""
+        """A client that came back for a request under way: it is streamed on from what the client has.
+
+        Where this broker knows less of the reply than the client, since it was restarted, it wants the rest too.
+        """
+        if request.attempt < task.attempt:
+            self.counters.stale += 1
+            return
+        if unknown := self.clients.get(task.client):
+            unknown.tasks.discard(task.id)
         task.client = client.id
         client.tasks.add(task.id)
         task.attempt = request.attempt
@@ -147,16 +160,29 @@ class State:
         task.request.credit = request.credit
         task.seq = 0
         self.send(client.route, wire.Accepted(task.id, task.attempt, 0))
-        if task.phase == "running":
-            worker = self.worker(task)
-            credit = wire.Credit(task.id, request.credit, task.attempt, request.have)
-            self.send(worker.route if worker else None, credit)
+        if task.phase == "running" and (worker := self.worker(task)):
+            if task.transfer:
+                self.break_off(task, worker)
+            else:
+                have = min(request.have, len(task.text))
+                self.send(worker.route, wire.Credit(task.id, request.credit, task.attempt, have))
+
+    def break_off(self, task: Task, worker: Worker) -> None:
+        """End a transfer whose connection broke: which of its CHUNKs arrived is not known."""
+        self.send(worker.route, wire.Cancel(task.id, "drop"))
+        self.fail(task, Unavailable("the connection broke in the middle of the transfer: start it again"))
 
     def _task(self, client: Client, request: wire.Request, payloads: list[bytes]) -> Task:
         if self.draining:
             raise Unavailable("the broker is shutting down: send the request again in a moment", retry_ms=1000)
         if request.op in ops.INTERNAL:
             raise BadRequest(f"{request.op} is the broker's own operation")
+        if request.id.startswith(self.identity[:8]):
+            raise BadRequest("this request id is one of the broker's own: use a random one")
+        if len(request.args) > MAX_ARGS:
+            raise BadRequest(f"arguments of {len(request.args)} bytes: at most {MAX_ARGS} are taken")
+        if not request.model and not self.models:
+            raise Unavailable("no model is served yet: `ssmprov status` shows what runs", retry_ms=1000)
         if not request.model and len(self.models) == 1:
             request.model = next(iter(self.models))
         elif not request.model:
@@ -175,6 +201,7 @@ class State:
             self.now + request.ttl_ms / 1000,
             self.order,
             attempt=request.attempt,
+            waits_since=self.now,
         )
 
     def _check_room(self, client: Client, task: Task) -> None:
@@ -188,14 +215,23 @@ class State:
             raise Busy(f"{self.queued_bytes} bytes of requests wait already: try again", retry_ms=500)
 
     def _model(self, task: Task) -> Model | None:
-        """The task's model; None while workers may still register after a start. Raises NotFound."""
+        """The task's model; None while workers may still register after a start. Raises NotFound.
+
+        A resent request waits for all of them: the worker that has it already may be the last to come back.
+        """
         name = task.request.model
         model = self.models.get(name)
-        if model is None and self.now - self.started_at >= START_GRACE_S:
+        if task.attempt > 1 and self.now - self.started_at < START_GRACE_S:
+            return None
+        if model is None and not self._may_come(name):
             raise NotFound(f"no model {name!r} is served{nearest(name, self.models)}")
         if model is not None:
             self._place(model, task)
         return model
+
+    def _may_come(self, model: str) -> bool:
+        """Whether workers of a model nobody serves may still register: after a start, configured ones take longer."""
+        return self.now - self.started_at < (ABSENT_S if model in self.expected else START_GRACE_S)
 
     def _place(self, model: Model, task: Task) -> None:
         """Resolve worker names in a fork's or a move's arguments, once."""
@@ -220,23 +256,26 @@ class State:
 
     def leave_limbo(self, name: str) -> None:
         """Workers of a model have registered, or its time of grace is over."""
-        for task in [task for task in self.limbo if task.request.model == name]:
-            self.limbo.remove(task)
+        for task in [task for task in self.limbo.values() if task.request.model == name]:
             try:
-                self._model(task)
+                if self._model(task) is None:
+                    continue
             except SsmprovError as error:
                 self.fail(task, error)
             else:
-                self.enqueue(task)
+                del self.limbo[task.id]
+                if self.locks.granted(task):
+                    self._ready([task])
 
     def _ready(self, tasks: list[Task]) -> None:
         models = {}
         for task in tasks:
-            if task.phase != "queued":
+            if task.phase != "queued" or task.id in self.limbo:
                 continue
-            task.phase = "ready"
-            task.ready_at = self.now
             model = self.models[task.request.model]
+            task.phase = "ready"
+            if model.workers:
+                task.waits_since = self.now
             model.ready.append(task)
             models[task.request.model] = model
         for model in models.values():
@@ -251,7 +290,8 @@ class State:
         full: set[bool] = set()
         for task in model.ready:
             pinned = pin_of(model, task)
-            worker = None if task.slot in full and not pinned else choose(model, task)
+            held = self.draining and not task.internal
+            worker = None if held or (task.slot in full and not pinned) else choose(model, task)
             if worker is None:
                 waiting.append(task)
                 if not pinned:
@@ -267,8 +307,12 @@ class State:
         task.worker = worker.name
         task.tries += 1
         worker.tasks[task.id] = task
-        if not worker.progress_at or len(worker.tasks) == 1:
+        if worker.running == 1:
             worker.progress_at = self.now
+        self.hand(task, worker)
+
+    def hand(self, task: Task, worker: Worker) -> None:
+        """Send a task's REQUEST to its worker, which goes on with it where it has it already."""
         request = task.request
         request.epoch = worker.epoch
         request.client = task.client
@@ -279,15 +323,14 @@ class State:
         """Take a task that waits for a worker out of its queue, since a worker has it already."""
         if task.phase in ("queued", "ready") and not task.internal:
             self._count(task, -1)
-        if task in self.limbo:
-            self.limbo.remove(task)
-        elif (model := self.models.get(task.request.model)) and task in model.ready:
-            model.ready.remove(task)
+        self.limbo.pop(task.id, None)
+        if task.phase == "ready":
+            self.models[task.request.model].ready.remove(task)
 
     def requeue(self, task: Task) -> None:
         """Give a task whose worker was lost to another one; it keeps its names."""
         task.phase = "ready"
-        task.ready_at = self.now
+        task.waits_since = self.now
         task.worker = ""
         if not task.internal:
             self._count(task, +1)
@@ -299,10 +342,17 @@ class State:
         model = self.models.get(task.request.model)
         return model.workers.get(task.worker) if model else None
 
+    def recall(self, model: Model) -> None:
+        """Have tasks wait again for names that a re-registered worker's task was found to hold."""
+        for task in [task for task in model.ready if not self.locks.granted(task)]:
+            model.ready.remove(task)
+            task.phase = "queued"
+
     # -- answering
 
     def finish(self, task: Task, final: wire.Final, payloads: list[bytes]) -> None:
         """Give a task its one terminal answer, and its names to whoever waits for them."""
+        self.undecided(task)
         self.learn(task, final)
         self.unqueue(task)
         task.phase = "answered"
@@ -310,17 +360,20 @@ class State:
         if known := self.clients.get(task.client):
             known.tasks.discard(task.id)
         self._detach(task)
-        whole, text = self._whole(task, final, payloads)
+        try:
+            whole, text = self._whole(task, final, payloads)
+        except wire.WireError as error:
+            whole, text = wire.Final(task.id, final.attempt, error=problem_of(error)), []
         if not task.internal:
             self.counters.answered += 1
             self.answers.keep(self.now, task.client, whole, text)
             if task.client != wire.NOBODY:
-                resent = task.attempt > 1 or final.attempt != task.attempt
-                self._send_answer(task.client, task.attempt, task.request.have if resent else final.offset, whole, text)
+                have = final.offset if final.attempt == task.attempt else task.request.have
+                self._send_answer(task.client, task.attempt, task.seq, have, whole, text)
         self._release(task)
 
     def fail(self, task: Task, error: SsmprovError) -> None:
-        final = wire.Final(task.id, task.attempt, seq=task.seq, offset=len(task.text), error=problem_of(error))
+        final = wire.Final(task.id, task.attempt, offset=len(task.text), error=problem_of(error))
         self.finish(task, final, [])
 
     def _detach(self, task: Task) -> None:
@@ -329,8 +382,17 @@ class State:
             self.dispatch(self.models[worker.model])
 
     def _release(self, task: Task) -> None:
-        if task.about is None and (task.shared or task.exclusive) and self.locks.has(task):
+        if (task.shared or task.exclusive) and self.locks.has(task):
             self._ready(self.locks.leave(task))
+
+    def undecided(self, settle: Task) -> None:
+        """Nobody can decide a lost turn now: its client hears so; a settle that waits is done by the next worker."""
+        about, settle.about = settle.about, None
+        if about is not None:
+            problem = wire.unpack(settle.args.problem, Problem)
+            problem.details["committed"] = "unknown"
+            problem.message += "; whether it committed will be settled when a worker is back"
+            self.finish(about, wire.Final(about.id, about.attempt, error=problem), [])
 
     def learn(self, task: Task, final: wire.Final) -> None:
         """Where contexts are hot now, and which are pinned."""
@@ -354,12 +416,18 @@ class State:
         whole = msgspec.structs.replace(final, offset=0)
         return whole, [*payloads[:n], *wire.split_text(text)]
 
-    def _send_answer(self, client: Id, attempt: int, have: int, final: wire.Final, payloads: list[bytes]) -> None:
+    def _send_answer(
+        self, client: Id, attempt: int, seq: int, have: int, final: wire.Final, payloads: list[bytes]
+    ) -> None:
+        """Send an answer of an attempt that streamed `seq` PARTIALs, its text from byte `have` on."""
         n = final.result_frames
         text = b"".join(payloads[n:])
         have = min(have, len(text))
-        answer = msgspec.structs.replace(final, attempt=attempt, offset=have, hot=[], pins={}, epoch=0)
-        self.tell(client, answer, [*payloads[:n], *wire.split_text(text[have:])])
+        answer = msgspec.structs.replace(final, attempt=attempt, seq=seq, offset=have, hot=[], pins={}, epoch=0)
+        try:
+            self.tell(client, answer, [*payloads[:n], *wire.split_text(text[have:])])
+        except wire.WireError as error:  # a worker's answer that is larger than an answer may be
+            self.tell(client, wire.Final(final.id, attempt, error=problem_of(error)))
 
     # -- ending tasks early
 
@@ -377,9 +445,11 @@ class State:
     def expire(self) -> list[Worker]:
         """Deadlines and absences; returns the workers that let a turn's deadline pass without an answer."""
         hung = []
+        for name in {task.request.model for task in self.limbo.values()} & self.models.keys():
+            self.leave_limbo(name)
         for task in list(self.tasks.values()):
             if task.phase in ("queued", "ready"):
-                if error := self._waited(task):
+                if error := self._waited_alone(task) if task.internal else self._waited(task):
                     self.fail(task, error)
             elif task.phase == "running" and self.now >= task.deadline + LATE_S:
                 worker = self.worker(task)
@@ -389,22 +459,30 @@ class State:
                     self.fail(task, TimedOut(f"{task.request.op} did not end in time; it may still take effect"))
         return hung
 
+    def _waited_alone(self, task: Task) -> SsmprovError | None:
+        """A task of the broker's own that waits: a lost turn's client is not kept waiting with it."""
+        model = self.models[task.request.model]
+        if not model.workers or self.now - task.waits_since >= ABSENT_S:
+            self.undecided(task)
+        if self.now >= task.deadline or (task.pinned and task.pinned not in model.workers):
+            return Unavailable("no worker has come to do it")
+        return None
+
     def _waited(self, task: Task) -> SsmprovError | None:
         if self.now >= task.deadline:
             return TimedOut("the request's time ran out while it waited; nothing has changed")
-        if task in self.limbo:
-            if self.now - self.started_at < START_GRACE_S:
+        if task.id in self.limbo:
+            if self._may_come(task.request.model) or task.request.model in self.models:
                 return None
             known = [name for name, model in self.models.items() if model.workers]
             return NotFound(f"no model {task.request.model!r} is served{nearest(task.request.model, known)}")
         model = self.models[task.request.model]
-        if not model.workers and self.now - max(model.empty_at, task.ready_at) >= ABSENT_S:
+        if not model.workers and self.now - max(model.empty_at, task.waits_since) >= ABSENT_S:
             return Unavailable(f"no worker of {task.request.model} has come back: see `ssmprov status`")
         pinned = pin_of(model, task) if task.phase == "ready" else ""
-        if pinned and pinned not in model.workers and self.now - task.ready_at >= ABSENT_S:
-            name = context_name(task)
+        if pinned and pinned not in model.workers and self.now - task.waits_since >= ABSENT_S:
             return Unavailable(
-                f"{name or 'the context'} is pinned to {pinned}, which is not there: start it, or "
-                f"`ssmprov ckpt move {name} WORKER`"
+                f"{task.loads} is pinned to {pinned}, which is not there: start it, or "
+                f"`ssmprov ckpt move {task.loads} WORKER`"
             )
         return None

@@ -51,6 +51,7 @@ class Supervisor:
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.environment = os.environ | {
             "SSMPROV_HOME": str(configuration.home),
+            "SSMPROV_BROKER": self.endpoint,
             SUPERVISED: str(os.getpid()),
             "NO_COLOR": "1",
             "PYTHONUNBUFFERED": "1",
@@ -183,7 +184,7 @@ class Supervisor:
         if status is None or status.broker.pid != broker.pid:
             return
         for child in self.children:
-            if child.process is None and child.due is None and child.failures == 0:
+            if child.process is None and child.due is None:
                 child.due = time.monotonic()
         if all(child.process for child in self.children):
             workers = {child.name: child.pid for child in self.children if child.rank == WORKER}

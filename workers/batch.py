@@ -10,7 +10,8 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -109,10 +110,8 @@ class Batch:
             job.admitted_at = time.monotonic()
             self._active.append(job)
             assert job.start is not None
-            try:
+            with _failing(_turn(job)):
                 self._runtime.load(job.slot, job.start.arrays)
-            except SsmprovError as error:
-                _turn(job).fail(error)
 
     def _judge_time(self) -> None:
         now = time.monotonic()
@@ -157,41 +156,38 @@ class Batch:
         return feeds
 
     def _forward(self, feeds: list[tuple[Job, Feed]]) -> None:
-        try:
+        with _failing(*(_turn(job) for job, _ in feeds)):
             logits = self._runtime.forward([feed for _, feed in feeds])
-        except SsmprovError as error:
-            for job, _ in feeds:
-                _turn(job).fail(error)
-            return
-        except Exception as error:  # whatever a library raises ends these turns, not the worker
-            for job, _ in feeds:
-                wrapped = SsmprovError(f"the model failed: {type(error).__name__}: {error}")
-                wrapped.__cause__ = error
-                _turn(job).fail(wrapped)
-            return
-        now = time.monotonic()
-        for row, (job, feed) in enumerate(feeds):
-            turn = _turn(job)
-            reading = turn.prefilling
-            turn.fed(len(feed.tokens), logits[row])
-            if reading:
-                self.gauges.prefill_tokens += len(feed.tokens)
-                if not turn.prefilling:
-                    job.prompt_at = now
+            now = time.monotonic()
+            for row, (job, feed) in enumerate(feeds):
+                turn = _turn(job)
+                reading = turn.prefilling
+                turn.fed(len(feed.tokens), logits[row])
+                if not (logits[row] < np.inf).all():  # nor NaN: such a state is not to be committed
+                    turn.fail(SsmprovError("the model's numbers overflowed: the context is what it was before"))
+                if reading:
+                    self.gauges.prefill_tokens += len(feed.tokens)
+                    if not turn.prefilling:
+                        job.prompt_at = now
 
     def _decide(self) -> None:
         """Sample and judge until every turn has something to read or is done; refused tokens are drawn again."""
-        for job in self._active:
-            _turn(job).settle()
-        undecided = [turn for job in self._active if _undecided(turn := _turn(job))]
-        while undecided:
-            rows = [turn.draw() for turn in undecided]
-            tokens = sample(np.stack([logits for logits, _ in rows]), [draw for _, draw in rows])
-            for turn, token in zip(undecided, tokens, strict=True):
-                before = turn.sampled
-                turn.judge(token)
-                self.gauges.tokens += turn.sampled - before
-            undecided = [turn for turn in undecided if _undecided(turn)]
+        turns = [_turn(job) for job in self._active]
+        for turn in turns:
+            with _failing(turn):
+                turn.settle()
+        while undecided := [turn for turn in turns if _undecided(turn)]:
+            with _failing(*undecided):
+                rows = [turn.draw() for turn in undecided]
+                tokens = sample(np.stack([logits for logits, _ in rows]), [draw for _, draw in rows])
+                for turn, token in zip(undecided, tokens, strict=True):
+                    self._judge(turn, token)
+
+    def _judge(self, turn: Turn, token: int) -> None:
+        before = turn.sampled
+        with _failing(turn):
+            turn.judge(token)
+        self.gauges.tokens += turn.sampled - before
 
     def _tell(self) -> None:
         news = []
@@ -215,7 +211,8 @@ class Batch:
         for job in done:
             job.done_at = time.monotonic()
             if not _turn(job).failed and (job.args.save or isinstance(job.args, ops.Replay)):
-                job.arrays = self._runtime.save(job.slot)
+                with _failing(_turn(job)):
+                    job.arrays = self._runtime.save(job.slot)
             self._free.append(job.slot)
             self._free.sort(reverse=True)
             self._on_done(job)
@@ -224,6 +221,22 @@ class Batch:
 def _turn(job: Job) -> Turn:
     assert job.turn is not None, "the store thread made the turn before it submitted the job"
     return job.turn
+
+
+@contextmanager
+def _failing(*turns: Turn) -> Iterator[None]:
+    """Whatever is raised ends these turns, not the worker."""
+    try:
+        yield
+    except SsmprovError as error:
+        failure = error
+    except Exception as error:
+        failure = SsmprovError(f"the model failed: {type(error).__name__}: {error}")
+        failure.__cause__ = error
+    else:
+        return
+    for turn in turns:
+        turn.fail(failure)
 
 
 def _undecided(turn: Turn) -> bool:

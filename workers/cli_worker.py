@@ -15,11 +15,13 @@ from ssmprov.errors import BadRequest, SsmprovError
 from ssmprov.names import worker_name
 from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED, die_with_parent
 from ssmprov.settings import Sets
+from workers.answers import Answers
 from workers.batch import Batch
 from workers.checkpoints import Store
 from workers.hot import HotStates
 from workers.runtimes import base
 from workers.service import Service
+from workers.turns import Turns
 from workers.worker import Place, Worker
 
 SWITCH_S = 0.0005
@@ -73,7 +75,9 @@ def serve(configured: Configuration, table: ModelTable, index: int, endpoint: st
         front.batch = Batch(runtime, table.slice_tokens, front.on_news, front.on_done)
         sets = Sets(directory / "settings", table.settings)
         sets.default()
-        front.service = Service(name, store, sets, runtime, hot, front.batch, front.answer)
+        answers = Answers(name, front.answer)
+        turns = Turns(store, sets, runtime, hot, front.batch.submit, answers)
+        front.service = Service(store, sets, turns, answers)
         front.hot_bytes = lambda: hot.bytes
         front.batch.start()
         try:

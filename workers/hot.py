@@ -23,7 +23,7 @@ class HotStates:
 
     def put(self, snapshot: Snapshot) -> None:
         """Keep a committed snapshot. One that is larger than the whole budget is not kept."""
-        if snapshot.object in self._states or snapshot.state_bytes > self._budget:
+        if self.get(snapshot.object) is not None or snapshot.state_bytes > self._budget:
             return
         self._states[snapshot.object] = snapshot
         self.bytes += snapshot.state_bytes

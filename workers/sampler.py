@@ -48,9 +48,13 @@ def sample(logits: Logits, draws: Sequence[Draw]) -> list[int]:
             scores[row, draw.banned] = BANNED
     best = scores.argmax(axis=1)
     return [
-        int(best[row]) if draw.settings.temp <= 0 or draw.settings.top_k == 1 else _draw(scores[row], draw)
+        int(best[row]) if _greedy(draw, scores[row, best[row]]) else _draw(scores[row], draw)
         for row, draw in enumerate(draws)
     ]
+
+
+def _greedy(draw: Draw, highest: np.float32) -> bool:
+    return draw.settings.temp <= 0 or draw.settings.top_k == 1 or highest == BANNED
 
 
 def uniform(seed: int, position: int, retry: int) -> float:
@@ -78,18 +82,18 @@ def _penalise(scores: Logits, draws: Sequence[Draw]) -> None:
 
 def _draw(scores: Logits, draw: Draw) -> int:
     settings = draw.settings
-    scaled = (scores - scores.max()).astype(np.float64) / settings.temp
+    with np.errstate(over="ignore"):  # a tiny temperature sends all but the highest to minus infinity
+        scaled = (scores - scores.max()).astype(np.float64) / settings.temp
     point = uniform(draw.seed, draw.position, draw.retry)
     top_k = min(settings.top_k or len(scaled), len(scaled))
     if top_k == len(scaled) and settings.top_p >= 1 and settings.min_p <= 0:
         return _pick(np.arange(len(scaled)), np.exp(scaled), point)
-    order = _likeliest(scaled, min(top_k, CANDIDATES))
+    order = _likeliest(scaled, top_k if top_k < len(scaled) else CANDIDATES)
     weights = np.exp(scaled[order])
     whole = weights.sum() if top_k <= len(order) else np.exp(scaled).sum()
     if top_k > len(order) and not _enough(weights, whole, settings):
         order = _likeliest(scaled, top_k)
         weights = np.exp(scaled[order])
-        whole = weights.sum()
     keep = np.cumsum(weights) - weights < settings.top_p * whole  # the share before a token is still below p
     keep &= weights >= settings.min_p * weights[0]
     keep[0] = True
@@ -105,7 +109,9 @@ def _likeliest(scaled: NDArray[np.float64], count: int) -> NDArray[np.int64]:
     """The ids of the `count` highest scores, highest first, of equal ones the lowest id first."""
     ids = np.arange(len(scaled))
     if count < len(scaled):
-        ids = np.sort(np.argpartition(scaled, -count)[-count:])
+        edge = np.partition(scaled, -count)[-count]
+        above = np.flatnonzero(scaled > edge)
+        ids = np.concatenate((above, np.flatnonzero(scaled == edge)[: count - len(above)]))
     return ids[np.argsort(-scaled[ids], kind="stable")]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import queue
 import threading
@@ -39,10 +40,12 @@ class Transfer:
 
     def chunk(self, message: wire.Chunk, payloads: list[bytes]) -> None:
         """Take a CHUNK; one beyond the credit given ends the import."""
-        try:
-            self._chunks.put_nowait((message, b"".join(payloads)))
-        except queue.Full:
+        if self._aborted:
+            return
+        if self._chunks.qsize() >= AHEAD:
             self.abort()
+        else:
+            self._chunks.put_nowait((message, b"".join(payloads)))
 
     def abort(self) -> None:
         self._aborted = True
@@ -52,7 +55,8 @@ class Transfer:
                 self._chunks.put_nowait(None)
                 return
             except queue.Full:
-                self._chunks.get_nowait()
+                with contextlib.suppress(queue.Empty):  # the disk thread has emptied it meanwhile
+                    self._chunks.get_nowait()
 
     def write(self, seq: int, offset: int, data: bytes, *, last: bool) -> None:
         """Send the next CHUNK when the reader has room. Raises Cancelled and TimedOut."""

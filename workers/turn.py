@@ -104,7 +104,8 @@ class Turn:
         self._start = start
         self._logits: Logits | None = start.logits
         self._window = [int(token) for token in start.window]
-        self._decoder = codecs.getincrementaldecoder("utf-8")("strict")
+        self._decoder = codecs.getincrementaldecoder("utf-8")("strict")  # of what was judged
+        self._shown = codecs.getincrementaldecoder("utf-8")("strict")  # of what was read
         self._withheld = prompt.withheld
         self._chars = 0
         self._retry = 0
@@ -170,6 +171,7 @@ class Turn:
                 continue
             self.tokens.append(token)
             self.reply += self._shows[at]
+            self._shown.decode(self._shows[at])
         del self._window[:-WINDOW]
         self._at += count
         self._logits = logits
@@ -184,7 +186,7 @@ class Turn:
             return
         if self._ending:
             self._finish("cancelled")
-        elif self._limits.tokens is not None and self.sampled >= self._limits.tokens:
+        elif self._due:
             self._finish("limit")
         elif self._withheld:
             assert self._logits is not None, "where nothing was read the space is not withheld"
@@ -196,17 +198,15 @@ class Turn:
         """The logits [V] to sample from, and how."""
         logits = self._logits
         assert logits is not None, "an empty context with an empty prompt was refused at the start"
-        allowed = None
-        self._healing = False
-        if self._withheld:
-            spaced = self._vocabulary.spaced()
-            if share(logits, spaced) >= HEALING_SHARE:
-                self._healing, allowed = True, spaced
+        allowed = self._vocabulary.spaced() if self._healing else None
         position = self._position
         return logits, Draw(self._settings, self._window, self.seed, position, self._retry, list(self._banned), allowed)
 
     def judge(self, token: int) -> None:
         """Take a sampled token, refuse it for another draw, or end the turn without it."""
+        if token in self._banned or (self._healing and not self._vocabulary.spaced()[token]):
+            self._exhausted()
+            return
         if token in self._vocabulary.end:
             if self._open:
                 self._refuse(token)
@@ -215,29 +215,28 @@ class Turn:
             return
         piece = self._vocabulary.piece(token)
         shown = piece[1:] if self._healing else piece
-        text = self._decoded(shown)
-        if text is None or not piece:
+        count = self._count(shown)
+        if count is None or not piece:
             self._refuse(token)
             return
-        rest = None if self._open else fence.closed(self.reply, shown)
-        chars = self._chars + (len(text) if rest is None else len(rest.decode()))
-        starts_new = chars + (self._opens(shown) and rest is None)
-        if starts_new > self._limits.chars:
-            if self._open and len(text) <= 1 and not self._opens(shown):
-                pass  # it only completes the character that was counted when it was opened
-            elif self._open:
+        rest = fence.closed(self.reply, shown)
+        cut = rest is not None and not rest.startswith(shown)
+        if self._open and (cut or (self._due and count > 1)):
+            self._refuse(token)  # the end waits for the open character alone, and no cut goes through it
+            return
+        chars = self._chars + ((count if rest is None else self._count(rest)) or 0)
+        if chars > self._limits.chars:
+            if self._open:
                 self._refuse(token)
-                return
             else:
                 self._finish("limit")
-                return
+            return
         self.sampled += 1
         healed, self._healing = self._healing, False
         if healed:
             self._withheld = False
         if rest is None:
-            self._chars += len(text)
-            self._decoder.decode(shown)
+            self._chars += len(self._decoder.decode(shown))
             self._push(token, shown)
         elif rest.startswith(shown):
             self._push(token, shown)
@@ -252,9 +251,9 @@ class Turn:
 
         While the prompt is read there is nothing to keep: the old context stands.
         """
-        if self.failed or (self.stop and not self.prefilling):
+        if self.done:
             return
-        if mode == "drop" or self.prefilling:
+        if mode not in ("keep", "close") or self.prefilling:
             self.failed = Cancelled("the turn was cancelled: the context is what it was before")
         else:
             self._ending = mode
@@ -287,9 +286,7 @@ class Turn:
     @property
     def showable(self) -> int:
         """Bytes of the reply that are whole characters."""
-        pending: bytes = self._decoder.getstate()[0]
-        behind = len(pending) if self.reply.endswith(pending) else 0
-        return len(self.reply) - behind
+        return len(self.reply) - len(self._shown.getstate()[0])
 
     # -- details
 
@@ -297,29 +294,38 @@ class Turn:
     def _open(self) -> bool:
         return bool(self._decoder.getstate()[0])
 
-    def _decoded(self, shown: bytes) -> str | None:
-        """The characters that a piece completes; None where it would make the text invalid."""
+    @property
+    def _due(self) -> bool:
+        """Whether the turn ends as soon as no character is open."""
+        return bool(self._ending) or (self._limits.tokens is not None and self.sampled >= self._limits.tokens)
+
+    def _count(self, shown: bytes) -> int | None:
+        """The characters that a piece completes or opens; None where it would make the text invalid.
+
+        One that is open counts when it is opened, so that completing it never passes a limit.
+        """
         state = self._decoder.getstate()
         try:
             text = self._decoder.decode(shown)
+            pending: bytes = self._decoder.getstate()[0]
         except UnicodeDecodeError:
             return None
         finally:
             self._decoder.setstate(state)
-        return None if "\0" in text else text
-
-    def _opens(self, shown: bytes) -> bool:
-        """Whether a piece leaves a character open."""
-        state = self._decoder.getstate()
-        try:
-            self._decoder.decode(shown)
-            return bool(self._decoder.getstate()[0])
-        finally:
-            self._decoder.setstate(state)
+        surrogate = pending[:1] == b"\xed" and pending[1:2] >= b"\xa0"  # Python waits for its last byte to refuse it
+        return None if "\0" in text or surrogate else len(text) + bool(pending)
 
     def _refuse(self, token: int) -> None:
         self._banned.append(token)
         self._retry += 1
+
+    def _exhausted(self) -> None:
+        """Every token was refused, so a refused one came again."""
+        if self._healing:
+            self._healing = False
+            self._read_space()
+        else:
+            self.fail(SsmprovError("the model has no token left that continues the text as valid UTF-8"))
 
     def _read_space(self) -> None:
         self._withheld = False

@@ -278,7 +278,10 @@ class Worker:
                 self.service.turn(job, payloads)
             case ops.Replay():
                 self._jobs[request.id] = job
-                self.service.replay(job)
+                if args.prime:
+                    self.service.turn(job, payloads)
+                else:
+                    self.service.replay(job)
             case ops.Export() | ops.Import():
                 transfer = Transfer(
                     request, job.deadline, lambda m, p: self.post(lambda: self._relay(m, p)), request.credit

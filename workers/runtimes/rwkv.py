@@ -33,8 +33,7 @@ def open_runtime(plan: Plan) -> RwkvRuntime:
     prefill_dtype = _dtype(plan.prefill_dtype or plan.dtype)
     if plan.quantize not in ("", "int8"):
         raise BadRequest(f'quantize = {plan.quantize!r} is not supported: leave it out, or write "int8"')
-    if plan.device.startswith("cuda") and not torch.cuda.is_available():
-        raise Unavailable(f'device {plan.device!r}: this torch sees no CUDA device; use "cpu"')
+    _check_device(plan.device)
     torch.set_num_threads(plan.threads or 1)
     try:
         decode = rwkv7.load(path, dtype=dtype, device=plan.device, quantize="int8" if plan.quantize else None)
@@ -51,6 +50,17 @@ def _dtype(text: str) -> Dtype:
     if text not in get_args(Dtype):
         raise BadRequest(f"dtype {text!r} is none of {', '.join(get_args(Dtype))}")
     return cast(Dtype, text)
+
+
+def _check_device(text: str) -> None:
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise BadRequest(f'device {text!r} is none: write "cpu" or "cuda:0"')
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise Unavailable(f'device {text!r}: this torch sees no such CUDA device; use "cpu"')
 
 
 class RwkvRuntime:

@@ -14,6 +14,9 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -49,14 +52,21 @@ class _Slot:
 def open_runtime(plan: Plan) -> ScriptedRuntime:
     """Load a script. Raises NotFound and BadRequest that name the file."""
     try:
-        data = plan.path.read_bytes()
+        data = script_file(plan.path).read_bytes()
+        script = msgspec.json.decode(data, type=Script)
     except FileNotFoundError:
         raise NotFound(f"there is no script {plan.path}") from None
-    try:
-        script = msgspec.json.decode(data, type=Script)
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadRequest(f"{plan.path} is no script: {error}") from None
+    if not all(piece for reply in script.replies for piece in reply.pieces):
+        raise BadRequest(f"{plan.path} is no script: a piece is empty, and a token has to spell something")
     return ScriptedRuntime(script, hashlib.sha256(b"scripted" + data).hexdigest(), plan.slots)
+
+
+def script_file(path: Path) -> Traversable:
+    """The file of a script; one that is written `@NAME` comes with ssmprov."""
+    name = path.name
+    return resources.files("config") / "scripts" / f"{name[1:]}.json" if name.startswith("@") else path
 
 
 class ScriptedRuntime:

@@ -1,0 +1,110 @@
+"""The model without ssmprov, in a process of its own: `python -P -m benchmarks.bare WEIGHTS THREADS`.
+
+It takes commands as lines of JSON and answers each with one, so that it is at rest while the served model is measured.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+import torch
+
+from models import rwkv7
+from ssmprov.process import die_with_parent
+from workers.runtimes import base
+
+BANDWIDTH_BYTES = 256 << 20
+
+
+class Bare:
+    """One set of weights, stepped by the plainest loop there is."""
+
+    def __init__(self, path: Path, threads: int) -> None:
+        torch.set_num_threads(threads)
+        self._path = path
+        self._threads = threads
+        self._weights = rwkv7.load(path)
+        self._tokenizer = rwkv7.tokenizer_for(self._weights.config)
+
+    def decode(self, prompts: list[str], tokens: int) -> dict[str, Any]:
+        """Read prompts of equal length side by side, write that many greedy tokens after each; seconds and texts."""
+        began = perf_counter()
+        read = torch.tensor([self._tokenizer.encode(prompt) for prompt in prompts])  # (B, T)
+        state = rwkv7.new_state(self._weights.config, len(prompts))
+        logits, state = rwkv7.forward(self._weights, read, None, state)
+        written = []
+        for _ in range(tokens):
+            chosen = logits.argmax(dim=1)
+            written.append(chosen.tolist())
+            logits, state = rwkv7.forward(self._weights, chosen.unsqueeze(1), None, state)
+        seconds = perf_counter() - began
+        texts = [b"".join(map(self._tokenizer.piece, row)).decode() for row in zip(*written, strict=True)]
+        return {"seconds": seconds, "texts": texts}
+
+    def prefill(self, text: str, step: int) -> dict[str, Any]:
+        """Read a text in slices and choose the first token after it; seconds."""
+        began = perf_counter()
+        read = torch.tensor([self._tokenizer.encode(text)])
+        state = rwkv7.new_state(self._weights.config, 1)
+        for at in range(0, read.shape[1], step):
+            logits, state = rwkv7.forward(self._weights, read[:, at : at + step], None, state)
+        int(logits.argmax(dim=1))
+        return {"seconds": perf_counter() - began}
+
+    def fork(self, count: int) -> dict[str, Any]:
+        """Put a state into a slot of a worker's runtime, and copy as many bytes; median seconds of each."""
+        runtime = base.load("rwkv", base.Plan(self._path, slots=8, threads=self._threads))
+        runtime.forward([base.Feed(0, [1])])
+        arrays = runtime.save(0)
+        source = np.zeros(runtime.state_bytes, np.uint8)
+        target = np.zeros_like(source)
+        loads, copies = [], []
+        for number in range(count):
+            began = perf_counter()
+            runtime.load(1 + number % 7, arrays)
+            loaded = perf_counter()
+            np.copyto(target, source)
+            loads.append(loaded - began)
+            copies.append(perf_counter() - loaded)
+        return {
+            "load": float(np.median(loads)),
+            "copy": float(np.median(copies)),
+            "bytes": runtime.state_bytes,
+        }
+
+    def bandwidth(self) -> dict[str, Any]:
+        """Bytes of a large matrix that a product with a vector reads in a second, and those that a token reads."""
+        rows = torch.ones(BANDWIDTH_BYTES // 4 // 4096, 4096)
+        vector = torch.ones(4096)
+        torch.mv(rows, vector)
+        began = perf_counter()
+        torch.mv(rows, vector)
+        seconds = perf_counter() - began
+        tensors = rwkv7.read_tensors(self._path)
+        read = sum(4 * tensor.numel() for name, tensor in tensors.items() if name != "emb.weight")
+        return {"bytes_per_s": BANDWIDTH_BYTES / seconds, "token_bytes": read}
+
+
+def main(path: str, threads: str) -> None:
+    die_with_parent()
+    bare = Bare(Path(path), int(threads))
+    print("true", flush=True)
+    commands: dict[str, Callable[..., dict[str, Any]]] = {
+        "decode": bare.decode,
+        "prefill": bare.prefill,
+        "fork": bare.fork,
+        "bandwidth": bare.bandwidth,
+    }
+    for line in sys.stdin:
+        command = json.loads(line)
+        print(json.dumps(commands[command.pop("do")](**command)), flush=True)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,103 @@
+"""Taking figures: every round measures each side once, so that what disturbs one side disturbs the other."""
+
+from __future__ import annotations
+
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """One run: `scratch` is an empty directory on the disk to be measured, `say` tells a watcher how far it is."""
+
+    scratch: Path
+    quick: bool
+    say: Callable[[str], None]
+
+    @property
+    def rounds(self) -> int:
+        return 3 if self.quick else 7
+
+    def size(self, quick: int, full: int) -> int:
+        """A number of samples, tokens or bytes."""
+        return quick if self.quick else full
+
+
+class Spread(msgspec.Struct, frozen=True):
+    """What the rounds gave."""
+
+    median: float
+    min: float
+    max: float
+    values: list[float]
+
+
+class Side(msgspec.Struct, frozen=True):
+    """One of the two things that a figure compares."""
+
+    label: str
+    spread: Spread
+
+
+class Figure(msgspec.Struct, frozen=True):
+    """`measured` over `against`, in `unit`; the ratio is taken within each round."""
+
+    group: str
+    name: str
+    unit: str
+    measured: Side
+    against: Side
+    ratio: Spread
+    limit: str
+
+
+def spread(values: Sequence[float]) -> Spread:
+    return Spread(statistics.median(values), min(values), max(values), list(values))
+
+
+def figure(
+    group: str,
+    name: str,
+    unit: str,
+    measured: tuple[str, Sequence[float]],
+    against: tuple[str, Sequence[float]],
+    limit: str,
+) -> Figure:
+    """A figure of two sides, each with its label and a value for every round."""
+    ratios = [a / b for a, b in zip(measured[1], against[1], strict=True)]
+    ours, theirs = (Side(label, spread(values)) for label, values in (measured, against))
+    return Figure(group, name, unit, ours, theirs, spread(ratios), limit)
+
+
+def interleave(rounds: int, sides: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
+    """Run every side once in each round, in an order that turns; what each gave, round by round."""
+    names = list(sides)
+    taken: dict[str, list[T]] = {name: [] for name in names}
+    for number in range(rounds):
+        first = number % len(names)
+        for name in (*names[first:], *names[:first]):
+            taken[name].append(sides[name]())
+    return taken
+
+
+def median_s(count: int, action: Callable[[], object]) -> float:
+    """The median duration of an action, in seconds."""
+    taken = []
+    for _ in range(count):
+        began = time.perf_counter()
+        action()
+        taken.append(time.perf_counter() - began)
+    return statistics.median(taken)
+
+
+def cpu_s(pid: int) -> float:
+    """The CPU time that all threads of a process have used; Linux names its clock by the complement of its id."""
+    return time.clock_gettime_ns((~pid << 3) | 2) / 1e9

@@ -1,0 +1,135 @@
+"""What is measured through the broker: `ssmprov up` in a working directory of its own, on every socket it has."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import msgspec
+
+import benchmarks
+from ssmprov.process import SUPERVISED
+
+START_S = 180.0
+STOP_S = 45.0
+
+Model = Mapping[str, object]
+"""The keys of one `[[model]]` table."""
+
+
+class Ready(msgspec.Struct):
+    """The ready file of `ssmprov up`: process ids by name, such as `broker` and `mini/0`."""
+
+    endpoint: str
+    pids: dict[str, int]
+
+
+class Serving:
+    """Serves some models while its `with` block lasts."""
+
+    def __init__(self, home: Path, *models: Model) -> None:
+        self._home = home
+        self._toml = "\n".join(_table(model) for model in models)
+        self._up: subprocess.Popen[bytes] | None = None
+        self.endpoint = ""
+        self.pids: dict[str, int] = {}
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        self._home.mkdir(parents=True)
+        (self._home / "ssmprov.toml").write_text(self._toml, encoding="utf-8")
+        ready = self._home / "ready.json"
+        with (self._home / "up.log").open("wb") as log:
+            self._up = subprocess.Popen(
+                [str(Path(sys.executable).with_name("ssmprov")), "up", "--ready-file", str(ready)],
+                env=environment() | {"SSMPROV_HOME": str(self._home)},
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_S
+        while not ready.exists():
+            if self._up.poll() is not None or time.monotonic() > deadline:
+                log_text = (self._home / "up.log").read_text(encoding="utf-8", errors="replace")
+                raise RuntimeError(f"`ssmprov up` does not serve:\n{log_text}")
+            time.sleep(0.05)
+        found = msgspec.json.decode(ready.read_bytes(), type=Ready)
+        self.endpoint, self.pids = found.endpoint, found.pids
+
+    def close(self) -> None:
+        if self._up is None:
+            return
+        self._up.terminate()
+        try:
+            self._up.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._up.kill()
+            self._up.wait()
+
+
+class Companion:
+    """A Python process of this package beside the measuring one: `python -P -m benchmarks.MODULE ARGUMENTS`."""
+
+    def __init__(self, module: str, *arguments: str) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", f"benchmarks.{module}", *arguments],
+            env=environment() | {SUPERVISED: str(os.getpid()), "OMP_WAIT_POLICY": "passive"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.hear()
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def hear(self) -> Any:
+        """The next line that it prints, as JSON; the first one says that it is ready."""
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            raise RuntimeError(f"{self._process.args!r} ended with status {self._process.wait()}")
+        return json.loads(line)
+
+    def tell(self, **command: Any) -> Any:
+        """Give it a command; its answer."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(command) + "\n")
+        self._process.stdin.flush()
+        return self.hear()
+
+    def close(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def environment() -> dict[str, str]:
+    """That of a child: without what this shell says of ssmprov, and with this package within reach."""
+    mine = {key: value for key, value in os.environ.items() if not key.startswith("SSMPROV_")}
+    root = str(Path(benchmarks.__path__[0]).parent)
+    return mine | {"PYTHONPATH": os.pathsep.join(filter(None, (root, mine.get("PYTHONPATH"))))}
+
+
+def _table(model: Model) -> str:
+    return "\n".join(["[[model]]", *(f"{key} = {json.dumps(value)}" for key, value in model.items()), ""])

@@ -1,0 +1,51 @@
+"""Weights to decode with: rwkv7-mini, and a random model of the 0.1B shape, both so that greedy replies go on for ever.
+
+A reply must be as long as is asked for, or there is nothing to measure. So the rows of the head that could end it or
+are no text are overwritten; what a token costs is the same.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from models import mini, rwkv7
+
+SHAPE = rwkv7.Config(
+    layers=12,
+    channels=768,
+    head_size=64,
+    vocabulary=65536,
+    ffn=3072,
+    rank_w=64,
+    rank_a=64,
+    rank_v=32,
+    rank_g=128,
+)
+"""RWKV-7 "World" 0.1B."""
+
+TEXT = [1 + byte for byte in range(0x20, 0x7E)]
+"""In both vocabularies id 1 + b is the byte b: printable ASCII without the fence's tilde."""
+
+UNUSED = 1 + 0x01
+"""A byte that no text of the mini model's training holds, so that its row of the head never wins."""
+
+
+def endless_mini(path: Path) -> Path:
+    """rwkv7-mini without its end token and fence."""
+    tensors = rwkv7.read_tensors(mini.path())
+    head = tensors["head.weight"]
+    keep = {*TEXT, 1 + 0x0A}
+    head[[token for token in range(len(head)) if token not in keep]] = head[UNUSED].clone()
+    rwkv7.save(tensors, path)
+    return path
+
+
+def random_01b(path: Path) -> Path:
+    """A random model of the 0.1B shape, fp32, that writes printable ASCII only."""
+    tensors = rwkv7.random_tensors(SHAPE, seed=1)
+    head = tensors["head.weight"]
+    rows = head[TEXT].clone()
+    head.zero_()
+    head[TEXT] = rows
+    rwkv7.save(tensors, path)
+    return path

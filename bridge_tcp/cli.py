@@ -1,0 +1,99 @@
+"""`ssmprov bridge`: one bridge in the foreground."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+
+import click
+import msgspec
+
+from bridge_tcp.server import Server
+from clients.aio import AsyncClient
+from ssmprov import configuration
+from ssmprov.configuration import BridgeTable, Configuration
+from ssmprov.errors import BadRequest, SsmprovError
+from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED, die_with_parent
+
+
+@click.command()
+@click.option("--config", type=click.Path(path_type=Path), envvar="SSMPROV_CONFIG", help="The TOML configuration.")
+@click.option("--home", type=click.Path(path_type=Path), envvar="SSMPROV_HOME", help="The working directory.")
+@click.option("--broker", "endpoint", envvar="SSMPROV_BROKER", help="The broker's endpoint.")
+@click.option("--index", type=click.IntRange(0), help="Which [[bridge]] of the configuration, from 0.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="The port, instead of the configured one; 0 takes a free one."
+)
+@click.option("--model", help="The model, instead of the configured one.")
+@click.option("--ready-file", type=click.Path(path_type=Path), help="Write the bound address here (JSON) when serving.")
+def bridge(
+    config: Path | None,
+    home: Path | None,
+    endpoint: str | None,
+    index: int | None,
+    port: int | None,
+    model: str | None,
+    ready_file: Path | None,
+) -> None:
+    """Serve the null-terminated TCP protocol of the old tools until SIGTERM or Ctrl-C."""
+    die_with_parent()
+    try:
+        configured = configuration.load(config, home)
+        table = choose(configured, index, port, model)
+        client = AsyncClient(endpoint or configured.endpoints()[0], home=configured.home, agent="bridge")
+        asyncio.run(run(client, table, ready_file))
+    except SsmprovError as error:
+        print(f"ssmprov bridge: {error}", file=sys.stderr)
+        sys.exit(EXIT_CONFIGURATION if SUPERVISED in os.environ and not error.retry else error.exit_code)
+
+
+def choose(configured: Configuration, index: int | None, port: int | None, model: str | None) -> BridgeTable:
+    """The bridge to run: the one numbered `index`, or the one of `port`, or the only one; then what was given over it.
+
+    Raises BadRequest where none fits.
+    """
+    tables = configured.tables.bridge
+    given = {key: value for key, value in (("port", port), ("model", model)) if value is not None}
+    if index is not None:
+        if index >= len(tables):
+            raise BadRequest(f"there is no bridge {index}: {len(tables)} are configured, counted from 0")
+        return msgspec.structs.replace(tables[index], **given)
+    fitting = [table for table in tables if (not port or table.port == port) and model in (None, table.model)]
+    if len(fitting) == 1:
+        return msgspec.structs.replace(fitting[0], **given)
+    models = [table.name for table in configured.tables.model]
+    model = model or (models[0] if len(models) == 1 else None)
+    if port is not None and model is not None:
+        return BridgeTable(port, model)
+    if fitting:
+        raise BadRequest("several bridges are configured: say which one with --index or --port")
+    raise BadRequest("no such bridge is configured: say --port and --model")
+
+
+async def run(client: AsyncClient, table: BridgeTable, ready_file: Path | None) -> None:
+    """Serve one bridge until a signal asks for its end."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    loop.add_signal_handler(signal.SIGINT, (lambda: None) if SUPERVISED in os.environ else stop.set)
+    async with client:
+        server = Server(client, table)
+        listening = await server.start()
+        if ready_file is not None:
+            _write(ready_file, {"port": server.port, "host": table.host})
+        server.say(f"{table.model} listens on {table.host}:{server.port}")
+        try:
+            await server.serve(listening, stop)
+        finally:
+            if ready_file is not None:
+                ready_file.unlink(missing_ok=True)
+
+
+def _write(path: Path, content: dict[str, object]) -> None:
+    beside = path.with_name(f".{path.name}.{os.getpid()}")
+    beside.write_text(json.dumps(content) + "\n", encoding="utf-8")
+    beside.replace(path)

@@ -1,0 +1,172 @@
+"""What a port asks of the broker: turns, loads and saves of contexts and sampling sets, and the slash commands."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from bridge_tcp import replies
+from bridge_tcp.order import Ticket
+from bridge_tcp.replies import refusing
+from clients.aio import AsyncClient
+from clients.requests import Reply
+from ssmprov import wire
+from ssmprov.commands import HELP, KNOBS, STORES, Bang, Slash
+from ssmprov.errors import BadRequest, NotFound, SsmprovError
+from ssmprov.names import check_name, parse_ref, split_model
+from ssmprov.settings import Settings, apply, as_values, parse_value, set_name
+
+PAGE = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a request leaves: its reply, the object (`#` and hash) that its context now is, and its settings.
+
+    '' and None stand for no change.
+    """
+
+    reply: str
+    object: str = ""
+    settings: Settings | None = None
+
+
+class Port:
+    """One port's calls to the broker, all of them for one model. They raise SsmprovError, or Refusal with a label."""
+
+    def __init__(self, client: AsyncClient, model: str, number: int, turn_s: float) -> None:
+        self.client = client
+        self.model = model
+        self.number = number
+        self.live = f"@bridge/{number}"
+        self._turn_s = turn_s
+
+    async def turn(
+        self, ticket: Ticket, prompt: str, context: str, settings: str, values: Mapping[str, float], save: str
+    ) -> Reply:
+        """Run a turn, ended early where its ticket says so."""
+        request_id = wire.new_id()
+        turn = asyncio.create_task(
+            self.client.turn(
+                prompt,
+                model=self.model,
+                context=context,
+                save=save,
+                create=context == self.live,
+                settings=settings,
+                values=values,
+                ttl_s=self._turn_s,
+                request_id=request_id,
+            )
+        )
+        if not await ticket.outlasts(turn):
+            self.client.cancel(request_id, ticket.end_early.result())
+        return await turn
+
+    async def fork(self, source: str, target: str) -> str:
+        """Give a context another name, whatever that named before; the object, as a reference."""
+        result = await self.client.fork(source, [target], model=self.model, overwrite=True, ttl_s=self._turn_s)
+        return f"#{result.object}"
+
+    async def check_load(self, name: str) -> None:
+        """Raises the refusal of a context that cannot be loaded."""
+        with refusing(replies.LOAD):
+            await self.client.show(name, model=self.model)
+
+    async def load_set(self, name: str) -> Settings:
+        """A sampling set; '' is the model's default."""
+        with refusing(replies.LOAD_SET):
+            shown = await self.client.settings_show(set_name(name) if name else "", model=self.model)
+            return apply(Settings(), shown.values)
+
+    async def forget(self, name: str) -> None:
+        """Remove a temporary name; one that stays is removed at the bridge's next start."""
+        with contextlib.suppress(SsmprovError):
+            await self.client.rm([name], model=self.model)
+
+    async def clean(self, keep: str) -> int:
+        """Remove the temporary names of earlier bridges, those that do not end in `keep`; how many there were."""
+        left: list[str] = []
+        after, more = "", True
+        while more:
+            page = await self.client.ls(f"{self.live}/", model=self.model, after=after, limit=PAGE, reserved=True)
+            left += [row.name for row in page.rows if not row.name.endswith(keep)]
+            more = page.more and bool(page.rows)
+            after = page.rows[-1].name if page.rows else ""
+        for start in range(0, len(left), PAGE):
+            await self.client.rm(left[start : start + PAGE], model=self.model)
+        return len(left)
+
+    def check_bang(self, bang: Bang) -> None:
+        """Raises the refusal of the first word that cannot be right."""
+        with refusing(replies.LOAD):
+            self._check_ref(bang.load)
+        with refusing(replies.LOAD_SET):
+            if bang.settings:
+                set_name(bang.settings)
+        with refusing(replies.SAVE):
+            if bang.save:
+                check_name(bang.save)
+
+    def _check_ref(self, text: str) -> None:
+        model, ref = split_model(text)
+        if model not in ("", self.model):
+            raise BadRequest(f"{text} is a context of {model}, and this port serves {self.model}")
+        parse_ref(ref)
+
+    # -- slash commands
+
+    async def command(self, slash: Slash, context: str, settings: Settings | None) -> Outcome:
+        """Do a slash command on a context and settings (None for the model's default ones)."""
+        if slash.word in STORES:
+            return await self._store(slash.word, slash.argument or STORES[slash.word], context, settings)
+        if slash.word in KNOBS and slash.argument:
+            return Outcome("", settings=await self._turned(slash, settings))
+        if slash.word in KNOBS:
+            return Outcome(replies.value(slash.word, await self._known(settings)))
+        if slash.word == HELP:
+            return Outcome(replies.help_text(self.model, self.number, await self._known(settings)))
+        return Outcome("")
+
+    async def _known(self, settings: Settings | None) -> Settings:
+        return await self.load_set("") if settings is None else settings
+
+    async def _turned(self, slash: Slash, settings: Settings | None) -> Settings | None:
+        """The settings with one of them changed; None for a bad value, which changes nothing."""
+        key, _ = KNOBS[slash.word]
+        try:
+            number = parse_value(key, slash.argument)
+        except BadRequest:
+            return None
+        return apply(await self._known(settings), {key: number})
+
+    async def _store(self, word: str, name: str, context: str, settings: Settings | None) -> Outcome:
+        if word == "/save":
+            return Outcome(replies.saved(name, await self._save(context, name)))
+        if word == "/load":
+            with refusing(replies.LOAD):
+                self._check_ref(name)
+                return Outcome(replies.loaded(name), object=await self.fork(name, context))
+        if word == "/load_set":
+            found = await self.load_set(name)
+            return Outcome(replies.loaded(name, "set "), settings=found)
+        with refusing(replies.SAVE_SET):
+            values = as_values(await self._known(settings))
+            written = await self.client.settings_set(set_name(name), values, model=self.model)
+            return Outcome(replies.saved(name, written.bytes, "set "))
+
+    async def _save(self, context: str, name: str) -> int:
+        """Save a context under a name; the bytes of its object."""
+        with refusing(replies.SAVE):
+            check_name(name)
+            try:
+                found = await self.fork(context, name)
+            except NotFound as error:
+                if context != self.live or self.live not in error.message:
+                    raise
+                raise NotFound(
+                    f"the live context of port {self.number} is empty: say or load something first"
+                ) from error
+            return (await self.client.show(found, model=self.model)).row.bytes

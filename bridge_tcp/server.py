@@ -1,0 +1,178 @@
+"""The TCP server of one port: connections come and go, each with one request, and the session answers them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import os
+import sys
+from collections.abc import Iterator
+
+from bridge_tcp.framing import NUL, Unwelcome, read_request, until_gone
+from bridge_tcp.port import Port
+from bridge_tcp.replies import ERROR, Refusal
+from bridge_tcp.session import Session
+from clients.aio import AsyncClient
+from ssmprov.configuration import BridgeTable, parse_size
+from ssmprov.errors import Conflict, SsmprovError
+
+BACKLOG = 128
+WRITE_S = 30.0
+"""How long a client may take to accept its reply."""
+
+LINGER_S = 1.0
+"""How long the rest of a refused request is read and thrown away, so that its sender sees the refusal."""
+
+DRAIN_S = 8.0
+"""At the end, running requests go on for so long; then their turns end at a token's edge and are answered."""
+
+CLEAN_AGAIN_S = 5.0
+
+
+class Server:
+    """Serves one port until `stop` is set."""
+
+    def __init__(self, client: AsyncClient, table: BridgeTable) -> None:
+        self._client = client
+        self._table = table
+        self._limit = parse_size(table.request_bytes)
+        self._reading: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
+        self._serving: set[asyncio.Task[None]] = set()
+        self._session: Session
+        self.port = 0
+
+    async def start(self) -> asyncio.Server:
+        """Listen. Raises Conflict where another program holds the port, or the address is not this machine's."""
+        table = self._table
+        try:
+            server = await asyncio.start_server(
+                self._accept, table.host, table.port, backlog=BACKLOG, start_serving=False
+            )
+            self.port = server.sockets[0].getsockname()[1]
+            self._session = Session(Port(self._client, table.model, self.port, table.turn_s))
+            await server.start_serving()
+        except OSError as error:
+            why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
+            raise Conflict(
+                f"cannot listen on {table.host}:{table.port}: {why}. Another bridge or an old runner may hold it"
+            ) from None
+        if not is_loopback(table.host):
+            self.say(f"{table.host} can be reached from other machines, and this protocol asks nobody who they are")
+        return server
+
+    async def serve(self, server: asyncio.Server, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set; then accept nothing more and let running requests end."""
+        cleaning = asyncio.create_task(self._clean())
+        await stop.wait()
+        server.close()
+        cleaning.cancel()
+        for writer in self._reading.values():
+            writer.transport.abort()
+        draining = asyncio.ensure_future(self._drained())
+        await asyncio.wait({draining}, timeout=DRAIN_S)
+        self._session.order.end_all("keep")
+        await asyncio.wait({draining}, timeout=DRAIN_S)
+
+    def say(self, text: str) -> None:
+        print(f"bridge {self.port}: {text}", file=sys.stderr, flush=True)
+
+    async def _drained(self) -> None:
+        while self._serving:
+            await asyncio.wait(self._serving)
+        await self._session.order.all_done()
+
+    async def _clean(self) -> None:
+        """Remove what a killed bridge has left, as soon as the model is served."""
+        while True:
+            with contextlib.suppress(SsmprovError):
+                if removed := await self._session.clean():
+                    self.say(f"removed {removed} temporary contexts of an earlier run")
+                return
+            await asyncio.sleep(CLEAN_AGAIN_S)
+
+    # -- one connection
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        try:
+            with contextlib.suppress(OSError, TimeoutError):
+                await self._connection(task, reader, writer)
+        finally:
+            self._serving.discard(task)
+            if writer.transport.get_write_buffer_size():  # it did not take its reply
+                writer.transport.abort()
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    async def _connection(
+        self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        if not self._room():
+            await self._refuse(reader, writer, f"busy: {self._table.connections} requests are under way already")
+            return
+        try:
+            with self._as_reading(task, writer):
+                data = await read_request(reader, self._limit, self._table.idle_s)
+        except Unwelcome as unwelcome:
+            await self._refuse(reader, writer, unwelcome)
+        else:
+            if data is None:
+                await _send(writer, "")
+            else:
+                await self._answer(data, reader, writer)
+
+    async def _refuse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, why: object) -> None:
+        """Answer, then throw away what still comes for a moment: closing on unread bytes would lose the answer."""
+        await _send(writer, str(Refusal(ERROR, why)))
+        if len(self._serving) <= 2 * self._table.connections:
+            writer.write_eof()
+            async with asyncio.timeout(LINGER_S):
+                await until_gone(reader)
+
+    async def _answer(self, data: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Answer one request; its turn is dropped when the client goes before the reply."""
+        ticket, command = self._session.arrive(data)
+        watching = asyncio.create_task(until_gone(reader))
+        watching.add_done_callback(lambda _: ticket.end("drop"))
+        try:
+            reply = await self._session.answer(ticket, command)
+            await _send(writer, reply)
+        finally:
+            watching.cancel()
+
+    def _room(self) -> bool:
+        """Whether one more connection may be served; the oldest one that has sent no request makes room."""
+        if len(self._serving) <= self._table.connections:
+            return True
+        if not self._reading:
+            return False
+        task, writer = next(iter(self._reading.items()))
+        del self._reading[task]
+        self._serving.discard(task)
+        writer.transport.abort()
+        return True
+
+    @contextlib.contextmanager
+    def _as_reading(self, task: asyncio.Task[None], writer: asyncio.StreamWriter) -> Iterator[None]:
+        self._reading[task] = writer
+        try:
+            yield
+        finally:
+            self._reading.pop(task, None)
+
+
+async def _send(writer: asyncio.StreamWriter, reply: str) -> None:
+    writer.write(reply.encode("utf-8") + NUL)
+    async with asyncio.timeout(WRITE_S):
+        await writer.drain()
+
+
+def is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,6 @@
+"""The clients of a broker: `Client` for threads, `clients.aio.AsyncClient` for asyncio, over one pure core."""
+
+from clients.blocking import Client, Stream
+from clients.requests import Reply
+
+__all__ = ["Client", "Reply", "Stream"]

@@ -1,0 +1,243 @@
+"""The asyncio client: the same methods as `clients.blocking.Client`, as coroutines of one event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Concatenate, ParamSpec, TypeVar, Unpack
+
+import msgspec
+
+from clients import link, requests
+from clients.calls import TTL_S, Answer, Call, Plan, answer_of
+from clients.core import CANCEL_MODES, Core
+from clients.exchange import Data, Result, Want
+from clients.loop import Box, LinkTasks
+from clients.reader import Reader
+from clients.requests import Reply, TurnOptions
+from clients.transfer import Download, Upload
+from ssmprov import ops, wire
+from ssmprov.errors import BadRequest, SsmprovError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def method(plan: Callable[P, Plan[T]]) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
+    """A plan as a coroutine method."""
+
+    @functools.wraps(plan)
+    async def run(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._run(plan(*args, **kwargs))
+
+    return run
+
+
+class AsyncClient:
+    """A client of one broker, in one event loop. Every coroutine may raise any error of `ssmprov.errors`.
+
+    The parameters are those of `clients.blocking.Client`. It connects at the first call or on entering `async with`.
+    Calls go out in the order in which they begin, where they name their model. Cancelling the task of a call cancels
+    the call (`drop`).
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        *,
+        home: Path | None = None,
+        timeout_s: float = 3.0,
+        agent: str = "",
+        patience_s: float = 10.0,
+    ) -> None:
+        self.endpoint = link.choose_endpoint(endpoint, home)
+        self._core = Core(agent=agent, endpoint=self.endpoint, timeout_s=timeout_s, patience_s=patience_s)
+        self._tasks: LinkTasks | None = None
+
+    @property
+    def _link(self) -> LinkTasks:
+        if self._tasks is None:
+            self._tasks = LinkTasks(self._core, self.endpoint)
+        return self._tasks
+
+    async def close(self) -> None:
+        """Leave the broker: what saves nothing is cancelled, what saves is finished. Open calls raise Cancelled."""
+        await self._link.close()
+
+    async def __aenter__(self) -> AsyncClient:
+        _ = self._link
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    # -- turns
+
+    async def turn(
+        self,
+        prompt: str,
+        *,
+        on_text: Callable[[str], object] | None = None,
+        on_progress: Callable[[int, int], object] | None = None,
+        **options: Unpack[TurnOptions],
+    ) -> Reply:
+        """Run a turn to its end. `on_text` gets its pieces, `on_progress` the prompt's (done, total) tokens."""
+        if on_text is None and on_progress is None:
+            call = await self._run(requests.turn(prompt, options, stream=False))
+            raw, text = await self._ask(call)
+            return requests.reply_of(call, raw, text.decode("utf-8"))
+        with await self.stream(prompt, on_progress=on_progress, **options) as stream:
+            async for piece in stream:
+                if on_text is not None:
+                    on_text(piece)
+            return await stream.reply()
+
+    async def stream(
+        self,
+        prompt: str,
+        *,
+        on_progress: Callable[[int, int], object] | None = None,
+        **options: Unpack[TurnOptions],
+    ) -> AsyncStream:
+        """Begin a turn and iterate over its pieces."""
+        call = await self._run(requests.turn(prompt, options, stream=True))
+        return AsyncStream(self, call, on_progress)
+
+    def cancel(self, request_id: bytes, mode: str = "drop") -> None:
+        """Ask for a request's early end: `keep` what was read, `drop` it, or `close` the fence first."""
+        if mode not in CANCEL_MODES:
+            raise BadRequest(f"{mode!r} is no way to cancel: keep, drop or close")
+        self._link.act(self._core.cancel(request_id, mode))
+
+    async def call(
+        self,
+        op: str,
+        args: msgspec.Struct,
+        *,
+        model: str = "",
+        context: str = "",
+        payload: bytes = b"",
+        ttl_s: float = TTL_S,
+        request_id: bytes | None = None,
+    ) -> Answer:
+        """Any operation of `ssmprov.ops`: its raw result and its text."""
+        return await self._ask(Call(op, args, model, context, payload, "collect", ttl_s, request_id or wire.new_id()))
+
+    # -- contexts, settings, status: signatures and bodies are in `clients.requests`
+
+    status = method(requests.status)
+    models = method(requests.models)
+    ls = method(requests.ls)
+    show = method(requests.show)
+    text = method(requests.text)
+    log = method(requests.log)
+    tree = method(requests.tree)
+    fork = method(requests.fork)
+    move = method(requests.move)
+    rm = method(requests.rm)
+    verify = method(requests.verify)
+    gc = method(requests.gc)
+    replay = method(requests.replay)
+    settings_ls = method(requests.settings_ls)
+    settings_show = method(requests.settings_show)
+    settings_set = method(requests.settings_set)
+
+    async def export(self, ref: str, path: Path, *, model: str = "") -> ops.Exported:
+        """Write a context with its lineage to a file, which appears when it is whole. Raises OSError too."""
+        call = await self._run(requests.export(ref, model))
+        with contextlib.closing(Download(path)) as download, self._opened(call) as box:
+            while True:
+                match await box.get():
+                    case Data(data):
+                        await asyncio.to_thread(download.write, data)
+                        self.consumed(call.id, 1)
+                    case Result() as result:
+                        exported = wire.unpack(answer_of(result)[0], ops.Exported)
+                        await asyncio.to_thread(download.finish, exported)
+                        return exported
+
+    async def import_(self, path: Path, name: str, *, model: str = "") -> ops.Row:
+        """Take an exported file in under a name. Raises OSError too."""
+        with contextlib.closing(await asyncio.to_thread(Upload, path)) as upload:
+            call = await self._run(requests.import_(name, model, upload.size, upload.sha256))
+            with self._opened(call) as box:
+                while True:
+                    match await box.get():
+                        case Want(offset):
+                            data, last = await asyncio.to_thread(upload.piece, offset)
+                            self._link.act(self._core.supply(call.id, offset, data, last))
+                        case Result() as result:
+                            return wire.unpack(answer_of(result)[0], ops.Row)
+
+    # -- how plans run
+
+    async def _run(self, plan: Plan[T]) -> T:
+        try:
+            call = next(plan)
+            while True:
+                try:
+                    answer = await self._ask(call)
+                except SsmprovError as error:
+                    call = plan.throw(error)
+                else:
+                    call = plan.send(answer)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+    async def _ask(self, call: Call) -> Answer:
+        with self._opened(call) as box:
+            while True:
+                event = await box.get()
+                if isinstance(event, Result):
+                    return answer_of(event)
+
+    @contextlib.contextmanager
+    def _opened(self, call: Call) -> Iterator[Box]:
+        """Open a call; leaving before its result cancels it."""
+        box = self.open(call)
+        try:
+            yield box
+        except BaseException:
+            self.forget(call.id, box)
+            raise
+
+    def open(self, call: Call) -> Box:
+        """Begin a call whose events the caller takes from the box. Raises BadRequest for what cannot be sent."""
+        return self._link.open(*call.request(), call.kind)
+
+    def forget(self, request_id: bytes, box: Box) -> None:
+        """Cancel a call whose result nobody waits for any more."""
+        self._link.forget(request_id, box)
+
+    def consumed(self, request_id: bytes, pieces: int) -> None:
+        """The reader took that many pieces: the broker may send more."""
+        self._link.act(self._core.consumed(request_id, pieces))
+
+
+class AsyncStream(Reader[Box]):
+    """A turn that is being written: `async for` its pieces, then `await reply()`."""
+
+    async def reply(self) -> Reply:
+        """The finished turn; reads to its end where that has not been done. Raises the turn's error."""
+        async for _ in self:
+            pass
+        return self._finished()
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        return self
+
+    async def __anext__(self) -> str:
+        while not self._ended:
+            piece = self._take(await self._box.get())
+            if piece is not None:
+                return piece
+            if self._ended:
+                self._finished()
+        raise StopAsyncIteration

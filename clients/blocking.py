@@ -1,0 +1,241 @@
+"""The blocking client: one connection, which any number of threads share."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import functools
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Concatenate, ParamSpec, TypeVar, Unpack
+
+import msgspec
+
+from clients import link, requests
+from clients.calls import TTL_S, Answer, Call, Plan, answer_of
+from clients.core import CANCEL_MODES, Core
+from clients.exchange import Data, Result, Want
+from clients.reader import Reader
+from clients.requests import Reply, TurnOptions
+from clients.thread import Box, LinkThread
+from clients.transfer import Download, Upload
+from ssmprov import ops, wire
+from ssmprov.errors import BadRequest, SsmprovError
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def method(plan: Callable[P, Plan[T]]) -> Callable[Concatenate[Client, P], T]:
+    """A plan as a method that waits for its end."""
+
+    @functools.wraps(plan)
+    def run(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._run(plan(*args, **kwargs))
+
+    return run
+
+
+class Client:
+    """A client of one broker, for any number of threads. Every method may raise any error of `ssmprov.errors`.
+
+    `endpoint` defaults to `$SSMPROV_BROKER`, else the configuration's first one. Without a broker a call raises
+    `Unreachable` after `timeout_s` seconds; a call that finds the broker busy is tried again for `patience_s`.
+    Where no model is given, it is the only one served, or the only one that has the context. Ctrl-C in a waiting
+    call cancels that call (`drop`) and leaves the client usable.
+    """
+
+    def __init__(
+        self,
+        endpoint: str | None = None,
+        *,
+        home: Path | None = None,
+        timeout_s: float = 3.0,
+        agent: str = "",
+        patience_s: float = 10.0,
+    ) -> None:
+        self.endpoint = link.choose_endpoint(endpoint, home)
+        self._core = Core(agent=agent, endpoint=self.endpoint, timeout_s=timeout_s, patience_s=patience_s)
+        self._thread = LinkThread(self._core, self.endpoint)
+        atexit.register(self.close)
+
+    def close(self) -> None:
+        """Leave the broker: what saves nothing is cancelled, what saves is finished. Open calls raise Cancelled."""
+        atexit.unregister(self.close)
+        self._thread.close()
+
+    def __enter__(self) -> Client:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- turns
+
+    def turn(
+        self,
+        prompt: str,
+        *,
+        on_text: Callable[[str], object] | None = None,
+        on_progress: Callable[[int, int], object] | None = None,
+        **options: Unpack[TurnOptions],
+    ) -> Reply:
+        """Run a turn to its end. `on_text` gets its pieces, `on_progress` the prompt's (done, total) tokens."""
+        if on_text is None and on_progress is None:
+            call = self._run(requests.turn(prompt, options, stream=False))
+            raw, text = self._ask(call)
+            return requests.reply_of(call, raw, text.decode("utf-8"))
+        with self.stream(prompt, on_progress=on_progress, **options) as stream:
+            for piece in stream:
+                if on_text is not None:
+                    on_text(piece)
+            return stream.reply
+
+    def stream(
+        self,
+        prompt: str,
+        *,
+        on_progress: Callable[[int, int], object] | None = None,
+        **options: Unpack[TurnOptions],
+    ) -> Stream:
+        """Begin a turn and iterate over its pieces."""
+        return Stream(self, self._run(requests.turn(prompt, options, stream=True)), on_progress)
+
+    def cancel(self, request_id: bytes, mode: str = "drop") -> None:
+        """Ask for a request's early end: `keep` what was read, `drop` it, or `close` the fence first."""
+        if mode not in CANCEL_MODES:
+            raise BadRequest(f"{mode!r} is no way to cancel: keep, drop or close")
+        self._thread.post(lambda _now: self._core.cancel(request_id, mode))
+
+    def call(
+        self,
+        op: str,
+        args: msgspec.Struct,
+        *,
+        model: str = "",
+        context: str = "",
+        payload: bytes = b"",
+        ttl_s: float = TTL_S,
+        request_id: bytes | None = None,
+    ) -> Answer:
+        """Any operation of `ssmprov.ops`: its raw result and its text."""
+        return self._ask(Call(op, args, model, context, payload, "collect", ttl_s, request_id or wire.new_id()))
+
+    # -- contexts, settings, status: signatures and bodies are in `clients.requests`
+
+    status = method(requests.status)
+    models = method(requests.models)
+    ls = method(requests.ls)
+    show = method(requests.show)
+    text = method(requests.text)
+    log = method(requests.log)
+    tree = method(requests.tree)
+    fork = method(requests.fork)
+    move = method(requests.move)
+    rm = method(requests.rm)
+    verify = method(requests.verify)
+    gc = method(requests.gc)
+    replay = method(requests.replay)
+    settings_ls = method(requests.settings_ls)
+    settings_show = method(requests.settings_show)
+    settings_set = method(requests.settings_set)
+
+    def export(self, ref: str, path: Path, *, model: str = "") -> ops.Exported:
+        """Write a context with its lineage to a file, which appears when it is whole. Raises OSError too."""
+        call = self._run(requests.export(ref, model))
+        with contextlib.closing(Download(path)) as download, self._opened(call) as box:
+            while True:
+                match box.get():
+                    case Data(data):
+                        download.write(data)
+                        self.consumed(call.id, 1)
+                    case Result() as result:
+                        exported = wire.unpack(answer_of(result)[0], ops.Exported)
+                        download.finish(exported)
+                        return exported
+
+    def import_(self, path: Path, name: str, *, model: str = "") -> ops.Row:
+        """Take an exported file in under a name. Raises OSError too."""
+        with contextlib.closing(Upload(path)) as upload:
+            call = self._run(requests.import_(name, model, upload.size, upload.sha256))
+            with self._opened(call) as box:
+                while True:
+                    match box.get():
+                        case Want(offset):
+                            self._supply(call.id, offset, *upload.piece(offset))
+                        case Result() as result:
+                            return wire.unpack(answer_of(result)[0], ops.Row)
+
+    # -- how plans run
+
+    def _run(self, plan: Plan[T]) -> T:
+        try:
+            call = next(plan)
+            while True:
+                try:
+                    answer = self._ask(call)
+                except SsmprovError as error:
+                    call = plan.throw(error)
+                else:
+                    call = plan.send(answer)
+        except StopIteration as done:
+            value: T = done.value
+            return value
+
+    def _ask(self, call: Call) -> Answer:
+        with self._opened(call) as box:
+            while True:
+                event = box.get()
+                if isinstance(event, Result):
+                    return answer_of(event)
+
+    @contextlib.contextmanager
+    def _opened(self, call: Call) -> Iterator[Box]:
+        """Open a call; leaving before its result cancels it."""
+        box = self.open(call)
+        try:
+            yield box
+        except BaseException:
+            self.forget(call.id, box)
+            raise
+
+    def open(self, call: Call) -> Box:
+        """Begin a call whose events the caller takes from the box. Raises BadRequest for what cannot be sent."""
+        return self._thread.open(*call.request(), call.kind)
+
+    def forget(self, request_id: bytes, box: Box) -> None:
+        """Cancel a call whose result nobody waits for any more."""
+        self._thread.forget(request_id, box)
+
+    def consumed(self, request_id: bytes, pieces: int) -> None:
+        """The reader took that many pieces: the broker may send more."""
+        self._thread.post(lambda _now: self._core.consumed(request_id, pieces))
+
+    def _supply(self, request_id: bytes, offset: int, data: bytes, last: bool) -> None:
+        self._thread.post(lambda _now: self._core.supply(request_id, offset, data, last))
+
+
+class Stream(Reader[Box]):
+    """A turn that is being written: iterate for its pieces, then read `reply`. One thread at a time reads it."""
+
+    @property
+    def reply(self) -> Reply:
+        """The finished turn; reads to its end where that has not been done. Raises the turn's error."""
+        for _ in self:
+            pass
+        return self._finished()
+
+    def __iter__(self) -> Iterator[str]:
+        return self
+
+    def __next__(self) -> str:
+        while not self._ended:
+            piece = self._take(self._box.get())
+            if piece is not None:
+                return piece
+            if self._ended:
+                self._finished()
+        raise StopIteration

@@ -1,0 +1,82 @@
+"""What the subcommands share: the connection, common options, references, and completion of names."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import TYPE_CHECKING, TypeVar
+
+import click
+from click.shell_completion import CompletionItem
+
+from ssmprov.names import check_name, split_model
+
+if TYPE_CHECKING:
+    from clients.blocking import Client
+
+F = TypeVar("F", bound=Callable[..., object])
+
+COMPLETION_TIMEOUT_S = 0.3
+COMPLETION_LIMIT = 100
+
+
+def connect(timeout_s: float = 3.0, patience_s: float = 10.0) -> Client:
+    """A client of the broker that options and environment name. ZeroMQ is loaded here and not before."""
+    from clients.blocking import Client
+
+    return Client(os.environ.get("SSMPROV_BROKER") or None, timeout_s=timeout_s, patience_s=patience_s, agent="cli")
+
+
+def served(client: Client, model: str) -> list[str]:
+    """The model that is meant, or all that are served."""
+    return [model] if model else [card.name for card in client.models()]
+
+
+def new_names(*references: str) -> None:
+    """Check names that are to be given. Raises BadRequest, also for one that is reserved for the house."""
+    for reference in references:
+        check_name(split_model(reference)[1])
+
+
+def complete_context(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of contexts that begin so. Silent and quick where no broker answers."""
+    found: list[CompletionItem] = []
+    with suppress(Exception):
+        written, prefix = split_model(incomplete)
+        lead = f"{written}:" if written else ""
+        with connect(COMPLETION_TIMEOUT_S, patience_s=0) as client:
+            for name in served(client, written or ctx.params.get("model") or ""):
+                page = client.ls(prefix, model=name, limit=COMPLETION_LIMIT)
+                found += [CompletionItem(lead + row.name) for row in page.rows]
+    return found
+
+
+def complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    found: list[CompletionItem] = []
+    with suppress(Exception), connect(COMPLETION_TIMEOUT_S, patience_s=0) as client:
+        found += [CompletionItem(card.name) for card in client.models() if card.name.startswith(incomplete)]
+    return found
+
+
+def json_option(command: F) -> F:
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def model_option(command: F) -> F:
+    return click.option(
+        "--model", default="", metavar="MODEL", shell_complete=complete_model, help="The model that is meant."
+    )(command)
+
+
+def assignments(pairs: Sequence[str]) -> dict[str, float]:
+    """Settings from words such as `temp=0.5`. Raises a usage error for other words, BadRequest for bad values."""
+    from ssmprov.settings import parse_value
+
+    values = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise click.UsageError(f"{pair!r} is no setting: write KEY=VALUE, such as temp=0.5")
+        values[key.strip()] = parse_value(key.strip(), text.strip())
+    return values

@@ -1,0 +1,181 @@
+"""`ssmprov ckpt export|import|verify|gc|replay`: the care of checkpoints, served or (`--store`) at rest."""
+
+from __future__ import annotations
+
+import importlib
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import click
+
+from clients.cli_base import complete_context, connect, json_option, model_option, new_names
+from clients.tables import echo_json, printable, short, size
+
+F = TypeVar("F", bound=Callable[..., object])
+
+
+def store_option(command: F) -> F:
+    return click.option(
+        "--store",
+        type=click.Path(path_type=Path, file_okay=False),
+        metavar="DIR",
+        help="Work on this store at rest, without a broker.",
+    )(command)
+
+
+def at_rest() -> Any:
+    """The functions that work on a store itself: they live with the workers, and are loaded when they are needed."""
+    return importlib.import_module("workers.cli")
+
+
+@click.command()
+@model_option
+@store_option
+@json_option
+@click.pass_context
+def verify(ctx: click.Context, model: str, store: Path | None, as_json: bool) -> None:
+    """Hash every object again and check every lineage. Exit code 1 where something is wrong."""
+    if store is not None:
+        found = at_rest().verify(store)
+    else:
+        with connect() as client:
+            found = client.verify(model=model)
+    if as_json:
+        echo_json(found)
+    else:
+        for fault in found.faults:
+            click.echo(printable(fault))
+        click.echo(f"{found.objects} objects, {size(found.bytes)}, {len(found.faults)} faults", err=bool(found.faults))
+    ctx.exit(1 if found.faults else 0)
+
+
+@click.command()
+@model_option
+@store_option
+@click.option("--dry-run", is_flag=True, help="Only tell what would go.")
+@json_option
+def gc(model: str, store: Path | None, dry_run: bool, as_json: bool) -> None:
+    """Collect what no name, history or pin reaches."""
+    if store is not None:
+        found = at_rest().gc(store, dry_run=dry_run)
+    else:
+        with connect() as client:
+            found = client.gc(model=model, dry_run=dry_run)
+    if as_json:
+        echo_json(found)
+    else:
+        verb = "would go" if dry_run else "are gone"
+        click.echo(f"{found.objects} objects ({size(found.bytes)}) and {found.steps} steps {verb}, {found.kept} stay")
+
+
+@click.command()
+@click.argument("context", shell_complete=complete_context)
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@model_option
+@store_option
+@json_option
+def export(context: str, file: Path, model: str, store: Path | None, as_json: bool) -> None:
+    """Write CONTEXT with its lineage as one FILE (`-` is standard output)."""
+    with _written(file) as path:
+        if store is not None:
+            found = at_rest().export(store, context, path)
+        else:
+            with connect() as client:
+                found = client.export(context, path, model=model)
+    if as_json and str(file) != "-":
+        echo_json(found)
+    else:
+        click.echo(
+            f"{context} -> {_shown(file)}: {size(found.bytes)}, {found.steps} steps, sha256 {found.sha256}", err=True
+        )
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@click.argument("name")
+@model_option
+@store_option
+@json_option
+def import_(file: Path, name: str, model: str, store: Path | None, as_json: bool) -> None:
+    """Take an exported FILE (`-` is standard input) under NAME."""
+    new_names(name)
+    with _read(file) as path:
+        if store is not None:
+            row = at_rest().import_(store, path, name)
+        else:
+            with connect() as client:
+                row = client.import_(path, name, model=model)
+    if as_json:
+        echo_json(row)
+    else:
+        click.echo(f"{_shown(file)} -> {row.name}: {short(row.object)}, {row.tokens} tokens", err=True)
+
+
+@click.command()
+@click.argument("context", default="", shell_complete=complete_context)
+@click.option("--save", default="", metavar="NAME", help="Save what was read under this name.")
+@click.option("--to", default="", metavar="MODEL", help="Read the context's text into another model.")
+@click.option("--prime", type=click.File("r", encoding="utf-8"), metavar="FILE", help="Read this text instead (`-`).")
+@model_option
+@json_option
+@click.pass_context
+def replay(
+    ctx: click.Context, context: str, save: str, to: str, prime: IO[str] | None, model: str, as_json: bool
+) -> None:
+    """Read a context again from its root, and compare. Exit code 1 where the text differs."""
+    if bool(context) == bool(prime):
+        raise click.UsageError("name either a context or --prime FILE")
+    if save:
+        new_names(save)
+    with connect() as client:
+        if prime:
+            found = client.replay(model=to or model, save=save, prime=prime.read())
+        elif to:
+            found = client.replay(model=to, save=save, prime=client.text(context, model=model))
+        else:
+            found = client.replay(context, model=model, save=save)
+    if as_json:
+        echo_json(found)
+    else:
+        equal = "the text is equal" if found.text_equal else "the text DIFFERS"
+        click.echo(f"{found.tokens} tokens read in {found.ms:.0f} ms: {equal}")
+        if found.largest_difference is not None:
+            click.echo(f"largest difference of the state: {found.largest_difference:.3g}")
+    ctx.exit(0 if found.text_equal else 1)
+
+
+def _shown(file: Path) -> str:
+    return "the pipe" if str(file) == "-" else str(file)
+
+
+@contextmanager
+def _written(file: Path) -> Iterator[Path]:
+    """A path to write to; for `-` a temporary file that is copied to standard output."""
+    if str(file) != "-":
+        yield file
+        return
+    stdout = sys.stdout.buffer
+    if stdout.isatty():
+        raise click.UsageError("an exported file is no text: send it to a file or a pipe")
+    with tempfile.TemporaryDirectory(prefix="ssmprov-") as directory:
+        path = Path(directory) / "export"
+        yield path
+        with path.open("rb") as source:
+            shutil.copyfileobj(source, stdout)
+
+
+@contextmanager
+def _read(file: Path) -> Iterator[Path]:
+    """A path to read from; for `-` a temporary file with what standard input holds."""
+    if str(file) != "-":
+        yield file
+        return
+    with tempfile.NamedTemporaryFile(prefix="ssmprov-") as target:
+        shutil.copyfileobj(sys.stdin.buffer, target)
+        target.flush()
+        yield Path(target.name)

@@ -1,0 +1,322 @@
+"""The client's side of the wire as a pure state machine: no socket and no clock; events in, actions out.
+
+A face (`clients.blocking`, `clients.aio`) feeds it what its socket saw and carries out what it returns:
+
+    connected, disconnected    the socket has a connection, or lost it
+    received                   the frames of one message
+    tick                       some time has passed
+    open, consumed, supply, cancel, forget, close    what its callers want
+
+`Send` goes out on the socket in order; `Tell` goes to the caller of one request. `disconnected` makes what was not
+yet sent void: everything open is sent again at the next connection, under the same id and with the next attempt.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clients.exchange import Event, Exchange, Gap, Result, TooLong, cancelled
+from ssmprov import wire
+from ssmprov.errors import BadRequest, Busy, SsmprovError, TimedOut, Unavailable, Unreachable, error_of
+
+SILENCE_S = 1.5
+"""A broker that says nothing for so long while requests are open is asked for a sign of life."""
+
+LOST_S = 30.0
+"""A request that a broker has taken waits that long for a lost broker to come back."""
+
+TTL_GRACE_S = 2.0
+"""The broker answers a request's deadline itself; that much later the client does."""
+
+MAX_OPEN = 1024
+MAX_GAPS = 8
+CANCEL_MODES = ("keep", "drop", "close")
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Frames for the socket."""
+
+    frames: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Tell:
+    """An event for whoever opened the request `id`. After a `Result` the request is no longer open."""
+
+    id: bytes
+    event: Event
+
+
+Action = Send | Tell
+
+
+class Core:
+    """The open requests of one client, and its standing with the broker. Times are monotonic seconds."""
+
+    def __init__(
+        self, *, agent: str = "", endpoint: str = "", timeout_s: float = 3.0, patience_s: float = 10.0
+    ) -> None:
+        self.client = wire.new_id()
+        self.agent = agent[:100]
+        self.endpoint = endpoint
+        self.timeout_s = timeout_s
+        self.patience_s = patience_s
+        self.broker = b""
+        self._open: dict[bytes, Exchange] = {}
+        self._up = False
+        self._lost_at: float | None = 0.0
+        self._heard_at = 0.0
+        self._probing = False
+        self._reason = ""
+        self._actions: list[Action] = []
+
+    @property
+    def busy(self) -> bool:
+        """Whether anything is open, so that times must be looked at."""
+        return bool(self._open)
+
+    # -- what the callers want
+
+    def open(self, request: wire.Request, payloads: list[bytes], kind: str, now: float) -> list[Action]:
+        """Ask something. Raises BadRequest for an id that is open already, and Busy where too many are."""
+        if request.id in self._open:
+            raise BadRequest("a request with this id is under way already: use a fresh id for each request")
+        if len(self._open) >= MAX_OPEN:
+            raise Busy(f"{MAX_OPEN} requests of this client are open: wait for some of them", retry_ms=100)
+        exchange = Exchange(request, payloads, kind, now, now + request.ttl_ms / 1000)
+        if not self._open:
+            self._heard_at = max(self._heard_at, now)
+        self._open[request.id] = exchange
+        if self._up:
+            self._request(exchange, now)
+        return self._take()
+
+    def consumed(self, request_id: bytes, n: int) -> list[Action]:
+        """The reader took `n` pieces."""
+        if exchange := self._open.get(request_id):
+            exchange.window.unread -= n
+            self._grant(exchange)
+        return self._take()
+
+    def supply(self, request_id: bytes, offset: int, data: bytes, last: bool) -> list[Action]:
+        """The answer to a `Want`: at most 1 MiB of the file from byte `offset`."""
+        if (exchange := self._open.get(request_id)) and self._up:
+            chunk, events = exchange.supplied(offset, data, last)
+            if chunk is not None:
+                self._send(chunk, [data])
+            self._tell(exchange, events)
+        return self._take()
+
+    def cancel(self, request_id: bytes, mode: str) -> list[Action]:
+        """Ask for an early end; the result still comes. One that no broker has seen ends here and now."""
+        if mode not in CANCEL_MODES:
+            raise BadRequest(f"{mode!r} is no way to cancel: keep, drop or close")
+        if exchange := self._open.get(request_id):
+            exchange.cancel_mode = mode
+            if exchange.attempt == 0 or exchange.retry_at is not None:
+                self._end(exchange, cancelled("cancelled before it began: nothing was read and nothing has changed"))
+            elif self._up:
+                self._send(wire.Cancel(request_id, mode))
+        return self._take()
+
+    def forget(self, request_id: bytes) -> list[Action]:
+        """Cancel a request whose result nobody waits for."""
+        actions = self.cancel(request_id, "drop")
+        self._open.pop(request_id, None)
+        return [action for action in actions if isinstance(action, Send)]
+
+    def close(self) -> list[Action]:
+        """Leave: the broker cancels at once what saves nothing."""
+        for exchange in list(self._open.values()):
+            self._end(exchange, cancelled("the client was closed before the answer came"))
+        if self._up:
+            self._send(wire.Bye("closed"))
+        self._up = False
+        return self._take()
+
+    # -- what the socket saw
+
+    def connected(self, now: float) -> list[Action]:
+        """There is a (new) connection: say HELLO, and send again whatever is open."""
+        self._up = True
+        self._lose(now)
+        self._greet(now)
+        self._resend(now)
+        return self._take()
+
+    def disconnected(self, now: float) -> list[Action]:
+        self._up = False
+        self._lose(now)
+        return self._take()
+
+    def received(self, frames: list[bytes], now: float) -> list[Action]:
+        """One message. What is none, or belongs to no open request, is passed over."""
+        try:
+            message, payloads = wire.decode(frames)
+        except wire.WireError:
+            return []
+        self._heard_at = now
+        if isinstance(message, wire.Hello):
+            self._greeted(message, now)
+        elif isinstance(message, wire.Pulse):
+            self._send(wire.Pulse())
+        elif isinstance(message, wire.Bye):
+            self._dismissed(message, now)
+        elif exchange := self._open.get(getattr(message, "id", b"")):
+            self._answered(exchange, message, payloads, now)
+        return self._take()
+
+    def tick(self, now: float) -> list[Action]:
+        """Look at the times: deadlines, silence, retries. Let the socket's messages in first."""
+        for exchange in list(self._open.values()):
+            self._watch(exchange, now)
+        if self._up and self._open and now - self._heard_at >= SILENCE_S:
+            self._lose(now)
+            self._greet(now)
+            self._probing = True
+        return self._take()
+
+    # -- the broker
+
+    def _greet(self, now: float) -> None:
+        self._heard_at = now
+        self._probing = False
+        self._send(wire.Hello(self.client, agent=self.agent))
+
+    def _lose(self, now: float) -> None:
+        if self._lost_at is None:
+            self._lost_at = now
+
+    def _greeted(self, message: wire.Hello, now: float) -> None:
+        self._lost_at = None
+        self.broker = message.client
+        if self._probing:
+            self._probing = False
+            self._resend(now)
+
+    def _dismissed(self, message: wire.Bye, now: float) -> None:
+        """The broker refuses us for good, or leaves, or does not know us any more."""
+        self._reason = message.reason
+        if message.error is not None:
+            for exchange in list(self._open.values()):
+                self._end(exchange, Result(error=error_of(message.error)))
+        elif self._lost_at is None:
+            self._lose(now)
+            self._greet(now)
+            self._resend(now)
+
+    # -- requests
+
+    def _resend(self, now: float) -> None:
+        for exchange in list(self._open.values()):
+            if exchange.retry_at is not None:
+                continue
+            if exchange.resendable:
+                self._request(exchange, now)
+            else:
+                self._break_off(exchange)
+
+    def _break_off(self, exchange: Exchange) -> None:
+        self._send(wire.Cancel(exchange.id, "drop"))
+        why = "the connection broke in the middle of a file: nothing has changed, so do it again"
+        self._end(exchange, Result(error=Unavailable(why)))
+
+    def _request(self, exchange: Exchange, now: float) -> None:
+        self._send(exchange.next_request(now), exchange.payloads)
+        if exchange.cancel_mode:
+            self._send(wire.Cancel(exchange.id, exchange.cancel_mode))
+
+    def _answered(self, exchange: Exchange, message: wire.Message, payloads: list[bytes], now: float) -> None:
+        try:
+            exchange.known = True
+            if isinstance(message, wire.Partial):
+                self._tell(exchange, exchange.partial(message, payloads))
+                self._grant(exchange)
+            elif isinstance(message, wire.Chunk):
+                self._tell(exchange, exchange.chunk(message, payloads))
+                self._grant(exchange)
+            elif isinstance(message, wire.Credit):
+                self._tell(exchange, exchange.credited(message))
+            elif isinstance(message, wire.Final):
+                self._ended(exchange, message, payloads, now)
+        except Gap:
+            self._missed(exchange, message, now)
+        except TooLong:
+            self._spoilt(exchange, f"the reply is larger than the {wire.MAX_TEXT // 2**20} MiB that a text may have")
+        except UnicodeDecodeError as error:
+            self._spoilt(exchange, f"the reply is no UTF-8: {error.reason}")
+
+    def _ended(self, exchange: Exchange, message: wire.Final, payloads: list[bytes], now: float) -> None:
+        if message.error is None:
+            self._tell(exchange, exchange.final(message, payloads))
+            return
+        error = error_of(message.error)
+        if isinstance(error, Busy):
+            if message.attempt < exchange.attempt:
+                return
+            retry_at = now + max(error.retry_ms, 10) / 1000
+            if retry_at <= min(exchange.opened_at + self.patience_s, exchange.deadline) and not exchange.cancel_mode:
+                exchange.retry_at = retry_at
+                return
+        self._end(exchange, Result(error=error))
+
+    def _missed(self, exchange: Exchange, message: wire.Message, now: float) -> None:
+        if getattr(message, "attempt", 0) < exchange.attempt:
+            return
+        exchange.gaps += 1
+        if not exchange.resendable:
+            self._break_off(exchange)
+        elif exchange.gaps > MAX_GAPS:
+            self._spoilt(exchange, "parts of the reply were lost again and again")
+        else:
+            self._request(exchange, now)
+
+    def _spoilt(self, exchange: Exchange, why: str) -> None:
+        self._send(wire.Cancel(exchange.id, "drop"))
+        self._end(exchange, Result(error=wire.WireError(why)))
+
+    def _watch(self, exchange: Exchange, now: float) -> None:
+        if now >= exchange.deadline + TTL_GRACE_S:
+            if self._up and exchange.attempt:
+                self._send(wire.Cancel(exchange.id, "drop"))
+            self._end(
+                exchange, Result(error=TimedOut("the request's time ran out and the broker did not say how it ended"))
+            )
+        elif self._lost_at is not None and now - max(self._lost_at, exchange.opened_at) >= self._endures(exchange):
+            self._end(exchange, Result(error=self._unreachable(exchange)))
+        elif self._up and exchange.retry_at is not None and now >= exchange.retry_at:
+            self._request(exchange, now)
+
+    def _endures(self, exchange: Exchange) -> float:
+        return LOST_S if exchange.known else self.timeout_s
+
+    def _unreachable(self, exchange: Exchange) -> SsmprovError:
+        where = f" at {self.endpoint}" if self.endpoint else ""
+        if exchange.known:
+            return Unreachable(
+                f"the broker{where} went away and has not come back; whether the request took effect is unknown: "
+                "start it with `ssmprov up` and look"
+            )
+        said = f" (it last said: {self._reason})" if self._reason else ""
+        return Unreachable(f"no broker answers{where}{said}: start one with `ssmprov up`")
+
+    def _end(self, exchange: Exchange, result: Result) -> None:
+        self._tell(exchange, [result])
+
+    def _tell(self, exchange: Exchange, events: list[Event]) -> None:
+        for event in events:
+            self._actions.append(Tell(exchange.id, event))
+            if isinstance(event, Result):
+                self._open.pop(exchange.id, None)
+
+    def _grant(self, exchange: Exchange) -> None:
+        if self._up and exchange.id in self._open and (n := exchange.window.grant()):
+            self._send(wire.Credit(exchange.id, n))
+
+    def _send(self, message: wire.Message, payloads: list[bytes] | None = None) -> None:
+        self._actions.append(Send(wire.encode(message, payloads or [])))
+
+    def _take(self) -> list[Action]:
+        actions, self._actions = self._actions, []
+        return actions

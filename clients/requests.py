@@ -1,0 +1,215 @@
+"""What a client's methods ask, and how the answers are read: written once, as plans, for both faces."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypedDict, TypeVar
+
+import msgspec
+
+from clients.calls import TTL_S, Call, Plan, encode_text
+from clients.resolve import resolve, served
+from ssmprov import ops, wire
+from ssmprov.names import parse_worker, worker_name
+
+S = TypeVar("S", bound=msgspec.Struct)
+
+
+class TurnOptions(TypedDict, total=False):
+    """What a turn takes beside its prompt. All are optional; `ops.Turn` tells what they mean.
+
+    `context` and `save` may be written `MODEL:NAME`. `ttl_s` is the time in which it must end, in seconds.
+    `request_id` is 16 bytes: a saving turn that is sent again under the same one has one effect.
+    """
+
+    model: str
+    context: str
+    save: str
+    if_head: str | None
+    create: bool
+    settings: str
+    values: Mapping[str, float] | None
+    seed: int | None
+    max_tokens: int | None
+    max_chars: int | None
+    ttl_s: float
+    request_id: bytes | None
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """A finished turn: its whole text, how it ended, and the 16-byte id of its request."""
+
+    text: str
+    result: ops.TurnResult
+    id: bytes
+
+
+def turn(prompt: str, options: TurnOptions, *, stream: bool) -> Plan[Call]:
+    """The call of a turn, its model found."""
+    context = options.get("context", "")
+    create = options.get("create", False)
+    model, (context, save) = yield from resolve(
+        options.get("model", ""), [context, options.get("save", "")], known="" if create else context
+    )
+    args = ops.Turn(
+        save=save,
+        if_head=options.get("if_head"),
+        create=create,
+        settings=options.get("settings", ""),
+        values=dict(options.get("values") or {}),
+        seed=options.get("seed"),
+        max_tokens=options.get("max_tokens"),
+        max_chars=options.get("max_chars"),
+        stream=stream,
+    )
+    return Call(
+        "turn",
+        args,
+        model,
+        context,
+        encode_text(prompt),
+        "text" if stream else "collect",
+        options.get("ttl_s", TTL_S),
+        options.get("request_id") or wire.new_id(),
+    )
+
+
+def reply_of(call: Call, raw: msgspec.Raw, text: str) -> Reply:
+    return Reply(text, wire.unpack(raw, ops.TurnResult), call.id)
+
+
+def _ask(op: str, args: msgspec.Struct, kind: type[S], model: str, ref: str = "") -> Plan[S]:
+    """One operation on a model, and on one of its contexts where `ref` names one."""
+    model, (ref,) = yield from resolve(model, [ref], known=ref)
+    raw, _ = yield Call(op, args, model, ref)
+    return wire.unpack(raw, kind)
+
+
+# -- the methods of both faces, with their signatures
+
+
+def status() -> Plan[ops.StatusResult]:
+    """The broker, its models and its workers."""
+    return (yield from served())
+
+
+def models() -> Plan[list[ops.ModelStatus]]:
+    """The models that are served."""
+    return (yield from served()).models
+
+
+def ls(
+    prefix: str = "", *, model: str = "", after: str = "", limit: int = 200, reserved: bool = False
+) -> Plan[ops.Page]:
+    """A page of a model's names, after the name `after`."""
+    return (yield from _ask("ckpt.ls", ops.List(prefix, after, limit, reserved), ops.Page, model))
+
+
+def show(ref: str, *, model: str = "") -> Plan[ops.Shown]:
+    """One checkpoint: what made it, what it holds, which names it has."""
+    return (yield from _ask("ckpt.show", ops.Show(), ops.Shown, model, ref))
+
+
+def text(ref: str, *, model: str = "") -> Plan[str]:
+    """The very text that a context has read, from its root."""
+    model, (ref,) = yield from resolve(model, [ref], known=ref)
+    parts = bytearray()
+    while True:
+        raw, part = yield Call("ckpt.show", ops.Show(text=True, offset=len(parts)), model, ref)
+        shown = wire.unpack(raw, ops.Shown)
+        parts += part
+        if not part or len(parts) >= shown.text_bytes:
+            return parts.decode("utf-8")
+        ref = f"#{shown.row.object}"  # the name may move between two parts
+
+
+def log(ref: str, *, model: str = "", limit: int = 50, before: str = "") -> Plan[ops.Steps]:
+    """The steps of a lineage, newest first, from the one before the object `before`."""
+    return (yield from _ask("ckpt.log", ops.Log(limit, before), ops.Steps, model, ref))
+
+
+def tree(ref: str = "", *, model: str = "", limit: int = 400) -> Plan[ops.Steps]:
+    """The forest of a model's contexts, or the tree of one."""
+    return (yield from _ask("ckpt.tree", ops.Tree(limit), ops.Steps, model, ref))
+
+
+def fork(
+    source: str,
+    targets: Sequence[str],
+    *,
+    model: str = "",
+    on: Sequence[str] = (),
+    spread: bool = False,
+    overwrite: bool = False,
+    ttl_s: float = TTL_S,
+) -> Plan[ops.ForkResult]:
+    """Further names for a context, pinned to workers where `on` or `spread` say so.
+
+    It waits for the turns of all these names, for at most `ttl_s` seconds.
+    """
+    model, (source, *names) = yield from resolve(model, [source, *targets], known=source)
+    workers = [_worker(name, model) for name in on]
+    raw, _ = yield Call("ckpt.fork", ops.Fork(names, workers, spread, overwrite), model, source, ttl_s=ttl_s)
+    return wire.unpack(raw, ops.ForkResult)
+
+
+def move(name: str, worker: str = "", *, model: str = "") -> Plan[None]:
+    """Pin a context to a worker and make it hot there; '' takes the pin away."""
+    model, (name,) = yield from resolve(model, [name], known=name)
+    yield Call("ckpt.move", ops.Move(_worker(worker, model) if worker else ""), model, name)
+
+
+def rm(names: Sequence[str], *, model: str = "") -> Plan[None]:
+    """Take names away; `gc` collects what nothing reaches any more."""
+    model, bare = yield from resolve(model, names, known=names[0] if names else "")
+    yield Call("ckpt.rm", ops.Remove(bare), model)
+
+
+def verify(*, model: str = "") -> Plan[ops.Verified]:
+    """Hash a model's whole store again."""
+    return (yield from _ask("ckpt.verify", ops.Verify(), ops.Verified, model))
+
+
+def gc(*, model: str = "", dry_run: bool = False) -> Plan[ops.Collected]:
+    """Collect what no name, history or pin reaches."""
+    return (yield from _ask("ckpt.gc", ops.Collect(dry_run), ops.Collected, model))
+
+
+def replay(ref: str = "", *, model: str = "", save: str = "", prime: str | None = None) -> Plan[ops.Replayed]:
+    """Read a context's tokens again from its root, or the text `prime` into a new one."""
+    model, (ref, save) = yield from resolve(model, [ref, save], known=ref)
+    payload = b"" if prime is None else encode_text(prime)
+    raw, _ = yield Call("ckpt.replay", ops.Replay(save, prime is not None), model, ref, payload)
+    return wire.unpack(raw, ops.Replayed)
+
+
+def settings_ls(*, model: str = "") -> Plan[ops.SettingsNames]:
+    """The sampling sets of a model."""
+    return (yield from _ask("settings.ls", ops.SettingsLs(), ops.SettingsNames, model))
+
+
+def settings_show(name: str = "", *, model: str = "") -> Plan[ops.SettingsSaved]:
+    """A sampling set; '' is the model's default."""
+    return (yield from _ask("settings.show", ops.SettingsShow(name), ops.SettingsSaved, model))
+
+
+def settings_set(name: str, values: Mapping[str, float], *, base: str = "", model: str = "") -> Plan[ops.SettingsSaved]:
+    """Write a sampling set: single values over the set `base`."""
+    return (yield from _ask("settings.set", ops.SettingsSet(name, base, dict(values)), ops.SettingsSaved, model))
+
+
+# -- calls whose events a face takes one by one
+
+
+def export(ref: str, model: str) -> Plan[Call]:
+    model, (ref,) = yield from resolve(model, [ref], known=ref)
+    return Call("ckpt.export", ops.Export(), model, ref, kind="data")
+
+
+def import_(name: str, model: str, size: int, sha256: str) -> Plan[Call]:
+    model, (name,) = yield from resolve(model, [name])
+    return Call("ckpt.import", ops.Import(name, size, sha256), model)
+
+
+def _worker(text: str, model: str) -> str:
+    return worker_name(*parse_worker(text, model))

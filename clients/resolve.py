@@ -1,0 +1,59 @@
+"""Which model a call is for: the one written, the only one served, or the only one that has the context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clients.calls import Call, Plan
+from ssmprov import ops, wire
+from ssmprov.errors import BadRequest, NotFound, Unavailable
+from ssmprov.names import split_model
+
+
+def served() -> Plan[ops.StatusResult]:
+    """What the broker and its workers are at."""
+    raw, _ = yield Call("status", ops.Status())
+    return wire.unpack(raw, ops.StatusResult)
+
+
+def resolve(model: str, refs: Sequence[str], *, known: str = "") -> Plan[tuple[str, list[str]]]:
+    """The model of a call, and its references without their `MODEL:`.
+
+    `known` is the one of the references that must exist already: it finds the model where several are served.
+    Raises BadRequest where the models written differ or several would do, NotFound where no model has `known`,
+    Unavailable where no model is served.
+    """
+    written = [split_model(ref) for ref in refs]
+    named = {name for name, _ in written if name} | ({model} if model else set())
+    bare = [ref for _, ref in written]
+    if len(named) > 1:
+        raise BadRequest(f"one call is for one model, not for {' and '.join(sorted(named))}")
+    if named:
+        return named.pop(), bare
+    models = [card.name for card in (yield from served()).models]
+    if not models:
+        raise Unavailable("no model is served yet: `ssmprov status` shows what runs", retry_ms=1000)
+    if len(models) == 1:
+        return models[0], bare
+    return (yield from _model_with(known, models)), bare
+
+
+def _model_with(ref: str, models: Sequence[str]) -> Plan[str]:
+    if not ref:
+        raise BadRequest(f"several models are served: say which one, {_listed(models)}")
+    owners = []
+    for model in models:
+        try:
+            yield Call("ckpt.show", ops.Show(), model, ref)
+        except NotFound:
+            continue
+        owners.append(model)
+    if not owners:
+        raise NotFound(f"no model has a context {ref!r}; {_listed(models)} are served")
+    if len(owners) > 1:
+        raise BadRequest(f"several models have {ref!r}: write {_listed([f'{model}:{ref}' for model in owners])}")
+    return owners[0]
+
+
+def _listed(words: Sequence[str]) -> str:
+    return " or ".join(words[:8]) + (", ..." if len(words) > 8 else "")

@@ -1,0 +1,187 @@
+"""The thread behind a blocking client: it alone touches the socket and the core."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import Any
+
+import zmq
+
+from clients import link
+from clients.core import Action, Core
+from clients.exchange import Event, Result, cancelled
+from ssmprov import wire
+from ssmprov.errors import SsmprovError
+
+BATCH = 256
+"""Messages taken before commands and times are looked at."""
+
+CLOSE_S = 2.0
+
+Box = SimpleQueue[Event]
+"""Where the events of one request go; the core's windows bound what lies in it."""
+
+Command = Callable[[float], list[Action]]
+
+
+class LinkThread(threading.Thread):
+    """Runs a core on a DEALER socket. Other threads `post` commands; events come back in each request's box."""
+
+    def __init__(self, core: Core, endpoint: str) -> None:
+        super().__init__(name="ssmprov client", daemon=True)
+        self._core = core
+        self._desk: link.Desk[Box] = link.Desk(Box.put)
+        self._commands: deque[Command] = deque()
+        self._closing = False
+        self._failed: SsmprovError | None = None
+        self._lock = threading.Lock()
+        self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._monitor = self._socket.get_monitor_socket(link.EVENTS)
+        try:
+            link.prepare(self._socket, endpoint)
+        except BaseException:
+            self._close_sockets()
+            raise
+        self._awake, self._wake = os.pipe()
+        os.set_blocking(self._wake, False)
+        os.set_blocking(self._awake, False)
+        self.start()
+
+    # -- for other threads
+
+    def open(self, request: wire.Request, payloads: list[bytes], kind: str) -> Box:
+        """Ask something; the box gets its events, and a `Result` at the end whatever happens."""
+        box: Box = SimpleQueue()
+
+        def begin(now: float) -> list[Action]:
+            try:
+                actions = self._core.open(request, payloads, kind, now)
+            except SsmprovError as error:
+                box.put(Result(error=error))
+                return []
+            self._desk.boxes[request.id] = box
+            return actions
+
+        if not self.post(begin):
+            box.put(Result(error=self._failed) if self._failed else cancelled("this client is closed"))
+        return box
+
+    def forget(self, request_id: bytes, box: Box) -> None:
+        """Cancel a request that nobody waits for any more, if this is still its box."""
+
+        def end(_now: float) -> list[Action]:
+            return self._core.forget(request_id) if self._desk.drop(request_id, box) else []
+
+        self.post(end)
+
+    def post(self, command: Command) -> bool:
+        """Have a command run on the thread; False where it runs no more."""
+        with self._lock:
+            if self._closing or self._failed is not None:
+                return False
+            self._commands.append(command)
+            with contextlib.suppress(BlockingIOError):
+                os.write(self._wake, b"\0")
+            return True
+
+    def close(self) -> None:
+        """Say BYE and end, within about two seconds."""
+        self.post(self._leave)
+        self.join(CLOSE_S)
+
+    # -- on the thread
+
+    def run(self) -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())  # they are for the threads that wait
+        try:
+            self._serve()
+        except Exception as fault:
+            self._fail(fault)
+        finally:
+            self._close_sockets()
+            with self._lock:
+                self._closing = True
+                os.close(self._awake)
+                os.close(self._wake)
+
+    def _serve(self) -> None:
+        poller = zmq.Poller()
+        poller.register(self._monitor, zmq.POLLIN)
+        poller.register(self._awake, zmq.POLLIN)
+        next_tick = 0.0
+        while not self._closing or self._commands:
+            poller.register(self._socket, zmq.POLLIN | (zmq.POLLOUT if self._desk.outbox else 0))
+            pause_ms = max(0, int((next_tick - time.monotonic()) * 1000) + 1) if self._core.busy else None
+            ready = dict(poller.poll(pause_ms))
+            drained = self._receive() if self._socket in ready else True
+            if self._monitor in ready:
+                self._watch()
+            if self._awake in ready:
+                self._obey()
+            now = time.monotonic()
+            if drained and now >= next_tick:
+                next_tick = now + link.TICK_S
+                self._desk.file(self._core.tick(now))
+            self._flush()
+
+    def _receive(self) -> bool:
+        """Take what has come, in bounded batches; whether the socket was emptied."""
+        for _ in range(BATCH):
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return True
+            self._desk.file(self._core.received(frames, time.monotonic()))
+        return False
+
+    def _watch(self) -> None:
+        with contextlib.suppress(zmq.Again):
+            while True:
+                frames = self._monitor.recv_multipart(zmq.NOBLOCK)
+                now = time.monotonic()
+                self._desk.outbox.clear()
+                if link.is_connection(frames):
+                    self._desk.file(self._core.connected(now))
+                else:
+                    self._desk.file(self._core.disconnected(now))
+
+    def _obey(self) -> None:
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._awake, 4096)
+        while self._commands:
+            self._desk.file(self._commands.popleft()(time.monotonic()))
+
+    def _flush(self) -> None:
+        while self._desk.outbox:
+            try:
+                self._socket.send_multipart(self._desk.outbox[0], zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._desk.outbox.popleft()
+
+    def _leave(self, _now: float) -> list[Action]:
+        self._closing = True
+        return self._core.close()
+
+    def _fail(self, fault: Exception) -> None:
+        with self._lock:
+            self._failed = self._desk.fail(fault)
+        for command in self._commands:  # what was being opened: it ends at once
+            with contextlib.suppress(Exception):
+                command(time.monotonic())
+        self._desk.fail(fault)
+
+    def _close_sockets(self) -> None:
+        linger: dict[str, Any] = {"linger": link.LINGER_MS}
+        self._socket.disable_monitor()
+        self._monitor.close(linger=0)
+        self._socket.close(**linger)
+        self._context.term()

@@ -1,0 +1,78 @@
+"""Files of exports and imports: written beside their place and renamed when whole; hashed before they are sent."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from ssmprov import ops, wire
+from ssmprov.errors import BadRequest, Corrupt, NotFound
+
+
+class Download:
+    """An exported file on its way to `path`. Whatever stands there is replaced only by a whole, checked file.
+
+    Raises OSError where the disk does not take it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._hash = hashlib.sha256()
+        self._bytes = 0
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.absolute().parent)
+        self._part = Path(name)
+        self._file = os.fdopen(handle, "wb")
+
+    def write(self, data: bytes) -> None:
+        self._file.write(data)
+        self._hash.update(data)
+        self._bytes += len(data)
+
+    def finish(self, exported: ops.Exported) -> None:
+        """Check, flush to the disk and rename. Raises Corrupt where bytes or hash are not what was promised."""
+        if self._bytes != exported.bytes or self._hash.hexdigest() != exported.sha256:
+            raise Corrupt(
+                f"{self._bytes} of {exported.bytes} bytes arrived, or their hash is another one: export it again"
+            )
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._part.replace(self._path)
+        directory = os.open(self._path.absolute().parent, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def close(self) -> None:
+        """Leave nothing behind of a download that did not finish; after `finish` it does nothing."""
+        self._file.close()
+        self._part.unlink(missing_ok=True)
+
+
+class Upload:
+    """A file to import: its size and hash, then its pieces. Raises NotFound, BadRequest or OSError."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._file = path.open("rb")
+        except FileNotFoundError:
+            raise NotFound(f"there is no file {path}") from None
+        except IsADirectoryError:
+            raise BadRequest(f"{path} is a directory, not an exported file") from None
+        self.sha256 = hashlib.file_digest(self._file, "sha256").hexdigest()
+        self.size = self._file.tell()
+
+    def piece(self, offset: int) -> tuple[bytes, bool]:
+        """At most 1 MiB from byte `offset`, and whether it is the last. Raises BadRequest for a file cut short."""
+        self._file.seek(offset)
+        data = self._file.read(min(wire.MAX_PAYLOAD, self.size - offset))
+        last = offset + len(data) >= self.size
+        if not data and not last:
+            raise BadRequest("the file grew shorter while it was being imported: nothing was imported")
+        return data, last
+
+    def close(self) -> None:
+        self._file.close()

@@ -1,0 +1,147 @@
+"""A house for the demonstration: a temporary working directory with everything of the shipped configuration served."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from importlib import resources
+from pathlib import Path
+from types import TracebackType
+
+PORT = 6502
+START_S = 60.0
+STOP_S = 45.0
+
+
+class Trouble(Exception):
+    """What ends the demonstration early, in words for the one who watches."""
+
+
+class House:
+    """Runs `ssmprov up` while its `with` block lasts. `environment` is that of a shell in the house."""
+
+    def __init__(self) -> None:
+        self.home = Path(tempfile.mkdtemp(prefix="ssmprov-demo-"))
+        programs = Path(sys.executable).parent
+        self.environment = {key: value for key, value in os.environ.items() if not key.startswith("SSMPROV_")}
+        self.environment |= {"SSMPROV_HOME": str(self.home), "PATH": f"{programs}:{os.environ.get('PATH', '')}"}
+        self.port = 0
+        self.endpoint = ""
+        self._up: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> House:
+        try:
+            self._start()
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _start(self) -> None:
+        config = (resources.files("config") / "default.toml").read_text(encoding="utf-8")
+        if not _is_free(PORT):
+            config = config.replace(f"port = {PORT}", "port = 0")
+        (self.home / "ssmprov.toml").write_text(config, encoding="utf-8")
+        ready_file = self.home / "ready.json"
+        with (self.home / "up.log").open("wb") as log:
+            self._up = subprocess.Popen(
+                ["ssmprov", "up", "--ready-file", str(ready_file)],
+                env=self.environment,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_S
+        while not ready_file.exists():
+            if self._up.poll() is not None:
+                raise Trouble(f"`ssmprov up` ended with status {self._up.returncode}:\n{self.log()}")
+            if time.monotonic() > deadline:
+                raise Trouble(f"nothing serves after {START_S:.0f} s:\n{self.log()}")
+            time.sleep(0.05)
+        ready = json.loads(ready_file.read_text(encoding="utf-8"))
+        self.endpoint = ready["endpoint"]
+        self.port = ready["bridges"][0]["port"]
+
+    def log(self) -> str:
+        """The last lines of the log."""
+        lines = (self.home / "up.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(f"    {line}" for line in lines[-20:])
+
+    def shell(self, line: str) -> str:
+        """Run a line of shell; what it wrote. Raises Trouble when it fails."""
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", line],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+        )
+        if done.returncode:
+            raise Trouble(f"`{line}` ended with status {done.returncode}:\n{done.stderr}{self.log()}")
+        return done.stdout + done.stderr
+
+    def start(self, line: str) -> subprocess.Popen[bytes]:
+        """Begin a line of shell; its output is to be read from a pipe."""
+        return subprocess.Popen(
+            ["bash", "-o", "pipefail", "-c", line],
+            env=self.environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+
+    def close(self) -> None:
+        """End everything and take the working directory away. Raises Trouble where the end was not a clean one."""
+        status = 0
+        if self._up is not None and self._up.poll() is None:
+            self._up.send_signal(signal.SIGTERM)
+            try:
+                status = self._up.wait(STOP_S)
+            except subprocess.TimeoutExpired:
+                self._up.kill()
+                status = self._up.wait()
+        log = self.log() if status else ""
+        shutil.rmtree(self.home, ignore_errors=True)
+        if status:
+            raise Trouble(f"`ssmprov up` ended with status {status}:\n{log}")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def ask(port: int, request: str, timeout_s: float = 120.0) -> str:
+    """One request in the old protocol: text and a zero byte there, text and a zero byte back."""
+    reply = bytearray()
+    with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as connection:
+        connection.sendall(request.encode() + b"\0")
+        while not reply.endswith(b"\0"):
+            data = connection.recv(65536)
+            if not data:
+                raise Trouble(f"port {port} closed the connection in the middle of a reply")
+            reply += data
+    text = reply[:-1].decode()
+    if text.startswith(("[error]", "[load error]", "[save error]", "[load_set error]")):
+        raise Trouble(f"port {port} answered: {text}")
+    return text

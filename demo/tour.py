@@ -1,0 +1,202 @@
+"""The tour: prime once, fork, two specialists at once, the old protocol, and what it all cost."""
+
+from __future__ import annotations
+
+import os
+import selectors
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+
+from clients import Client, Reply
+from demo.house import House, Trouble, ask
+from ssmprov.errors import SsmprovError
+from ssmprov.transcript import FENCE, FENCE_REST, full_step
+
+NAMES = ("echo", "shouter")
+ORDERS = {
+    "echo": "You are an echo. Repeat what the user says.",
+    "shouter": "You are a shouter. Answer in capitals.",
+}
+SAID = "the small cat sleeps in the garden"
+LULL_S = 0.08
+
+
+def main() -> int:
+    """Run the tour; 0, or 1 with a plain message."""
+    began = time.monotonic()
+    try:
+        with House() as house:
+            Tour(house, began).run()
+        print(f"\nEverything has ended, {time.monotonic() - began:.1f} s after the start. `make up` leaves it serving.")
+    except (Trouble, SsmprovError, OSError, subprocess.SubprocessError) as error:
+        print(f"\ndemo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+class Tour:
+    """The sections in their order; `figures` collects what the last one shows."""
+
+    def __init__(self, house: House, began: float) -> None:
+        self.house = house
+        self.began = began
+        self.turn = 0
+        self.figures: list[tuple[str, str]] = []
+
+    def run(self) -> None:
+        self.serving()
+        self.priming()
+        self.forking()
+        self.specialists()
+        self.both_at_once()
+        self.old_protocol()
+        self.moving()
+        section("What there is now")
+        self.show("ssmprov ckpt tree --model rwkv7-mini")
+        self.show("ssmprov status")
+        section("What it cost")
+        width = max(len(what) for what, _ in self.figures)
+        for what, figure in self.figures:
+            print(f"  {what:{width}}  {figure}")
+
+    def serving(self) -> None:
+        section("Serving: a broker, two workers of rwkv7-mini, a scripted model, and the bridge")
+        note(f"up after {time.monotonic() - self.began:.1f} s; the broker is {self.house.endpoint}")
+        note(f"the old tools' port is 127.0.0.1:{self.house.port}")
+        self.show("ssmprov models")
+
+    def priming(self) -> None:
+        section("Priming: a transcript of 18 turns, once, through the old tools' port")
+        primer = (resources.files("demo") / "primer.txt").read_text(encoding="utf-8")
+        self.turn = primer.count(FENCE)
+        began = time.monotonic()
+        reply = ask(self.house.port, primer.removesuffix(FENCE_REST))
+        took_s = time.monotonic() - began
+        note(f"sent {len(primer.encode())} bytes that end in a half fence; the reply is {reply!r}")
+        if reply != FENCE_REST:
+            raise Trouble("the fence was not completed")
+        note(f"/save primed -> {ask(self.house.port, '/save primed').strip()}")
+        size = len(primer.encode())
+        self.figures.append(("reading the transcript, once", f"{took_s:.2f} s ({size / took_s:.0f} bytes a second)"))
+
+    def forking(self) -> None:
+        section("Forking: two copies, each pinned to a worker of its own; no state is copied")
+        for worker, name in enumerate(NAMES):
+            self.show(f"ssmprov ckpt fork primed {name} --on {worker}")
+        with self.client() as client:
+            began = time.monotonic()
+            result = client.fork("rwkv7-mini:primed", [f"spare/{i}" for i in range(8)], spread=True)
+            took_ms = (time.monotonic() - began) * 1000
+            client.rm([f"rwkv7-mini:{name}" for name in result.targets])
+        self.figures.append(("forking it eight times more", f"{took_ms:.1f} ms, there and back"))
+
+    def specialists(self) -> None:
+        section("Specialists: one turn tells each copy what it is")
+        for name in NAMES:
+            self.show(f"printf '%s' '{ORDERS[name]}' | ssmprov pipe {moving(name)} --in CONTEXT --turn {self.turn}")
+        self.turn += 1
+
+    def both_at_once(self) -> None:
+        section("Both at once, as filters of two shell pipelines (seconds, piece by piece)")
+        lines = {
+            name: f"printf '%s' '{SAID}' | ssmprov pipe {moving(name)} --in USER --out INTERFACE "
+            f"--turn {self.turn} --stream --bare"
+            for name in NAMES
+        }
+        for line in lines.values():
+            note(f"$ {line}")
+        began = time.monotonic()
+        texts = watch({name: self.house.start(line) for name, line in lines.items()}, began)
+        for name, text in texts.items():
+            note(f"{name:8} {text.strip()!r}")
+        self.turn += 2
+        self.figures.append(
+            ("two specialists at once", f"{time.monotonic() - began:.2f} s, with the start of both shells")
+        )
+
+    def old_protocol(self) -> None:
+        section("The old protocol: a bang line names context, settings and where to save")
+        for name in NAMES:
+            request = f"!{name} mini {name}\n{full_step(self.turn, 'USER', 'one reading, many readers', 'INTERFACE')}"
+            reply = ask(self.house.port, request)
+            note(f"!{name} mini {name} -> {reply.removesuffix(FENCE)!r}")
+        self.turn += 2
+
+    def moving(self) -> None:
+        section("Moving: the echo goes on, on the other worker, and reads nothing again")
+        self.show("ssmprov ckpt move echo 1")
+        with self.client() as client:
+            result = self.say(client, "rwkv7-mini:echo", "good evening").result
+            row = client.show("rwkv7-mini:echo").row
+            began = time.monotonic()
+            client.move("rwkv7-mini:echo", "0")
+            took_ms = (time.monotonic() - began) * 1000
+        speed = result.reply_tokens / max(result.reply_ms / 1000, 1e-6)
+        self.figures += [
+            ("moving a context to another worker", f"{took_ms:.1f} ms"),
+            ("its next turn there", f"{result.restore_ms:.1f} ms to begin, {result.prefill_tokens} tokens read again"),
+            ("making a turn durable", f"{result.commit_ms:.1f} ms"),
+            ("writing", f"{speed:.0f} tokens a second"),
+            ("a checkpoint", f"{row.bytes / 1024:.0f} KiB after {row.tokens} tokens, and after any number"),
+        ]
+
+    def say(self, client: Client, context: str, text: str) -> Reply:
+        """One turn of a context, shown with where it ran."""
+        prompt = full_step(self.turn, "USER", text, "INTERFACE")
+        self.turn += 2
+        reply = client.turn(prompt, context=context, save=context)
+        note(f"{context} on {reply.result.worker}: {text!r} -> {reply.text.removesuffix(FENCE)!r}")
+        note(f"prefill {reply.result.prefill_tokens} tokens, {reply.result.tokens} read since its root")
+        return reply
+
+    def client(self) -> Client:
+        return Client(self.house.endpoint, home=Path(self.house.home))
+
+    def show(self, line: str) -> None:
+        """Run a line of shell in front of the audience."""
+        note(f"$ {line}")
+        for output in self.house.shell(line).rstrip("\n").splitlines():
+            note(output)
+
+
+def moving(name: str) -> str:
+    return f"--load {name} --save {name}"
+
+
+def section(title: str) -> None:
+    print(f"\n== {title}\n", flush=True)
+
+
+def note(text: str) -> None:
+    print(f"  {text}".rstrip(), flush=True)
+
+
+def watch(running: Mapping[str, subprocess.Popen[bytes]], began: float) -> dict[str, str]:
+    """Show what several processes write as they write it, and return it all. Raises Trouble when one fails."""
+    texts = dict.fromkeys(running, b"")
+    with selectors.DefaultSelector() as selector:
+        for name, process in running.items():
+            assert process.stdout is not None
+            selector.register(process.stdout, selectors.EVENT_READ, name)
+        while selector.get_map():
+            ready = selector.select()
+            time.sleep(LULL_S)  # a few tokens make a line that can be read
+            for key, _ in ready:
+                data = os.read(key.fd, 65536)
+                if data:
+                    texts[key.data] += data
+                    note(f"{time.monotonic() - began:6.2f}  {key.data:8} {data.decode('utf-8', 'replace')!r}")
+                else:
+                    selector.unregister(key.fileobj)
+    for name, process in running.items():
+        assert process.stdout is not None
+        process.stdout.close()
+        if process.wait():
+            raise Trouble(f"the pipeline of {name} ended with status {process.returncode}: {texts[name].decode()}")
+    return {name: text.decode() for name, text in texts.items()}

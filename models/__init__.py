@@ -1,0 +1,1 @@
+"""Model mathematics, free of any service."""

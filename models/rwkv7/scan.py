@@ -1,0 +1,89 @@
+"""The WKV-7 recurrence: one token in place, or many tokens in chunks of matrix products.
+
+For each head, with the state S [N,N] (rows: value side, columns: key side), and of one token the column vectors
+r, k, v, a, b and the decay w in (0, 1) (Peng et al. 2025, "RWKV-7 Goose with Expressive Dynamic State Evolution",
+arXiv 2503.14456, section 4):
+
+    S <- S diag(w) + (S a) b^T + v k^T,    y = S r
+
+Within a chunk of c tokens let W_t be the product of the decays up to and with token t, and u_t = S_{t-1} a_t.
+Unrolled, S_t = (S_0 + sum over s <= t of (u_s b_s^T + v_s k_s^T) diag(1 / W_s)) diag(W_t). With tokens as rows and
+A~ = W_{t-1} a, R~ = W_t r, B~ = b / W_t, K~ = k / W_t:
+
+    (I - lower(A~ B~^T)) U = A~ S_0^T + lower(A~ K~^T) V          lower: strictly below the diagonal
+    Y = R~ S_0^T + tril(R~ B~^T) U + tril(R~ K~^T) V              tril: with the diagonal
+    S_c = (S_0 + U^T B~ + V^T K~) diag(W_c)
+
+so that only the products with S_0 run chunk after chunk. A decay is at least exp(-exp(-1/2)) = 0.545, hence 1 / W
+stays below 2e4 for chunks of 16 tokens and below 3e8 for 32: safe in fp32.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+CHUNK = 16
+
+
+def wkv_step_(state: Tensor, r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """One token: state [B,H,N,N] is changed in place; r .. b are [B,H,N], w the decay itself. Returns y [B,H,N]."""
+    batch, heads, size, _ = state.shape
+    flat = state.view(batch * heads, size, size)
+    value = torch.stack((torch.matmul(state, a.unsqueeze(-1)).squeeze(-1), v), dim=-1)  # (B, H, N, 2)
+    key = torch.stack((b, k), dim=-2)  # (B, H, 2, N)
+    flat.mul_(w.reshape(batch * heads, 1, size))
+    flat.baddbmm_(value.view(batch * heads, size, 2), key.view(batch * heads, 2, size))
+    return torch.matmul(state, r.unsqueeze(-1)).squeeze(-1)
+
+
+def wkv_chunked(
+    r: Tensor, log_w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor, chunk: int = CHUNK
+) -> tuple[Tensor, Tensor]:
+    """Many tokens: r .. b are [B,T,H,N] fp32, log_w the logarithm of the decay, state [B,H,N,N].
+
+    Returns y [B,T,H,N] and the state after T; the given one is not changed. A token whose log_w, k and b are zero
+    leaves the state as it is, which is how padding is expressed. Differentiable in every argument.
+    """
+    batch, length, heads, size = r.shape
+    pad = -length % chunk
+    count = (length + pad) // chunk
+
+    def split(x: Tensor) -> Tensor:  # (B, T, H, N) -> (count, B * H, chunk, N)
+        x = F.pad(x, (0, 0, 0, 0, 0, pad)) if pad else x
+        x = x.view(batch, count, chunk, heads, size).permute(1, 0, 3, 2, 4)
+        return x.reshape(count, batch * heads, chunk, size)
+
+    r, log_w, k, v, a, b = (split(x) for x in (r, log_w, k, v, a, b))
+    log_total = log_w.cumsum(dim=-2)
+    total = log_total.exp()
+    inverse = torch.exp(-log_total)
+    a, b, k, r = a * torch.exp(log_total - log_w), b * inverse, k * inverse, r * total
+    left = torch.cat((a, r), dim=-2)  # (count, BH, 2 chunk, N)
+    right = torch.cat((b, k), dim=-2)
+    scores = left @ right.mT  # (count, BH, 2 chunk, 2 chunk)
+    ab, ak = scores[..., :chunk, :chunk].tril(-1), scores[..., :chunk, chunk:].tril(-1)
+    rb, rk = scores[..., chunk:, :chunk].tril(), scores[..., chunk:, chunk:].tril()
+    known = torch.cat((a, ak @ v), dim=-1)  # (count, BH, chunk, 2 N)
+    eye = torch.eye(chunk, dtype=r.dtype, device=r.device)
+    solved = torch.linalg.solve_triangular(eye - ab, known, upper=False, unitriangular=True)
+    from_state, from_values = solved.split(size, dim=-1)  # U = from_state S_0^T + from_values
+    read = r + rb @ from_state
+    local = rb @ from_values + rk @ v
+    decay = total[..., -1:, :]  # (count, BH, 1, N)
+    b, k = b * decay, k * decay
+    added = v.mT @ k + from_values.mT @ b  # (count, BH, N, N)
+
+    s = state.reshape(batch * heads, size, size)
+    starts = []
+    # unbind, for the gradient of an index fills the whole tensor with zeros
+    steps = zip(from_state.unbind(), added.unbind(), decay.unbind(), b.unbind(), strict=True)
+    for from_s, new, keep, key in steps:
+        starts.append(s)
+        u = torch.bmm(from_s, s.mT)  # (BH, chunk, N)
+        s = torch.baddbmm(torch.addcmul(new, s, keep), u.mT, key)
+    y = local + read @ torch.stack(starts).mT
+    y = y.view(count, batch, heads, chunk, size).permute(1, 0, 3, 2, 4)
+    y = y.reshape(batch, count * chunk, heads, size)[:, :length]
+    return y, s.view(batch, heads, size, size)

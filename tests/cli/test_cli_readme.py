@@ -1,0 +1,59 @@
+"""The README's five minutes in the shell, typed as they stand there."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from demo.house import House
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MINUTES = README.partition("## Five minutes")[2].partition("## Configuration")[0]
+
+
+@pytest.fixture(scope="module")
+def house() -> Iterator[House]:
+    with House() as house:
+        yield house
+
+
+def test_the_shell_does_what_the_readme_says(house: House) -> None:
+    script = "\n".join(re.findall(r"```sh\n(.*?)```", MINUTES, re.DOTALL)).replace("6502", str(house.port))
+    if shutil.which("nc") is None:
+        script = "\n".join(line for line in script.splitlines() if "| nc " not in line)
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        env=house.environment,
+        cwd=house.home,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "(Turn 2) [CONTEXT]: You are a shouter." in done.stdout
+    assert "0 faults" in done.stdout
+    assert "echo-2" in done.stderr
+    assert (house.home / "echo.ctx").exists()
+
+
+def test_the_python_does_what_the_readme_says(house: House) -> None:
+    [program] = re.findall(r"```python\n(.*?)```", MINUTES, re.DOTALL)
+    house.shell("printf 'You are a shouter.' | ssmprov pipe --model rwkv7-mini --save shouter --in CONTEXT")
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", program],
+        env=house.environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.endswith(" 0\n")

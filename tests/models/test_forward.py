@@ -1,0 +1,125 @@
+"""Batches, chunks and padding change nothing that a context can notice."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from models import rwkv7
+from models.rwkv7 import Config, State, Weights
+
+
+def random_tokens(config: Config, batch: int, length: int, seed: int = 0) -> Tensor:
+    return torch.randint(config.vocabulary, (batch, length), generator=torch.Generator().manual_seed(seed))
+
+
+@cache
+def small_weights() -> Weights:
+    """Not a fixture, for hypothesis prints the arguments of a failing test."""
+    return rwkv7.random_weights(Config(2, 64, 32, 50, 96, 4, 4, 4, 4), seed=6)
+
+
+def stepwise(weights: Weights, tokens: Tensor, state: State) -> Tensor:
+    """Logits after the last token, read one at a time."""
+    logits = torch.empty(0)
+    for token in tokens.split(1, dim=1):
+        logits, state = rwkv7.forward(weights, token, None, state)
+    return logits
+
+
+@pytest.mark.parametrize("length", [2, 15, 16, 17, 32, 70])
+def test_chunks_agree_with_single_steps(weights: Weights, length: int) -> None:
+    tokens = random_tokens(weights.config, 2, length)
+    one, other = (rwkv7.new_state(weights.config, 2) for _ in range(2))
+    logits, _ = rwkv7.forward(weights, tokens, None, one)
+    torch.testing.assert_close(logits, stepwise(weights, tokens, other), atol=1e-4, rtol=0)
+    torch.testing.assert_close(one.wkv, other.wkv, atol=1e-4, rtol=1e-5)
+    torch.testing.assert_close(one.shifts, other.shifts, atol=1e-4, rtol=0)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.lists(st.integers(1, 40), min_size=1, max_size=5), st.integers(0, 3))
+def test_ragged_rows_agree_with_each_row_alone(lengths: list[int], padding: int) -> None:
+    weights = small_weights()
+    tokens = random_tokens(weights.config, len(lengths), max(lengths) + padding, seed=sum(lengths))
+    state = rwkv7.new_state(weights.config, len(lengths))
+    logits, _ = rwkv7.forward(weights, tokens, torch.tensor(lengths), state)
+    for row, length in enumerate(lengths):
+        alone = rwkv7.new_state(weights.config, 1)
+        expected, _ = rwkv7.forward(weights, tokens[row : row + 1, :length], None, alone)
+        torch.testing.assert_close(logits[row], expected[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(state.wkv[:, row], alone.wkv[:, 0], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(state.shifts[:, :, row], alone.shifts[:, :, 0], atol=1e-5, rtol=0)
+
+
+def test_what_stands_in_the_padding_does_not_matter(weights: Weights) -> None:
+    tokens, lengths = random_tokens(weights.config, 2, 20), torch.tensor([20, 7])
+    other = tokens.clone()
+    other[1, 7:] = 0
+    found = [rwkv7.forward(weights, t, lengths, rwkv7.new_state(weights.config, 2)) for t in (tokens, other)]
+    assert torch.equal(found[0][0], found[1][0])
+    assert torch.equal(found[0][1].wkv, found[1][1].wkv)
+
+
+def test_decode_in_a_batch_agrees_with_decode_alone(weights: Weights) -> None:
+    batch = 6
+    prompt = random_tokens(weights.config, batch, 9)
+    together = rwkv7.new_state(weights.config, batch)
+    logits, _ = rwkv7.forward(weights, prompt, None, together)
+    alone = [rwkv7.new_state(weights.config, 1) for _ in range(batch)]
+    last = [rwkv7.forward(weights, prompt[i : i + 1], None, alone[i])[0] for i in range(batch)]
+    for _ in range(24):
+        chosen = logits.argmax(dim=-1)
+        assert [int(row.argmax()) for row in last] == chosen.tolist()
+        logits, _ = rwkv7.forward(weights, chosen.unsqueeze(1), None, together)
+        last = [rwkv7.forward(weights, chosen[i].view(1, 1), None, alone[i])[0] for i in range(batch)]
+        torch.testing.assert_close(logits, torch.cat(last), atol=3e-5, rtol=0)
+
+
+def test_forward_changes_the_given_state_and_returns_it(weights: Weights) -> None:
+    state = rwkv7.new_state(weights.config, 1)
+    for length in (4, 1):
+        before = state.clone()
+        _, returned = rwkv7.forward(weights, random_tokens(weights.config, 1, length), None, state)
+        assert returned is state
+        assert not torch.equal(before.wkv, state.wkv)
+
+
+def test_a_picked_row_is_a_fork_that_goes_its_own_way(weights: Weights) -> None:
+    state = rwkv7.new_state(weights.config, 2)
+    rwkv7.forward(weights, random_tokens(weights.config, 2, 5), None, state)
+    forks = state.pick([1, 1, 0])
+    assert forks.batch == 3
+    assert torch.equal(forks.wkv[:, 0], state.wkv[:, 1])
+    rwkv7.forward(weights, random_tokens(weights.config, 3, 3), None, forks)
+    assert not torch.equal(forks.wkv[:, 0], forks.wkv[:, 1])
+    state.put([0], forks.pick([1]))
+    assert torch.equal(state.wkv[:, 0], forks.wkv[:, 1])
+    assert torch.equal(state.shifts[:, :, 0], forks.shifts[:, :, 1])
+
+
+@pytest.mark.parametrize("lengths", [[0, 3], [4, 2]])
+def test_lengths_outside_the_batch_are_refused(weights: Weights, lengths: list[int]) -> None:
+    state = rwkv7.new_state(weights.config, 2)
+    with pytest.raises(ValueError, match=r"lengths must lie in 1\.\.3"):
+        rwkv7.forward(weights, random_tokens(weights.config, 2, 3), torch.tensor(lengths), state)
+
+
+@pytest.mark.parametrize(
+    ("options", "bound"),
+    [({"dtype": "bf16"}, 0.05), ({"dtype": "fp16"}, 0.01), ({"quantize": "int8"}, 0.2)],
+    ids=["bf16", "fp16", "int8"],
+)
+def test_coarser_numbers_stay_near(config: Config, weights: Weights, options: dict[str, str], bound: float) -> None:
+    coarse = rwkv7.random_weights(config, seed=5, **options)  # type: ignore[arg-type]
+    tokens = random_tokens(config, 3, 40)
+    states = [rwkv7.new_state(config, 3) for _ in range(2)]
+    for piece in tokens.split((30, 1, 1, 8), dim=1):
+        expected, found = (rwkv7.forward(w, piece, None, s)[0] for w, s in zip((weights, coarse), states, strict=True))
+        assert found.dtype == torch.float32
+        assert 0 < float((found - expected).norm() / expected.norm()) < bound

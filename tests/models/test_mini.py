@@ -1,0 +1,73 @@
+"""The shipped model does what its card says, on held-out prompts."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from models import mini, rwkv7
+from models.rwkv7 import State, Weights
+from training.data import FENCE
+from training.evaluate import Rate, greedy, rate, read, report
+from training.probes import CATEGORIES, library_source, probes
+
+COUNT = 40
+SEED = 17  # not the one of rates.json
+
+EXACT: dict[str, float] = {}
+
+
+@pytest.fixture(scope="module")
+def weights() -> Weights:
+    return rwkv7.load(mini.path())
+
+
+@pytest.fixture(scope="module")
+def rates(weights: Weights) -> dict[str, Rate]:
+    return {category: rate(weights, probes(category, SEED, COUNT)) for category in CATEGORIES}
+
+
+@pytest.fixture(scope="module")
+def after_source(weights: Weights) -> State:
+    """What a context is that has read twenty thousand bytes of real Python."""
+    return read(weights, library_source(20_000))
+
+
+@pytest.mark.parametrize("category", EXACT)
+def test_replies_are_exact(rates: dict[str, Rate], category: str) -> None:
+    assert rates[category].exact >= EXACT[category]
+
+
+def test_turns_are_closed(rates: dict[str, Rate]) -> None:
+    assert sum(found.closed for found in rates.values()) / len(rates) >= 0.99
+
+
+@pytest.mark.parametrize("category", ["repeat", "mode echo", "recall, 0 between"])
+def test_a_long_file_before_does_no_harm(weights: Weights, after_source: State, category: str) -> None:
+    found = rate(weights, probes(category, SEED, COUNT), after_source)
+    assert found.closed >= 0.97
+    assert found.exact >= EXACT[category] - 0.1
+
+
+def test_a_reply_holds_no_header(weights: Weights) -> None:
+    prompts = [probe.prompt for category in CATEGORIES for probe in probes(category, SEED, 3)]
+    replies = greedy(weights, prompts, limit=150)
+    assert not [reply for reply in replies if "(Turn" in reply.split(FENCE)[0]]
+
+
+def test_forks_of_one_context_become_different_specialists(weights: Weights) -> None:
+    said = "(Turn 1) [USER]: I am Bob." + FENCE
+    replies = []
+    for order in ("You are an echo.", "You are a shouter.", "You are a greeter named Luna."):
+        prompt = f"(Turn 0) [CONTEXT]: {order}{FENCE}{said}(Turn 2) [INTERFACE]:"
+        replies += greedy(weights, [prompt], limit=60)
+    assert replies == [f" I am Bob.{FENCE}", f" I AM BOB.{FENCE}", f" Hello, Bob. I am Luna.{FENCE}"]
+
+
+def test_the_card_holds_the_rates_of_these_weights() -> None:
+    content = json.loads(mini.path().with_name("rates.json").read_text())
+    assert content["fingerprint"] == rwkv7.fingerprint(mini.path())
+    assert set(CATEGORIES) <= set(content["rates"])
+    assert set(next(iter(content["rates"].values()))) == set(report({"any": Rate(1, 1.0, 1.0)})["any"])
+    assert mini.path().stat().st_size < 8 * 2**20

@@ -1,0 +1,110 @@
+"""Measures a byte-level model by greedy decoding on held-out prompts: `python -m training.evaluate WEIGHTS`.
+
+A prompt ends with the header of the turn that the model is to write. A reply counts as exact when every byte of it and
+of its fence is as expected, and as closed when the fence comes at all.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import click
+import torch
+from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
+
+from models import rwkv7
+from models.rwkv7 import ByteTokenizer, State, Weights
+from training.data import FENCE
+from training.probes import AFTER_SOURCE, CATEGORIES, Probe, library_source, probes
+
+PREFILL = 1024  # tokens of a shared prefix that are read at once
+SPARE = 100  # bytes that a reply may be longer than expected before it counts as not closed
+SOURCE_BYTES = (4000, 40000)
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    count: int
+    exact: float
+    closed: float
+
+
+def read(weights: Weights, text: str) -> State:
+    """The state of one context after a text."""
+    state = rwkv7.new_state(weights.config, 1)
+    tokens = torch.tensor([ByteTokenizer().encode(text)])
+    for part in torch.split(tokens, PREFILL, dim=1):
+        rwkv7.forward(weights, part, None, state)
+    return state
+
+
+def greedy(weights: Weights, prompts: list[str], limit: int, start: State | None = None) -> list[str]:
+    """What the model writes after each prompt, to the end of its fence or `limit` tokens.
+
+    All begin from `start` (one context), or from nothing.
+    """
+    tokenizer, batch = ByteTokenizer(), len(prompts)
+    state = start.pick([0] * batch) if start else rwkv7.new_state(weights.config, batch)
+    encoded = [torch.tensor(tokenizer.encode(prompt)) for prompt in prompts]
+    lengths = torch.tensor([len(ids) for ids in encoded])
+    tokens = torch.nn.utils.rnn.pad_sequence(encoded, batch_first=True)
+    logits, state = rwkv7.forward(weights, tokens, lengths, state)
+    written, fence, open_rows = [b""] * batch, FENCE.encode(), set(range(batch))
+    for _ in range(limit):
+        chosen = logits.argmax(dim=-1)
+        for row in list(open_rows):
+            token = int(chosen[row])
+            written[row] += tokenizer.piece(token)
+            if token == tokenizer.end or written[row].endswith(fence):
+                open_rows.remove(row)
+        if not open_rows:
+            break
+        logits, state = rwkv7.forward(weights, chosen.unsqueeze(1), None, state)
+    return [text.decode(errors="replace") for text in written]
+
+
+def rate(weights: Weights, asked: list[Probe], start: State | None = None) -> Rate:
+    limit = max(len(probe.expected.encode()) for probe in asked) + SPARE
+    replies = greedy(weights, [probe.prompt for probe in asked], limit, start)
+    exact = sum(reply == probe.expected for reply, probe in zip(replies, asked, strict=True))
+    return Rate(len(asked), exact / len(asked), sum(reply.endswith(FENCE) for reply in replies) / len(asked))
+
+
+def measure(weights: Weights, seed: int, count: int) -> dict[str, Rate]:
+    """Rates of every category, and of some after reading real source of SOURCE_BYTES."""
+    rates = {}
+    for name in tqdm(CATEGORIES, unit="category"):
+        rates[name] = rate(weights, probes(name, seed, count))
+    for size in SOURCE_BYTES:
+        start = read(weights, library_source(size))
+        for name in AFTER_SOURCE:
+            rates[f"{name}, after {size} bytes of source"] = rate(weights, probes(name, seed, count), start)
+    return rates
+
+
+def report(rates: dict[str, Rate]) -> dict[str, dict[str, float]]:
+    """Rates as they are written to JSON."""
+    return {name: {key: round(value, 4) for key, value in asdict(found).items()} for name, found in rates.items()}
+
+
+@click.command()
+@click.argument("path", metavar="WEIGHTS", type=click.Path(path_type=Path))
+@click.option("--count", default=100, show_default=True, help="prompts of a category")
+@click.option("--seed", default=0, show_default=True)
+@click.option("--show", default=0, help="print that many wrong replies of each category")
+def main(path: Path, count: int, seed: int, show: int) -> None:
+    torch.set_num_threads(1)
+    weights = rwkv7.load(path)
+    for name, found in measure(weights, seed, count).items():
+        click.echo(f"{name:46} exact {found.exact:.3f}  closed {found.closed:.3f}  of {found.count}")
+    for name in CATEGORIES if show else ():
+        asked = probes(name, seed, count)
+        replies = greedy(weights, [probe.prompt for probe in asked], SPARE)
+        wrong = [(p, reply) for p, reply in zip(asked, replies, strict=True) if reply != p.expected]
+        for probe, reply in wrong[:show]:
+            click.echo(f"{name}: {probe.prompt[-160:]!r}\n  expected {probe.expected!r}\n  written  {reply!r}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,282 @@
+"""A turn's two ends on the store's thread: its context restored before, its checkpoint committed after."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from ssmprov import ops, wire
+from ssmprov.errors import Cancelled, Conflict, NotFound, WorkerLost
+from ssmprov.names import parse_ref
+from ssmprov.settings import Sets, Settings, as_values
+from workers.answers import Answers, Outcome, key_of, milliseconds
+from workers.checkpoints import ANY, Committed, Loaded, Store
+from workers.context import Snapshot, empty
+from workers.hot import HotStates
+from workers.job import Job
+from workers.runtimes.base import Runtime
+from workers.turn import Limits, Prompt, Turn, Vocabulary
+
+TEXT_PAGE = wire.MAX_TEXT - wire.MAX_PAYLOAD
+NO_HEAD = "none"
+
+
+class Turns:
+    """Used by the store's thread alone, but for `prompt`."""
+
+    def __init__(
+        self,
+        store: Store,
+        sets: Sets,
+        runtime: Runtime,
+        hot: HotStates,
+        submit: Callable[[Job], None],
+        answers: Answers,
+    ) -> None:
+        self._store = store
+        self._sets = sets
+        self._hot = hot
+        self._submit_job = submit
+        self._answers = answers
+        self._vocabulary = vocabulary_of(runtime)
+
+    # -- a turn's two ends
+
+    def prompt(self, payloads: list[bytes]) -> Prompt:
+        """A request's payloads as a checked and tokenized prompt."""
+        return Prompt(b"".join(payloads), self._vocabulary, heal=True)
+
+    def begin(self, job: Job, prompt: Prompt) -> None:
+        """Restore the context, make the turn, and let it join the batch; a resent one gets its answer again."""
+        args = job.args
+        assert isinstance(args, ops.Turn)
+        if args.save and (answer := self._store.outcome(job.id)) is not None:
+            self._answers.repeat(job.request, answer)
+            return
+        if job.request.have:
+            raise WorkerLost(
+                f"the rest of an answer was lost after {job.request.have} bytes, and the turn saved nothing: "
+                "send it again"
+            )
+        settings = self._sets.resolve(args.settings, args.values)
+        loaded = self._restore(job, args)
+        head = self._store.head(args.save) if args.save else None
+        if args.if_head is not None:
+            job.any_head, job.expect = False, None if args.if_head == NO_HEAD else args.if_head
+            if head != job.expect:
+                raise Conflict(_moved(args.save, args.if_head, head), head=head or "")
+        elif args.save and job.request.context and parse_ref(job.request.context).name == args.save:
+            job.any_head, job.expect = False, head
+        limits = Limits(args.max_tokens, settings.max if args.max_chars is None else args.max_chars)
+        seed = args.seed if args.seed is not None else loaded.seed
+        if seed is None:
+            seed = secrets.randbits(63)
+        job.settings = as_values(settings)
+        job.turn = self._make_turn(job, loaded, prompt, settings, limits, seed)
+        self._submit(job)
+
+    def _make_turn(
+        self, job: Job, loaded: Loaded, prompt: Prompt, settings: Settings, limits: Limits, seed: int
+    ) -> Turn:
+        job.start = loaded.snapshot
+        job.parent = loaded.object
+        return Turn(self._vocabulary, loaded.snapshot, prompt, settings, limits, seed, loaded.replay.tolist())
+
+    def _submit(self, job: Job) -> None:
+        assert job.turn is not None
+        job.restored_at = time.monotonic()
+        if job.cancelled:
+            job.turn.fail(Cancelled("cancelled before it began: nothing was read and nothing has changed"))
+        self._submit_job(job)
+
+    def _restore(self, job: Job, args: ops.Turn) -> Loaded:
+        """The context that a turn starts from: empty, hot, from the disk, or to be replayed."""
+        nothing = np.zeros(0, np.int32)
+        reference = job.request.context
+        if not reference:
+            return Loaded("", empty(), nothing, "", None, 0)
+        ref = parse_ref(reference)
+        try:
+            object_id = self._store.resolve(ref)
+        except NotFound:
+            if not args.create or str(ref) != ref.name:
+                raise
+            return Loaded("", empty(), nothing, "", None, 0)
+        if args.save:
+            job.holds.enter_context(self._store.hold(object_id))
+        return self.load(job, object_id)
+
+    def load(self, job: Job | None, object_id: str) -> Loaded:
+        if (snapshot := self._hot.get(object_id)) is not None:
+            where = "hot"
+            loaded = Loaded(object_id, snapshot, np.zeros(0, np.int32), snapshot.parent, snapshot.seed, snapshot.tokens)
+        else:
+            loaded = self._store.load(parse_ref("#" + object_id))
+            where = "replay" if len(loaded.replay) else "disk"
+            if where == "disk":
+                self._hot.put(loaded.snapshot)
+        if job is not None:
+            job.restored = where
+        return loaded
+
+    def end(self, job: Job) -> None:
+        """Commit or answer what the model thread is done with."""
+        turn = job.turn
+        assert turn is not None
+        if turn.failed is not None:
+            raise turn.failed
+        if isinstance(job.args, ops.Replay):
+            self._end_replay(job, turn)
+        elif job.args.save:
+            self._commit(job, turn, job.args.save)
+        else:
+            result = self._result(job, turn)
+            name = _context_name(job.request)
+            turn.text()
+            self._answers.reply(job.request, result, bytes(turn.reply), hot=[name] if name else [])
+
+    def _commit(self, job: Job, turn: Turn, save: str) -> None:
+        result = self._result(job, turn)
+        result.name, result.parent = save, job.parent
+        text = bytes(turn.reply)
+        hot = [save]
+
+        def answer(object_id: str) -> bytes:
+            result.object = object_id
+            return Outcome(wire.pack(result), text=text, hot=hot).encode()
+
+        started = time.monotonic()
+        committed = self._save(job, turn, save, answer)
+        if committed.duplicate:
+            self._answers.repeat(job.request, committed.answer)
+            return
+        result.commit_ms = milliseconds(started, time.monotonic())
+        self._answers.reply(job.request, result, text, hot=hot)
+
+    def _save(self, job: Job, turn: Turn, name: str, answer: Callable[[str], bytes]) -> Committed:
+        """Make the context after a turn durable under a name, and keep it hot."""
+        assert job.arrays is not None
+        snapshot = turn.snapshot(job.arrays, job.parent)
+        committed = self._store.commit(
+            snapshot,
+            replace(turn.text(), settings=job.settings),
+            name,
+            expect=ANY if job.any_head else job.expect,
+            request=key_of(job.request),
+            answer=answer,
+        )
+        if not committed.duplicate:
+            self._hot.put(snapshot.committed(committed.object))
+        return committed
+
+    def _result(self, job: Job, turn: Turn) -> ops.TurnResult:
+        assert job.start is not None
+        reading_done = job.prompt_at or job.admitted_at
+        return ops.TurnResult(
+            stop=turn.stop,
+            seed=turn.seed,
+            tokens=job.start.tokens + turn.replayed + len(turn.tokens),
+            prompt_tokens=turn.prompt_tokens,
+            reply_tokens=turn.sampled,
+            reply_bytes=len(turn.reply),
+            prefill_tokens=turn.replayed,
+            restored=job.restored,
+            exact=job.start.exact,
+            worker=self._answers.worker,
+            restore_ms=milliseconds(job.arrived, job.restored_at),
+            prompt_ms=milliseconds(job.admitted_at, reading_done),
+            reply_ms=milliseconds(reading_done, job.done_at),
+        )
+
+    # -- replay
+
+    def begin_prime(self, job: Job, prompt: Prompt) -> None:
+        """Read a text, such as that of another model's context, into an empty context."""
+        if job.args.save and (answer := self._store.outcome(job.id)) is not None:
+            self._answers.repeat(job.request, answer)
+            return
+        nothing = Loaded("", empty(), np.zeros(0, np.int32), "", None, 0)
+        seed = secrets.randbits(63)
+        job.turn = self._make_turn(job, nothing, prompt, Settings(), Limits(0, 1), seed)
+        self._submit(job)
+
+    def _end_prime(self, job: Job, turn: Turn, save: str) -> None:
+        result = ops.Replayed(tokens=len(turn.tokens), ms=milliseconds(job.admitted_at, job.done_at))
+
+        def answer(object_id: str) -> bytes:
+            result.object, result.name = object_id, save
+            return Outcome(wire.pack(result), hot=[save]).encode()
+
+        if save:
+            self._answers.repeat(job.request, self._save(job, turn, save, answer).answer)
+        else:
+            self._answers.reply(job.request, result)
+
+    def begin_replay(self, job: Job) -> None:
+        """Read a lineage again from its root, on the side."""
+        ref = parse_ref(job.request.context)
+        object_id = self._store.resolve(ref)
+        job.holds.enter_context(self._store.hold(object_id))
+        tokens = self._store.tokens(ref)
+        nothing = Prompt(b"", self._vocabulary, heal=False)
+        loaded = Loaded(object_id, empty(), tokens, "", None, 0)
+        job.turn = self._make_turn(job, loaded, nothing, Settings(), Limits(0, 1), 0)
+        self._submit(job)
+
+    def _end_replay(self, job: Job, turn: Turn) -> None:
+        """Compare what reading again gave with what is stored; optionally give the object a further name."""
+        assert job.arrays is not None
+        tokens = self._store.tokens(parse_ref("#" + job.parent))
+        text = b"".join(map(self._vocabulary.piece, tokens.tolist()))
+        result = ops.Replayed(tokens=len(tokens), ms=milliseconds(job.admitted_at, job.done_at), object=job.parent)
+        result.text_equal = text == b"".join(self._pages(job.parent))
+        stored = self._store.load(parse_ref("#" + job.parent))
+        if not len(stored.replay):
+            result.largest_difference = _difference(stored.snapshot, turn.snapshot(job.arrays, ""))
+        if isinstance(job.args, ops.Replay) and job.args.save:
+            self._store.fork(parse_ref("#" + job.parent), [job.args.save], overwrite=True)
+            result.name = job.args.save
+        self._answers.reply(job.request, result)
+
+    def _pages(self, object_id: str) -> Sequence[bytes]:
+        ref = parse_ref("#" + object_id)
+        total = self._store.show(ref).text_bytes
+        return [self._store.text(ref, offset, TEXT_PAGE) for offset in range(0, total, TEXT_PAGE)]
+
+
+def vocabulary_of(runtime: Runtime) -> Vocabulary:
+    """A runtime's tokens as a turn sees them; which of them begin with a space is found out at first use."""
+    spaced: list[np.ndarray[Any, np.dtype[np.bool_]]] = []
+
+    def begin_with_space() -> np.ndarray[Any, np.dtype[np.bool_]]:
+        if not spaced:
+            pieces = map(runtime.piece, range(runtime.vocabulary))
+            spaced.append(np.fromiter((piece[:1] == b" " for piece in pieces), bool, runtime.vocabulary))
+        return spaced[0]
+
+    return Vocabulary(runtime.tokenize, runtime.piece, runtime.end_tokens, runtime.control_tokens, begin_with_space)
+
+
+def _context_name(request: wire.Request) -> str:
+    return parse_ref(request.context).name if request.context else ""
+
+
+def _moved(name: str, wanted: str, head: str | None) -> str:
+    return (
+        f"{name} stands at {head[:12] if head else 'no checkpoint'}, not at {wanted[:12]}: "
+        "somebody moved it; load it again and repeat the turn"
+    )
+
+
+def _difference(a: Snapshot, b: Snapshot) -> float:
+    """The largest difference between two states' numbers and logits."""
+    pairs = [(a.arrays[name], b.arrays[name]) for name in a.arrays]
+    if a.logits is not None and b.logits is not None:
+        pairs.append((a.logits, b.logits))
+    differences = [np.abs(x.astype(np.float64) - y.astype(np.float64)).max(initial=0.0) for x, y in pairs]
+    return float(max(differences, default=0.0))
