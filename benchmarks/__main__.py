@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +33,7 @@ GROUPS: dict[str, Callable[[Plan], list[Figure]]] = {
 )
 def main(only: tuple[str, ...], quick: bool, json_file: Path | None, out: Path) -> None:
     """Measure ssmprov against bare sockets, the bare model and the bare disk."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was started is ended
     out.mkdir(parents=True, exist_ok=True)
     measured = report.Report(machine=report.machine(), quick=quick)
     with tempfile.TemporaryDirectory(prefix="run-", dir=out) as scratch:

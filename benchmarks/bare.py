@@ -47,6 +47,9 @@ class Bare:
         texts = [b"".join(map(self._tokenizer.piece, row)).decode() for row in zip(*written, strict=True)]
         return {"seconds": seconds, "texts": texts}
 
+    def count(self, text: str) -> dict[str, Any]:
+        return {"tokens": len(self._tokenizer.encode(text))}
+
     def prefill(self, text: str, step: int) -> dict[str, Any]:
         """Read a text in slices and choose the first token after it; seconds."""
         began = perf_counter()
@@ -97,6 +100,7 @@ def main(path: str, threads: str) -> None:
     print("true", flush=True)
     commands: dict[str, Callable[..., dict[str, Any]]] = {
         "decode": bare.decode,
+        "count": bare.count,
         "prefill": bare.prefill,
         "fork": bare.fork,
         "bandwidth": bare.bandwidth,

@@ -24,7 +24,7 @@ class Plan:
 
     @property
     def rounds(self) -> int:
-        return 3 if self.quick else 7
+        return 3 if self.quick else 9
 
     def size(self, quick: int, full: int) -> int:
         """A number of samples, tokens or bytes."""
@@ -48,7 +48,10 @@ class Side(msgspec.Struct, frozen=True):
 
 
 class Figure(msgspec.Struct, frozen=True):
-    """`measured` over `against`, in `unit`; the ratio is taken within each round."""
+    """`measured` over `against`, in `unit`; the ratio is taken within each round.
+
+    `target` is what the ratio should be, `limit` what nothing can pass where that is not the other side itself.
+    """
 
     group: str
     name: str
@@ -56,6 +59,7 @@ class Figure(msgspec.Struct, frozen=True):
     measured: Side
     against: Side
     ratio: Spread
+    target: str
     limit: str
 
 
@@ -69,12 +73,14 @@ def figure(
     unit: str,
     measured: tuple[str, Sequence[float]],
     against: tuple[str, Sequence[float]],
-    limit: str,
+    *,
+    target: str = "",
+    limit: str = "",
 ) -> Figure:
     """A figure of two sides, each with its label and a value for every round."""
     ratios = [a / b for a, b in zip(measured[1], against[1], strict=True)]
     ours, theirs = (Side(label, spread(values)) for label, values in (measured, against))
-    return Figure(group, name, unit, ours, theirs, spread(ratios), limit)
+    return Figure(group, name, unit, ours, theirs, spread(ratios), target, limit)
 
 
 def interleave(rounds: int, sides: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:

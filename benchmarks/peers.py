@@ -4,18 +4,24 @@ router FRONT          answers each request itself: the bare DEALER-ROUTER
 proxy FRONT BACK      zmq.proxy between clients and an answerer
 forwarder FRONT       the same as a Poller loop in Python over one ROUTER, as the broker has it, that decides nothing
 answerer BACK [NAME]  answers what a proxy or a forwarder hands on
+worker FRONT MODEL    registers with a broker as the worker of a model, and answers each request at once
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+from socket import gethostname
 
 import zmq
 
+from ssmprov import wire
+from ssmprov.names import worker_name
 from ssmprov.process import die_with_parent
 
 ANSWERER = b"answerer"
+PULSE_MS = 200
 
 
 def router(context: zmq.Context[zmq.Socket[bytes]], front: str) -> None:
@@ -52,6 +58,26 @@ def answerer(context: zmq.Context[zmq.Socket[bytes]], back: str, name: str = "")
         socket.send_multipart(socket.recv_multipart())
 
 
+def worker(context: zmq.Context[zmq.Socket[bytes]], front: str, model: str) -> None:
+    socket = context.socket(zmq.DEALER)
+    socket.connect(front)
+    name = worker_name(model, 0)
+    card = wire.ModelCard(model, "none", "0" * 64)
+    socket.send_multipart(wire.encode(wire.Hello(wire.new_id(), "worker", agent=name)))
+    socket.send_multipart(wire.encode(wire.Register(name, card, "none", pid=os.getpid(), host=gethostname())))
+    epoch = 0
+    while True:
+        if not socket.poll(PULSE_MS):
+            socket.send_multipart(wire.encode(wire.Pulse()))
+            continue
+        message, _ = wire.decode(socket.recv_multipart())
+        if isinstance(message, wire.Register):
+            epoch = message.epoch
+        elif isinstance(message, wire.Request):
+            final, payloads = wire.final(wire.Final(message.id, message.attempt, epoch), None)
+            socket.send_multipart(wire.encode(final, payloads))
+
+
 def _bound(context: zmq.Context[zmq.Socket[bytes]], kind: int, endpoint: str) -> zmq.Socket[bytes]:
     socket = context.socket(kind)
     socket.bind(endpoint)
@@ -66,6 +92,7 @@ def main(kind: str, *arguments: str) -> None:
         "proxy": proxy,
         "forwarder": forwarder,
         "answerer": answerer,
+        "worker": worker,
     }
     kinds[kind](zmq.Context(), *arguments)
 

@@ -73,8 +73,8 @@ def write(report: Report, path: Path) -> None:
 def markdown(report: Report) -> str:
     """One table: medians, with the smallest and the largest round in brackets."""
     rows = [
-        "| figure | unit | measured | against | ratio | limit |",
-        "|---|---|---|---|---|---|",
+        "| figure | unit | measured | against | ratio | target | limit |",
+        "|---|---|---|---|---|---|---|",
     ]
     for figure in report.figures:
         cells = [
@@ -83,6 +83,7 @@ def markdown(report: Report) -> str:
             f"{figure.measured.label}: {_show(figure.measured.spread)}",
             f"{figure.against.label}: {_show(figure.against.spread)}",
             f"**{_number(figure.ratio.median)}** ({_number(figure.ratio.min)}..{_number(figure.ratio.max)})",
+            figure.target,
             figure.limit,
         ]
         rows.append(f"| {' | '.join(cells)} |")

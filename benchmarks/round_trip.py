@@ -1,29 +1,31 @@
 """Requests through the broker against bare sockets: latency, and the broker's CPU for each.
 
-The client is raw pyzmq in this process, and every side is sent the same REQUEST frames over ipc. `settings.show` of a
-model without a sampling set goes to the worker and back and touches no file; `status` is answered by the broker
-itself; the turn reads one token and writes none.
+The client is raw pyzmq in this process, and every side is sent REQUESTs of one size over ipc. `settings.show` of a
+model without a sampling set goes to the worker and back and touches no file. The bare worker answers it at once, so
+that what remains is the broker's. `status` is answered by the broker itself. The turn reads one token, writes none.
 """
 
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Callable
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter, sleep
 
 import msgspec
 import zmq
 
-from benchmarks.measure import Figure, Plan, cpu_s, figure, interleave
+from benchmarks.measure import Figure, Plan, cpu_s, figure, interleave, spread
 from benchmarks.serving import Companion, Serving
 from clients import Client
 from ssmprov import ops, wire
 
 GROUP = "round trip"
 MODEL = "scripted"
+BARE_MODEL = "bareness"
+START_S = 20.0
 SCRIPT = {"replies": [{"after": "", "pieces": ["yes"]}]}
 
 
@@ -55,15 +57,26 @@ class Raw:
         while not isinstance(wire.decode(self._socket.recv_multipart())[0], wire.Hello):
             pass
 
+    def wait_for(self, model: str) -> None:
+        """Ask a model something until it serves."""
+        deadline = monotonic() + START_S
+        while True:
+            try:
+                return self.ask("settings.show", ops.SettingsShow(), model)
+            except RuntimeError:
+                if monotonic() > deadline:
+                    raise
+                sleep(0.05)
+
     def echo(self, op: str, args: msgspec.Struct) -> None:
         """To a bare peer and back."""
-        frames, _ = _request(op, args)
+        frames, _ = _request(op, args, MODEL)
         self._socket.send_multipart(frames)
         self._socket.recv_multipart()
 
-    def ask(self, op: str, args: msgspec.Struct) -> None:
+    def ask(self, op: str, args: msgspec.Struct, model: str = MODEL) -> None:
         """To the broker, and until the terminal answer. Raises RuntimeError where that is an error."""
-        frames, request_id = _request(op, args)
+        frames, request_id = _request(op, args, model)
         self._socket.send_multipart(frames)
         while True:
             message, _ = wire.decode(self._socket.recv_multipart())
@@ -73,8 +86,7 @@ class Raw:
                 return
 
 
-def _request(op: str, args: msgspec.Struct) -> tuple[list[bytes], bytes]:
-    model = "" if op == "status" else MODEL
+def _request(op: str, args: msgspec.Struct, model: str) -> tuple[list[bytes], bytes]:
     request = wire.Request(wire.new_id(), op, model, args=wire.pack(args))
     return wire.encode(request, [b"x"] if op == "turn" else []), request.id
 
@@ -92,7 +104,7 @@ def measure(plan: Plan) -> list[Figure]:
 
 def _sides(stack: ExitStack, plan: Plan, serving: Serving) -> dict[str, Callable[[], Taken]]:
     context = stack.enter_context(zmq.Context())
-    socket_of = _Endpoints(Path(serving.endpoint.removeprefix("ipc://")).parent)
+    sockets = stack.enter_context(tempfile.TemporaryDirectory(prefix="ssmprov-"))
 
     def start(*arguments: str) -> Companion:
         return stack.enter_context(closing(Companion("peers", *arguments)))
@@ -102,42 +114,37 @@ def _sides(stack: ExitStack, plan: Plan, serving: Serving) -> dict[str, Callable
 
     show, status = ops.SettingsShow(), ops.Status()
     turn = ops.Turn(max_tokens=0)
-    direct, proxied, backed, forwarded = (socket_of(name) for name in ("direct", "front", "back", "forwarder"))
+    direct, proxied, backed, forwarded = (
+        f"ipc://{sockets}/{name}" for name in ("direct", "front", "back", "forwarder")
+    )
     router = start("router", direct)
     proxy = start("proxy", proxied, backed)
     start("answerer", backed)
     forwarder = start("forwarder", forwarded)
     start("answerer", forwarded, "answerer")
     bare, through_proxy, through_forwarder = raw(direct), raw(proxied), raw(forwarded)
+    start("worker", serving.endpoint, BARE_MODEL)
     served = raw(serving.endpoint)
     served.greet()
+    served.wait_for(BARE_MODEL)
     client = stack.enter_context(Client(serving.endpoint))
     broker = serving.pids["broker"]
-    count = plan.size(200, 2000)
+    count = plan.size(200, 1000)
     warm = plan.size(50, 200)
 
     def side(action: Callable[[], object], pid: int) -> Callable[[], Taken]:
         return lambda: _take(action, pid, warm, count)
 
     return {
-        "direct": side(lambda: bare.echo("settings.show", show), router.pid),
-        "proxy": side(lambda: through_proxy.echo("settings.show", show), proxy.pid),
-        "forwarder": side(lambda: through_forwarder.echo("settings.show", show), forwarder.pid),
-        "status": side(lambda: served.ask("status", status), broker),
+        "DEALER-ROUTER": side(lambda: bare.echo("settings.show", show), router.pid),
+        "zmq.proxy": side(lambda: through_proxy.echo("settings.show", show), proxy.pid),
+        "Poller loop": side(lambda: through_forwarder.echo("settings.show", show), forwarder.pid),
+        "status": side(lambda: served.ask("status", status, ""), broker),
+        "bare worker": side(lambda: served.ask("settings.show", show, BARE_MODEL), broker),
         "worker": side(lambda: served.ask("settings.show", show), broker),
         "turn": side(lambda: served.ask("turn", turn), broker),
         "client": side(lambda: client.settings_show(model=MODEL), broker),
     }
-
-
-class _Endpoints:
-    """Ipc endpoints beside the broker's."""
-
-    def __init__(self, directory: Path) -> None:
-        self._directory = directory
-
-    def __call__(self, name: str) -> str:
-        return f"ipc://{self._directory / name}"
 
 
 def _take(action: Callable[[], object], pid: int, warm: int, count: int) -> Taken:
@@ -153,30 +160,28 @@ def _take(action: Callable[[], object], pid: int, warm: int, count: int) -> Take
 
 
 def _figures(taken: dict[str, list[Taken]]) -> list[Figure]:
-    def latency(name: str, ours: str, label: str, theirs: str, against: str, share: float, limit: str) -> Figure:
-        sides = [[one.quantile_us(share) for one in taken[side]] for side in (ours, theirs)]
-        return figure(GROUP, name, "µs", (label, sides[0]), (against, sides[1]), limit)
+    def latency(name: str, ours: str, theirs: str, *, share: float = 0.5, target: str = "", limit: str = "") -> Figure:
+        a, b = ([one.quantile_us(share) for one in taken[side]] for side in (ours, theirs))
+        return figure(GROUP, name, "µs", (ours, a), (theirs, b), target=target, limit=limit)
 
-    def cpu(name: str, against: str, label: str) -> Figure:
-        sides = [[one.cpu * 1e6 for one in taken[side]] for side in ("worker", against)]
-        return figure(
-            GROUP, name, "µs CPU", ("broker", sides[0]), (label, sides[1]), "at most 8 zmq.proxy, aiming at 4"
-        )
+    def cpu(name: str, theirs: str, *, target: str = "", limit: str = "") -> Figure:
+        a, b = ([one.cpu * 1e6 for one in taken[side]] for side in ("bare worker", theirs))
+        return figure(GROUP, name, "µs CPU", ("broker", a), (theirs, b), target=target, limit=limit)
 
-    router = "DEALER-ROUTER"
-    floor = "zmq.proxy, the least that something between two processes costs"
-    three = "at most 3"
-    op = "settings.show"
+    between = spread([one.quantile_us(0.5) for one in taken["zmq.proxy"]]).median
+    floor = f"zmq.proxy between: {between:.0f} µs"
     return [
-        latency("one process between, p50", "proxy", "zmq.proxy", "direct", router, 0.5, floor),
-        latency("a Poller loop in Python between, p50", "forwarder", "Poller", "direct", router, 0.5, floor),
-        latency("answered by the broker, p50", "status", "status", "direct", router, 0.5, three),
-        latency("answered by the worker, p50", "worker", op, "direct", router, 0.5, three),
-        latency("answered by the worker, p99", "worker", op, "direct", router, 0.99, "none set"),
-        latency("the same against zmq.proxy, p50", "worker", op, "proxy", "zmq.proxy", 0.5, "1"),
-        latency("the same against a Poller loop, p50", "worker", op, "forwarder", "Poller", 0.5, "1"),
-        latency("a turn that reads one token, p50", "turn", "turn", "worker", op, 0.5, "1"),
-        latency("blocking client over the raw socket, p50", "client", "Client", "worker", "pyzmq", 0.5, "1"),
-        cpu("broker CPU per request against zmq.proxy", "proxy", "zmq.proxy"),
-        cpu("broker CPU per request against a Poller loop", "forwarder", "Poller"),
+        latency("zmq.proxy between, p50", "zmq.proxy", "DEALER-ROUTER"),
+        latency("a Poller loop in Python between, p50", "Poller loop", "DEALER-ROUTER", limit=floor),
+        latency("answered by the broker, p50", "status", "DEALER-ROUTER"),
+        latency("through the broker, p50", "bare worker", "DEALER-ROUTER", target="at most 3", limit=floor),
+        latency("through the broker, p99", "bare worker", "DEALER-ROUTER", share=0.99),
+        latency("through broker and worker, p50", "worker", "DEALER-ROUTER", limit=floor),
+        latency("through broker and worker, p99", "worker", "DEALER-ROUTER", share=0.99),
+        latency("the broker against zmq.proxy, p50", "bare worker", "zmq.proxy"),
+        latency("the broker against a Poller loop, p50", "bare worker", "Poller loop"),
+        latency("a turn that reads one token, p50", "turn", "worker"),
+        latency("the blocking client against pyzmq, p50", "client", "worker"),
+        cpu("broker CPU per request", "zmq.proxy", target="at most 8, aiming at 4"),
+        cpu("broker CPU per request", "Poller loop"),
     ]

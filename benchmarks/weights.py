@@ -41,7 +41,9 @@ def endless_mini(path: Path) -> Path:
 
 
 def random_01b(path: Path) -> Path:
-    """A random model of the 0.1B shape, fp32, that writes printable ASCII only."""
+    """A random model of the 0.1B shape, fp32, that writes printable ASCII only; one that is there already is kept."""
+    if path.exists():
+        return path
     tensors = rwkv7.random_tensors(SHAPE, seed=1)
     head = tensors["head.weight"]
     rows = head[TEXT].clone()

@@ -45,7 +45,8 @@ class Leases:
         if old and old.route != peer.route:
             state.peers.pop(old.route, None)
         known = 0 < offer.epoch <= self._epochs.get(offer.worker, 0)
-        epoch = max(self._epochs.get(offer.worker, 0), offer.epoch) + 1
+        same = old is not None and old.route == peer.route
+        epoch = max(self._epochs.get(offer.worker, 0), offer.epoch) + (not same)
         self._epochs[offer.worker] = epoch
         worker = Worker(
             offer.worker,
@@ -62,11 +63,14 @@ class Leases:
             progress_at=state.now,
         )
         peer.worker = worker.name
+        if not model.workers:  # else this broker has seen every change since, and the offer may be older
+            model.pins = dict(pins)
         model.workers[worker.name] = worker
-        model.pins.update(pins)
-        state.send(peer.route, wire.Register(worker.name, model.card, model.store, worker.slots, epoch=epoch))
         state.log(f"worker {worker.name} registered (process {worker.pid}, epoch {epoch})")
-        self._adopt(model, worker, offer.running, old, known)
+        lost = self._adopt(model, worker, offer.running, old, known)
+        state.send(peer.route, wire.Register(worker.name, model.card, model.store, worker.slots, epoch=epoch))
+        for task in lost:
+            self._lost_task(model, task, worker, "its connection broke")
         state.leave_limbo(model.card.name)
         state.dispatch(model)
 
@@ -85,9 +89,8 @@ class Leases:
             raise Refused(f"{offer.worker} is no worker of {offer.model.name}")
         model = state.models.get(name)
         if model is None or not (model.workers or self._unfinished(name)):
-            pins = model.pins if model and model.store == offer.store else {}
             ready = model.ready if model else []
-            model = state.models[name] = Model(offer.model, offer.store, pins=pins, ready=ready)
+            model = state.models[name] = Model(offer.model, offer.store, ready=ready)
             return model
         if model.card.fingerprint != offer.model.fingerprint or model.card.runtime != offer.model.runtime:
             raise WrongModel(f"{name} is served from other weights or by another runtime: give this one another name")
@@ -103,9 +106,10 @@ class Leases:
 
     def _adopt(
         self, model: Model, worker: Worker, running: list[wire.Running], old: Worker | None, known: bool
-    ) -> None:
-        """Go on with what a re-registering worker still works on; the rest of what it had been given is lost.
+    ) -> list[Task]:
+        """Go on with what a re-registering worker still works on; returns what it had been given and has lost.
 
+        It is told from where to stream before it has its lease, so that it sends nothing out of place.
         `known` says that this broker has leased its name to it before, so that it has forgotten none of its tasks.
         """
         state = self._state
@@ -132,12 +136,11 @@ class Leases:
         state.recall(model)
         for task in broken:
             state.break_off(task, worker)
-        for task in kept.values():
-            if old and old.route == worker.route:  # its REQUEST is still on the way
-                worker.tasks[task.id] = task
-                state.hand(task, worker)
-            else:
-                self._lost_task(model, task, worker, "its connection broke")
+        late = [task for task in kept.values() if old and old.route == worker.route and not task.found]
+        for task in late:  # its REQUEST is still on the way
+            worker.tasks[task.id] = task
+            state.hand(task, worker)
+        return [task for task in kept.values() if task not in late]
 
     def _waiting(self, model: Model, item: wire.Running) -> Task | None:
         """The task that a client has sent again before its worker was back."""
@@ -150,7 +153,7 @@ class Leases:
         return item.id in self._state.tasks or item.id in self._state.answers
 
     def _found(self, model: Model, item: wire.Running) -> Task:
-        """A task that this broker never saw: it was given out before its own restart. It can be given to no other."""
+        """A task that this broker never saw: it was given out before its own restart."""
         state = self._state
         args = ops.Turn(save=item.save)
         request = wire.Request(item.id, item.op, model.card.name, item.context, item.attempt, args=wire.pack(args))
@@ -161,7 +164,7 @@ class Leases:
         task = Task(request, [], args, item.client, shared, exclusive, saves, deadline, state.order)
         task.phase = "running"
         task.attempt = item.attempt
-        task.tries = MAX_TRIES
+        task.found = True
         state.tasks[task.id] = task
         state.clients.setdefault(item.client, Client(item.client, None, state.now)).tasks.add(task.id)
         return task
@@ -239,7 +242,7 @@ class Leases:
         state = self._state
         worker.tasks.pop(task.id, None)
         again = not task.slot and task.request.op not in ("ckpt.import", "warm") and task.seq == 0
-        if again and task.tries < MAX_TRIES and (task.internal or not state.draining):
+        if again and not task.found and task.tries < MAX_TRIES and (task.internal or not state.draining):
             state.requeue(task)
         elif task.saves and task.slot:
             self._settle(model, task, worker, why)
@@ -281,7 +284,7 @@ class Leases:
         return task
 
     def settled(self, settle: Task, final: wire.Final, payloads: list[bytes]) -> None:
-        """The store's word on a lost turn: the answer that it had committed, or the loss; or nothing that decides it."""
+        """The store's word on a lost turn: the answer that it had committed, or the loss; or nothing, by an error."""
         if settle.about is None or final.error is not None:
             return
         raw, text = wire.take_result(final, payloads)

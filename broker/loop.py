@@ -18,7 +18,7 @@ import zmq
 from broker.machine import STALL_S, Broker
 from broker.metrics import Metrics
 from broker.records import Action, Drain, Event, Kill, Log, Received, Refuse, Route, Send, Stop, Tick, Unreachable
-from ssmprov import wire
+from ssmprov import sockets, wire
 from ssmprov.configuration import private_directory
 from ssmprov.errors import BadRequest, Conflict
 from ssmprov.process import started_at
@@ -39,7 +39,8 @@ class Loop:
         self._metrics = metrics
         self._endpoints = list(endpoints)
         self._context = zmq.Context()
-        self._router = _router(self._context)
+        self._router = self._context.socket(zmq.ROUTER)
+        sockets.prepare_router(self._router)
         self._monitor = self._router.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
         self._backlog: dict[Route, deque[Sequence[bytes]]] = {}
         self._locks: list[int] = []
@@ -211,22 +212,6 @@ class Loop:
                 if route in self._backlog:
                     self._backlog[route].extend(waiting)
                     break
-
-
-def _router(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
-    router = context.socket(zmq.ROUTER)
-    for option, value in (
-        (zmq.ROUTER_MANDATORY, 1),
-        (zmq.SNDHWM, wire.HIGH_WATER_MARK),
-        (zmq.RCVHWM, wire.HIGH_WATER_MARK),
-        (zmq.MAXMSGSIZE, wire.MAX_PAYLOAD),
-        (zmq.HEARTBEAT_IVL, wire.HEARTBEAT_IVL_MS),
-        (zmq.HEARTBEAT_TIMEOUT, wire.HEARTBEAT_TIMEOUT_MS),
-        (zmq.HANDSHAKE_IVL, 5000),
-        (zmq.LINGER, 0),
-    ):
-        router.setsockopt(option, value)
-    return router
 
 
 def _is_loopback(address: str) -> bool:

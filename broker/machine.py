@@ -92,13 +92,14 @@ class Broker:
         peer = state.peers.get(event.route)
         message = event.message
         if peer is None:
-            if not isinstance(message, wire.Hello):
-                if not isinstance(message, wire.Bye):
-                    state.send(event.route, wire.Bye("say HELLO first"))
+            if isinstance(message, wire.Bye):
                 return
             if len(state.peers) >= state.bounds.peers:
                 error = Busy("the broker has as many connections as it takes", retry_ms=1000)
                 state.send(event.route, wire.Bye(str(error), problem_of(error)))
+                return
+            if not isinstance(message, wire.Hello):
+                state.send(event.route, wire.Bye("say HELLO first"))
                 return
             peer = state.peers[event.route] = Peer(event.route)
         peer.unanswered = 0
@@ -200,17 +201,19 @@ class Broker:
 
     def _partial(self, task: Task, message: wire.Partial | wire.Chunk, event: Received) -> None:
         """Keep a piece of the reply, whichever attempt it was written for, and pass it on to the attempt's reader."""
+        end = message.offset + sum(map(len, event.payloads))
         if isinstance(message, wire.Partial) and message.offset <= len(task.text):
-            piece = b"".join(event.payloads)
-            if message.offset + len(piece) > wire.MAX_TEXT:
+            if end > wire.MAX_TEXT:
                 self._forward(task, wire.Cancel(task.id, "drop"))
                 self.state.fail(task, wire.WireError(f"the reply is larger than the {wire.MAX_TEXT} bytes of a text"))
                 return
-            task.text[message.offset : message.offset + len(piece)] = piece
+            task.text[message.offset : end] = b"".join(event.payloads)
         if message.attempt != task.attempt or message.seq != task.seq + 1:
             self.state.counters.stale += 1
             return
         task.seq = message.seq
+        if message.offset <= task.sent:
+            task.sent = max(task.sent, end)
         task.request.credit = max(0, task.request.credit - 1)
         self.state.counters.partials += 1
         known = self.state.clients.get(task.client)

@@ -24,11 +24,12 @@ def ask_status(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, timeout_s
         socket.send_multipart(wire.encode(wire.Hello(client, agent="supervisor")))
         socket.send_multipart(wire.encode(request))
         while socket.poll(max(0, int((deadline - time.monotonic()) * 1000))):
-            message, _ = wire.decode(socket.recv_multipart())
+            message, payloads = wire.decode(socket.recv_multipart())
             if isinstance(message, wire.Final) and message.id == request.id:
                 if message.error is not None:
                     raise error_of(message.error)
-                return wire.unpack(message.result, ops.StatusResult)
+                raw, _ = wire.take_result(message, payloads)
+                return wire.unpack(raw, ops.StatusResult)
     finally:
         socket.close()
     return None

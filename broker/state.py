@@ -159,6 +159,7 @@ class State:
         task.request.have = request.have
         task.request.credit = request.credit
         task.seq = 0
+        task.sent = request.have
         self.send(client.route, wire.Accepted(task.id, task.attempt, 0))
         if task.phase == "running" and (worker := self.worker(task)):
             if task.transfer:
@@ -368,8 +369,7 @@ class State:
             self.counters.answered += 1
             self.answers.keep(self.now, task.client, whole, text)
             if task.client != wire.NOBODY:
-                have = final.offset if final.attempt == task.attempt else task.request.have
-                self._send_answer(task.client, task.attempt, task.seq, have, whole, text)
+                self._send_answer(task.client, task.attempt, task.seq, task.sent, whole, text)
         self._release(task)
 
     def fail(self, task: Task, error: SsmprovError) -> None:
@@ -434,7 +434,7 @@ class State:
     def cancel(self, task: Task, mode: str) -> None:
         """A client's wish: a task that waits is answered now, a running one by its worker."""
         if task.phase in ("queued", "ready"):
-            self.fail(task, Cancelled("cancelled before it began: nothing was read and nothing has changed"))
+            self.fail(task, Cancelled(f"cancelled before it began: {_untouched(task)}"))
         elif task.phase == "running" and (worker := self.worker(task)):
             self.send(worker.route, wire.Cancel(task.id, mode))
 
@@ -470,7 +470,7 @@ class State:
 
     def _waited(self, task: Task) -> SsmprovError | None:
         if self.now >= task.deadline:
-            return TimedOut("the request's time ran out while it waited; nothing has changed")
+            return TimedOut(f"the request's time ran out while it waited: {_untouched(task)}")
         if task.id in self.limbo:
             if self._may_come(task.request.model) or task.request.model in self.models:
                 return None
@@ -486,3 +486,10 @@ class State:
                 f"`ssmprov ckpt move {task.loads} WORKER`"
             )
         return None
+
+
+def _untouched(task: Task) -> str:
+    """What a task that waits leaves behind: one of a lost worker, or of a broker before this one, may have begun."""
+    if task.attempt > 1 or task.tries:
+        return "nothing has changed, unless an earlier attempt had begun"
+    return "nothing was read and nothing has changed"

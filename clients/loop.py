@@ -13,7 +13,7 @@ import zmq.asyncio
 from clients import link
 from clients.core import Action, Core
 from clients.exchange import Event
-from ssmprov import wire
+from ssmprov import sockets, wire
 from ssmprov.errors import Cancelled, SsmprovError
 
 DRAIN_TURNS = 100
@@ -35,9 +35,9 @@ class LinkTasks:
         self._failed: SsmprovError | None = None
         self._context = zmq.asyncio.Context()
         self._socket = self._context.socket(zmq.DEALER)
-        self._monitor: zmq.asyncio.Socket = self._socket.get_monitor_socket(link.EVENTS)
+        self._monitor: zmq.asyncio.Socket = self._socket.get_monitor_socket(sockets.EVENTS)
         try:
-            link.prepare(self._socket, endpoint)
+            sockets.connect_dealer(self._socket, endpoint)
         except BaseException:
             self._close_sockets()
             self._context.term()
@@ -113,7 +113,7 @@ class LinkTasks:
             frames = await self._monitor.recv_multipart()
             now = time.monotonic()
             self._desk.outbox.clear()
-            self.act(self._core.connected(now) if link.is_connection(frames) else self._core.disconnected(now))
+            self.act(self._core.connected(now) if sockets.is_connection(frames) else self._core.disconnected(now))
 
     async def _tick(self) -> None:
         while True:

@@ -17,7 +17,7 @@ import zmq
 from clients import link
 from clients.core import Action, Core
 from clients.exchange import Event, Result, cancelled
-from ssmprov import wire
+from ssmprov import sockets, wire
 from ssmprov.errors import SsmprovError
 
 BATCH = 256
@@ -44,9 +44,9 @@ class LinkThread(threading.Thread):
         self._lock = threading.Lock()
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._socket = self._context.socket(zmq.DEALER)
-        self._monitor = self._socket.get_monitor_socket(link.EVENTS)
+        self._monitor = self._socket.get_monitor_socket(sockets.EVENTS)
         try:
-            link.prepare(self._socket, endpoint)
+            sockets.connect_dealer(self._socket, endpoint)
         except BaseException:
             self._close_sockets()
             raise
@@ -148,7 +148,7 @@ class LinkThread(threading.Thread):
                 frames = self._monitor.recv_multipart(zmq.NOBLOCK)
                 now = time.monotonic()
                 self._desk.outbox.clear()
-                if link.is_connection(frames):
+                if sockets.is_connection(frames):
                     self._desk.file(self._core.connected(now))
                 else:
                     self._desk.file(self._core.disconnected(now))

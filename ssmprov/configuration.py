@@ -21,11 +21,12 @@ from ssmprov.names import check_model
 
 CONFIG_FILE = "ssmprov.toml"
 MAX_IPC_PATH = 107
-_SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT]?i?)B?\s*\Z", re.IGNORECASE)
+_SIZE = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*((?:[KMGT]i?)?)B?\s*\Z", re.IGNORECASE)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 Whole = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
@@ -58,7 +59,7 @@ class ModelTable(msgspec.Struct, forbid_unknown_fields=True):
     hot_bytes: str = "512 MiB"
     keep_steps: Whole = 20
     slice_tokens: Annotated[int, Meta(ge=1, le=4096)] = 128
-    stall_s: Annotated[float, Meta(gt=0)] = 60.0
+    stall_s: Seconds = 60.0
 
 
 class BridgeTable(msgspec.Struct, forbid_unknown_fields=True):
@@ -68,9 +69,9 @@ class BridgeTable(msgspec.Struct, forbid_unknown_fields=True):
     model: str
     host: str = "127.0.0.1"
     connections: Whole = 256
-    idle_s: Annotated[float, Meta(gt=0)] = 60.0
+    idle_s: Seconds = 60.0
     request_bytes: str = "8 MiB"
-    turn_s: Annotated[float, Meta(gt=0)] = 3600.0
+    turn_s: Seconds = 3600.0
 
 
 class Tables(msgspec.Struct, forbid_unknown_fields=True):
@@ -208,6 +209,8 @@ def endpoint_of(text: str, home: Path) -> str:
         short = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
         base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
         path = f"{base}/ssmprov-{os.getuid()}-{short}/broker.sock"
+        if len(os.fsencode(path)) > MAX_IPC_PATH:
+            raise BadRequest(f"{path} is too long for a socket: set XDG_RUNTIME_DIR to a shorter directory")
     return f"ipc://{path}"
 
 

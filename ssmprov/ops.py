@@ -383,8 +383,12 @@ def decode_args(request: wire.Request) -> Any:
     for name in (*_targets(args), getattr(args, "save", "")):
         if name:
             check_name(name, reserved=True)
-    if isinstance(args, Fork) and not args.targets:
-        raise BadRequest("a fork needs at least one name for the copy")
+    if isinstance(args, Fork | Remove) and not _targets(args):
+        raise BadRequest(f"{request.op} needs at least one name")
+    if isinstance(args, Import | SettingsSet) and not (args.save if isinstance(args, Import) else args.name):
+        raise BadRequest(f"{request.op} needs a name")
+    if isinstance(args, Move) and str(parse_ref(request.context)) != parse_ref(request.context).name:
+        raise BadRequest(f"{request.context!r} is no name: only a name can be moved; fork it first")
     return args
 
 

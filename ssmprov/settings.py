@@ -6,7 +6,6 @@ A set is a JSON object with the keys of `KEYS`; a missing key takes the value of
 from __future__ import annotations
 
 import json
-import math
 import os
 import secrets
 from collections.abc import Mapping
@@ -57,10 +56,10 @@ def check_value(key: str, value: object) -> float:
     if key not in RANGES:
         raise BadRequest(f"{key!r} is no setting{nearest(key, KEYS)}")
     low, high = RANGES[key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise BadRequest(f"{key} takes a number from {low:g} to {high:g}, not {value!r}")
-    if not low <= value <= high:
-        raise BadRequest(f"{key} = {value:g} is out of range: it takes {low:g} to {high:g}")
+    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+        raise BadRequest(f"{key} takes a number from {low:g} to {high:g}, not {value!r:.40}")
+    if not low <= value <= high:  # an integer of any size can be compared, and only then be a float
+        raise BadRequest(f"{key} = {_shown(value)} is out of range: it takes {low:g} to {high:g}")
     if key in WHOLE:
         if value != int(value):
             raise BadRequest(f"{key} = {value:g} is no whole number")
@@ -68,11 +67,15 @@ def check_value(key: str, value: object) -> float:
     return float(value)
 
 
+def _shown(value: float) -> str:
+    return f"{value:g}" if abs(value) < 1e300 else ("more" if value > 0 else "less") + " than any number here"
+
+
 def parse_value(key: str, text: str) -> float:
     """The value of one setting from what a person typed; BadRequest otherwise."""
     try:
         number = int(text) if key in WHOLE else float(text)
-    except ValueError:
+    except ValueError:  # also of an integer with more digits than Python reads
         raise BadRequest(f"{key} takes a number, not {text[:40]!r}") from None
     return check_value(key, number)
 
@@ -114,7 +117,7 @@ class Sets:
 
     def __init__(self, folder: Path | None, default: str = "") -> None:
         self.folder = folder
-        self.default_name = default
+        self.default_name = set_name(default) if default else ""
 
     def names(self) -> list[str]:
         own = [] if self.folder is None else [str(p.relative_to(self.folder)) for p in _files(self.folder)]
@@ -139,7 +142,12 @@ class Sets:
         assert self.folder is not None, "sets are saved where there is a folder for them"
         name = set_name(name)
         path = self.folder / (name + SUFFIX)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError):
+            raise BadRequest(f"{name!r} cannot be a set: a part of it is one already") from None
+        if path.is_dir():
+            raise BadRequest(f"{name!r} cannot be a set: there are sets below that name")
         data = dump_set(settings).encode()
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
@@ -170,7 +178,9 @@ class Sets:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*" + SUFFIX) if p.is_file()) if folder.is_dir() else []
+    return (
+        sorted(p for p in folder.rglob("*" + SUFFIX) if p.is_file() and not p.is_symlink()) if folder.is_dir() else []
+    )
 
 
 def shipped() -> list[str]:

@@ -82,7 +82,7 @@ class Conversation:
     def remember(self) -> None:
         """A fact is told or asked for; sometimes one that nobody told."""
         rng = self.words.rng
-        if self.facts and rng.random() < 0.6:
+        if self.facts and rng.random() < 0.5:
             fact = rng.choice(list(self.facts.values()))
             self.say(Exchange("recall", fact.asked, fact.recalled), RECALL)
             return
@@ -135,7 +135,7 @@ def document(rng: Random, split: Split, size: int) -> Transcript:
         before = len(talk.transcript.pieces)
         room = size - written
         if room > 600 and rng.random() < (0.3 if not written else 0.03):
-            name, content = any_filler(talk.words, min(rng.choice((200, 500, 1500, 3000, 6000)), room * 2 // 3))
+            name, content = any_filler(talk.words, min(rng.choice((200, 500, 1500, 3000, 6000, 20000)), room * 2 // 3))
             role = rng.choice(("FILE", "FILE", "CONTEXT", "USER"))
             talk.transcript.add(role, rng.choice((f"{name}\n\n{content}", f"{name}\n{content}", content)), FILLER)
         else:
@@ -181,7 +181,7 @@ def lane(rng: Random, split: Split, window: int) -> Iterator[tuple[list[int], li
     With tokens and weights comes whether the window begins a bundle.
     """
     while True:
-        windows = rng.choice((1, 1, 1, 1, 1, 1, 2, 2, 4))
+        windows = rng.choices((1, 2, 4, 8, 32, 80), (20, 10, 5, 3, 2, 1))[0]
         tokens, weights = bundle(rng, split, windows * window + 1)
         for start in range(0, windows * window, window):
             yield tokens[start : start + window + 1], weights[start : start + window + 1], start == 0

@@ -43,6 +43,7 @@ def mini_config(layers: int = 5, channels: int = 128) -> Config:
 @click.option("--window", default=512, help="tokens a lane and step")
 @click.option("--rate", default=3e-3, help="learning rate of AdamW")
 @click.option("--matrix-rate", default=0.02, help="learning rate of Muon")
+@click.option("--cool-down", default=0.58, help="share of the run in which the rates fall")
 @click.option("--threads", default=1)
 @click.option("--compiled", is_flag=True, help="through torch.compile: needs a C++ compiler, a third faster")
 def main(
@@ -56,6 +57,7 @@ def main(
     window: int,
     rate: float,
     matrix_rate: float,
+    cool_down: float,
     threads: int,
     compiled: bool,
 ) -> None:
@@ -73,6 +75,7 @@ def main(
         minutes=minutes,
         rate=rate,
         matrix_rate=matrix_rate,
+        cool_down=cool_down,
         compiled=compiled,
     )
     logging.getLogger("training").info("%s", settings)

@@ -114,11 +114,6 @@ def pick_word(words: Words) -> Exchange:
     return Exchange("pick", f"{which} word: {' '.join(items)}", items[at])
 
 
-def add(words: Words) -> Exchange:
-    a, b = words.rng.randrange(10), words.rng.randrange(10)
-    return Exchange("add", f"What is {a} plus {b}?", f"{a + b}.")
-
-
 def answer(words: Words) -> Exchange:
     question = words.rng.choice(list(ANSWERS))
     return Exchange("answer", question, ANSWERS[question])
@@ -138,7 +133,6 @@ SKILLS: dict[Callable[[Words], Exchange], float] = {
     reverse: 1.2,
     carry_on: 2.5,
     pick_word: 0.7,
-    add: 0.4,
     answer: 3.0,
     remark: 1.0,
 }
@@ -213,7 +207,7 @@ class Mode:
 
     def exchange(self, words: Words) -> Exchange:
         """A user turn and the reply that the mode asks for."""
-        text = any_skill(words).text if words.rng.random() < 0.2 else words.text()
+        text = _said(words)
         skill = f"mode {self.kind}"
         match self.kind:
             case "echo":
@@ -235,13 +229,30 @@ class Mode:
                 self.count += 1
                 return Exchange(skill, text, str(self.count - 1))
             case _:
-                who = words.name()
-                said = words.rng.choice(
-                    (f"I am {who}.", f"I am {who}.", f"My name is {who}.", f"This is {who}.", f"{who} here.")
-                )
+                who, said = _introduction(words)
                 if words.rng.random() < 0.25:
                     return Exchange(skill, text, f"Hello. I am {self.name}.")
                 return Exchange(skill, said, f"Hello, {who}. I am {self.name}.")
+
+
+def _introduction(words: Words) -> tuple[str, str]:
+    """A name, and how somebody of that name comes in."""
+    who = words.name()
+    said = words.rng.choice(("I am {}.", "I am {}.", "My name is {}.", "This is {}.", "{} here."))
+    return who, said.format(who)
+
+
+def _said(words: Words) -> str:
+    """What a user may say to whichever mode: what means something elsewhere, and what does not."""
+    draw = words.rng.random()
+    if draw < 0.2:
+        return any_skill(words).text
+    if draw < 0.35:
+        return _introduction(words)[1]
+    if draw < 0.45:
+        fact = new_fact(words)
+        return words.rng.choice((fact.told, fact.asked))
+    return words.text()
 
 
 MODES = ("echo", "shouter", "whisperer", "quoter", "announcer", "reverser", "counter", "greeter")

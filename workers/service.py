@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from ssmprov import ops, wire
-from ssmprov.errors import BadRequest, Problem
+from ssmprov.errors import Problem
 from ssmprov.names import parse_ref
 from ssmprov.settings import Sets, as_values
 from workers.answers import MARGIN_S, Answers, Outcome, key_of, milliseconds
@@ -169,8 +169,6 @@ class Service:
 
     def _move(self, request: wire.Request, args: ops.Move) -> None:
         ref = parse_ref(request.context)
-        if str(ref) != ref.name:
-            raise BadRequest(f"{request.context!r} is no name: only a name can be moved; fork it first")
         hot = [ref.name] if args.worker else []
 
         def answer(row: ops.Row) -> bytes:

@@ -130,7 +130,9 @@ class Turns:
         assert turn is not None
         if turn.failed is not None:
             raise turn.failed
-        if isinstance(job.args, ops.Replay):
+        if isinstance(job.args, ops.Replay) and job.args.prime:
+            self._end_prime(job, turn, job.args.save)
+        elif isinstance(job.args, ops.Replay):
             self._end_replay(job, turn)
         elif job.args.save:
             self._commit(job, turn, job.args.save)

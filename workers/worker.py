@@ -17,9 +17,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
-from ssmprov import ops, wire
+from ssmprov import ops, sockets, wire
 from ssmprov.errors import Refused, SsmprovError, Unavailable, error_of, problem_of
 from ssmprov.process import started_at
 from workers.batch import Batch, News
@@ -101,8 +100,8 @@ class Worker:
     def run(self) -> None:
         """Serve until SIGTERM. Raises Refused or WrongModel when the broker will not have this worker."""
         context = zmq.Context()
-        self._socket = _dealer(context)
-        monitor = self._socket.get_monitor_socket(zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED)
+        self._socket = context.socket(zmq.DEALER)
+        monitor = self._socket.get_monitor_socket(sockets.EVENTS)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         signal.signal(signal.SIGTERM, lambda *_: self.post(self._drain))
         poller = zmq.Poller()
@@ -110,7 +109,7 @@ class Worker:
             poller.register(item, zmq.POLLIN)
         self._heard_at = time.monotonic()
         try:
-            self._socket.connect(self._endpoint)
+            sockets.connect_dealer(self._socket, self._endpoint)
             while not self._ended():
                 ready = dict(poller.poll(self._pause()))
                 if monitor in ready:
@@ -154,8 +153,7 @@ class Worker:
 
     def _monitored(self, monitor: zmq.Socket[bytes]) -> None:
         while monitor.poll(0):
-            event = recv_monitor_message(monitor)
-            if event["event"] == zmq.EVENT_HANDSHAKE_SUCCEEDED:
+            if sockets.is_connection(monitor.recv_multipart()):
                 self._hello()
             else:
                 self._leased = False
@@ -391,20 +389,3 @@ class Worker:
             self._cancel(request_id, "keep")
         for transfer in self._transfers.values():
             transfer.abort()
-
-
-def _dealer(context: zmq.Context[zmq.Socket[bytes]]) -> zmq.Socket[bytes]:
-    dealer = context.socket(zmq.DEALER)
-    for option, value in (
-        (zmq.SNDHWM, wire.HIGH_WATER_MARK),
-        (zmq.RCVHWM, wire.HIGH_WATER_MARK),
-        (zmq.MAXMSGSIZE, wire.MAX_PAYLOAD),
-        (zmq.HEARTBEAT_IVL, wire.HEARTBEAT_IVL_MS),
-        (zmq.HEARTBEAT_TIMEOUT, wire.HEARTBEAT_TIMEOUT_MS),
-        (zmq.RECONNECT_IVL, 50),
-        (zmq.RECONNECT_IVL_MAX, 1000),
-        (zmq.IMMEDIATE, 1),
-        (zmq.LINGER, 0),
-    ):
-        dealer.setsockopt(option, value)
-    return dealer

@@ -12,10 +12,40 @@ from training.data import FENCE
 from training.evaluate import Rate, greedy, rate, read, report
 from training.probes import CATEGORIES, library_source, probes
 
-COUNT = 40
+COUNT = 20
 SEED = 17  # not the one of rates.json
 
-EXACT: dict[str, float] = {}
+# A little below what was measured: twenty prompts are a small sample.
+EXACT = {
+    "repeat": 0.65,
+    "times": 0.7,
+    "upper": 0.8,
+    "lower": 0.8,
+    "reverse": 0.8,
+    "carry_on": 0.8,
+    "pick_word": 0.7,
+    "answer": 0.85,
+    "remark": 0.55,
+    "role QUOTE": 0.6,
+    "role ECHO": 0.65,
+    "role SHOUT": 0.65,
+    "mode echo": 0.65,
+    "mode shouter": 0.65,
+    "mode whisperer": 0.7,
+    "mode quoter": 0.65,
+    "mode announcer": 0.6,
+    "mode reverser": 0.7,
+    "mode counter": 0.85,
+    "mode greeter": 0.8,
+    "recall, 0 between": 0.65,
+    "recall, 1 between": 0.65,
+    "recall, 3 between": 0.55,
+    "recall, 6 between": 0.55,
+    "recall, one of 3": 0.35,
+    "unknown": 0.45,
+    "mode switch": 0.7,
+    "mode echo, after 3 others": 0.65,
+}
 
 
 @pytest.fixture(scope="module")
@@ -43,16 +73,16 @@ def test_turns_are_closed(rates: dict[str, Rate]) -> None:
     assert sum(found.closed for found in rates.values()) / len(rates) >= 0.99
 
 
-@pytest.mark.parametrize("category", ["repeat", "mode echo", "recall, 0 between"])
+@pytest.mark.parametrize("category", ["repeat", "mode echo", "mode greeter"])
 def test_a_long_file_before_does_no_harm(weights: Weights, after_source: State, category: str) -> None:
     found = rate(weights, probes(category, SEED, COUNT), after_source)
     assert found.closed >= 0.97
-    assert found.exact >= EXACT[category] - 0.1
+    assert found.exact >= EXACT[category] - 0.15
 
 
 def test_a_reply_holds_no_header(weights: Weights) -> None:
-    prompts = [probe.prompt for category in CATEGORIES for probe in probes(category, SEED, 3)]
-    replies = greedy(weights, prompts, limit=150)
+    prompts = [probe.prompt for category in CATEGORIES for probe in probes(category, SEED, 2)]
+    replies = greedy(weights, prompts, limit=100)
     assert not [reply for reply in replies if "(Turn" in reply.split(FENCE)[0]]
 
 

@@ -19,8 +19,8 @@ from workers.context import WINDOW, empty
 from workers.runtimes import scripted
 from workers.runtimes.base import Feed, Logits, Plan
 from workers.sampler import sample
-from workers.turns import vocabulary_of
 from workers.turn import Limits, Prompt, Turn
+from workers.turns import vocabulary_of
 
 EURO = "€".encode()  # e2 82 ac
 

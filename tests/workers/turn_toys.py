@@ -11,8 +11,8 @@ from ssmprov.settings import Settings
 from workers.context import Arrays, Identity, Snapshot, empty
 from workers.runtimes.base import Feed, Logits
 from workers.sampler import sample
-from workers.turns import vocabulary_of
 from workers.turn import Limits, Prompt, Turn
+from workers.turns import vocabulary_of
 
 END = 0
 CONTROL = 1

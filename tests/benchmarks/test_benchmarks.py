@@ -1,0 +1,70 @@
+"""The benchmarks run and write what they say they write; how fast anything is, no test asserts."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from benchmarks import report
+from benchmarks.measure import figure, interleave, median_s
+from benchmarks.serving import environment
+
+
+def test_rounds_are_interleaved_and_their_order_turns() -> None:
+    order: list[str] = []
+    taken = interleave(3, {name: lambda name=name: order.append(name) or len(order) for name in "ab"})
+    assert order == ["a", "b", "b", "a", "a", "b"]
+    assert taken == {"a": [1, 4, 5], "b": [2, 3, 6]}
+
+
+def test_a_figure_compares_within_each_round() -> None:
+    found = figure("group", "name", "ms", ("ours", [2.0, 9.0, 4.0]), ("bare", [1.0, 3.0, 4.0]), target="at most 2")
+    assert found.ratio.values == [2.0, 3.0, 1.0]
+    assert (found.ratio.median, found.ratio.min, found.ratio.max) == (2.0, 1.0, 3.0)
+    assert (found.measured.label, found.measured.spread.median) == ("ours", 4.0)
+
+
+def test_a_figure_needs_both_sides_of_every_round() -> None:
+    with pytest.raises(ValueError, match="zip"):
+        figure("group", "name", "ms", ("ours", [2.0]), ("bare", [1.0, 3.0]))
+
+
+def test_the_median_is_that_of_every_call() -> None:
+    calls: list[int] = []
+    assert median_s(5, lambda: calls.append(0)) >= 0
+    assert len(calls) == 5
+
+
+def test_the_table_shows_medians_and_spreads() -> None:
+    one = figure("group", "name", "ms", ("ours", [2.0, 9.0, 4.0]), ("bare", [1.0, 3.0, 4.0]), target="at most 2")
+    table = report.markdown(report.Report(machine=report.machine(), quick=True, figures=[one]))
+    row = "| group: name | ms | ours: 4 (2..9) | bare: 3 (1..4) | **2** (1..3) | at most 2 |  |"
+    assert row in table.splitlines()
+    assert "not to be quoted" in table
+
+
+def test_a_quick_run_writes_its_figures(tmp_path: Path) -> None:
+    written = tmp_path / "figures.json"
+    arguments = ["--quick", "--only", "round-trip", "--json", str(written), "--out", str(tmp_path / "out")]
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "benchmarks", *arguments],
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found = msgspec.json.decode(written.read_bytes(), type=report.Report)
+    assert found.quick
+    assert found.version == report.VERSION
+    assert "through the broker, p50" in {one.name for one in found.figures}
+    for one in found.figures:
+        assert len(one.ratio.values) == len(one.measured.spread.values) == len(one.against.spread.values) >= 3
+        assert 0 < one.ratio.min <= one.ratio.median <= one.ratio.max
+        assert f"| {one.group}: {one.name} |" in done.stdout
+    assert list((tmp_path / "out").iterdir()) == [], "what was written while measuring is gone"

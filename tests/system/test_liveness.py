@@ -1,0 +1,82 @@
+"""Stopped and hung workers are seen, their turns answered, their processes ended for sure."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from cluster import Cluster, scripted_toml
+
+from ssmprov.errors import WorkerLost
+
+SLOW: dict[str, Any] = {
+    "replies": [{"after": "[SLOW]:", "pieces": [f" {i}" for i in range(10_000)]}],
+    "token_delay_s": 0.01,
+}
+HANGS: dict[str, Any] = {"replies": [{"after": "", "pieces": ["never"]}], "token_delay_s": 3600}
+
+
+def test_a_stopped_worker_is_lost_killed_and_replaced(make_cluster: Callable[[str], Cluster]) -> None:
+    cluster = make_cluster("")
+    cluster.config.write_text(scripted_toml(cluster.home, script=SLOW))
+    cluster.up()
+    with cluster.client() as client:
+        client.turn("before", save="ctx", max_tokens=0)
+        stream = client.stream("[SLOW]:", context="ctx", save="ctx")
+        pieces = iter(stream)
+        next(pieces)
+        stopped = cluster.processes["talk/0"]
+        stopped.child.send_signal(signal.SIGSTOP)
+        with pytest.raises(WorkerLost) as lost:
+            list(pieces)
+        assert lost.value.details["committed"] == "unknown"  # nobody was there to decide
+        assert stopped.wait() == -signal.SIGKILL
+        cluster.worker("talk", 0)
+        assert client.text("ctx") == "before"
+        assert client.turn("[SLOW]:", context="ctx", save="ctx", max_tokens=2).text == " 0 1"
+        assert client.status().workers[0].epoch > 1
+
+
+def test_a_worker_that_hangs_with_its_heart_beating_is_replaced(make_cluster: Callable[[str], Cluster]) -> None:
+    cluster = make_cluster("")
+    cluster.config.write_text(scripted_toml(cluster.home, script=HANGS, stall_s=1.0))
+    cluster.up()
+    with cluster.client() as client:
+        with pytest.raises(WorkerLost, match="no progress"):
+            client.turn("x", save="ctx")
+        assert cluster.processes["talk/0"].wait() == -signal.SIGKILL
+        cluster.worker("talk", 0)
+        assert client.ls().rows == []
+
+
+def test_a_turn_queued_for_a_lost_pinned_worker_waits_for_it(make_cluster: Callable[[str], Cluster]) -> None:
+    cluster = make_cluster("")
+    cluster.config.write_text(scripted_toml(cluster.home, workers=2))
+    cluster.up()
+    with cluster.client() as client:
+        client.turn("root", save="root", max_tokens=0)
+        client.fork("root", ["mine"], on=["talk/1"])
+        cluster.processes["talk/1"].kill()
+        waiting = client.stream("go", context="mine", save="mine")
+        assert client.turn("go", context="root").result.worker == "talk/0"
+        cluster.worker("talk", 1)
+        assert "".join(waiting) == "hello!"
+        assert waiting.reply.result.worker == "talk/1"
+
+
+def test_pins_and_contexts_outlive_every_process(make_cluster: Callable[[str], Cluster]) -> None:
+    cluster = make_cluster("")
+    cluster.config.write_text(scripted_toml(cluster.home, workers=2))
+    cluster.up()
+    with cluster.client() as client:
+        client.turn("root", save="root", max_tokens=0)
+        client.fork("root", ["a", "b"], spread=True)
+    for process in cluster.processes.values():
+        assert process.stop() == 0
+    cluster.up()
+    with cluster.client() as client:
+        assert {row.name: row.pinned for row in client.ls().rows} == {"a": "talk/0", "b": "talk/1", "root": ""}
+        assert client.turn("!", context="b").result.worker == "talk/1"
+        assert client.turn("!", context="a").result.worker == "talk/0"
