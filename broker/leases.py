@@ -149,8 +149,9 @@ class Leases:
         return task if waits else None
 
     def _decided(self, item: wire.Running) -> bool:
-        """Whether a request was answered already, or is another worker's by now."""
-        return item.id in self._state.tasks or item.id in self._state.answers
+        """Whether a request was answered already, is another worker's by now, or never was a client's."""
+        state = self._state
+        return item.id in state.tasks or item.id in state.answers or item.id[:8] == state.identity[:8]
 
     def _found(self, model: Model, item: wire.Running) -> Task:
         """A task that this broker never saw: it was given out before its own restart."""

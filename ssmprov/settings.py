@@ -6,6 +6,7 @@ A set is a JSON object with the keys of `KEYS`; a missing key takes the value of
 from __future__ import annotations
 
 import json
+import math
 import os
 import secrets
 from collections.abc import Mapping
@@ -56,7 +57,7 @@ def check_value(key: str, value: object) -> float:
     if key not in RANGES:
         raise BadRequest(f"{key!r} is no setting{nearest(key, KEYS)}")
     low, high = RANGES[key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or value != value:
+    if isinstance(value, bool) or not isinstance(value, int | float) or _is_nan(value):
         raise BadRequest(f"{key} takes a number from {low:g} to {high:g}, not {value!r:.40}")
     if not low <= value <= high:  # an integer of any size can be compared, and only then be a float
         raise BadRequest(f"{key} = {_shown(value)} is out of range: it takes {low:g} to {high:g}")
@@ -65,6 +66,10 @@ def check_value(key: str, value: object) -> float:
             raise BadRequest(f"{key} = {value:g} is no whole number")
         return int(value)
     return float(value)
+
+
+def _is_nan(value: float) -> bool:
+    return isinstance(value, float) and math.isnan(value)
 
 
 def _shown(value: float) -> str:

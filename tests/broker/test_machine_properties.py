@@ -303,8 +303,8 @@ class Broker(RuleBasedStateMachine):
 
 TestBroker = pytest.mark.timeout(120)(Broker.TestCase)
 TestBroker.settings = settings(
-    max_examples=60,
-    stateful_step_count=50,
+    max_examples=300,
+    stateful_step_count=60,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
