@@ -184,7 +184,7 @@ class State:
             raise BadRequest(f"arguments of {len(request.args)} bytes: at most {MAX_ARGS} are taken")
         if not request.model and not self.models:
             raise Unavailable("no model is served yet: `ssmprov status` shows what runs", retry_ms=1000)
-        if not request.model and len(self.models) == 1:
+        if not request.model and len(self.models.keys() | self.expected) == 1:
             request.model = next(iter(self.models))
         elif not request.model:
             raise BadRequest(f"several models are served: name one{nearest('', self.models)}")
@@ -308,7 +308,7 @@ class State:
         task.worker = worker.name
         task.tries += 1
         worker.tasks[task.id] = task
-        if worker.running == 1:
+        if task.slot and worker.running == 1:
             worker.progress_at = self.now
         self.hand(task, worker)
 

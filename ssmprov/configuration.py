@@ -50,7 +50,7 @@ class ModelTable(msgspec.Struct, forbid_unknown_fields=True):
     checkpoints: str = ""
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     settings: str = ""
-    slots: Annotated[int, Meta(ge=1, le=256)] = 8
+    slots: Annotated[int, Meta(ge=1, le=128)] = 8
     devices: tuple[str, ...] = ("cpu",)
     dtype: str = "fp32"
     prefill_dtype: str = ""

@@ -161,18 +161,22 @@ def _tree(root: type[SsmprovError]) -> Iterable[type[SsmprovError]]:
 BY_CODE: dict[str, type[SsmprovError]] = {cls.code: cls for cls in _tree(SsmprovError)}
 
 
+MAX_MESSAGE = 4000
+"""Characters of an error's sentence on the wire, which has to fit into a header."""
+
+
 def problem_of(error: BaseException, *, worker: str = "") -> Problem:
     """The wire form of an error; of one outside the tree, `internal` with its traceback."""
     if isinstance(error, SsmprovError):
         return Problem(
             code=error.code,
-            message=error.message,
+            message=error.message[:MAX_MESSAGE],
             retry_ms=error.retry_ms,
             details=error.details,
             worker=error.worker or worker,
             traceback=error.remote_traceback,
         )
-    if isinstance(error, OSError) and error.errno in (28, 122):  # ENOSPC, EDQUOT
+    if isinstance(error, OSError) and error.errno in (27, 28, 122):  # EFBIG, ENOSPC, EDQUOT
         where = f" while writing {error.filename}" if error.filename else ""
         return Problem("no_space", f"the disk is full{where}: free some space and try again", worker=worker)
     text = "".join(tb.format_exception(error))[-8192:]

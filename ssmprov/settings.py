@@ -161,13 +161,19 @@ class Sets:
                 file.flush()
                 os.fsync(file.fileno())
             temporary.replace(path)
+        except OSError as error:
+            error.filename = str(path)
+            raise
         finally:
             temporary.unlink(missing_ok=True)
-        directory = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+        for folder in (path.parent, *path.parent.parents):  # up to the store's own, as they may be new
+            directory = os.open(folder, os.O_RDONLY)
+            try:
+                os.fsync(directory)
+            finally:
+                os.close(directory)
+            if folder == self.folder.parent:
+                break
         return name, len(data)
 
     def _read(self, name: str) -> tuple[str, str]:

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssmprov import ops
-from ssmprov.errors import SsmprovError, TimedOut
+from ssmprov.errors import Corrupt, SsmprovError, TimedOut
+from workers.context import Snapshot
 from workers.job import Job
 from workers.runtimes.base import Feed, Runtime
 from workers.sampler import sample
@@ -111,7 +112,16 @@ class Batch:
             self._active.append(job)
             assert job.start is not None
             with _failing(_turn(job)):
+                self._check(job.start)
                 self._runtime.load(job.slot, job.start.arrays)
+
+    def _check(self, start: Snapshot) -> None:
+        """Raises Corrupt for what would fail whoever is sampled together with it: a file can be forged."""
+        size = self._runtime.vocabulary
+        if start.logits is not None and start.logits.shape != (size,):
+            raise Corrupt(f"this checkpoint holds {start.logits.shape[0]} logits, and this model has {size} tokens")
+        if len(start.window) and not (start.window.min() >= 0 and start.window.max() < size):
+            raise Corrupt("this checkpoint's penalty window holds tokens that this model does not have")
 
     def _judge_time(self) -> None:
         now = time.monotonic()

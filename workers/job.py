@@ -83,6 +83,13 @@ class Stream:
         """The connection broke: what was sent may be lost, so nothing more is until the broker says from where."""
         self.credit = self.seq = self.offset = 0
 
+    def mark(self) -> tuple[int, int, int, tuple[int, int]]:
+        """What `back` needs to take the next PARTIAL back, which could not be sent."""
+        return self.seq, self.offset, self.credit, self.told
+
+    def back(self, mark: tuple[int, int, int, tuple[int, int]]) -> None:
+        self.seq, self.offset, self.credit, self.told = mark
+
     def partial(self, epoch: int) -> tuple[wire.Partial, list[bytes]] | None:
         """The next PARTIAL, all that has gathered since the last one; None without news or credit."""
         if not self.wanted or self.credit <= 0:

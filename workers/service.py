@@ -6,6 +6,7 @@ Three lanes of threads, so that the socket's thread never touches the disk: `tex
 
 from __future__ import annotations
 
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from typing import Any
 import msgspec
 
 from ssmprov import ops, wire
-from ssmprov.errors import Problem
+from ssmprov.errors import Problem, SsmprovError
 from ssmprov.names import parse_ref
 from ssmprov.settings import Sets, as_values
 from workers.answers import MARGIN_S, Answers, Outcome, key_of, milliseconds
@@ -38,6 +39,7 @@ class Service:
         self._text = ThreadPoolExecutor(1, "text")
         self._lane = ThreadPoolExecutor(1, "store")
         self._care = ThreadPoolExecutor(4, "care")
+        self._files = ThreadPoolExecutor(64, "file")  # each may wait for its client; the broker gives no more at once
         self.done = 0
         self._operations: dict[str, tuple[ThreadPoolExecutor, Callable[[wire.Request, Any], None]]] = {
             "ckpt.ls": (self._lane, self._ls),
@@ -93,7 +95,7 @@ class Service:
                 send(path, transfer)
             self._answers.reply(request, exported)
 
-        self._do(self._care, request, action)
+        self._do(self._files, request, action)
 
     def import_(self, request: wire.Request, args: ops.Import, transfer: Transfer) -> None:
         def answer(row: ops.Row) -> bytes:
@@ -105,15 +107,24 @@ class Service:
                 done = self._store.import_(path, args.save, request=key_of(request), answer=answer)
             self._answers.repeat(request, done.answer)
 
-        self._do(self._care, request, action)
+        self._do(self._files, request, action)
 
     def pins(self, then: Callable[[dict[str, str]], None]) -> None:
         """Read which contexts are pinned where, and hand that over."""
-        self._lane.submit(lambda: then(self._store.pins()))
+
+        def read() -> None:
+            try:
+                pins = self._store.pins()
+            except SsmprovError as error:
+                print(f"cannot register: {error}", file=sys.stderr, flush=True)
+            else:
+                then(pins)
+
+        self._lane.submit(read)
 
     def close(self) -> None:
         """Wait for what the lanes still do."""
-        for lane in (self._text, self._care, self._lane):
+        for lane in (self._text, self._care, self._files, self._lane):
             lane.shutdown(wait=True)
 
     def _do(
@@ -127,7 +138,8 @@ class Service:
                     job.holds.close()
                 self._answers.fail(request, error)
             finally:
-                self.done += 1
+                if job is not None:  # other operations say nothing of whether the model moves
+                    self.done += 1
 
         lane.submit(run)
 
@@ -174,9 +186,9 @@ class Service:
         def answer(row: ops.Row) -> bytes:
             return Outcome(wire.pack(row), hot=hot, pins={ref.name: args.worker}).encode()
 
+        if args.worker and self._store.outcome(request.id) is None:
+            self._turns.load(None, self._store.resolve(ref))  # first: what cannot be loaded is not moved
         done = self._store.pin(ref.name, args.worker, request=key_of(request), answer=answer)
-        if args.worker:
-            self._turns.load(None, self._store.resolve(ref))
         self._answers.repeat(request, done.answer)
 
     def _remove(self, request: wire.Request, args: ops.Remove) -> None:
@@ -196,9 +208,14 @@ class Service:
         self._answers.reply(request, ops.SettingsSaved(args.name or self._sets.default_name, as_values(settings)))
 
     def _settings_set(self, request: wire.Request, args: ops.SettingsSet) -> None:
+        if (former := self._store.outcome(request.id)) is not None:
+            self._answers.repeat(request, former)
+            return
         settings = self._sets.resolve(args.base, args.values)
         name, size = self._sets.save(args.name, settings)
-        self._answers.reply(request, ops.SettingsSaved(name, as_values(settings), size))
+        saved = Outcome(wire.pack(ops.SettingsSaved(name, as_values(settings), size)))
+        _, answer = self._store.settle(key_of(request), saved.encode())
+        self._answers.repeat(request, answer)
 
     def _settle(self, request: wire.Request, args: ops.Settle) -> None:
         lost = Outcome(error=wire.unpack(args.problem, Problem))

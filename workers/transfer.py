@@ -13,6 +13,9 @@ from pathlib import Path
 from ssmprov import wire
 from ssmprov.errors import BadRequest, Cancelled, Corrupt, TimedOut
 
+PATIENCE_S = 60.0
+"""A client that grants or sends nothing for so long ends its transfer."""
+
 AHEAD = 8
 """CHUNKs of an import that may be on their way at once."""
 
@@ -24,7 +27,7 @@ class Transfer:
         self,
         request: wire.Request,
         deadline: float,
-        post: Callable[[wire.Message, list[bytes]], None],
+        post: Callable[[wire.Chunk | wire.Credit, list[bytes]], None],
         credit: int = 0,
     ) -> None:
         self._request = request
@@ -60,7 +63,7 @@ class Transfer:
 
     def write(self, seq: int, offset: int, data: bytes, *, last: bool) -> None:
         """Send the next CHUNK when the reader has room. Raises Cancelled and TimedOut."""
-        if not self._credit.acquire(timeout=max(0.0, self._deadline - time.monotonic())):
+        if not self._credit.acquire(timeout=self._left()):
             raise TimedOut("the reader of an export did not take it in time")
         self._check()
         self._post(wire.Chunk(self._request.id, seq, offset=offset, last=last), [data])
@@ -71,12 +74,15 @@ class Transfer:
     def read(self) -> tuple[wire.Chunk, bytes]:
         """The next CHUNK of an import. Raises Cancelled and TimedOut."""
         try:
-            found = self._chunks.get(timeout=max(0.0, self._deadline - time.monotonic()))
+            found = self._chunks.get(timeout=self._left())
         except queue.Empty:
             raise TimedOut("the rest of an import did not come in time: nothing was imported") from None
         self._check()
         assert found is not None, "only an abort puts nothing into the queue"
         return found
+
+    def _left(self) -> float:
+        return min(PATIENCE_S, max(0.0, self._deadline - time.monotonic()))
 
     def _check(self) -> None:
         if self._aborted:

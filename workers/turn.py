@@ -21,6 +21,9 @@ from workers import fence
 from workers.context import WINDOW, Read, Snapshot
 from workers.sampler import Draw, Logits, share
 
+PATIENCE = 3
+"""Draws of one token that are refused one by one."""
+
 HEALING_SHARE = 0.5
 """Tokens that begin with a space must hold that much of the softmax to take up a withheld one."""
 
@@ -29,7 +32,8 @@ HEALING_SHARE = 0.5
 class Vocabulary:
     """What a turn needs of a runtime's tokens; `spaced` [V] marks those that begin with a space.
 
-    `end` tokens end a turn and are never read, `control` tokens are never sampled.
+    `end` tokens end a turn and are never read, `control` tokens are never sampled. `misfits` lists the tokens that
+    cannot follow an open character's first bytes (b'' for none).
     """
 
     tokenize: Callable[[str], list[int]]
@@ -37,6 +41,7 @@ class Vocabulary:
     end: frozenset[int]
     control: frozenset[int]
     spaced: Callable[[], NDArray[np.bool_]]
+    misfits: Callable[[bytes], list[int]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +83,18 @@ def spell(vocabulary: Vocabulary, text: str) -> list[int]:
     if b"".join(map(vocabulary.piece, tokens)) != text.encode():
         raise BadRequest("this model's tokenizer does not give the prompt back as it was, so it cannot be read")
     return tokens
+
+
+def characters(opened: bytes, piece: bytes) -> int | None:
+    """The characters that a piece completes or opens after an open one's first bytes; None where it is no text."""
+    decoder = codecs.getincrementaldecoder("utf-8")("strict")
+    try:
+        text = decoder.decode(opened + piece)
+    except UnicodeDecodeError:
+        return None
+    pending: bytes = decoder.getstate()[0]
+    surrogate = pending[:1] == b"\xed" and pending[1:2] >= b"\xa0"  # Python waits for its last byte to refuse it
+    return None if "\0" in text or surrogate else len(text) + bool(pending)
 
 
 class Turn:
@@ -304,20 +321,13 @@ class Turn:
 
         One that is open counts when it is opened, so that completing it never passes a limit.
         """
-        state = self._decoder.getstate()
-        try:
-            text = self._decoder.decode(shown)
-            pending: bytes = self._decoder.getstate()[0]
-        except UnicodeDecodeError:
-            return None
-        finally:
-            self._decoder.setstate(state)
-        surrogate = pending[:1] == b"\xed" and pending[1:2] >= b"\xa0"  # Python waits for its last byte to refuse it
-        return None if "\0" in text or surrogate else len(text) + bool(pending)
+        return characters(self._decoder.getstate()[0], shown)
 
     def _refuse(self, token: int) -> None:
         self._banned.append(token)
         self._retry += 1
+        if self._retry == PATIENCE:  # rather than one by one, refuse all that cannot be
+            self._banned += self._vocabulary.misfits(self._decoder.getstate()[0])
 
     def _exhausted(self) -> None:
         """Every token was refused, so a refused one came again."""

@@ -6,12 +6,13 @@ import secrets
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from ssmprov import ops, wire
-from ssmprov.errors import Cancelled, Conflict, NotFound, WorkerLost
+from ssmprov.errors import Cancelled, Conflict, NotFound, WorkerLost, problem_of
 from ssmprov.names import parse_ref
 from ssmprov.settings import Sets, Settings, as_values
 from workers.answers import Answers, Outcome, key_of, milliseconds
@@ -20,7 +21,7 @@ from workers.context import Snapshot, empty
 from workers.hot import HotStates
 from workers.job import Job
 from workers.runtimes.base import Runtime
-from workers.turn import Limits, Prompt, Turn, Vocabulary
+from workers.turn import Limits, Prompt, Turn, Vocabulary, characters
 
 TEXT_PAGE = wire.MAX_TEXT - wire.MAX_PAYLOAD
 NO_HEAD = "none"
@@ -59,13 +60,19 @@ class Turns:
             self._answers.repeat(job.request, answer)
             return
         if job.request.have:
-            raise WorkerLost(
+            lost = WorkerLost(
                 f"the rest of an answer was lost after {job.request.have} bytes, and the turn saved nothing: "
                 "send it again"
             )
+            if not args.save:
+                raise lost
+            problem = problem_of(lost, worker=self._answers.worker)  # an earlier attempt must not commit any more
+            _, answer = self._store.settle(key_of(job.request), Outcome(error=problem).encode())
+            self._answers.repeat(job.request, answer)
+            return
         settings = self._sets.resolve(args.settings, args.values)
+        head = self._store.head(args.save) if args.save else None  # before the context: a later move is a conflict
         loaded = self._restore(job, args)
-        head = self._store.head(args.save) if args.save else None
         if args.if_head is not None:
             job.any_head, job.expect = False, None if args.if_head == NO_HEAD else args.if_head
             if head != job.expect:
@@ -221,6 +228,9 @@ class Turns:
 
     def begin_replay(self, job: Job) -> None:
         """Read a lineage again from its root, on the side."""
+        if job.args.save and (answer := self._store.outcome(job.id)) is not None:
+            self._answers.repeat(job.request, answer)
+            return
         ref = parse_ref(job.request.context)
         object_id = self._store.resolve(ref)
         job.holds.enter_context(self._store.hold(object_id))
@@ -240,10 +250,18 @@ class Turns:
         stored = self._store.load(parse_ref("#" + job.parent))
         if not len(stored.replay):
             result.largest_difference = _difference(stored.snapshot, turn.snapshot(job.arrays, ""))
-        if isinstance(job.args, ops.Replay) and job.args.save:
-            self._store.fork(parse_ref("#" + job.parent), [job.args.save], overwrite=True)
-            result.name = job.args.save
-        self._answers.reply(job.request, result)
+        if not job.args.save:
+            self._answers.reply(job.request, result)
+            return
+        result.name = job.args.save
+        done = self._store.fork(
+            parse_ref("#" + job.parent),
+            [job.args.save],
+            overwrite=True,
+            request=key_of(job.request),
+            answer=lambda _fork: Outcome(wire.pack(result)).encode(),
+        )
+        self._answers.repeat(job.request, done.answer)
 
     def _pages(self, object_id: str) -> Sequence[bytes]:
         ref = parse_ref("#" + object_id)
@@ -252,7 +270,7 @@ class Turns:
 
 
 def vocabulary_of(runtime: Runtime) -> Vocabulary:
-    """A runtime's tokens as a turn sees them; which of them begin with a space is found out at first use."""
+    """A runtime's tokens as a turn sees them; what asks for a pass over all of them is found out at first use."""
     spaced: list[np.ndarray[Any, np.dtype[np.bool_]]] = []
 
     def begin_with_space() -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -261,7 +279,14 @@ def vocabulary_of(runtime: Runtime) -> Vocabulary:
             spaced.append(np.fromiter((piece[:1] == b" " for piece in pieces), bool, runtime.vocabulary))
         return spaced[0]
 
-    return Vocabulary(runtime.tokenize, runtime.piece, runtime.end_tokens, runtime.control_tokens, begin_with_space)
+    @lru_cache(maxsize=64)
+    def misfits(opened: bytes) -> list[int]:
+        pieces = enumerate(map(runtime.piece, range(runtime.vocabulary)))
+        return [token for token, piece in pieces if piece and characters(opened, piece) is None]
+
+    return Vocabulary(
+        runtime.tokenize, runtime.piece, runtime.end_tokens, runtime.control_tokens, begin_with_space, misfits
+    )
 
 
 def _context_name(request: wire.Request) -> str:

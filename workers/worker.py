@@ -103,7 +103,9 @@ class Worker:
         self._socket = context.socket(zmq.DEALER)
         monitor = self._socket.get_monitor_socket(sockets.EVENTS)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        signal.signal(signal.SIGTERM, lambda *_: self.post(self._drain))
+        for number in (signal.SIGTERM, signal.SIGINT):
+            if signal.getsignal(number) is not signal.SIG_IGN:
+                signal.signal(number, lambda *_: self.post(self._drain))
         poller = zmq.Poller()
         for item in (self._socket, monitor, self._wake):
             poller.register(item, zmq.POLLIN)
@@ -168,11 +170,12 @@ class Worker:
 
     def _register(self) -> None:
         """Ask for the lease again; the store's pins are read on its own thread first."""
-        self._register_at = float("inf")
+        self._register_at = time.monotonic() + SILENCE_S  # again, should the store not tell its pins
         if not self._draining_until:
             self.service.pins(lambda pins: self.post(lambda: self._offer(pins)))
 
     def _offer(self, pins: Mapping[str, str]) -> None:
+        self._register_at = float("inf")
         for stream in self._streams.values():
             stream.reset()
         running = [
@@ -275,6 +278,7 @@ class Worker:
                 self._jobs[request.id] = job
                 self.service.turn(job, payloads)
             case ops.Replay():
+                stream.save = args.save
                 self._jobs[request.id] = job
                 if args.prime:
                     self.service.turn(job, payloads)
@@ -321,11 +325,12 @@ class Worker:
         self._transfers.pop(request.id, None)
         self._unsent.append(_Answer(final, payloads))
 
-    def _relay(self, message: wire.Message, payloads: list[bytes]) -> None:
+    def _relay(self, message: wire.Chunk | wire.Credit, payloads: list[bytes]) -> None:
         if isinstance(message, wire.Chunk):
             message.epoch = self._epoch
             message.attempt = self._attempt(message.id)
-        self._send(message, payloads)
+        if not self._send(message, payloads) and (transfer := self._transfers.get(message.id)):
+            transfer.abort()  # a piece that is left out would spoil the file
 
     def _attempt(self, request_id: bytes) -> int:
         stream = self._streams.get(request_id)
@@ -335,9 +340,13 @@ class Worker:
         if not self._leased:
             return
         for stream in self._streams.values():
-            while (partial := stream.partial(self._epoch)) is not None:
-                if not self._send(*partial):
-                    self._leased = False
+            while True:
+                before = stream.mark()
+                partial = stream.partial(self._epoch)
+                if partial is None:
+                    break
+                if not self._send(*partial):  # the broker is slow: the same again at the next turn of the loop
+                    stream.back(before)
                     return
         self._unsent = [answer for answer in self._unsent if not self._send_answer(answer)]
 
@@ -351,7 +360,12 @@ class Worker:
             text = b"".join(payloads[n:])
             final.offset = min(stream.offset, len(text)) if final.error is None else stream.offset
             payloads = [*payloads[:n], *wire.split_text(text[final.offset :])]
-        if not self._send(final, payloads):
+        try:
+            sent = self._send(final, payloads)
+        except wire.WireError as error:  # an answer that no message holds is none; it must not end the worker
+            small = wire.Final(final.id, final.attempt, final.epoch, final.seq, final.offset, problem_of(error))
+            sent = self._send(small)
+        if not sent:
             return False
         self._streams.pop(final.id, None)
         return True

@@ -514,7 +514,9 @@ def test_a_turn_taken_up_draws_what_the_whole_one_would_have_drawn() -> None:
         whole.run()
         parts = begin(wandering(2), "start", settings=WILD, tokens=12, seed=seed)
         parts.run()
-        if parts.turn.stop == "limit" and parts.turn.sampled == 12:
+        if parts.turn.sampled > 12:
+            continue  # the limit fell into an open character, and waited for its end
+        if parts.turn.stop == "limit":
             first = parts.snapshot()
             parts = begin(wandering(2), "", start=first, settings=WILD, tokens=12, seed=seed)
             parts.run()
