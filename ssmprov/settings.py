@@ -10,6 +10,7 @@ import math
 import os
 import secrets
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from pathlib import Path
 
@@ -184,7 +185,7 @@ class Sets:
                     raise BadRequest(f"{path} is larger than {MAX_SET_BYTES} bytes: that is no sampling set")
                 return path.read_text(encoding="utf-8", errors="replace"), str(path)
         if name in shipped():
-            return (resources.files("config") / (name + SUFFIX)).read_text(encoding="utf-8"), name
+            return _shipped_text(name), name
         raise NotFound(f"there is no sampling set {name!r}{nearest(name, self.names())}")
 
 
@@ -194,8 +195,14 @@ def _files(folder: Path) -> list[Path]:
     )
 
 
+@cache
 def shipped() -> list[str]:
     """The names of the sets that come with ssmprov."""
     return sorted(
         entry.name.removesuffix(SUFFIX) for entry in resources.files("config").iterdir() if entry.name.endswith(SUFFIX)
     )
+
+
+@cache
+def _shipped_text(name: str) -> str:
+    return (resources.files("config") / (name + SUFFIX)).read_text(encoding="utf-8")

@@ -64,6 +64,7 @@ class Worker:
         self._unsent: list[_Answer] = []
         self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._wake, self._waker = socket.socketpair()
+        self._woken = False
         self._wake.setblocking(False)
         self._waker.setblocking(False)
         self._epoch = 0
@@ -82,8 +83,10 @@ class Worker:
     def post(self, action: Callable[[], None]) -> None:
         """Have the socket thread do something."""
         self._posted.put(action)
-        with contextlib.suppress(BlockingIOError):  # a full pipe holds wake-ups enough
-            self._waker.send(b"\0")
+        if not self._woken:  # one wake-up serves whatever is posted before it is taken
+            self._woken = True
+            with contextlib.suppress(BlockingIOError):
+                self._waker.send(b"\0")
 
     def on_news(self, news: list[News]) -> None:
         self.post(lambda: self._take_news(news))
@@ -144,6 +147,7 @@ class Worker:
         with contextlib.suppress(BlockingIOError):
             while self._wake.recv(4096):
                 pass
+        self._woken = False  # before the queue is emptied: what is posted from here on wakes again
         while True:
             try:
                 action = self._posted.get_nowait()
