@@ -20,7 +20,7 @@ from broker.metrics import Metrics
 from broker.records import Action, Drain, Event, Kill, Log, Received, Refuse, Route, Send, Stop, Tick, Unreachable
 from ssmprov import sockets, wire
 from ssmprov.configuration import private_directory
-from ssmprov.errors import BadRequest, Conflict
+from ssmprov.errors import BadRequest, Conflict, Unavailable
 from ssmprov.process import started_at
 
 TICK_S = 0.1
@@ -65,9 +65,12 @@ class Loop:
         scheme, _, rest = endpoint.partition("://")
         if scheme == "ipc":
             path = Path(rest)
-            private_directory(path.parent)
-            self._lock(path)
-            path.unlink(missing_ok=True)
+            try:
+                private_directory(path.parent)
+                self._lock(path)
+                path.unlink(missing_ok=True)
+            except OSError as error:
+                raise Unavailable(f"cannot listen on {endpoint}: {error.strerror}: {error.filename or path}") from None
             self._paths.append(path)
         elif not _is_loopback(rest):
             raise BadRequest(
@@ -77,7 +80,8 @@ class Loop:
         try:
             self._router.bind(endpoint)
         except zmq.ZMQError as error:
-            raise Conflict(f"cannot listen on {endpoint}: {error}. Another program may hold it") from None
+            held = ". Another program holds it" if error.errno == zmq.EADDRINUSE else ""
+            raise Conflict(f"cannot listen on {endpoint}: {error}{held}") from None
 
     def _lock(self, path: Path) -> None:
         """A second broker must not steal the socket of a live one."""

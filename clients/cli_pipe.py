@@ -68,6 +68,8 @@ def pipe(
     """
     if reply_role and not role:
         raise click.UsageError("--out needs --in: the role of the text that is sent")
+    if any(character in word for word in (role, reply_role) for character in "[]\r\n"):
+        raise click.UsageError("a role is one line without brackets, such as USER")
     if arguments["save"]:
         new_names(arguments["save"])
     arguments["values"] = assignments(pairs)

@@ -41,15 +41,17 @@ def resolve(model: str, refs: Sequence[str], *, known: str = "") -> Plan[tuple[s
 def _model_with(ref: str, models: Sequence[str]) -> Plan[str]:
     if not ref:
         raise BadRequest(f"several models are served: say which one, {_listed(models)}")
-    owners = []
+    owners, hints = [], []
     for model in models:
         try:
             yield Call("ckpt.show", ops.Show(), model, ref)
-        except NotFound:
+        except NotFound as error:
+            if "did you mean" in error.message or " step" in error.message:
+                hints.append(f"{model}: {error.message}")
             continue
         owners.append(model)
     if not owners:
-        raise NotFound(f"no model has a context {ref!r}; {_listed(models)} are served")
+        raise NotFound("; ".join(hints) or f"no model has a context {ref!r}; {_listed(models)} are served")
     if len(owners) > 1:
         raise BadRequest(f"several models have {ref!r}: write {_listed([f'{model}:{ref}' for model in owners])}")
     return owners[0]

@@ -111,6 +111,7 @@ def _set_for(ctx: click.Context, variable: str, value: str) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code: the edge at which every error becomes one line."""
+    _open_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or bool(os.environ.get(DEBUG))
     try:
@@ -164,6 +165,17 @@ def _unexpected(error: Exception, debug: bool) -> str:
 
 def _say(message: str) -> None:
     click.echo(f"ssmprov: {message}", err=True)
+
+
+def _open_streams() -> None:
+    """Where a standard stream was closed (`>&-`), have /dev/null in its place: no later file may take its number."""
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            nowhere = os.open(os.devnull, os.O_RDWR)
+            if nowhere != number:
+                os.dup2(nowhere, number)
+                os.close(nowhere)
+            setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
 
 
 def _discard_output() -> None:

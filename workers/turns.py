@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from ssmprov import ops, wire
-from ssmprov.errors import Cancelled, Conflict, NotFound, WorkerLost, problem_of
+from ssmprov.errors import Cancelled, Conflict, Corrupt, NotFound, WorkerLost, problem_of
 from ssmprov.names import parse_ref
 from ssmprov.settings import Sets, Settings, as_values
 from workers.answers import Answers, Outcome, key_of, milliseconds
 from workers.checkpoints import ANY, Committed, Loaded, Store
-from workers.context import Snapshot, empty
+from workers.context import Read, Snapshot, empty
 from workers.hot import HotStates
 from workers.job import Job
 from workers.runtimes.base import Runtime
@@ -247,13 +247,17 @@ class Turns:
         text = b"".join(map(self._vocabulary.piece, tokens.tolist()))
         result = ops.Replayed(tokens=len(tokens), ms=milliseconds(job.admitted_at, job.done_at), object=job.parent)
         result.text_equal = text == b"".join(self._pages(job.parent))
-        stored = self._store.load(parse_ref("#" + job.parent))
-        if not len(stored.replay):
-            result.largest_difference = _difference(stored.snapshot, turn.snapshot(job.arrays, ""))
+        snapshot = turn.snapshot(job.arrays, "")
+        sound = self._stored(job.parent)
+        if sound is not None:
+            result.largest_difference = _difference(sound, snapshot)
         if not job.args.save:
             self._answers.reply(job.request, result)
             return
         result.name = job.args.save
+        if sound is None:
+            self._save_again(job, snapshot, tokens, result)
+            return
         done = self._store.fork(
             parse_ref("#" + job.parent),
             [job.args.save],
@@ -262,6 +266,38 @@ class Turns:
             answer=lambda _fork: Outcome(wire.pack(result)).encode(),
         )
         self._answers.repeat(job.request, done.answer)
+
+    def _stored(self, object_id: str) -> Snapshot | None:
+        """The state of a checkpoint as it is stored; None where it was collected or is damaged."""
+        try:
+            loaded = self._store.load(parse_ref("#" + object_id))
+        except Corrupt:
+            return None
+        return None if len(loaded.replay) else loaded.snapshot
+
+    def _save_again(
+        self, job: Job, snapshot: Snapshot, tokens: np.ndarray[Any, np.dtype[np.int32]], result: ops.Replayed
+    ) -> None:
+        """Commit a state that was read again, as a step beside the one whose state is gone."""
+        shown = self._store.show(parse_ref("#" + job.parent))
+        parent = shown.row.parent
+        above = self._store.show(parse_ref("#" + parent)) if parent else None
+        read = Read(
+            tokens[above.row.tokens if above else 0 :],
+            b"".join(self._pages(job.parent))[above.text_bytes if above else 0 :],
+            settings=shown.settings,
+            kind="replay",
+        )
+
+        def answer(object_id: str) -> bytes:
+            result.object = object_id
+            return Outcome(wire.pack(result), hot=[result.name]).encode()
+
+        again = replace(snapshot, parent=parent, seed=shown.seed)
+        committed = self._store.commit(again, read, result.name, request=key_of(job.request), answer=answer)
+        if not committed.duplicate:
+            self._hot.put(again.committed(committed.object))
+        self._answers.repeat(job.request, committed.answer)
 
     def _pages(self, object_id: str) -> Sequence[bytes]:
         ref = parse_ref("#" + object_id)

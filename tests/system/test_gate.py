@@ -23,6 +23,39 @@ def object_file(home: Path, model: str, object_id: str) -> Path:
     return next((home / ".checkpoints" / model / "objects").rglob(f"*{object_id[2:]}*"))
 
 
+def test_a_damaged_checkpoint_is_read_again_from_its_tokens(make_cluster: Callable[[str], Cluster]) -> None:
+    cluster = make_cluster("")
+    cluster.config.write_text(scripted_toml(cluster.home))
+    cluster.up()
+    with cluster.client() as client:
+        client.turn("one ", save="ctx")
+        head = client.turn("two", context="ctx", save="ctx").result.object
+    cluster.processes["talk/0"].stop()
+    path = object_file(cluster.home, "talk", head)
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+    cluster.worker("talk", 0)
+    with cluster.client() as client:
+        with pytest.raises(Corrupt):
+            client.turn("!", context="ctx")
+        rescued = client.replay("ctx", save="rescued")
+        assert rescued.text_equal
+        assert client.text("rescued") == client.text("ctx") == "one hello!twohello!"
+        assert client.turn("!", context="rescued").text == "hello!"
+        client.export("rescued", cluster.home / "rescued.ssm")
+
+
+def test_a_text_is_primed_into_a_context_of_another_model(house: Cluster) -> None:
+    with house.client() as client:
+        client.turn("said once ", model="talk", save="source")
+        text = client.text("talk:source")
+        primed = client.replay(model="tiny", save="target", prime=text)
+        assert primed.tokens == len(text.encode())
+        assert client.text("tiny:target") == text
+        assert client.replay(model="tiny", prime=text).object == ""
+
+
 @pytest.mark.parametrize("damage", ["flip", "truncate", "missing"])
 def test_a_damaged_checkpoint_is_refused_and_the_rest_stands(
     make_cluster: Callable[[str], Cluster], damage: str
@@ -164,6 +197,15 @@ def test_a_pickle_in_place_of_weights_is_not_unpickled(make_cluster: Callable[[s
     process.expect("trap.pth")
     assert process.wait() == 78
     assert not (tmp_path / "sprung").exists()
+
+
+def test_no_sentence_is_too_long_for_its_answer(house: Cluster) -> None:
+    """An error that quotes its request must not end the worker that sends it."""
+    with house.client() as client:
+        before = [worker.epoch for worker in client.status().workers]
+        with pytest.raises(BadRequest):
+            client.turn("x", model="talk", values={"\x01" * 20_000: 1.0})
+        assert [worker.epoch for worker in client.status().workers] == before
 
 
 BAD_TURNS = [

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 from cluster import Cluster, scripted_toml
 
-from ssmprov.errors import WorkerLost
+from ssmprov.errors import TimedOut, Unavailable, WorkerLost
 
 SLOW: dict[str, Any] = {
     "replies": [{"after": "[SLOW]:", "pieces": [f" {i}" for i in range(10_000)]}],
@@ -49,6 +51,26 @@ def test_a_worker_that_hangs_with_its_heart_beating_is_replaced(make_cluster: Ca
         assert cluster.processes["talk/0"].wait() == -signal.SIGKILL
         cluster.worker("talk", 0)
         assert client.ls().rows == []
+
+
+def test_polling_does_not_hide_a_hung_model(make_cluster: Callable[[str], Cluster]) -> None:
+    cluster = make_cluster("")
+    cluster.config.write_text(scripted_toml(cluster.home, script=HANGS, stall_s=2.0))
+    cluster.up()
+    with cluster.client() as client, cluster.client() as other:
+        stream = client.stream("x")
+        failed = threading.Event()
+
+        def wait() -> None:
+            with contextlib.suppress(WorkerLost):
+                list(stream)
+            failed.set()
+
+        threading.Thread(target=wait).start()
+        while not failed.wait(0.1):
+            with contextlib.suppress(Unavailable, TimedOut):
+                other.ls(model="talk")
+        assert cluster.processes["talk/0"].wait() == -signal.SIGKILL
 
 
 def test_a_turn_queued_for_a_lost_pinned_worker_waits_for_it(make_cluster: Callable[[str], Cluster]) -> None:

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from rwkv_toys import CONFIG, rwkv_file, rwkv_runtime
 
 from models import rwkv7
-from ssmprov.errors import BadRequest, Corrupt, NotFound, Unavailable
+from ssmprov.errors import BadRequest, Corrupt, NotFound
 from workers.runtimes import base, rwkv, scripted
 from workers.runtimes.base import Feed, Logits, Plan, Runtime
 from workers.runtimes.rwkv import RwkvRuntime
@@ -468,7 +468,7 @@ def test_a_broken_model_file_is_refused_by_name(tmp_path: Path, fault: str) -> N
         ({"device": "gpu"}, BadRequest, "gpu"),
         ({"device": "meta"}, BadRequest, "meta"),
         ({"device": "cpu:x"}, BadRequest, "cpu:x"),
-        ({"device": "cuda:99"}, Unavailable, "cuda:99"),
+        ({"device": "cuda:99"}, BadRequest, "cuda:99"),
     ],
 )
 def test_an_option_that_cannot_be_is_refused_with_its_value(

@@ -159,7 +159,8 @@ class Catalogue:
         """The error for a name that is not there, with the nearest that is."""
         like = self.run("SELECT name FROM names WHERE substr(name, 1, 1) = ? LIMIT 500", (name[:1],))
         known = like or self.run("SELECT name FROM names WHERE name NOT LIKE '@%' LIMIT 500")
-        return NotFound(f"there is no context {name!r}{nearest(name, [row[0] for row in known])}", name=name)
+        hint = nearest(name, [row[0] for row in known]).replace("; there is ", "; there are, for example, ")
+        return NotFound(f"there is no context {name!r}{hint}", name=name)
 
     def ancestor(self, number: int, back: int) -> int:
         """The step `back` steps before; it must exist."""

@@ -10,7 +10,7 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
-from ssmprov.errors import Busy, Corrupt, NoSpace, NotFound, SsmprovError, Unavailable, Unsupported
+from ssmprov.errors import BadRequest, Busy, Corrupt, NoSpace, NotFound, SsmprovError, Unavailable, Unsupported
 from ssmprov.names import check_model
 from workers.checkpoints.files import Files, locked, no_space
 
@@ -129,7 +129,7 @@ def _create_catalogue(path: Path, files: Files, meta: Mapping[str, str]) -> None
 def prepare_store(directory: Path, path: Path, lock: Path, model: str, files: Files) -> None:
     """See to the store's directories, and make its catalogue where there is no store yet and a model is given.
 
-    Raises NotFound, BadRequest, Corrupt, NoSpace, Unavailable.
+    Raises NotFound, BadRequest, Corrupt, NoSpace.
     """
     there = path.exists() or path.is_symlink()
     if not there and not model:
@@ -145,7 +145,7 @@ def prepare_store(directory: Path, path: Path, lock: Path, model: str, files: Fi
                 with locked(lock):
                     _create(directory, path, check_model(model), files)
     except (FileExistsError, NotADirectoryError, PermissionError) as error:
-        raise Unavailable(f"{directory} cannot be used as a store ({error.strerror}: {error.filename})") from error
+        raise BadRequest(f"{directory} cannot be used as a store ({error.strerror}: {error.filename})") from error
 
 
 def _create(directory: Path, path: Path, model: str, files: Files) -> None:

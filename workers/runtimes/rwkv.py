@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from models import mini, rwkv7
-from ssmprov.errors import BadRequest, Corrupt, Unavailable
+from ssmprov.errors import BadRequest, Corrupt
 from workers.context import Arrays, Identity
 from workers.runtimes.base import Feed, Logits, Plan
 
@@ -60,7 +60,7 @@ def _check_device(text: str) -> None:
     if device is None or device.type not in ("cpu", "cuda"):
         raise BadRequest(f'device {text!r} is none: write "cpu" or "cuda:0"')
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise Unavailable(f'device {text!r}: this torch sees no such CUDA device; use "cpu"')
+        raise BadRequest(f'device {text!r}: this torch sees no such CUDA device; use "cpu"')
 
 
 class RwkvRuntime:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from checkpoint_toy import IDENTITY, check_text, child, finish, grow, open_store, say, text_of
 
-from ssmprov.errors import BadRequest, Conflict, Corrupt, NotFound, Refused, Unavailable, Unsupported, WrongModel
+from ssmprov.errors import BadRequest, Conflict, Corrupt, NotFound, Refused, Unsupported, WrongModel
 from ssmprov.names import Ref, parse_ref
 from workers.checkpoints import RequestKey, Store, catalogue, clock
 from workers.context import Read, Snapshot, empty
@@ -326,7 +326,7 @@ def test_a_directory_that_is_not_the_models_store_is_refused(tmp_path: Path) -> 
 def test_a_path_that_cannot_be_a_store_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     for path in (tmp_path / "file", tmp_path / "file" / "below"):
-        with pytest.raises(Unavailable, match="cannot be used as a store"):
+        with pytest.raises(BadRequest, match="cannot be used as a store"):
             open_store(path)
     with open_store(tmp_path / "s") as store:
         say(store, "a", b"x")
