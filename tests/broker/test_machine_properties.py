@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from world import MODELS, Ask, Client, Link, Process, Run, World
 
+from broker.records import Received
 from ssmprov import ops, wire
 
 NAMES = st.sampled_from(["a", "b", "c"])
@@ -268,8 +269,8 @@ class Broker(RuleBasedStateMachine):
             frames = wire.encode(wire.Partial(run.request.id, seq, attempt, epoch, run.offset), [])
         before = (task.phase, task.seq, bytes(task.text), task.request.credit)
         queues = [len(link.down) for link in self.world.links.values()]
-        process.link.up.append(frames)
-        self.world.deliver_up(process.link)
+        message_of, payloads = wire.decode(frames)
+        self.world.handle(Received(self.world.now, process.link.route, message_of, payloads, frames))
         assert (task.phase, task.seq, bytes(task.text), task.request.credit) == before
         assert [len(link.down) for link in self.world.links.values()] == queues
 

@@ -20,9 +20,10 @@ from broker.state import Bounds
 from ssmprov import ops, wire
 from ssmprov.errors import Problem
 
-BOUNDS = Bounds(queue=8, queue_per_client=5, queue_bytes=4000, answers_bytes=6000, peers=12)
+BOUNDS = Bounds(queue=8, queue_per_client=5, queue_bytes=4000, answers_bytes=6000, peers=9)
 SLOTS = 2
 MODELS = {"m/0": "m", "m/1": "m", "n/0": "n"}
+HOSTS = {"m/0": "here", "m/1": "far", "n/0": "here"}
 WINDOW = 3
 
 
@@ -150,7 +151,7 @@ class Process:
             SLOTS,
             self.pid,
             1,
-            "here",
+            HOSTS[self.name],
             self.epoch,
             60_000,
             running,
@@ -463,7 +464,7 @@ class World:
                             link.down.append(action.frames)
                     case Kill():
                         for process in list(self.processes.values()):
-                            if process.pid == action.pid:
+                            if process.pid == action.pid and HOSTS[process.name] == "here":
                                 self.kill(process)
                     case Stop():
                         self.stopped = True
@@ -483,7 +484,20 @@ class World:
             last = self.generations.get((message.id, 0), 0)
             known = message.id in state.answers or message.id in state.tasks
             self.generations[message.id, 0] = self.generations[message.id, message.attempt] = last + (not known)
+        task = self._streams(link, message)
         self.handle(Received(self.now, link.route, message, payloads, frames))
+        assert task is None or task.seq == message.seq or task.phase != "running", "an honest PARTIAL was dropped"
+
+    def _streams(self, link: Link, message: wire.Message) -> Task | None:
+        """The task that a worker's PARTIAL is for, where it is of the lease and the attempt that stand."""
+        if not isinstance(message, wire.Partial):
+            return None
+        for model in self.broker.state.models.values():
+            for worker in model.workers.values():
+                task = worker.tasks.get(message.id)
+                if task and worker.route == link.route and worker.epoch == message.epoch:
+                    return task if task.attempt == message.attempt else None
+        return None
 
     def deliver_down(self, link: Link) -> None:
         message, payloads = wire.decode(link.down.popleft())
@@ -597,6 +611,9 @@ class World:
     def audit(self, ask: Ask, final: wire.Final) -> None:
         """Hold what a client was told against the store, and its text against what was written."""
         store = self.stores[ask.request.model]
+        if final.error is not None:
+            self.disturbed |= ask.saves and ask.request.op != "turn"
+            assert "a part of the answer" not in final.error.message
         outcome = store.outcomes.get(ask.request.id)
         committed = outcome is not None and outcome.problem is None
         assert store.effects.get(ask.request.id, 0) <= 1
@@ -605,6 +622,9 @@ class World:
             assert bytes(ask.text) == written, "the reply is not what the worker wrote"
         if not ask.saves:
             return
+        if final.error is not None and final.error.details.get("committed") is True:
+            assert outcome is not None
+            assert not outcome.text.startswith(ask.text), "an answer that was committed is not told"
         if final.error is None:
             assert committed, "an answer acknowledges what was not saved"
         elif final.error.details.get("committed") is False or final.error.code in ("cancelled", "timeout"):
