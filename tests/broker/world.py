@@ -118,12 +118,19 @@ class Process:
     def store(self) -> Store:
         return self.world.stores[MODELS[self.name]]
 
+    def say(self, message: wire.Message, payloads: Sequence[bytes] = ()) -> None:
+        assert self.link is not None
+        self.link.say(message, payloads)
+
+    def hello(self) -> wire.Hello:
+        return wire.Hello(self.pid.to_bytes(16, "big"), "worker")
+
     def offer(self, *, store: str = "", fingerprint: str = "") -> None:
         """Say HELLO on a new link, and ask for the lease."""
         self.world.hang_up(self)
         self.offers = 0
         self.link = self.world.connect(self)
-        self.link.say(wire.Hello(self.pid.to_bytes(16, "big"), "worker"))
+        self.say(self.hello())
         self.register(store, fingerprint)
 
     def register(self, store: str = "", fingerprint: str = "") -> None:
@@ -176,7 +183,7 @@ class Process:
                 if refused or (message.error is None and self.leased and "lease" in message.reason):
                     self.world.kill(self)
                 elif message.reason == "say HELLO first" and self.link and not self.leaving:
-                    self.link.say(wire.Hello(self.pid.to_bytes(16, "big"), "worker"))
+                    self.say(self.hello())
                     self.register()
         self.flush()
 
@@ -331,6 +338,10 @@ class Client:
         self.link: Link | None = None
         self.asks: dict[bytes, Ask] = {}
 
+    def say(self, message: wire.Message) -> None:
+        assert self.link is not None
+        self.link.say(message)
+
     def connect(self) -> None:
         """Say HELLO on a new link, and send again whatever is open."""
         self.world.hang_up(self)
@@ -338,8 +349,7 @@ class Client:
         self.greet()
 
     def greet(self) -> None:
-        assert self.link is not None
-        self.link.say(wire.Hello(self.id))
+        self.say(wire.Hello(self.id))
         for ask in self.asks.values():
             if not ask.ended:
                 self.send(ask)

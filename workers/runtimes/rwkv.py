@@ -112,7 +112,7 @@ class RwkvRuntime:
         single = [i for i, feed in enumerate(feeds) if len(feed.tokens) == 1]
         longer = sorted((i for i, feed in enumerate(feeds) if len(feed.tokens) > 1), key=lambda i: len(feeds[i].tokens))
         if single:
-            self._call(self._decode, feeds, single, logits)
+            self._call(self._decode, feeds, sorted(single, key=lambda i: feeds[i].slot), logits)
         while longer:
             width = len(feeds[longer[-1]].tokens)
             count = max(1, MAX_BATCH_TOKENS // width)
@@ -120,18 +120,22 @@ class RwkvRuntime:
             del longer[-count:]
         return logits
 
+    def _view(self, first: int, count: int) -> rwkv7.State:
+        """Adjacent slots without a copy: the forward writes their new state where it stands."""
+        return rwkv7.State(self._state.shifts.narrow(2, first, count), self._state.wkv.narrow(1, first, count))
+
     def _call(self, weights: rwkv7.Weights, feeds: Sequence[Feed], rows: list[int], logits: Logits) -> None:
-        """One batched forward of some feeds, their rows of the state taken out and put back."""
+        """One batched forward of some feeds; rows of the state that do not lie together are taken out and put back."""
         lengths = [len(feeds[i].tokens) for i in rows]
         slots = [feeds[i].slot for i in rows]
         tokens = torch.zeros(len(rows), max(lengths), dtype=torch.int64)
         for row, i in enumerate(rows):
             tokens[row, : lengths[row]] = torch.tensor(feeds[i].tokens)
-        whole = slots == list(range(self.slots))
-        state = self._state if whole else self._state.pick(slots)
+        adjacent = slots == list(range(slots[0], slots[0] + len(slots)))
+        state = self._view(slots[0], len(slots)) if adjacent else self._state.pick(slots)
         ragged = torch.tensor(lengths) if min(lengths) < max(lengths) else None
         out, _ = rwkv7.forward(weights, tokens, ragged, state)
-        if not whole:
+        if not adjacent:
             self._state.put(slots, state)
         logits[rows] = out.float().cpu().numpy()
 
