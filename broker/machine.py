@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+from broker.intake import Intake
 from broker.leases import Leases
 from broker.records import (
     Action,
@@ -57,6 +58,7 @@ class Broker:
         self.state = State(bounds or Bounds(), now, now, expected=expected, identity=identity)
         self.rates = Rates(now)
         self._leases = Leases(self.state)
+        self._intake = Intake(self.state)
         self._ticked_at = now
         self._drain_until = 0.0
 
@@ -157,7 +159,7 @@ class Broker:
                 self._status(client, message)
             else:
                 peer.probe_at = min(peer.probe_at, self.state.now + PROBE_S)
-                self.state.accept(client, message, event.payloads)
+                self._intake.accept(client, message, event.payloads)
             return
         task = self.state.tasks.get(getattr(message, "id", b""))
         if task is None or task.client != client.id:

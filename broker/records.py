@@ -106,11 +106,11 @@ class Client:
 class Task:
     """An accepted request on its way: queued (for its names), ready (for a worker), running, settling.
 
-    `internal` marks one of the broker's own (settle, warm), `found` one that was given out before the broker's restart:
-    its arguments and payloads are not known, so that it can be given to no other worker. `about` is the lost task that a settle decides.
-    `text` is what was streamed, kept until the answer so that a reader who comes back misses nothing; its reader was
-    sent it up to byte `sent`. `loads` is the
-    name whose state it loads, '' for none; `bytes` its size as it came, which the bounds count.
+    `internal` marks one of the broker's own (settle, warm), `found` one that was given out before the broker's
+    restart: its arguments and payloads are not known, so it can be given to no other worker. `about` is the lost task
+    that a settle decides. `text` is what was streamed, kept until the answer so that a reader who comes back misses
+    nothing; its reader was sent it up to byte `sent`. `loads` is the name whose state it loads, '' for none; `bytes`
+    its size as it came, which the bounds count.
     """
 
     request: wire.Request

@@ -15,8 +15,6 @@ from broker.queues import Answers, NameLocks
 from broker.records import Action, Client, Id, Log, Model, Peer, Route, Send, Task, Worker
 from ssmprov import ops, wire
 from ssmprov.errors import (
-    BadRequest,
-    Busy,
     Cancelled,
     NotFound,
     Problem,
@@ -102,120 +100,14 @@ class State:
         if known := self.clients.get(client):
             self.send(known.route, message, payloads)
 
-    # -- accepting
-
-    def accept(self, client: Client, request: wire.Request, payloads: list[bytes]) -> None:
-        """Take a request in, or refuse it at once; a resent one is joined to its first."""
-        if self._joined(client, request):
-            return
-        try:
-            task = self._task(client, request, payloads)
-            self._check_room(client, task)
-            model = self._model(task)
-        except SsmprovError as error:
-            self.refuse(client, request, error)
-            return
-        self.counters.accepted += 1
-        self.tasks[task.id] = task
-        client.tasks.add(task.id)
-        self._count(task, +1)
-        self.send(client.route, wire.Accepted(task.id, task.attempt, self.queued - 1))
-        if model is None:
-            self.limbo[task.id] = task
-        self.enqueue(task)
-
-    def refuse(self, client: Client, request: wire.Request, error: SsmprovError) -> None:
-        self.counters.refused += 1
-        self.send(client.route, wire.Final(request.id, request.attempt, error=problem_of(error)))
-
-    def _joined(self, client: Client, request: wire.Request) -> bool:
-        task = self.tasks.get(request.id)
-        if task is not None and not task.internal:
-            if task.client not in (client.id, wire.NOBODY):
-                self.refuse(client, request, BadRequest("this request id is in use by another client"))
-                return True
-            self._rejoin(task, client, request)
-            return True
-        kept = self.answers.find(request.id, client.id)
-        if kept is None:
-            return False
-        self._send_answer(client.id, request.attempt, 0, request.have, *kept)
-        return True
-
-    def _rejoin(self, task: Task, client: Client, request: wire.Request) -> None:
-        """A client that came back for a request under way: it is streamed on from what the client has.
-
-        Where this broker knows less of the reply than the client, since it was restarted, it wants the rest too.
-        """
-        if request.attempt < task.attempt:
-            self.counters.stale += 1
-            return
-        if unknown := self.clients.get(task.client):
-            unknown.tasks.discard(task.id)
-        task.client = client.id
-        client.tasks.add(task.id)
-        task.attempt = request.attempt
-        task.request.attempt = request.attempt
-        task.request.have = request.have
-        task.request.credit = request.credit
-        task.seq = 0
-        task.sent = request.have
-        self.send(client.route, wire.Accepted(task.id, task.attempt, 0))
-        if task.phase == "running" and (worker := self.worker(task)):
-            if task.transfer:
-                self.break_off(task, worker)
-            else:
-                have = min(request.have, len(task.text))
-                self.send(worker.route, wire.Credit(task.id, request.credit, task.attempt, have))
+    # -- what may come
 
     def break_off(self, task: Task, worker: Worker) -> None:
         """End a transfer whose connection broke: which of its CHUNKs arrived is not known."""
         self.send(worker.route, wire.Cancel(task.id, "drop"))
         self.fail(task, Unavailable("the connection broke in the middle of the transfer: start it again"))
 
-    def _task(self, client: Client, request: wire.Request, payloads: list[bytes]) -> Task:
-        if self.draining:
-            raise Unavailable("the broker is shutting down: send the request again in a moment", retry_ms=1000)
-        if request.op in ops.INTERNAL:
-            raise BadRequest(f"{request.op} is the broker's own operation")
-        if request.id.startswith(self.identity[:8]):
-            raise BadRequest("this request id is one of the broker's own: use a random one")
-        if len(request.args) > MAX_ARGS:
-            raise BadRequest(f"arguments of {len(request.args)} bytes: at most {MAX_ARGS} are taken")
-        if not request.model and not self.models:
-            raise Unavailable("no model is served yet: `ssmprov status` shows what runs", retry_ms=1000)
-        if not request.model and len(self.models.keys() | self.expected) == 1:
-            request.model = next(iter(self.models))
-        elif not request.model:
-            raise BadRequest(f"several models are served: name one{nearest('', self.models)}")
-        args = ops.decode_args(request)
-        shared, exclusive = ops.locks(request, args)
-        self.order += 1
-        return Task(
-            request,
-            payloads,
-            args,
-            client.id,
-            shared,
-            exclusive,
-            ops.saves(request, args),
-            self.now + request.ttl_ms / 1000,
-            self.order,
-            attempt=request.attempt,
-            waits_since=self.now,
-        )
-
-    def _check_room(self, client: Client, task: Task) -> None:
-        bounds = self.bounds
-        mine = len(client.tasks)
-        size = task.bytes
-        if self.queued >= bounds.queue or mine >= bounds.queue_per_client:
-            who = "the broker's queue" if self.queued >= bounds.queue else "this client's queue"
-            raise Busy(f"{who} is full ({self.queued} requests wait): try again", retry_ms=100 + 10 * self.queued)
-        if self.queued_bytes + size > bounds.queue_bytes:
-            raise Busy(f"{self.queued_bytes} bytes of requests wait already: try again", retry_ms=500)
-
-    def _model(self, task: Task) -> Model | None:
+    def model_of(self, task: Task) -> Model | None:
         """The task's model; None while workers may still register after a start. Raises NotFound.
 
         A resent request waits for all of them: the worker that has it already may be the last to come back.
@@ -245,7 +137,7 @@ class State:
             args.on, args.spread = [pins[target] for target in args.targets], False
             task.request.args = wire.pack(args)
 
-    def _count(self, task: Task, sign: int) -> None:
+    def count(self, task: Task, sign: int) -> None:
         self.queued += sign
         self.queued_bytes += sign * task.bytes
 
@@ -259,7 +151,7 @@ class State:
         """Workers of a model have registered, or its time of grace is over."""
         for task in [task for task in self.limbo.values() if task.request.model == name]:
             try:
-                if self._model(task) is None:
+                if self.model_of(task) is None:
                     continue
             except SsmprovError as error:
                 self.fail(task, error)
@@ -303,7 +195,7 @@ class State:
 
     def _start(self, task: Task, worker: Worker) -> None:
         if not task.internal:
-            self._count(task, -1)
+            self.count(task, -1)
         task.phase = "running"
         task.worker = worker.name
         task.tries += 1
@@ -323,7 +215,7 @@ class State:
     def unqueue(self, task: Task) -> None:
         """Take a task that waits for a worker out of its queue, since a worker has it already."""
         if task.phase in ("queued", "ready") and not task.internal:
-            self._count(task, -1)
+            self.count(task, -1)
         self.limbo.pop(task.id, None)
         if task.phase == "ready":
             self.models[task.request.model].ready.remove(task)
@@ -334,7 +226,7 @@ class State:
         task.waits_since = self.now
         task.worker = ""
         if not task.internal:
-            self._count(task, +1)
+            self.count(task, +1)
         model = self.models[task.request.model]
         model.ready.append(task)
         self.dispatch(model)
@@ -369,7 +261,7 @@ class State:
             self.counters.answered += 1
             self.answers.keep(self.now, task.client, whole, text)
             if task.client != wire.NOBODY:
-                self._send_answer(task.client, task.attempt, task.seq, task.sent, whole, text)
+                self.send_answer(task.client, task.attempt, task.seq, task.sent, whole, text)
         self._release(task)
 
     def fail(self, task: Task, error: SsmprovError) -> None:
@@ -416,7 +308,7 @@ class State:
         whole = msgspec.structs.replace(final, offset=0)
         return whole, [*payloads[:n], *wire.split_text(text)]
 
-    def _send_answer(
+    def send_answer(
         self, client: Id, attempt: int, seq: int, have: int, final: wire.Final, payloads: list[bytes]
     ) -> None:
         """Send an answer of an attempt that streamed `seq` PARTIALs, its text from byte `have` on."""

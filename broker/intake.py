@@ -1,0 +1,128 @@
+"""How a request comes in: joined to its first, checked against the bounds, made a task, or refused at once."""
+
+from __future__ import annotations
+
+from broker.records import Client, Task
+from broker.state import MAX_ARGS, State
+from ssmprov import ops, wire
+from ssmprov.errors import BadRequest, Busy, SsmprovError, Unavailable, nearest, problem_of
+
+
+class Intake:
+    """The part of the machine that takes requests from clients."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def accept(self, client: Client, request: wire.Request, payloads: list[bytes]) -> None:
+        """Take a request in, or refuse it at once; a resent one is joined to its first."""
+        state = self._state
+        if self._joined(client, request):
+            return
+        try:
+            task = self._task(client, request, payloads)
+            self._check_room(client, task)
+            model = state.model_of(task)
+        except SsmprovError as error:
+            self.refuse(client, request, error)
+            return
+        state.counters.accepted += 1
+        state.tasks[task.id] = task
+        client.tasks.add(task.id)
+        state.count(task, +1)
+        place = state.queued - 1
+        if model is None:
+            state.limbo[task.id] = task
+        state.enqueue(task)  # first, so that no worker waits for the client to be told
+        state.send(client.route, wire.Accepted(task.id, task.attempt, place))
+
+    def refuse(self, client: Client, request: wire.Request, error: SsmprovError) -> None:
+        state = self._state
+        state.counters.refused += 1
+        state.send(client.route, wire.Final(request.id, request.attempt, error=problem_of(error)))
+
+    def _joined(self, client: Client, request: wire.Request) -> bool:
+        state = self._state
+        task = state.tasks.get(request.id)
+        if task is not None and not task.internal:
+            if task.client not in (client.id, wire.NOBODY):
+                self.refuse(client, request, BadRequest("this request id is in use by another client"))
+                return True
+            self._rejoin(task, client, request)
+            return True
+        kept = state.answers.find(request.id, client.id)
+        if kept is None:
+            return False
+        state.send_answer(client.id, request.attempt, 0, request.have, *kept)
+        return True
+
+    def _rejoin(self, task: Task, client: Client, request: wire.Request) -> None:
+        """A client that came back for a request under way: it is streamed on from what the client has.
+
+        Where this broker knows less of the reply than the client, since it was restarted, it wants the rest too.
+        """
+        state = self._state
+        if request.attempt < task.attempt:
+            state.counters.stale += 1
+            return
+        if unknown := state.clients.get(task.client):
+            unknown.tasks.discard(task.id)
+        task.client = client.id
+        client.tasks.add(task.id)
+        task.attempt = request.attempt
+        task.request.attempt = request.attempt
+        task.request.have = request.have
+        task.request.credit = request.credit
+        task.seq = 0
+        task.sent = request.have
+        state.send(client.route, wire.Accepted(task.id, task.attempt, 0))
+        if task.phase == "running" and (worker := state.worker(task)):
+            if task.transfer:
+                state.break_off(task, worker)
+            else:
+                have = min(request.have, len(task.text))
+                state.send(worker.route, wire.Credit(task.id, request.credit, task.attempt, have))
+
+    def _task(self, client: Client, request: wire.Request, payloads: list[bytes]) -> Task:
+        state = self._state
+        if state.draining:
+            raise Unavailable("the broker is shutting down: send the request again in a moment", retry_ms=1000)
+        if request.op in ops.INTERNAL:
+            raise BadRequest(f"{request.op} is the broker's own operation")
+        if request.id.startswith(state.identity[:8]):
+            raise BadRequest("this request id is one of the broker's own: use a random one")
+        if len(request.args) > MAX_ARGS:
+            raise BadRequest(f"arguments of {len(request.args)} bytes: at most {MAX_ARGS} are taken")
+        if not request.model and not state.models:
+            raise Unavailable("no model is served yet: `ssmprov status` shows what runs", retry_ms=1000)
+        if not request.model and len(state.models.keys() | state.expected) == 1:
+            request.model = next(iter(state.models))
+        elif not request.model:
+            raise BadRequest(f"several models are served: name one{nearest('', state.models)}")
+        args = ops.decode_args(request)
+        shared, exclusive = ops.locks(request, args)
+        state.order += 1
+        return Task(
+            request,
+            payloads,
+            args,
+            client.id,
+            shared,
+            exclusive,
+            ops.saves(request, args),
+            state.now + request.ttl_ms / 1000,
+            state.order,
+            attempt=request.attempt,
+            waits_since=state.now,
+        )
+
+    def _check_room(self, client: Client, task: Task) -> None:
+        state = self._state
+        bounds = state.bounds
+        mine = len(client.tasks)
+        size = task.bytes
+        if state.queued >= bounds.queue or mine >= bounds.queue_per_client:
+            who = "the broker's queue" if state.queued >= bounds.queue else "this client's queue"
+            raise Busy(f"{who} is full ({state.queued} requests wait): try again", retry_ms=100 + 10 * state.queued)
+        if state.queued_bytes + size > bounds.queue_bytes:
+            raise Busy(f"{state.queued_bytes} bytes of requests wait already: try again", retry_ms=500)
