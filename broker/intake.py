@@ -68,6 +68,7 @@ class Intake:
         if unknown := state.clients.get(task.client):
             unknown.tasks.discard(task.id)
         task.client = client.id
+        task.unasked = False
         client.tasks.add(task.id)
         task.attempt = request.attempt
         task.request.attempt = request.attempt

@@ -63,7 +63,7 @@ class Leases:
             progress_at=state.now,
         )
         peer.worker = worker.name
-        if not model.workers:  # else this broker has seen every change since, and the offer may be older
+        if not (model.workers or old):  # else this broker has seen every change since, and the offer may be older
             model.pins = dict(pins)
         model.workers[worker.name] = worker
         state.log(f"worker {worker.name} registered (process {worker.pid}, epoch {epoch})")
@@ -165,7 +165,7 @@ class Leases:
         task = Task(request, [], args, item.client, shared, exclusive, saves, deadline, state.order)
         task.phase = "running"
         task.attempt = item.attempt
-        task.found = True
+        task.found = task.unasked = True
         state.tasks[task.id] = task
         state.clients.setdefault(item.client, Client(item.client, None, state.now)).tasks.add(task.id)
         return task

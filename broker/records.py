@@ -107,10 +107,11 @@ class Task:
     """An accepted request on its way: queued (for its names), ready (for a worker), running, settling.
 
     `internal` marks one of the broker's own (settle, warm), `found` one that was given out before the broker's
-    restart: its arguments and payloads are not known, so it can be given to no other worker. `about` is the lost task
-    that a settle decides. `text` is what was streamed, kept until the answer so that a reader who comes back misses
-    nothing; its reader was sent it up to byte `sent`. `loads` is the name whose state it loads, '' for none; `bytes`
-    its size as it came, which the bounds count.
+    restart: its arguments and payloads are not known, so it can be given to no other worker; `unasked` until its
+    client, who may have been answered then, has sent it again. `about` is the lost task that a settle decides. `text`
+    is what was streamed, kept until the answer so that a reader who comes back misses nothing; its reader was sent it
+    up to byte `sent`. `loads` is the name whose state it loads, '' for none; `bytes` its size as it came, which the
+    bounds count.
     """
 
     request: wire.Request
@@ -124,6 +125,7 @@ class Task:
     order: int
     internal: bool = False
     found: bool = False
+    unasked: bool = False
     pinned: str = ""
     phase: str = "queued"
     worker: str = ""

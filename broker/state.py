@@ -260,7 +260,7 @@ class State:
         if not task.internal:
             self.counters.answered += 1
             self.answers.keep(self.now, task.client, whole, text)
-            if task.client != wire.NOBODY:
+            if not task.unasked:
                 self.send_answer(task.client, task.attempt, task.seq, task.sent, whole, text)
         self._release(task)
 

@@ -23,6 +23,7 @@ from ssmprov.errors import Refused, SsmprovError, Unavailable, error_of, problem
 from ssmprov.process import started_at
 from workers.batch import Batch, News
 from workers.job import Job, Stream
+from workers.outbox import Outbox
 from workers.service import Service
 from workers.transfer import Transfer
 
@@ -45,12 +46,6 @@ class Place:
     stall_s: float
 
 
-@dataclass(slots=True)
-class _Answer:
-    final: wire.Final
-    payloads: list[bytes]
-
-
 class Worker:
     """The socket thread. `run` returns when it has drained, and raises Refused when it must not serve."""
 
@@ -61,7 +56,7 @@ class Worker:
         self._streams: dict[bytes, Stream] = {}
         self._jobs: dict[bytes, Job] = {}
         self._transfers: dict[bytes, Transfer] = {}
-        self._unsent: list[_Answer] = []
+        self._outbox = Outbox(self._send, self._streams)
         self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._wake, self._waker = socket.socketpair()
         self._woken = False
@@ -122,7 +117,8 @@ class Worker:
                 if self._socket in ready:
                     self._receive()
                 self._do_posted()
-                self._stream()
+                if self._leased:
+                    self._outbox.flush(self._epoch)
                 self._tend()
         finally:
             signal.set_wakeup_fd(-1)
@@ -136,7 +132,7 @@ class Worker:
             raise self._broken
         if not self._draining_until:
             return False
-        idle = not (self._streams or self._transfers or self._unsent)
+        idle = not (self._streams or self._transfers or self._outbox.waiting)
         return idle or time.monotonic() >= self._draining_until
 
     def _pause(self) -> int:
@@ -327,7 +323,7 @@ class Worker:
         """An answer waits until it can be sent; it then holds what its reader has not been sent yet."""
         self._jobs.pop(request.id, None)
         self._transfers.pop(request.id, None)
-        self._unsent.append(_Answer(final, payloads))
+        self._outbox.add(final, payloads)
 
     def _relay(self, message: wire.Chunk | wire.Credit, payloads: list[bytes]) -> None:
         if isinstance(message, wire.Chunk):
@@ -339,40 +335,6 @@ class Worker:
     def _attempt(self, request_id: bytes) -> int:
         stream = self._streams.get(request_id)
         return stream.attempt if stream else 1
-
-    def _stream(self) -> None:
-        if not self._leased:
-            return
-        for stream in self._streams.values():
-            while True:
-                before = stream.mark()
-                partial = stream.partial(self._epoch)
-                if partial is None:
-                    break
-                if not self._send(*partial):  # the broker is slow: the same again at the next turn of the loop
-                    stream.back(before)
-                    return
-        self._unsent = [answer for answer in self._unsent if not self._send_answer(answer)]
-
-    def _send_answer(self, answer: _Answer) -> bool:
-        final, payloads = answer.final, answer.payloads
-        stream = self._streams.get(final.id)
-        final.epoch = self._epoch
-        if stream is not None:
-            final.attempt, final.seq = stream.attempt, stream.seq
-            n = final.result_frames
-            text = b"".join(payloads[n:])
-            final.offset = min(stream.offset, len(text)) if final.error is None else stream.offset
-            payloads = [*payloads[:n], *wire.split_text(text[final.offset :])]
-        try:
-            sent = self._send(final, payloads)
-        except wire.WireError as error:  # an answer that no message holds is none; it must not end the worker
-            small = wire.Final(final.id, final.attempt, final.epoch, final.seq, final.offset, problem_of(error))
-            sent = self._send(small)
-        if not sent:
-            return False
-        self._streams.pop(final.id, None)
-        return True
 
     # -- time
 

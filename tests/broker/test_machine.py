@@ -896,6 +896,8 @@ class TestABrokerThatWasRestarted:
         hand = young.hand(epoch=4, running=[wire.Running(id_of(1), op="ckpt.fork", client=caller.id, context="a")])
         other = young.hand("talk/1")
         hand.is_lost()
+        assert not caller.heard(wire.Final), "it may have been answered by the broker before"
+        caller.asks(request(1, "ckpt.fork", ops.Fork(["b"]), context="a", attempt=2))
         assert caller.error(1).startswith("worker_lost")
         assert not other.heard(wire.Request)
 

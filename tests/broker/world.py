@@ -496,7 +496,8 @@ class World:
             self.generations[message.id, 0] = self.generations[message.id, message.attempt] = last + (not known)
         task = self._streams(link, message)
         self.handle(Received(self.now, link.route, message, payloads, frames))
-        assert task is None or task.seq == message.seq or task.phase != "running", "an honest PARTIAL was dropped"
+        taken = task is None or task.seq == message.seq or task.phase != "running" or self.stopped
+        assert taken, "an honest PARTIAL was dropped"
 
     def _streams(self, link: Link, message: wire.Message) -> Task | None:
         """The task that a worker's PARTIAL is for, where it is of the lease and the attempt that stand."""
@@ -649,10 +650,6 @@ class World:
             process.mute = False
             if process.leaving:
                 self.kill(process)
-        for link in list(self.links.values()):
-            if not link.stands and not link.gone:
-                link.up.clear()
-                self.sees_gone(link)
         self.flow()
         for name in MODELS:
             process = self.processes.get(name)
@@ -662,6 +659,10 @@ class World:
                 process.offer()
         for client in self.clients:
             client.connect()
+        for link in list(self.links.values()):
+            if not link.stands and not link.gone:
+                link.up.clear()
+                self.sees_gone(link)
         for _ in range(400):
             self.flow()
             for name in MODELS:

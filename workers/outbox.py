@@ -1,0 +1,66 @@
+"""What a worker has to send: the streams of running turns, and answers until they are sent."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from ssmprov import wire
+from ssmprov.errors import problem_of
+from workers.job import Stream
+
+
+@dataclass(slots=True)
+class _Answer:
+    final: wire.Final
+    payloads: list[bytes]
+
+
+class Outbox:
+    """Used by the socket's thread alone. `send` sends a message now or not at all, and says which."""
+
+    def __init__(self, send: Callable[[wire.Message, Sequence[bytes]], bool], streams: dict[bytes, Stream]) -> None:
+        self._send = send
+        self._streams = streams
+        self._answers: list[_Answer] = []
+
+    @property
+    def waiting(self) -> int:
+        return len(self._answers)
+
+    def add(self, final: wire.Final, payloads: list[bytes]) -> None:
+        """An answer, its payloads holding the whole text, whatever of it was streamed."""
+        self._answers.append(_Answer(final, payloads))
+
+    def flush(self, epoch: int) -> None:
+        """Send what there is, and keep what the broker has no room for until the next time."""
+        for stream in self._streams.values():
+            while True:
+                before = stream.mark()
+                partial = stream.partial(epoch)
+                if partial is None:
+                    break
+                if not self._send(*partial):
+                    stream.back(before)
+                    return
+        self._answers = [answer for answer in self._answers if not self._sent(answer, epoch)]
+
+    def _sent(self, answer: _Answer, epoch: int) -> bool:
+        """Send an answer with what its reader has not been sent yet; its stream ends with it."""
+        final, payloads = answer.final, answer.payloads
+        stream = self._streams.get(final.id)
+        final.epoch = epoch
+        if stream is not None:
+            final.attempt, final.seq = stream.attempt, stream.seq
+            n = final.result_frames
+            text = b"".join(payloads[n:])
+            final.offset = min(stream.offset, len(text)) if final.error is None else stream.offset
+            payloads = [*payloads[:n], *wire.split_text(text[final.offset :])]
+        try:
+            sent = self._send(final, payloads)
+        except wire.WireError as error:  # an answer that no message holds is none; it must not end the worker
+            small = wire.Final(final.id, final.attempt, final.epoch, final.seq, final.offset, problem_of(error))
+            sent = self._send(small, ())
+        if sent:
+            self._streams.pop(final.id, None)
+        return sent
