@@ -10,6 +10,7 @@ replay.
 from __future__ import annotations
 
 import sqlite3
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,10 @@ from workers.checkpoints.holds import drop_dead
 from workers.checkpoints.objects import Objects
 
 BATCH = 64
+
+
+PATIENCE_S = 2.0
+PAUSE_S = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,14 +47,18 @@ class _Plan:
 def collect(
     catalogue: Catalogue, objects: Objects, holders: Path, lock: Path, keep_steps: int, *, dry_run: bool
 ) -> Collected:
-    """Raises Busy while another collection runs."""
-    try:
-        with locked(lock, wait=False):
-            if dry_run:
-                return _preview(catalogue, objects, keep_steps)
-            return _collect(catalogue, objects, holders, keep_steps)
-    except BlockingIOError as error:
-        raise Busy("another gc of this store is running: wait for it", retry_ms=1000) from error
+    """Raises Busy while another collection runs. Writers hold the lock too, for a moment as they open the store."""
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            with locked(lock, wait=False):
+                if dry_run:
+                    return _preview(catalogue, objects, keep_steps)
+                return _collect(catalogue, objects, holders, keep_steps)
+        except BlockingIOError as error:
+            if time.monotonic() >= until:
+                raise Busy("another gc of this store is running: wait for it", retry_ms=1000) from error
+            time.sleep(PAUSE_S)
 
 
 def _preview(catalogue: Catalogue, objects: Objects, keep_steps: int) -> Collected:
