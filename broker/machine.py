@@ -314,9 +314,9 @@ class Broker:
             if state.now < peer.probe_at:
                 continue
             busy = bool(peer.worker) or bool((client := state.clients.get(peer.client)) and client.tasks)
-            pause = PROBE_S if busy else PROBE_IDLE_S
-            if peer.probe_at:  # it was due; the loop sets 0 to find out who has gone
-                peer.unanswered += 1
+            due = peer.probe_at > 0  # the loop sets 0 to find out who has gone, which may take two sends
+            pause = PROBE_S if busy or not due else PROBE_IDLE_S
+            peer.unanswered += due
             peer.probe_at = state.now + min(pause * 1.5 ** max(0, peer.unanswered - 4), 30.0)
             if peer.unanswered > MAX_UNANSWERED and not peer.worker:
                 self._gone(peer.route, "it answers no pulse")

@@ -90,6 +90,22 @@ class TestTheWayOfATurn:
         caller.again().asks(turn(1, attempt=2))
         assert rig.state.answers.find(id_of(1), caller.id)[1] == [b"one two three"]
 
+    def test_a_file_goes_through_in_chunks_each_way(self, rig: Rig) -> None:
+        hand, caller = rig.hand(), rig.caller()
+        caller.asks(request(1, "ckpt.export", context="a", credit=2))
+        caller.asks(request(2, "ckpt.import", ops.Import("b", 4)))
+        hand.say(wire.Chunk(id_of(1), 1, 1, hand.epoch, last=True), [b"file"])
+        assert caller.hears(wire.Chunk)[1] == [b"file"]
+        hand.say(wire.Credit(id_of(2), 8))
+        assert caller.hears(wire.Credit)[0].n == 8
+        caller.say(wire.Chunk(id_of(2), 1, last=True), [b"file"])
+        chunk, payloads = hand.hears(wire.Chunk)
+        assert (chunk.epoch, payloads) == (hand.epoch, [b"file"])
+        hand.answers(1)
+        hand.answers(2)
+        assert len(caller.heard(wire.Final)) == 2
+        rig.assert_idle()
+
     def test_without_a_model_the_only_one_is_meant(self, rig: Rig) -> None:
         hand, caller = rig.hand(), rig.caller()
         caller.asks(turn(1, model=""))

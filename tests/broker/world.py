@@ -394,12 +394,14 @@ class Client:
 
     def final(self, ask: Ask, message: wire.Final, payloads: list[bytes]) -> None:
         assert message.attempt not in ask.answers, "an attempt was answered twice"
-        if message.error is None:
-            self.grow(ask, message.offset, b"".join(payloads[message.result_frames :]))
         ask.answers[message.attempt] = message
+        if message.attempt < ask.attempt and message.offset > len(ask.text):
+            return  # it was under way when the client asked again, and so were the PARTIALs before it
         if message.error is not None and message.error.code in ("busy", "not_found", "bad_request"):
             ask.refused = True
             return
+        if message.error is None:
+            self.grow(ask, message.offset, b"".join(payloads[message.result_frames :]))
         if message.attempt == ask.attempt:
             assert message.seq == ask.seq, "FINAL counts other PARTIALs than have come"
         for attempt, other in ask.answers.items():
