@@ -146,8 +146,9 @@ def test_a_thousand_idle_connections_keep_nobody_out(make_bridge: Make) -> None:
 
 def test_more_requests_than_connections_are_refused_at_once(make_bridge: Make, client: Any) -> None:
     bridge = make_bridge(connections=2)
-    with bridge.open("slow") as one, bridge.open("slow") as two:
-        while not client.status().broker.running:
+    client.turn("", model="talk", save="beside", create=True, max_tokens=0)
+    with bridge.open("slow") as one, bridge.open("!beside\nslow") as two:
+        while client.status().broker.running < 2:
             pass
         assert bridge.say("/t").startswith("[error] busy: ")
         assert heard(one) == heard(two) == "s" * 80
