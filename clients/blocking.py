@@ -157,10 +157,13 @@ class Client:
                         download.finish(exported)
                         return exported
 
-    def import_(self, path: Path, name: str, *, model: str = "") -> ops.Row:
-        """Take an exported file in under a name. Raises OSError too."""
+    def import_(self, path: Path, name: str, *, model: str = "", trust: bool = False) -> ops.Row:
+        """Take an exported file in under a name. Raises OSError too.
+
+        `trust` takes the `kv.pkl` of an old runner: it is you who says that this model wrote it, the file does not.
+        """
         with contextlib.closing(Upload(path)) as upload:
-            call = self._run(requests.import_(name, model, upload.size, upload.sha256))
+            call = self._run(requests.import_(name, model, upload.size, upload.sha256, trust))
             with self._opened(call) as box:
                 while True:
                     match box.get():

@@ -6,6 +6,7 @@ import click
 
 from clients.cli_base import connect, json_option
 from clients.tables import echo_json, echo_table, size
+from ssmprov.main import LazyGroup
 from ssmprov.ops import StatusResult
 
 
@@ -57,10 +58,17 @@ def _show(found: StatusResult) -> None:
     )
 
 
-@click.command()
+@click.group(
+    cls=LazyGroup,
+    lazy={"check": ("workers.cli_models:check", "Try a model file out before it is served.")},
+    invoke_without_command=True,
+)
 @json_option
-def models(as_json: bool) -> None:
+@click.pass_context
+def models(ctx: click.Context, as_json: bool) -> None:
     """List the models that are served."""
+    if ctx.invoked_subcommand is not None:
+        return
     with connect() as client:
         found = client.models()
     if as_json:

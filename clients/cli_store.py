@@ -100,16 +100,21 @@ def export(context: str, file: Path, model: str, store: Path | None, as_json: bo
 @click.argument("name")
 @model_option
 @store_option
+@click.option(
+    "--trust", is_flag=True, help="FILE is a kv.pkl of an old runner, and this very model wrote it: no file says so."
+)
 @json_option
-def import_(file: Path, name: str, model: str, store: Path | None, as_json: bool) -> None:
+def import_(file: Path, name: str, model: str, store: Path | None, trust: bool, as_json: bool) -> None:
     """Take an exported FILE (`-` is standard input) under NAME."""
+    if trust and store is not None:
+        raise click.UsageError("--trust needs the model itself, and a store at rest has none: leave --store out")
     new_names(name)
     with _read(file) as path:
         if store is not None:
             row = at_rest().import_(store, path, name)
         else:
             with connect() as client:
-                row = client.import_(path, name, model=model)
+                row = client.import_(path, name, model=model, trust=trust)
     if as_json:
         echo_json(row)
     else:

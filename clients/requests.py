@@ -206,9 +206,9 @@ def export(ref: str, model: str) -> Plan[Call]:
     return Call("ckpt.export", ops.Export(), model, ref, kind="data")
 
 
-def import_(name: str, model: str, size: int, sha256: str) -> Plan[Call]:
+def import_(name: str, model: str, size: int, sha256: str, trust: bool) -> Plan[Call]:
     model, (name,) = yield from resolve(model, [name])
-    return Call("ckpt.import", ops.Import(name, size, sha256), model)
+    return Call("ckpt.import", ops.Import(name, size, sha256, trust), model)
 
 
 def _worker(text: str, model: str) -> str:

@@ -1,9 +1,10 @@
-"""A house for the demonstration: a temporary working directory with everything of the shipped configuration served."""
+"""A house for the demonstration: a temporary working directory that serves the shipped configuration, and more."""
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -11,11 +12,12 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from importlib import resources
 from pathlib import Path
 from types import TracebackType
 
-PORT = 6502
+MINI = "rwkv7-mini"
 START_S = 60.0
 STOP_S = 45.0
 
@@ -25,13 +27,18 @@ class Trouble(Exception):
 
 
 class House:
-    """Runs `ssmprov up` while its `with` block lasts. `environment` is that of a shell in the house."""
+    """Runs `ssmprov up` while its `with` block lasts. `environment` is that of a shell in the house.
 
-    def __init__(self) -> None:
+    `prepare` is called before it starts, and returns tables to be added to the shipped configuration.
+    """
+
+    def __init__(self, prepare: Callable[[House], str] = lambda _house: "") -> None:
+        self._prepare = prepare
         self.home = Path(tempfile.mkdtemp(prefix="ssmprov-demo-"))
         programs = Path(sys.executable).parent
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith("SSMPROV_")}
         self.environment |= {"SSMPROV_HOME": str(self.home), "PATH": f"{programs}:{os.environ.get('PATH', '')}"}
+        self.ports: dict[str, int] = {}  # of the bridges, by model
         self.port = 0
         self.endpoint = ""
         self._up: subprocess.Popen[bytes] | None = None
@@ -51,8 +58,7 @@ class House:
 
     def _start(self) -> None:
         config = (resources.files("config") / "default.toml").read_text(encoding="utf-8")
-        if not _is_free(PORT):
-            config = config.replace(f"port = {PORT}", "port = 0")
+        config = re.sub(r"^port = (\d+)", _free_port, config + self._prepare(self), flags=re.MULTILINE)
         (self.home / "ssmprov.toml").write_text(config, encoding="utf-8")
         ready_file = self.home / "ready.json"
         with (self.home / "up.log").open("wb") as log:
@@ -73,15 +79,16 @@ class House:
             time.sleep(0.05)
         ready = json.loads(ready_file.read_text(encoding="utf-8"))
         self.endpoint = ready["endpoint"]
-        self.port = ready["bridges"][0]["port"]
+        self.ports = {bridge["model"]: bridge["port"] for bridge in ready["bridges"]}
+        self.port = self.ports[MINI]
 
     def log(self) -> str:
         """The last lines of the log."""
         lines = (self.home / "up.log").read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(f"    {line}" for line in lines[-20:])
 
-    def shell(self, line: str) -> str:
-        """Run a line of shell; what it wrote. Raises Trouble when it fails."""
+    def shell(self, line: str, status: int = 0) -> str:
+        """Run a line of shell; what it wrote. Raises Trouble where it ends with another status."""
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", line],
             env=self.environment,
@@ -91,7 +98,7 @@ class House:
             timeout=120,
             check=False,
         )
-        if done.returncode:
+        if done.returncode != status:
             raise Trouble(f"`{line}` ended with status {done.returncode}:\n{done.stderr}{self.log()}")
         return done.stdout + done.stderr
 
@@ -119,6 +126,10 @@ class House:
         shutil.rmtree(self.home, ignore_errors=True)
         if status:
             raise Trouble(f"`ssmprov up` ended with status {status}:\n{log}")
+
+
+def _free_port(found: re.Match[str]) -> str:
+    return found[0] if _is_free(int(found[1])) else "port = 0"
 
 
 def _is_free(port: int) -> bool:

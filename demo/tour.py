@@ -1,18 +1,17 @@
-"""The tour: prime once, fork, two specialists at once, the old protocol, and what it all cost."""
+"""The tour: prime once, fork, two specialists at once, the old protocol, other kinds of models, and what it cost."""
 
 from __future__ import annotations
 
-import os
-import selectors
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
 
 from clients import Client, Reply
-from demo.house import House, Trouble, ask
+from demo import kinds
+from demo.house import MINI, House, Trouble, ask
+from demo.screen import note, section, show, watch
 from ssmprov.errors import SsmprovError
 from ssmprov.transcript import FENCE, FENCE_REST, full_step
 
@@ -22,14 +21,13 @@ ORDERS = {
     "shouter": "You are a shouter. Answer in capitals.",
 }
 SAID = "the small cat sleeps in the garden"
-LULL_S = 0.08
 
 
 def main() -> int:
     """Run the tour; 0, or 1 with a plain message."""
     began = time.monotonic()
     try:
-        with House() as house:
+        with House(kinds.prepare) as house:
             Tour(house, began).run()
         print(f"\nEverything has ended, {time.monotonic() - began:.1f} s after the start. `make up` leaves it serving.")
     except (Trouble, SsmprovError, OSError, subprocess.SubprocessError) as error:
@@ -57,19 +55,23 @@ class Tour:
         self.both_at_once()
         self.old_protocol()
         self.moving()
+        self.other_kinds()
         section("What there is now")
-        self.show("ssmprov ckpt tree --model rwkv7-mini")
-        self.show("ssmprov status")
+        show(self.house, "ssmprov ckpt tree")
+        show(self.house, "ssmprov status")
         section("What it cost")
         width = max(len(what) for what, _ in self.figures)
         for what, figure in self.figures:
             print(f"  {what:{width}}  {figure}")
 
     def serving(self) -> None:
-        section("Serving: a broker, two workers of rwkv7-mini, a scripted model, and the bridge")
+        section("Serving: a broker, the workers of each model, and their bridges")
         note(f"up after {time.monotonic() - self.began:.1f} s; the broker is {self.house.endpoint}")
-        note(f"the old tools' port is 127.0.0.1:{self.house.port}")
-        self.show("ssmprov models")
+        ports = ", ".join(f"{port} ({model})" for model, port in self.house.ports.items())
+        note(f"the old tools' ports on 127.0.0.1: {ports}")
+        if missing := kinds.missing(self.house):
+            note(missing)
+        show(self.house, "ssmprov models")
 
     def priming(self) -> None:
         section("Priming: a transcript of 18 turns, once, through the old tools' port")
@@ -88,18 +90,21 @@ class Tour:
     def forking(self) -> None:
         section("Forking: two copies, each pinned to a worker of its own; no state is copied")
         for worker, name in enumerate(NAMES):
-            self.show(f"ssmprov ckpt fork primed {name} --on {worker}")
+            show(self.house, f"ssmprov ckpt fork primed {name} --on {worker}")
         with self.client() as client:
             began = time.monotonic()
             result = client.fork("rwkv7-mini:primed", [f"spare/{i}" for i in range(8)], spread=True)
             took_ms = (time.monotonic() - began) * 1000
-            client.rm([f"rwkv7-mini:{name}" for name in result.targets])
+            client.rm([f"{MINI}:{name}" for name in result.targets])
         self.figures.append(("forking it eight times more", f"{took_ms:.1f} ms, there and back"))
 
     def specialists(self) -> None:
         section("Specialists: one turn tells each copy what it is")
         for name in NAMES:
-            self.show(f"printf '%s' '{ORDERS[name]}' | ssmprov pipe {moving(name)} --in CONTEXT --turn {self.turn}")
+            show(
+                self.house,
+                f"printf '%s' '{ORDERS[name]}' | ssmprov pipe {moving(name)} --in CONTEXT --turn {self.turn}",
+            )
         self.turn += 1
 
     def both_at_once(self) -> None:
@@ -130,7 +135,7 @@ class Tour:
 
     def moving(self) -> None:
         section("Moving: the echo goes on, on the other worker, and reads nothing again")
-        self.show("ssmprov ckpt move echo 1")
+        show(self.house, "ssmprov ckpt move echo 1")
         with self.client() as client:
             result = self.say(client, "rwkv7-mini:echo", "good evening").result
             row = client.show("rwkv7-mini:echo").row
@@ -146,6 +151,11 @@ class Tour:
             ("a checkpoint", f"{row.bytes / 1024:.0f} KiB after {row.tokens} tokens, and after any number"),
         ]
 
+    def other_kinds(self) -> None:
+        if kinds.GGUF in self.house.ports:
+            took_s = kinds.tour(self.house, "shouter", self.turn)
+            self.figures.append((f"a turn of {len(self.house.ports)} models, at once", f"{took_s:.2f} s"))
+
     def say(self, client: Client, context: str, text: str) -> Reply:
         """One turn of a context, shown with where it ran."""
         prompt = full_step(self.turn, "USER", text, "INTERFACE")
@@ -158,45 +168,6 @@ class Tour:
     def client(self) -> Client:
         return Client(self.house.endpoint, home=Path(self.house.home))
 
-    def show(self, line: str) -> None:
-        """Run a line of shell in front of the audience."""
-        note(f"$ {line}")
-        for output in self.house.shell(line).rstrip("\n").splitlines():
-            note(output)
-
 
 def moving(name: str) -> str:
     return f"--load {name} --save {name}"
-
-
-def section(title: str) -> None:
-    print(f"\n== {title}\n", flush=True)
-
-
-def note(text: str) -> None:
-    print(f"  {text}".rstrip(), flush=True)
-
-
-def watch(running: Mapping[str, subprocess.Popen[bytes]], began: float) -> dict[str, str]:
-    """Show what several processes write as they write it, and return it all. Raises Trouble when one fails."""
-    texts = dict.fromkeys(running, b"")
-    with selectors.DefaultSelector() as selector:
-        for name, process in running.items():
-            assert process.stdout is not None
-            selector.register(process.stdout, selectors.EVENT_READ, name)
-        while selector.get_map():
-            ready = selector.select()
-            time.sleep(LULL_S)  # a few tokens make a line that can be read
-            for key, _ in ready:
-                data = os.read(key.fd, 65536)
-                if data:
-                    texts[key.data] += data
-                    note(f"{time.monotonic() - began:6.2f}  {key.data:8} {data.decode('utf-8', 'replace')!r}")
-                else:
-                    selector.unregister(key.fileobj)
-    for name, process in running.items():
-        assert process.stdout is not None
-        process.stdout.close()
-        if process.wait():
-            raise Trouble(f"the pipeline of {name} ended with status {process.returncode}: {texts[name].decode()}")
-    return {name: text.decode() for name, text in texts.items()}

@@ -42,7 +42,7 @@ class BrokerTable(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ModelTable(msgspec.Struct, forbid_unknown_fields=True):
-    """`[[model]]`: one model and its workers."""
+    """`[[model]]`: one model and its workers. The keys that begin with `n_` are of the llama runtime alone."""
 
     name: str
     runtime: str
@@ -52,10 +52,14 @@ class ModelTable(msgspec.Struct, forbid_unknown_fields=True):
     settings: str = ""
     slots: Annotated[int, Meta(ge=1, le=128)] = 8
     devices: tuple[str, ...] = ("cpu",)
-    dtype: str = "fp32"
+    dtype: str = ""
     prefill_dtype: str = ""
     quantize: str = ""
     threads: Whole | None = None
+    n_threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    n_batch: Annotated[int, Meta(ge=1, le=16384)] | None = None
+    n_ctx: Annotated[int, Meta(ge=16, le=1 << 24)] | None = None
+    n_gpu_layers: Annotated[int, Meta(ge=0, le=9999)] | None = None
     hot_bytes: str = "512 MiB"
     keep_steps: Whole = 20
     slice_tokens: Annotated[int, Meta(ge=1, le=4096)] = 128

@@ -18,10 +18,11 @@ from ssmprov.errors import SsmprovError, Unsupported, nearest
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("broker.cli_up:up", "Start broker, workers and bridges of one configuration, and watch over them."),
     "status": ("clients.cli:status", "Show the broker, its models and its workers."),
-    "models": ("clients.cli:models", "List the models that are served."),
+    "models": ("clients.cli:models", "List the models that are served, or check a model file."),
     "pipe": ("clients.cli_pipe:pipe", "Send standard input as a turn and write the reply."),
     "ckpt": ("clients.cli_ckpt:ckpt", "List, show, fork, move, export and check contexts."),
     "settings": ("clients.cli_settings:settings", "List, show and write sampling sets."),
+    "convert": ("workers.cli_convert:convert", "Write an RWKV-7 model as a GGUF file, for the llama runtime."),
     "broker": ("broker.cli:broker", "Run the broker alone."),
     "worker": ("workers.cli_worker:worker", "Run one worker alone."),
     "bridge": ("bridge_tcp.cli:bridge", "Run one TCP bridge alone."),

@@ -229,11 +229,15 @@ class Exported(msgspec.Struct, omit_defaults=True):
 
 
 class Import(msgspec.Struct, omit_defaults=True):
-    """Take an exported file, whose CHUNKs follow, under the name `save`."""
+    """Take an exported file, whose CHUNKs follow, under the name `save`.
+
+    With `trust` the file is the `kv.pkl` of an old runner, which does not say which model wrote it: the client does.
+    """
 
     save: Text
     bytes: wire.Count
     sha256: Annotated[str, Meta(max_length=64)] = ""
+    trust: bool = False
 
 
 class SettingsShow(msgspec.Struct, omit_defaults=True):

@@ -175,3 +175,15 @@ def rwkv_toml(directory: Path, name: str = "tiny", *, seed: int = 1, workers: in
     path = directory / f"{name}.pth"
     rwkv7.save(rwkv7.random_tensors(TINY, seed), path)
     return f'[[model]]\nname = "{name}"\nruntime = "rwkv"\npath = {json.dumps(str(path))}\nworkers = {workers}\n'
+
+
+def llama_toml(directory: Path, name: str, *, kind: str = "", seed: int = 0, **keys: Any) -> str:
+    """A configuration of a tiny GGUF model of that kind (its name where none is given), written into the directory."""
+    import gguf_toys  # only where the extra is installed
+
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / f"{name}-{seed}.gguf"
+    gguf_toys.write(kind or name, path, seed=seed)
+    lines = ["[[model]]", f'name = "{name}"', 'runtime = "llama"', f"path = {json.dumps(str(path))}"]
+    keys = {"slots": 4, "n_threads": 1, "dtype": "fp32"} | keys
+    return "\n".join([*lines, *(f"{key} = {json.dumps(value)}" for key, value in keys.items())]) + "\n"

@@ -1,10 +1,24 @@
 from __future__ import annotations
 
+import importlib.util
+import os
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from cluster import Cluster, scripted_toml
+
+
+def pytest_configure() -> None:
+    if os.environ.get("CI") and importlib.util.find_spec("llama_cpp") is None:
+        pytest.exit("the llama tests would be skipped: `make test` builds llama.cpp first", 4)
+
+
+def pytest_unconfigure() -> None:
+    for name in ("outnull_file", "errnull_file"):  # the library's package opens them for good
+        if (opened := getattr(sys.modules.get("llama_cpp._utils"), name, None)) is not None:
+            opened.close()
 
 
 @pytest.fixture

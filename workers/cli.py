@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from ssmprov.errors import NotFound
+from ssmprov.errors import BadRequest, NotFound
 from ssmprov.names import parse_ref
 from ssmprov.ops import Collected, Exported, Row, Verified
 from workers.checkpoints import Store
+from workers.kv_pickle import is_pickle
 
 
 def verify(directory: Path) -> Verified:
@@ -35,6 +36,8 @@ def import_(directory: Path, path: Path, name: str) -> Row:
     """Take an exported file into a store under `name`."""
     if not path.exists():
         raise NotFound(f"there is no file {path}")
+    if is_pickle(path):
+        raise BadRequest("this is the kv.pkl of an old runner: only a running model can take it, so leave --store out")
     with Store(directory) as store:
         done = store.import_(path, name)
     assert done.result is not None  # without a request id nothing is a duplicate

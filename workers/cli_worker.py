@@ -15,14 +15,18 @@ from ssmprov.errors import BadRequest, SsmprovError
 from ssmprov.names import worker_name
 from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED, die_with_parent
 from ssmprov.settings import Sets
+from workers.adoption import adopter
 from workers.answers import Answers
 from workers.batch import Batch
 from workers.checkpoints import Store
+from workers.families import default_set
 from workers.hot import HotStates
 from workers.runtimes import base
 from workers.service import Service
 from workers.turns import Turns
 from workers.worker import Place, Worker
+
+EMBEDDED = "@mini"
 
 SWITCH_S = 0.0005
 """Threads hand the interpreter over that often, so that pulses and cancels live beside a busy model thread."""
@@ -58,6 +62,8 @@ def serve(configured: Configuration, table: ModelTable, index: int, endpoint: st
     runtime = base.load(table.runtime, _plan(configured, table, index))
     directory = configured.store(table)
     name = worker_name(table.name, index)
+    embedded = table.path == EMBEDDED
+    settings = table.settings or default_set("mini" if embedded else runtime.identity.architecture)
     with Store(directory, table.name, runtime.identity, keep_steps=table.keep_steps) as store:
         hot = HotStates(parse_size(table.hot_bytes))
         card = wire.ModelCard(
@@ -68,16 +74,16 @@ def serve(configured: Configuration, table: ModelTable, index: int, endpoint: st
             runtime.vocabulary,
             runtime.state_bytes,
             runtime.identity.dtype,
-            table.settings,
+            settings,
         )
         place = Place(name, card, store.uuid, runtime.slots, table.stall_s)
         front = Worker(endpoint, place)
         front.batch = Batch(runtime, table.slice_tokens, front.on_news, front.on_done)
-        sets = Sets(directory / "settings", table.settings)
+        sets = Sets(directory / "settings", settings)
         sets.default()
         answers = Answers(name, front.answer)
         turns = Turns(store, sets, runtime, hot, front.batch.submit, answers)
-        front.service = Service(store, sets, turns, answers)
+        front.service = Service(store, sets, turns, answers, adopter(table.runtime, runtime))
         front.hot_bytes = lambda: hot.bytes
         front.batch.start()
         try:
@@ -92,4 +98,23 @@ def _plan(configured: Configuration, table: ModelTable, index: int) -> base.Plan
     if not table.path:
         raise BadRequest(f"model {table.name!r} has no path")
     path = Path(table.path) if table.path.startswith("@") else configured.path(table.path)
-    return base.Plan(path, table.slots, device, table.dtype, table.prefill_dtype, table.quantize, table.threads)
+    return base.Plan(
+        path,
+        table.slots,
+        device,
+        table.dtype,
+        table.prefill_dtype,
+        table.quantize,
+        table.threads,
+        table.n_threads or _threads(configured) if table.runtime == "llama" else table.n_threads,
+        table.n_batch,
+        table.n_ctx,
+        table.n_gpu_layers,
+        configured.home / ".cache",
+    )
+
+
+def _threads(configured: Configuration) -> int:
+    """The processors of this machine, shared among the workers that compute with llama.cpp."""
+    workers = sum(table.workers for table in configured.tables.model if table.runtime == "llama")
+    return max(1, (os.cpu_count() or 1) // max(1, workers))

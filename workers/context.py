@@ -35,7 +35,7 @@ class Snapshot:
     seed: int | None = None  # of the generator that continues; position is `tokens`
     parent: str = ""  # object hash of the checkpoint before, '' at a root
     object: str = ""  # its own object hash once committed
-    exact: bool = True  # False once another compute dtype has touched the lineage
+    exact: bool = True  # False once another compute dtype, or another program, has touched the lineage
 
     @property
     def state_bytes(self) -> int:

@@ -21,6 +21,7 @@ from ssmprov import ops, wire
 from ssmprov.errors import Problem, SsmprovError
 from ssmprov.names import parse_ref
 from ssmprov.settings import Sets, as_values
+from workers.adoption import Adopt, refuse_untrusted, take_over
 from workers.answers import MARGIN_S, Answers, Outcome, key_of, milliseconds
 from workers.checkpoints import RequestKey, Store
 from workers.job import Job
@@ -31,11 +32,12 @@ from workers.turns import TEXT_PAGE, Turns
 class Service:
     """Takes requests from the socket's thread; each is answered exactly once, from whichever thread is done with it."""
 
-    def __init__(self, store: Store, sets: Sets, turns: Turns, answers: Answers) -> None:
+    def __init__(self, store: Store, sets: Sets, turns: Turns, answers: Answers, adopt: Adopt) -> None:
         self._store = store
         self._sets = sets
         self._turns = turns
         self._answers = answers
+        self._adopt = adopt
         self._text = ThreadPoolExecutor(1, "text")
         self._lane = ThreadPoolExecutor(1, "store")
         self._care = ThreadPoolExecutor(4, "care")
@@ -104,8 +106,12 @@ class Service:
         def action() -> None:
             with _scratch() as path:
                 receive(path, transfer, args.bytes, args.sha256)
-                done = self._store.import_(path, args.save, request=key_of(request), answer=answer)
-            self._answers.repeat(request, done.answer)
+                if args.trust:
+                    stands = take_over(self._store, self._adopt, path, args.save, key_of(request))
+                else:
+                    refuse_untrusted(path, request.model, args.save)
+                    stands = self._store.import_(path, args.save, request=key_of(request), answer=answer).answer
+            self._answers.repeat(request, stands)
 
         self._do(self._files, request, action)
 

@@ -16,13 +16,16 @@ from numpy.typing import NDArray
 
 from ssmprov.errors import BadRequest, Cancelled, SsmprovError
 from ssmprov.settings import Settings
-from ssmprov.transcript import FENCE_REST, HALF_FENCE
+from ssmprov.transcript import FENCE, FENCE_REST, HALF_FENCE
 from workers import fence
 from workers.context import WINDOW, Read, Snapshot
 from workers.sampler import Draw, Logits, share
 
 PATIENCE = 3
 """Draws of one token that are refused one by one."""
+
+CLOSING_TOKENS = len(FENCE.encode()) + 8
+"""Tokens that forced text may take at a turn's end: at most one a byte, and the rest of an open character."""
 
 HEALING_SHARE = 0.5
 """Tokens that begin with a space must hold that much of the softmax to take up a withheld one."""
@@ -46,10 +49,11 @@ class Vocabulary:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """At most so many sampled tokens (0: only read the prompt), and characters of reply."""
+    """At most so many sampled tokens (0: only read the prompt), characters of reply, and tokens of the context."""
 
     tokens: int | None
     chars: int
+    context: int | None = None
 
 
 class Prompt:
@@ -97,6 +101,26 @@ def characters(opened: bytes, piece: bytes) -> int | None:
     return None if "\0" in text or surrogate else len(text) + bool(pending)
 
 
+def _most(limits: Limits, held: int, prompt: Prompt) -> int | None:
+    """How many tokens may be sampled so that the context stays within its limit, a closing fence included.
+
+    Raises BadRequest where not even the prompt and one token fit.
+    """
+    if limits.context is None:
+        return limits.tokens
+    left = limits.context - held - len(prompt.tokens) - prompt.withheld
+    if limits.tokens == 0 and left >= 0:
+        return 0
+    left -= CLOSING_TOKENS
+    if limits.tokens == 0 or left < 1:
+        raise BadRequest(
+            f"the context holds {held} tokens and the prompt {len(prompt.tokens)}, and this model's contexts end at "
+            f"{limits.context} (of these {CLOSING_TOKENS} are kept to close a turn): send a shorter prompt, go on from "
+            "an earlier step, or raise n_ctx in the model's table"
+        )
+    return left if limits.tokens is None else min(left, limits.tokens)
+
+
 class Turn:
     """The state of one turn between the steps of its model.
 
@@ -118,6 +142,7 @@ class Turn:
         self._prompt = prompt
         self._settings = settings
         self._limits = limits
+        self._most = _most(limits, start.tokens + len(replay), prompt)
         self._start = start
         self._logits: Logits | None = start.logits
         self._window = [int(token) for token in start.window]
@@ -149,7 +174,8 @@ class Turn:
         elif not self._queue and start.logits is None and self._withheld:
             self._read_space()
         elif not self._queue and start.logits is None:
-            raise BadRequest("nothing to continue: the context is empty, and so is the prompt")
+            what = "came without its last logits" if start.arrays else "is empty"
+            raise BadRequest(f"nothing to continue: the context {what}, and the prompt is empty")
 
     # -- reading
 
@@ -314,7 +340,7 @@ class Turn:
     @property
     def _due(self) -> bool:
         """Whether the turn ends as soon as no character is open."""
-        return bool(self._ending) or (self._limits.tokens is not None and self.sampled >= self._limits.tokens)
+        return bool(self._ending) or (self._most is not None and self.sampled >= self._most)
 
     def _count(self, shown: bytes) -> int | None:
         """The characters that a piece completes or opens; None where it would make the text invalid.

@@ -45,6 +45,7 @@ class Turns:
         self._submit_job = submit
         self._answers = answers
         self._vocabulary = vocabulary_of(runtime)
+        self._context_tokens = runtime.context_tokens
 
     # -- a turn's two ends
 
@@ -92,6 +93,7 @@ class Turns:
     ) -> Turn:
         job.start = loaded.snapshot
         job.parent = loaded.object
+        limits = replace(limits, context=self._context_tokens)
         return Turn(self._vocabulary, loaded.snapshot, prompt, settings, limits, seed, loaded.replay.tolist())
 
     def _submit(self, job: Job) -> None:
@@ -337,8 +339,8 @@ def _moved(name: str, wanted: str, head: str | None) -> str:
 
 
 def _difference(a: Snapshot, b: Snapshot) -> float:
-    """The largest difference between two states' numbers and logits."""
-    pairs = [(a.arrays[name], b.arrays[name]) for name in a.arrays]
+    """The largest difference between two states' numbers and logits; bytes in a library's own form are no numbers."""
+    pairs = [(a.arrays[name], b.arrays[name]) for name in a.arrays if a.arrays[name].dtype.kind == "f"]
     if a.logits is not None and b.logits is not None:
         pairs.append((a.logits, b.logits))
     differences = [np.abs(x.astype(np.float64) - y.astype(np.float64)).max(initial=0.0) for x, y in pairs]

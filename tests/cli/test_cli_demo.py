@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
@@ -10,23 +11,65 @@ from pathlib import Path
 import pytest
 
 from demo.house import House, Trouble
+from demo.kinds import has_llama, smollm2
 from ssmprov.transcript import FENCE
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_the_demonstration_shows_everything_and_leaves_nothing() -> None:
+FIRST = ["Serving", "Priming", "Forking", "Specialists", "Both", "The", "Moving"]
+KINDS = ["Two", "The", "A"]
+LAST = ["What", "What"]
+
+
+def demonstrate(folder: Path, *hidden: str) -> str:
+    """What a whole demonstration writes on a machine without the modules hidden."""
+    folder.joinpath("sitecustomize.py").write_text(f"import sys\nsys.modules |= dict.fromkeys({hidden!r})\n")
     done = subprocess.run(
-        [sys.executable, "-m", "demo"], cwd=ROOT, capture_output=True, text=True, timeout=110, check=False
+        [sys.executable, "-m", "demo"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout
-    sections = re.findall(r"^== (\w+)", done.stdout, re.MULTILINE)
-    assert sections == ["Serving", "Priming", "Forking", "Specialists", "Both", "The", "Moving", "What", "What"]
-    assert "primed -> shouter on rwkv7-mini/1" in done.stdout
-    assert "prefill 0 tokens" in done.stdout
-    home = re.search(r"ipc://(/\S+)/run/broker\.sock", done.stdout)
+    return done.stdout
+
+
+def sections(said: str) -> list[str]:
+    return re.findall(r"^== (\w+)", said, re.MULTILINE)
+
+
+def test_the_demonstration_shows_everything_and_leaves_nothing(tmp_path: Path) -> None:
+    said = demonstrate(tmp_path, "llama_cpp")
+    assert sections(said) == [*FIRST, *LAST]
+    assert "left out: GGUF models" in said
+    assert "`make llama`" in said
+    assert "primed -> shouter on rwkv7-mini/1" in said
+    assert "prefill 0 tokens" in said
+    home = re.search(r"ipc://(/\S+)/run/broker\.sock", said)
     assert home is not None
     assert not Path(home[1]).exists()
+
+
+@pytest.mark.skipif(not has_llama(), reason="the extra `llama` is not installed")
+def test_with_llama_cpp_it_shows_the_other_kinds_of_models(tmp_path: Path) -> None:
+    said = demonstrate(tmp_path)
+    assert sections(said) == ["Converting", *FIRST, *KINDS, *LAST]
+    assert "was made by another model" in said
+    assert "ckpt replay THEIRS:NAME --to OURS" in said
+    assert "the text is equal" in said
+    assert "checked: the same text" in said
+    served = set(re.findall(r"^  \S+/\d+ +ready", said, re.MULTILINE))
+    if smollm2() is None:
+        assert "left out: SmolLM2" in said
+        assert len(served) == 4
+    else:
+        assert "'The capital of France is' -> ' Paris." in said
+        assert "left out" not in said
+        assert len(served) == 5
 
 
 def test_the_primer_is_a_transcript_of_closed_turns() -> None:

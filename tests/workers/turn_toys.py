@@ -32,6 +32,7 @@ class ToyRuntime:
         self.vocabulary = len(self.pieces)
         self.slots = slots
         self.state_bytes = 0
+        self.context_tokens: int | None = None
         self.end_tokens = frozenset({END})
         self.control_tokens = frozenset({CONTROL})
         self.read: list[list[int]] = [[] for _ in range(slots)]
@@ -138,6 +139,7 @@ def begin(
     chars: int = 1000,
     seed: int = 0,
     replay: Sequence[int] = (),
+    context: int | None = None,
 ) -> Driver:
     """A turn at its beginning; its context is put into slot 0."""
     vocabulary = vocabulary_of(runtime)
@@ -145,7 +147,7 @@ def begin(
     runtime.load(0, start.arrays)
     data = prompt.encode() if isinstance(prompt, str) else prompt
     read = Prompt(data, vocabulary, heal=True)
-    return Driver(runtime, Turn(vocabulary, start, read, settings, Limits(tokens, chars), seed, replay))
+    return Driver(runtime, Turn(vocabulary, start, read, settings, Limits(tokens, chars, context), seed, replay))
 
 
 def primed(runtime: ToyRuntime, text: str) -> Snapshot:

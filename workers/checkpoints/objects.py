@@ -132,8 +132,8 @@ def admit(header: Header, what: str, identity: Identity) -> None:
         raise WrongModel(
             f"checkpoint #{what[:12]} was made by another model: {header.architecture} {header.fingerprint[:12]} with "
             f"the state {header.layout!r}, where {identity.architecture} {identity.fingerprint[:12]} with "
-            f"{identity.layout!r} is needed; load it with its own model, or re-prime this one from its text "
-            "(ckpt replay --prime)",
+            f"{identity.layout!r} is needed; load it with its own model, or read its text into this one with "
+            "`ssmprov ckpt replay THEIRS:NAME --to OURS --save NAME`",
             object=what,
             made_by=header.fingerprint,
             needed=identity.fingerprint,

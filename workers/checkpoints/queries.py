@@ -231,7 +231,10 @@ def _contract(parents: dict[int, int | None], heads: list[int]) -> dict[int, int
     return above
 
 
-def _step(step: Entry, parent: str, excerpt: bytes, names: dict[int, list[str]], step_tokens: int, size: int) -> Step:
+def _step(
+    step: Entry, parent: str, excerpt: bytes | None, names: dict[int, list[str]], step_tokens: int, size: int
+) -> Step:
+    """A step as the wire shows it; SQLite gives NULL for the beginning of an empty text."""
     return Step(
         object=step.object,
         parent=parent,
@@ -240,7 +243,7 @@ def _step(step: Entry, parent: str, excerpt: bytes, names: dict[int, list[str]],
         step_bytes=size,
         created=step.created,
         kind=step.kind,
-        excerpt=excerpt.decode(errors="ignore"),
+        excerpt=(excerpt or b"").decode(errors="ignore"),
         stored=step.stored,
         names=names.get(step.number, []),
     )

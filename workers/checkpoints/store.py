@@ -348,7 +348,7 @@ class Store:
         if step.fingerprint != identity.fingerprint:
             raise WrongModel(
                 f"{ref} was made by the model {step.fingerprint[:12]}, and this is {identity.fingerprint[:12]}: "
-                "re-prime it from its text (ckpt replay --prime)",
+                "read its text into this one with `ssmprov ckpt replay THEIRS:NAME --to OURS --save NAME`",
                 made_by=step.fingerprint,
                 needed=identity.fingerprint,
             )

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,10 +31,16 @@ class Plan:
     path: Path
     slots: int
     device: str = "cpu"
-    dtype: str = "fp32"
+    dtype: str = ""
     prefill_dtype: str = ""
     quantize: str = ""
     threads: int | None = None
+    n_threads: int | None = None
+    n_batch: int | None = None
+    n_ctx: int | None = None
+    n_gpu_layers: int | None = None
+    cache: Path | None = None
+    """Where a runtime may keep what it found out about files: it can be thrown away at any time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +62,8 @@ class Runtime(Protocol):
     """Tokens that end a turn and are never read."""
     control_tokens: frozenset[int]
     """Tokens that are never sampled."""
+    context_tokens: int | None
+    """Tokens that a context may have read at most; None where its state does not grow with them."""
 
     def tokenize(self, text: str) -> list[int]:
         """The tokens of a text, control strings read as plain bytes."""
@@ -71,6 +79,26 @@ class Runtime(Protocol):
 
     def forward(self, feeds: Sequence[Feed]) -> Logits:
         """Let each slot read its tokens; the logits [len(feeds), V] after the last one of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adopted:
+    """A context that another program left: its state, its logits [V] where they came along, and the tokens read."""
+
+    arrays: Arrays
+    logits: Logits | None
+    tokens: int
+
+
+@runtime_checkable
+class Adopts(Protocol):
+    """A runtime that can take over a state which another program wrote with the same library."""
+
+    def adopt(self, blob: bytes, tokens: int) -> Adopted:
+        """The state in a foreign blob, for a model that has read `tokens`. Any thread may call this.
+
+        Raises Corrupt for what is no state of this model's shape. Which weights wrote it cannot be seen.
+        """
 
 
 def load(name: str, plan: Plan) -> Runtime:

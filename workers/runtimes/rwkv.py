@@ -21,6 +21,7 @@ from workers.context import Arrays, Identity
 from workers.runtimes.base import Feed, Logits, Plan
 
 Dtype = Literal["fp32", "bf16", "fp16"]
+DTYPE: Dtype = "fp32"
 EMBEDDED = "@mini"
 MAX_BATCH_TOKENS = 4096
 """Padded tokens of one prefill call: bounds its activations."""
@@ -29,8 +30,11 @@ MAX_BATCH_TOKENS = 4096
 def open_runtime(plan: Plan) -> RwkvRuntime:
     """Load a model. Raises BadRequest that names what is wrong with the file or the plan."""
     path = mini.path() if plan.path.name == EMBEDDED else plan.path
-    dtype = _dtype(plan.dtype)
-    prefill_dtype = _dtype(plan.prefill_dtype or plan.dtype)
+    dtype = _dtype(plan.dtype or DTYPE)
+    prefill_dtype = _dtype(plan.prefill_dtype or dtype)
+    foreign = [key for key in ("n_threads", "n_batch", "n_ctx", "n_gpu_layers") if getattr(plan, key) is not None]
+    if foreign:
+        raise BadRequest(f"{foreign[0]} is a key of the llama runtime: for rwkv write `threads` and `devices`")
     if plan.quantize not in ("", "int8"):
         raise BadRequest(f'quantize = {plan.quantize!r} is not supported: leave it out, or write "int8"')
     _check_device(plan.device)
@@ -74,12 +78,13 @@ class RwkvRuntime:
         self._device = torch.device(plan.device)
         self._state = rwkv7.new_state(config, plan.slots, self._device)
         layout = f"rwkv7 L{config.layers} C{config.channels} H{config.heads} N{config.head_size}"
-        dtype = "+".join(filter(None, (plan.dtype, plan.prefill_dtype, plan.quantize)))
+        dtype = "+".join(filter(None, (plan.dtype or DTYPE, plan.prefill_dtype, plan.quantize)))
         self.identity = Identity(fingerprint, "rwkv7", layout, dtype)
         self.slots = plan.slots
         self.vocabulary = config.vocabulary
         self.end_tokens = frozenset({self._tokenizer.end})
         self.control_tokens = frozenset(range(self._tokenizer.size, config.vocabulary))  # ids that spell nothing
+        self.context_tokens = None
         self.state_bytes = 4 * (self._state.shifts[:, :, 0].numel() + self._state.wkv[:, 0].numel())
 
     def tokenize(self, text: str) -> list[int]:

@@ -76,6 +76,7 @@ class ScriptedRuntime:
         self.identity = Identity(fingerprint, "scripted", "scripted text", "fp32")
         self.slots = slots
         self.state_bytes = 0
+        self.context_tokens = None
         self.end_tokens = frozenset({0})
         self.control_tokens: frozenset[int] = frozenset()
         self._script = script

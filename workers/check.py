@@ -1,0 +1,352 @@
+"""What a model file is, and whether it loads, decodes and restores here: the child process of `ssmprov models check`.
+
+    python -P -m workers.check PATH RUNTIME [DTYPE [CACHE]]
+
+One JSON object comes on standard output: a `Report`, or with exit status 1 a `Problem`. A native library that dies over
+a file takes only this process along.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from itertools import cycle, islice
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from ssmprov.errors import BadRequest, SsmprovError, Unsupported, problem_of
+from workers.context import Arrays
+from workers.families import default_set
+from workers.runtimes import base
+from workers.runtimes.base import Feed, Logits, Plan, Runtime
+
+EMBEDDED = "@mini"
+N_CTX = 4096
+"""Tokens of a transformer's context, unless it was trained with fewer."""
+
+TOKENS = 32
+"""Read at once, and then again one by one."""
+
+MARGIN = 0.9
+"""Of the free memory that is there to be used."""
+
+SAMPLES = (
+    "Plain text, twice  spaced,\ttabbed,\r\nand broken into lines.\n\n",
+    "(Turn 1) [USER]: hi\n\n~~~(end)~~~\n\n(Turn 2) [INTERFACE]:",
+    "Grüße aus Ålesund: naïve façades, Ελλάδα, Дом, עברית, العربية, हिन्दी, 日本語, 한국, 🙂 👩\u200d👧 e\u0301 \ufeff",
+    "<s>a</s><unk>[PAD280]<|endoftext|><|im_start|>user<|im_end|><|sep|><pad>[INST]",
+    "\x01\x07\x1b[31m\x7f\x85\u2028\u2029 \x0b\x0c",
+    "def f(x):\n    return {'a': [1, 2.5e-3], \"b\": not x}  # 100 %\n",
+)
+"""Texts that a tokenizer has to give back as they were; the fourth spells control tokens of several vocabularies."""
+
+
+class Report(msgspec.Struct):
+    """What was found. Sizes are in bytes, times in seconds; None is what this system or kind of model does not tell."""
+
+    runtime: str
+    architecture: str
+    family: str
+    settings: str
+    name: str
+    file_bytes: int
+    parameters: int
+    quantization: str
+    layers: int
+    embedding: int
+    tokenizer: str
+    vocabulary: int
+    text_exact: bool
+    text_lost: list[str]
+    fingerprint: str
+    layout: str
+    dtype: str
+    state_bytes: int
+    token_bytes: int
+    """By which the state grows with each token; 0 of a recurrent model."""
+    context_tokens: int | None
+    n_ctx: int | None
+    memory_bytes: int | None
+    """The most that this process, with one slot, had in memory."""
+    free_bytes: int | None
+    slots_that_fit: int | None
+    load_s: float
+    prefill_per_s: float
+    decode_per_s: float
+    restores: bool
+    """Whether a state that was saved and loaded went on bit for bit."""
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a file says of itself, without its model being loaded."""
+
+    family: str
+    architecture: str
+    name: str
+    file_bytes: int
+    weight_bytes: int  # in memory
+    parameters: int
+    quantization: str
+    layers: int
+    embedding: int
+    tokenizer: str
+    trained_context: int
+
+
+def check(path: Path, runtime_name: str, dtype: str = "", cache: Path | None = None) -> Report:
+    """Describe a model, load it, and try it out. Raises what the runtime raises, and BadRequest that names the file."""
+    described = describe(path, runtime_name, dtype)
+    free = free_memory()
+    if free is not None and described.weight_bytes > free:
+        raise BadRequest(
+            f"{path} needs {described.weight_bytes >> 20} MiB for its weights, and {free >> 20} MiB of memory are "
+            "free: end other programs, or take a file of smaller numbers"
+        )
+    n_ctx = min(N_CTX, described.trained_context or N_CTX) if runtime_name == "llama" else None
+    started = time.perf_counter()
+    runtime = base.load(runtime_name, Plan(path, 1, dtype=dtype, n_ctx=n_ctx, cache=cache))
+    load_s = time.perf_counter() - started
+    lost = [sample for sample in SAMPLES if not comes_back(runtime, sample)]
+    trial = try_out(runtime, path)
+    grows = runtime.context_tokens is not None
+    peak = peak_memory()
+    return Report(
+        runtime=runtime_name,
+        architecture=described.architecture,
+        family=described.family,
+        settings=default_set(described.family),
+        name=described.name,
+        file_bytes=described.file_bytes,
+        parameters=described.parameters,
+        quantization=described.quantization,
+        layers=described.layers,
+        embedding=described.embedding,
+        tokenizer=described.tokenizer,
+        vocabulary=runtime.vocabulary,
+        text_exact=not lost,
+        text_lost=lost,
+        fingerprint=runtime.identity.fingerprint,
+        layout=runtime.identity.layout,
+        dtype=runtime.identity.dtype,
+        state_bytes=runtime.state_bytes,
+        token_bytes=trial.token_bytes if grows else 0,
+        context_tokens=runtime.context_tokens,
+        n_ctx=n_ctx if grows else None,
+        memory_bytes=peak,
+        free_bytes=free,
+        slots_that_fit=slots_that_fit(free, peak, runtime.state_bytes * (1 if grows else 2)),
+        load_s=load_s,
+        prefill_per_s=trial.prefill_per_s,
+        decode_per_s=trial.decode_per_s,
+        restores=trial.restores,
+    )
+
+
+# -- the file
+
+
+def describe(path: Path, runtime_name: str, dtype: str) -> Described:
+    """What the file says of itself. Raises BadRequest that names what is wrong with it."""
+    return _describe_gguf(path) if runtime_name == "llama" else _describe_rwkv(path, dtype)
+
+
+def _describe_gguf(path: Path) -> Described:
+    from models import gguf
+
+    try:
+        found = gguf.describe(path)
+        family = gguf.family(found)
+    except gguf.GgufError as error:
+        raise BadRequest(str(error)) from None
+    return Described(
+        family,
+        found.architecture,
+        found.name or _printable(path.stem),
+        found.file_bytes,
+        found.file_bytes,
+        found.parameters,
+        found.quantization,
+        found.layers,
+        found.embedding_length,
+        " ".join(filter(None, (found.tokenizer_model, found.tokenizer_pre))),
+        found.context_length,
+    )
+
+
+def _describe_rwkv(path: Path, dtype: str) -> Described:
+    from models import mini, rwkv7
+    from models.rwkv7.config import check_shapes
+
+    path = mini.path() if path.name == EMBEDDED else path
+    try:
+        tensors = rwkv7.read_tensors(path)
+        config = check_shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()}, str(path))
+        small = isinstance(rwkv7.tokenizer_for(config), rwkv7.ByteTokenizer)
+        is_mini = small and rwkv7.fingerprint(path) == rwkv7.fingerprint(mini.path())
+    except rwkv7.WeightsError as error:
+        raise BadRequest(str(error)) from None
+    parameters = sum(tensor.numel() for tensor in tensors.values())
+    kinds = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
+    return Described(
+        "mini" if is_mini else "rwkv7",
+        "rwkv7",
+        _printable(path.stem),
+        path.stat().st_size,
+        parameters * (2 if dtype in ("bf16", "fp16") else 4),
+        parameters,
+        ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common()),
+        config.layers,
+        config.channels,
+        "bytes" if small else "World (rwkv_vocab_v20230424)",
+        0,
+    )
+
+
+def _printable(stem: str) -> str:
+    return stem.encode(errors="backslashreplace").decode()
+
+
+# -- the model
+
+
+def comes_back(runtime: Runtime, text: str) -> bool:
+    """Whether a text's tokens spell it, to the byte."""
+    try:
+        tokens = runtime.tokenize(text)
+    except BadRequest:
+        return False
+    return b"".join(map(runtime.piece, tokens)) == text.encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """How the model did: tokens a second, bytes of state for each further token, and whether a state restores."""
+
+    prefill_per_s: float
+    decode_per_s: float
+    token_bytes: int
+    restores: bool
+
+
+def try_out(runtime: Runtime, path: Path) -> Trial:
+    """Let the model read some tokens at once, and others one by one. Raises BadRequest for logits that are none."""
+    spelt = list(islice((token for token in range(runtime.vocabulary) if runtime.piece(token)), TOKENS))
+    if not spelt:
+        raise BadRequest(f"{path}: no token of its vocabulary spells anything")
+    tokens = list(islice(cycle(spelt), TOKENS))
+    _read(runtime, tokens, path)  # the first of everything is slower
+    runtime.load(0, {})
+    started = time.perf_counter()
+    logits = _read(runtime, tokens, path)
+    prefilled = time.perf_counter()
+    saved = runtime.save(0)
+    mute = sorted(runtime.end_tokens | runtime.control_tokens)
+    began = time.perf_counter()
+    for _ in range(TOKENS):
+        logits[mute] = -np.inf
+        logits = _read(runtime, [int(logits.argmax())], path)
+    decoded = time.perf_counter()
+    grown = _bytes(runtime.save(0)) - _bytes(saved)
+    runtime.load(0, saved)
+    here = _read(runtime, tokens[:1], path)
+    runtime.load(0, {name: array.copy() for name, array in saved.items()})  # as it comes from a disk
+    there = _read(runtime, tokens[:1], path)
+    return Trial(
+        TOKENS / (prefilled - started), TOKENS / (decoded - began), grown // TOKENS, bool(np.array_equal(here, there))
+    )
+
+
+def _read(runtime: Runtime, tokens: list[int], path: Path) -> Logits:
+    logits: Logits = runtime.forward([Feed(0, tokens)])[0].copy()
+    if not (logits < np.inf).all():  # nor NaN
+        raise BadRequest(
+            f"{path}: the model computes no numbers: its weights are damaged, or too large for their dtype"
+        )
+    return logits
+
+
+def _bytes(arrays: Arrays) -> int:
+    return sum(array.nbytes for array in arrays.values())
+
+
+# -- memory
+
+
+def slots_that_fit(free: int | None, peak: int | None, slot: int) -> int | None:
+    """How many slots one worker has room for, where what it needs with one slot is known.
+
+    `slot` counts a recurrent state twice: as it is decoded, and as it was saved last.
+    """
+    if free is None or peak is None:
+        return None
+    return 1 + max(0, int((MARGIN * free - peak) // max(1, slot)))
+
+
+def free_memory() -> int | None:
+    """Bytes that programs can still have without swapping; None where the system does not tell."""
+    try:
+        with open("/proc/meminfo", encoding="ascii") as file:
+            for line in file:
+                if line.startswith("MemAvailable:"):
+                    return int(line.split()[1]) << 10
+    except (OSError, ValueError, IndexError):
+        pass
+    try:
+        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (OSError, ValueError):
+        return None
+
+
+def peak_memory() -> int | None:
+    """The most bytes that this process has had in memory."""
+    try:
+        with open("/proc/self/status", encoding="ascii", errors="replace") as file:
+            return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmHWM:"))
+    except (OSError, ValueError, IndexError, StopIteration):
+        pass
+    try:
+        import resource
+    except ImportError:
+        return None
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most if sys.platform == "darwin" else most << 10
+
+
+# -- the process
+
+
+def main(arguments: list[str]) -> int:
+    """Print a report or a problem, and return the exit status."""
+    path, runtime_name, dtype, cache = (*arguments, "", "")[:4]
+    with os.fdopen(os.dup(1), "wb") as stdout:
+        os.dup2(2, 1)  # whatever a library prints goes to standard error
+        try:
+            report = check(Path(path), runtime_name, dtype, Path(cache) if cache else None)
+        except SsmprovError as error:
+            stdout.write(_problem(error))
+            return 1
+        except ModuleNotFoundError as error:
+            missing = Unsupported(
+                f"the {runtime_name} runtime needs the Python module {error.name!r}, which is not installed: install "
+                f"ssmprov[{runtime_name}]"
+            )
+            stdout.write(_problem(missing))
+            return 1
+        stdout.write(msgspec.json.encode(report))
+        return 0
+
+
+def _problem(error: SsmprovError) -> bytes:
+    problem = problem_of(error)
+    problem.message = problem.message.encode(errors="backslashreplace").decode()  # a path need not be UTF-8
+    return msgspec.json.encode(problem)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,94 @@
+"""`ssmprov convert`: an RWKV-7 model as a GGUF file, which the llama runtime serves."""
+
+from __future__ import annotations
+
+import errno
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import cast
+
+import click
+
+from ssmprov.errors import BadRequest, Conflict, NoSpace, NotFound, Unsupported
+
+EMBEDDED = "@mini"
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+@click.command()
+@click.argument("model")
+@click.argument("out", type=click.Path(path_type=Path))
+@click.option(
+    "--type",
+    "precision",
+    type=click.Choice(["q8_0", "f16", "f32"]),
+    default="q8_0",
+    show_default=True,
+    help="The type of the matrices: 8.5, 16 or 32 bits a number.",
+)
+@click.option("--force", is_flag=True, help="Replace OUT where it exists.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def convert(model: str, out: Path, precision: str, force: bool, as_json: bool) -> None:
+    """Write the RWKV-7 weights MODEL (.pth, .safetensors, or @mini for the model that ships with ssmprov) as OUT.gguf.
+
+    OUT appears whole or not at all. The fingerprint that is printed names the model in its checkpoints.
+    """
+    if out.suffix != ".gguf":
+        raise click.BadParameter(f"{str(out)!r} should end in .gguf", param_hint="OUT")
+    _check_places(model, out, force)
+    try:
+        from models import gguf, mini, rwkv7
+        from models.gguf.convert import Precision
+        from models.gguf.convert import convert as write
+    except ModuleNotFoundError as error:
+        raise _missing(error) from None
+    source = mini.path() if model == EMBEDDED else Path(model)
+    try:
+        with _bar(out.name) as progress:
+            write(source, out, cast(Precision, precision), progress=progress)
+        fingerprint, size = gguf.fingerprint(out), out.stat().st_size
+    except (rwkv7.WeightsError, gguf.GgufError) as error:
+        raise BadRequest(str(error)) from None
+    except OSError as error:
+        if error.errno in FULL:
+            raise NoSpace(f"the disk is full: {out} was not written, and nothing of it is kept") from None
+        raise BadRequest(f"{out}: the file cannot be written ({error.strerror or error})") from None
+    if as_json:
+        done = {"path": str(out), "type": precision, "bytes": size, "fingerprint": fingerprint}
+        click.echo(json.dumps(done))
+    else:
+        click.echo(f"{out}: {size / 1e6:.1f} MB, {precision}, fingerprint {fingerprint}")
+
+
+def _check_places(model: str, out: Path, force: bool) -> None:
+    """Say what is wrong with the paths before anything heavy is loaded."""
+    if model != EMBEDDED and not Path(model).is_file():
+        raise NotFound(f"there is no file {model}")
+    if not out.absolute().parent.is_dir():
+        raise NotFound(f"there is no directory {out.absolute().parent}")
+    if out.is_dir():
+        raise BadRequest(f"{out} is a directory")
+    if out.exists() and not force:
+        raise Conflict(f"{out} exists: --force replaces it")
+
+
+def _missing(error: ModuleNotFoundError) -> Unsupported:
+    remedy = "run `make llama`, or install ssmprov[llama]" if error.name == "gguf" else "install ssmprov[rwkv]"
+    return Unsupported(f"`ssmprov convert` needs the Python module {error.name!r}, which is not installed: {remedy}")
+
+
+@contextmanager
+def _bar(name: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar of the bytes written, on a terminal's stderr."""
+    from tqdm import tqdm
+
+    with tqdm(desc=name, unit="B", unit_scale=True, leave=False, disable=None, file=sys.stderr) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress

@@ -1,0 +1,172 @@
+"""`ssmprov models check`: try a model file out before it is served, in a process that may die over it."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import click
+import msgspec
+
+from ssmprov import configuration
+from ssmprov.errors import BadRequest, Problem, SsmprovError, error_of
+from workers.check import EMBEDDED, Report
+
+RUNTIMES = {".gguf": "llama", ".pth": "rwkv", ".safetensors": "rwkv"}
+MAX_SLOTS = 128
+USUAL_SLOTS = 8
+
+
+@click.command()
+@click.argument("path", type=click.Path(path_type=Path))
+@click.option("--runtime", type=click.Choice(sorted(set(RUNTIMES.values()))), help="Instead of the one that fits.")
+@click.option("--dtype", default="", metavar="DTYPE", help="As in a model's table: fp32, bf16 or fp16.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def check(path: Path, runtime: str | None, dtype: str, as_json: bool) -> None:
+    """Tell what the model file PATH is, load it, try it out, and print a [[model]] table to serve it with."""
+    if path.name != EMBEDDED:
+        path = path.absolute()
+        if not path.is_file():
+            raise BadRequest(f"{path}: {'this is not a file' if path.exists() else 'there is no such file'}")
+    home = configuration.home_of()
+    cache = str(home / ".cache") if home.is_dir() else ""
+    name = runtime or runtime_for(path)
+    report = run([sys.executable, "-P", "-m", "workers.check", str(path), name, dtype, cache], path)
+    table = toml_table(report, path, dtype)
+    if as_json:
+        click.echo(json.dumps({"path": str(path), **msgspec.to_builtins(report), "toml": table}, indent=2))
+        return
+    rows = list(lines(report, path))
+    width = max(len(key) for key, _ in rows)
+    for key, text in rows:
+        click.echo(f"{key.ljust(width)}  {''.join(c if c.isprintable() else '?' for c in text)}")
+    click.echo(f"\n{table}", nl=False)
+
+
+def runtime_for(path: Path) -> str:
+    """The runtime that serves a file of this kind. Raises BadRequest for a file that is none of them."""
+    if path.name == EMBEDDED:
+        return "rwkv"
+    if path.suffix in RUNTIMES:
+        return RUNTIMES[path.suffix]
+    with path.open("rb") as file:
+        if file.read(4) == b"GGUF":
+            return "llama"
+    raise BadRequest(
+        f"{path}: this is no model file by its name: a GGUF ends in .gguf, an RWKV-7 model in .pth or .safetensors"
+    )
+
+
+def run(command: Sequence[str], path: Path) -> Report:
+    """The report of a child process. Raises its error, or one that tells how it died."""
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    try:
+        if done.returncode == 0:
+            return msgspec.json.decode(done.stdout, type=Report)
+        if done.returncode == 1:
+            raise error_of(msgspec.json.decode(done.stdout, type=Problem))
+    except msgspec.DecodeError:
+        pass
+    error = SsmprovError(f"{path}: {_death(done.returncode)}{_last_line(done.stderr)}")
+    error.remote_traceback = done.stderr.decode(errors="replace")
+    raise error
+
+
+def _death(status: int) -> str:
+    if status >= 0:
+        return f"the check ended with exit status {status}"
+    name = signal.Signals(-status).name
+    if name == "SIGKILL":
+        return "the check was killed (SIGKILL), most likely because the memory ran out"
+    if name == "SIGILL":
+        return "a library died over it (SIGILL): it was built for another processor"
+    return f"a library died over it ({name}): the file is damaged, or of a kind that it does not know"
+
+
+def _last_line(stderr: bytes) -> str:
+    """The last thing that was said, as the end of a sentence."""
+    said = [line.strip() for line in stderr.decode(errors="replace").splitlines() if line.strip()]
+    return f": {said[-1][:300]}" if said else ""
+
+
+# -- what is shown
+
+
+def lines(report: Report, path: Path) -> Iterator[tuple[str, str]]:
+    """The report for people: what each line is about, and the line."""
+    family = "" if report.family == report.architecture else f", of the family {report.family}"
+    yield "model", f"{report.name}: {report.architecture}{family}, for the {report.runtime} runtime"
+    yield "file", f"{path}, {size(report.file_bytes)}"
+    yield "parameters", f"{report.parameters:,} as {report.quantization}"
+    yield "shape", f"{report.layers} layers, embedding {report.embedding}"
+    yield "tokenizer", f"{report.tokenizer or 'unnamed'}, vocabulary {report.vocabulary}"
+    if report.text_exact:
+        yield "text", "comes back from the tokenizer as it was"
+    else:
+        yield "text", "NOT all comes back from the tokenizer as it was, and such prompts will be refused:"
+        yield from (("", json.dumps(lost, ensure_ascii=False)) for lost in report.text_lost)
+    yield "state", _state(report)
+    yield "fingerprint", report.fingerprint
+    yield "settings", report.settings or "this family has no sampling set of its own"
+    yield "memory", _memory(report)
+    yield "loads", f"in {report.load_s:.2f} s; computes in {report.dtype}"
+    yield "speed", f"{report.prefill_per_s:.1f} tokens/s read at once, {report.decode_per_s:.1f} tokens/s one by one"
+    yield "restores", "a saved state goes on bit for bit" if report.restores else "NOT bit for bit from a saved state"
+
+
+def _state(report: Report) -> str:
+    if report.context_tokens is None:
+        return f"{size(report.state_bytes)} a context, however long"
+    return (
+        f"{size(report.token_bytes)} for each token, {size(report.state_bytes)} a context of at most "
+        f"{report.context_tokens} tokens (n_ctx = {report.n_ctx})"
+    )
+
+
+def _memory(report: Report) -> str:
+    used = "" if report.memory_bytes is None else f"{size(report.memory_bytes)} taken with one slot, "
+    if report.free_bytes is None or report.slots_that_fit is None:
+        return f"{used}how much is free cannot be told here"
+    fit = report.slots_that_fit
+    room = f"{MAX_SLOTS} slots and more" if fit >= MAX_SLOTS else f"{fit} slot{'s' if fit > 1 else ''}"
+    return f"{used}of {size(report.free_bytes)} free: one worker has room for {room}"
+
+
+def size(count: int) -> str:
+    """Bytes for people."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"
+
+
+def toml_table(report: Report, path: Path, dtype: str) -> str:
+    """A `[[model]]` table that serves the file."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", report.name).strip("-._")[:64].rstrip("-._").lower() or report.family
+    table: dict[str, str | int] = {"name": name, "runtime": report.runtime, "path": _path(path)}
+    if report.settings:
+        table["settings"] = report.settings
+    table["workers"] = 1
+    table["slots"] = min(USUAL_SLOTS, report.slots_that_fit or USUAL_SLOTS)
+    if dtype:
+        table["dtype"] = dtype
+    if report.n_ctx is not None:
+        table["n_ctx"] = report.n_ctx
+    return "[[model]]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in table.items())
+
+
+def _path(path: Path) -> str:
+    return path.name if path.name == EMBEDDED else os.fspath(path)
+
+
+def _toml(value: str | int) -> str:
+    """A value in TOML, whose strings are those of JSON but for DEL."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

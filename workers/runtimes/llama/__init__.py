@@ -1,0 +1,20 @@
+"""The llama runtime: any GGUF through llama.cpp, recurrent models and transformers alike."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from workers.runtimes.base import Plan
+
+if TYPE_CHECKING:
+    from workers.runtimes.llama.runtime import LlamaRuntime
+
+
+def open_runtime(plan: Plan) -> LlamaRuntime:
+    """Load a GGUF. Raises BadRequest that names what is wrong with file or plan, Unsupported without the library."""
+    from workers.runtimes.llama import native
+
+    native.library()  # first: what follows needs the rest of the extra, and would fail without a sentence
+    from workers.runtimes.llama import runtime
+
+    return runtime.open_runtime(plan)

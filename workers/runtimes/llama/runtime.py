@@ -1,0 +1,329 @@
+"""The runtime over llama.cpp: contexts are sequences of one library context, decoded together.
+
+State arrays of a context: `state` [bytes] as `layout` describes it, `position` [1] the tokens that it has read (with
+the one that begins a text, where a model has such), and `gate` [32], a digest over both, the model's fingerprint and
+the library's state version. Nothing reaches the library before the gate and every field of the state are found right.
+
+Slots 0 to slots - 1 are sequences that are fed; recurrent models have as many more that hold copies of what was saved
+last. Within the library a copy costs no bytes until one of the two is fed, so going on from a saved state, or forking
+it, moves none. A sequence that still stands where it was saved serves as a copy too.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import sys
+import weakref
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models import gguf
+from ssmprov.errors import BadRequest, Corrupt, SsmprovError, WrongModel
+from workers.context import Arrays, Identity
+from workers.runtimes.base import Adopted, Feed, Logits, Plan
+from workers.runtimes.llama import native, probe
+from workers.runtimes.llama.batch import Batch
+from workers.runtimes.llama.layout import Layout
+from workers.runtimes.llama.sound import Sound
+from workers.runtimes.llama.tokens import Tokens
+
+N_BATCH = 512
+N_CTX = 4096
+"""Tokens of a transformer's context where the configuration names no number."""
+
+MAX_SEQUENCES = 256
+MAX_PARKED = 16
+LEARN_TOKENS = 2
+
+State = NDArray[np.uint8]
+
+
+def open_runtime(plan: Plan) -> LlamaRuntime:
+    """Load a GGUF. Raises BadRequest that names what is wrong with file or plan, Unsupported without the library."""
+    lib = native.library()
+    for key, instead in (("threads", "n_threads"), ("prefill_dtype", ""), ("quantize", "")):
+        if getattr(plan, key):
+            hint = f": write {instead}" if instead else ": a GGUF's types are those of its file"
+            raise BadRequest(f"{key} is no key of the llama runtime{hint}")
+    kv_types = {"": lib.GGML_TYPE_F16, "fp16": lib.GGML_TYPE_F16, "fp32": lib.GGML_TYPE_F32}
+    if plan.dtype not in kv_types:
+        raise BadRequest(f'dtype {plan.dtype!r}: the cache of a transformer is "fp16" or "fp32" in the llama runtime')
+    main_gpu, n_gpu_layers = _devices(plan)
+    try:
+        family = gguf.family(gguf.describe(plan.path))
+        fingerprint = gguf.cached_fingerprint(plan.path, plan.cache) if plan.cache else gguf.fingerprint(plan.path)
+    except gguf.GgufError as error:
+        raise BadRequest(str(error)) from None
+    probe.ensure(plan.cache, n_gpu_layers)
+    model = native.Model(plan.path, n_gpu_layers=n_gpu_layers, main_gpu=main_gpu)
+    try:
+        return LlamaRuntime(model, plan, family, fingerprint, kv_types[plan.dtype], gpu=n_gpu_layers > 0)
+    except BaseException:
+        model.close()
+        raise
+
+
+def _devices(plan: Plan) -> tuple[int | None, int]:
+    """The GPU that takes the whole model (None: as the library shares it out), and the layers to offload."""
+    kind, _, index = plan.device.partition(":")
+    if kind not in ("cpu", "cuda", "gpu") or (index and not index.isdecimal()) or (kind == "cpu" and index):
+        raise BadRequest(f'device {plan.device!r} is none: write "cpu" or "gpu:0"')
+    layers = plan.n_gpu_layers if plan.n_gpu_layers is not None else (0 if kind == "cpu" else 9999)
+    if layers and not native.library().llama_supports_gpu_offload():
+        raise BadRequest(
+            "this build of llama.cpp knows no GPU: build it with `make llama GPU=cuda` (or metal, vulkan), "
+            f"or leave {'devices' if kind != 'cpu' else 'n_gpu_layers'} out"
+        )
+    return (None if kind == "cpu" else int(index or 0)), layers
+
+
+def _n_ctx(plan: Plan, trained: int) -> int:
+    if plan.n_ctx and plan.n_ctx > trained:
+        print(f"{plan.path}: n_ctx = {plan.n_ctx}, and it was trained with {trained}: expect nonsense", file=sys.stderr)
+    return plan.n_ctx or min(N_CTX, trained)
+
+
+class LlamaRuntime:
+    """A `Runtime`, and one that `Adopts`, over one GGUF."""
+
+    def __init__(
+        self, model: native.Model, plan: Plan, family: str, fingerprint: str, kv_type: int, *, gpu: bool
+    ) -> None:
+        lib = self._lib = native.library()
+        self._model = model
+        self._recurrent = bool(lib.llama_model_is_recurrent(model.pointer))
+        self._tokens = Tokens(lib, lib.llama_model_get_vocab(model.pointer))
+        parked = min(plan.slots, MAX_PARKED, MAX_SEQUENCES - plan.slots) if self._recurrent else 0
+        self._count = plan.slots + parked
+        n_ctx = 256 if self._recurrent else _n_ctx(plan, int(lib.llama_model_n_ctx_train(model.pointer)))
+        self._n_batch = max(plan.n_batch or N_BATCH, self._count)
+        self._context = native.Context(
+            model,
+            sequences=self._count,
+            n_ctx=n_ctx,
+            n_batch=self._n_batch,
+            n_threads=plan.n_threads or 1,
+            kv_type=kv_type,
+        )
+        other = lib.llama_model_has_encoder(model.pointer) or lib.llama_model_is_diffusion(model.pointer)
+        if other or not self._context.memory:
+            self._context.close()
+            raise BadRequest(f"{plan.path} is no model that continues a text token by token, so it is not served")
+        self._positions = [0] * self._count
+        self._holds: list[weakref.ref[State] | None] = [None] * self._count
+        self._parked_next = 0
+        self._sound = Sound()
+        self._batch = Batch(self._n_batch, self._count)
+        self.slots = plan.slots
+        self.vocabulary = self._tokens.size
+        self.end_tokens = self._tokens.ends
+        self.control_tokens = self._tokens.controls
+        self.layout = self._learn_layout()
+        begins = int(self._tokens.begin is not None)
+        self.n_ctx = None if self._recurrent else min(n_ctx, self._context.n_ctx)
+        self.context_tokens: int | None = None if self.n_ctx is None else self.n_ctx - begins
+        grown = self.layout.bytes_per_token * (self.n_ctx or 0)
+        self.state_bytes = self.layout.fixed_bytes + grown
+        version = f"llama.cpp state {lib.LLAMA_STATE_SEQ_VERSION}"
+        layout = f"{family} {self.layout}, {version}"
+        self.identity = Identity(fingerprint, family, layout, "ggml-gpu" if gpu else "ggml-cpu")
+        self._gate = hashlib.sha256(f"{version}\n{fingerprint}\n".encode())
+
+    def close(self) -> None:
+        """Give the memory back; nothing may be called after."""
+        self._context.close()
+        self._model.close()
+
+    # -- text
+
+    def tokenize(self, text: str) -> list[int]:
+        return self._tokens.encode(text)
+
+    def piece(self, token: int) -> bytes:
+        return self._tokens.piece(token)
+
+    # -- states
+
+    def load(self, slot: int, arrays: Arrays) -> None:
+        if not arrays:
+            self._clear(slot)
+            return
+        state = arrays.get("state")
+        if state is not None and (place := self._holder(state, slot)) is not None:
+            if place != slot:
+                self._copy(place, slot)
+            return
+        state, position = self._checked(arrays)
+        self._clear(slot)
+        data = np.frombuffer(self.layout.outward(state.data, 1 if self._recurrent else self._count), np.uint8)
+        pointer = data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
+        taken = self._lib.llama_state_seq_set_data(self._context.pointer, pointer, len(data), slot)
+        if taken != len(data) or self._last(slot) != position - 1:
+            self._clear(slot)
+            raise Corrupt(f"llama.cpp refused this checkpoint's state{native.why()}")
+        self._positions[slot] = position
+        self._holds[slot] = weakref.ref(state)
+
+    def save(self, slot: int) -> Arrays:
+        position = self._positions[slot]
+        if position == 0:
+            return {}
+        state = np.frombuffer(self.layout.inward(self._read(slot)), np.uint8)
+        state.flags.writeable = False
+        self._holds[slot] = weakref.ref(state)
+        self._sound.add(state)
+        self._park(slot)
+        return {
+            "state": state,
+            "position": np.array([position], np.int64),
+            "gate": np.frombuffer(self._seal(state, position), np.uint8),
+        }
+
+    def adopt(self, blob: bytes, tokens: int) -> Adopted:
+        architecture = "mamba" if self.identity.architecture == "falcon-mamba" else self.identity.architecture
+        data, position, raw = self.layout.adopt(blob, architecture)
+        if tokens and tokens != position:
+            raise Corrupt(f"it says that {tokens} tokens were read, and its state that {position} were")
+        state = np.frombuffer(data, np.uint8)
+        self.layout.check(state.data, position)
+        row = np.frombuffer(raw, np.float32)[-self.vocabulary :]
+        logits = row.copy() if len(row) == self.vocabulary and bool(np.isfinite(row).all()) else None
+        gate = np.frombuffer(self._seal(state, position), np.uint8)
+        return Adopted({"state": state, "position": np.array([position], np.int64), "gate": gate}, logits, position)
+
+    def _checked(self, arrays: Arrays) -> tuple[State, int]:
+        """The gate: a state and its position, or Corrupt or WrongModel before the library sees a byte."""
+        form = {name: (array.dtype.str, array.ndim) for name, array in arrays.items()}
+        if form != {"state": ("|u1", 1), "position": ("<i8", 1), "gate": ("|u1", 1)} or len(arrays["position"]) != 1:
+            raise Corrupt(f"this checkpoint holds {', '.join(sorted(arrays))} and no state of llama.cpp")
+        state = np.ascontiguousarray(arrays["state"], np.uint8)
+        position = int(arrays["position"][0])
+        if not self._sound.has(state):
+            if arrays["gate"].tobytes() != self._seal(state, position):
+                raise WrongModel(
+                    "this checkpoint's state was not written by this model, or its bytes have changed: load it with "
+                    "its own model, or read its text into this one with "
+                    "`ssmprov ckpt replay THEIRS:NAME --to OURS --save NAME`"
+                )
+            self.layout.check(state.data, position)
+            self._sound.add(state)
+        if self.n_ctx is not None and position > self.n_ctx:
+            raise BadRequest(
+                f"this context has read {position} tokens, and n_ctx is {self.n_ctx}: raise n_ctx in the model's table"
+            )
+        return state, position
+
+    def _seal(self, state: State, position: int) -> bytes:
+        digest = self._gate.copy()
+        digest.update(position.to_bytes(8, "little", signed=True))
+        digest.update(state.data)
+        return digest.digest()
+
+    def _holder(self, state: NDArray[np.generic], slot: int) -> int | None:
+        """A sequence that stands exactly at a state, the slot itself first."""
+        at = [place for place, held in enumerate(self._holds) if held is not None and held() is state]
+        if slot in at:
+            return slot
+        # A cache of keys and values is copied at the next decode only, whatever happens to the two until then.
+        return None if self.layout.grows else next(iter(at), None)
+
+    def _park(self, slot: int) -> None:
+        """Keep a copy of a slot beside the slots, in place of the oldest."""
+        parked = self._count - self.slots
+        if parked:
+            self._copy(slot, self.slots + self._parked_next)
+            self._parked_next = (self._parked_next + 1) % parked
+
+    def _copy(self, source: int, target: int) -> None:
+        self._clear(target)
+        self._lib.llama_memory_seq_cp(self._context.memory, source, target, -1, -1)
+        if self._last(target) != self._positions[source] - 1:
+            self._clear(target)
+            raise SsmprovError(f"llama.cpp could not copy a context{native.why()}")
+        self._positions[target] = self._positions[source]
+        self._holds[target] = self._holds[source]
+
+    def _clear(self, sequence: int) -> None:
+        self._holds[sequence] = None
+        self._positions[sequence] = 0
+        self._lib.llama_memory_seq_rm(self._context.memory, sequence, -1, -1)
+
+    def _last(self, sequence: int) -> int:
+        return int(self._lib.llama_memory_seq_pos_max(self._context.memory, sequence))
+
+    def _read(self, sequence: int) -> bytearray:
+        """The library's bytes of one sequence."""
+        size = int(self._lib.llama_state_seq_get_size(self._context.pointer, sequence))
+        blob = bytearray(size)
+        buffer = (ctypes.c_uint8 * size).from_buffer(blob)
+        written = self._lib.llama_state_seq_get_data(self._context.pointer, buffer, size, sequence)
+        del buffer
+        if written != size or size == 0:
+            raise SsmprovError(f"llama.cpp could not hand a context out{native.why()}")
+        return blob
+
+    def _learn_layout(self) -> Layout:
+        """Have the model write a state, to hold all others against."""
+        try:
+            token = next(token for token in range(self.vocabulary) if self.piece(token))
+            self._feed([(0, [token] * LEARN_TOKENS)])
+            layout = Layout.of(bytes(self._read(0)), self._positions[0])
+            self._clear(0)
+        except BaseException:
+            self._context.close()
+            raise
+        return layout
+
+    # -- the model
+
+    def forward(self, feeds: Sequence[Feed]) -> Logits:
+        """As in the protocol. After an error the slots fed are of no use until they are loaded anew."""
+        logits = np.empty((len(feeds), self.vocabulary), np.float32)
+        queue = [(row, feed.slot, self._begun(feed)) for row, feed in enumerate(feeds)]
+        for row, slot, tokens in queue:
+            if self.n_ctx is not None and self._positions[slot] + len(tokens) > self.n_ctx:
+                raise BadRequest(f"row {row} would pass n_ctx = {self.n_ctx} tokens")
+        try:
+            while queue:
+                taken: list[tuple[int, int, list[int]]] = []
+                room = self._n_batch
+                while queue and room:
+                    row, slot, tokens = queue.pop(0)
+                    taken.append((row if len(tokens) <= room else -1, slot, tokens[:room]))
+                    if len(tokens) > room:
+                        queue.insert(0, (row, slot, tokens[room:]))
+                    room -= len(taken[-1][2])
+                for row, at in zip((row for row, _, _ in taken), self._feed([t[1:] for t in taken]), strict=True):
+                    if row >= 0:
+                        logits[row] = self._logits(at)
+        except SsmprovError:
+            for feed in feeds:
+                self._clear(feed.slot)
+            raise
+        return logits
+
+    def _begun(self, feed: Feed) -> list[int]:
+        """A feed's tokens, after the one that begins a text where nothing was read and the model wants it."""
+        first = [] if self._tokens.begin is None or self._positions[feed.slot] else [self._tokens.begin]
+        return [*first, *feed.tokens]
+
+    def _feed(self, rows: Sequence[tuple[int, list[int]]]) -> list[int]:
+        """One decode of (slot, tokens); where in the batch each row's last token is."""
+        for slot, _ in rows:
+            self._holds[slot] = None
+        lasts = self._batch.fill([(slot, self._positions[slot], tokens) for slot, tokens in rows])
+        status = self._lib.llama_decode(self._context.pointer, self._batch.of(self._lib))
+        if status:
+            raise SsmprovError(f"llama.cpp failed with status {status}{native.why()}")
+        for slot, tokens in rows:
+            self._positions[slot] += len(tokens)
+        return lasts
+
+    def _logits(self, at: int) -> Logits:
+        pointer = self._lib.llama_get_logits_ith(self._context.pointer, at)
+        if not pointer:
+            raise SsmprovError(f"llama.cpp has no logits{native.why()}")
+        return np.ctypeslib.as_array(pointer, (self.vocabulary,))
