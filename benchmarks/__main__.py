@@ -10,13 +10,14 @@ from pathlib import Path
 
 import click
 
-from benchmarks import contexts, decode, report, round_trip
+from benchmarks import contexts, decode, llama, report, round_trip
 from benchmarks.measure import Figure, Plan
 
 GROUPS: dict[str, Callable[[Plan], list[Figure]]] = {
     "round-trip": round_trip.measure,
     "decode": decode.measure,
     "contexts": contexts.measure,
+    "llama": llama.measure,
 }
 
 
@@ -32,7 +33,7 @@ GROUPS: dict[str, Callable[[Plan], list[Figure]]] = {
     help="Where the JSON goes, and what is written while measuring: choose the disk to be measured.",
 )
 def main(only: tuple[str, ...], quick: bool, json_file: Path | None, out: Path) -> None:
-    """Measure ssmprov against bare sockets, the bare model and the bare disk."""
+    """Measure ssmprov against bare sockets, the bare model, the bare disk and bare llama.cpp."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was started is ended
     out.mkdir(parents=True, exist_ok=True)
     measured = report.Report(machine=report.machine(), quick=quick)

@@ -5,9 +5,7 @@ It takes commands as lines of JSON and answers each with one, so that it is at r
 
 from __future__ import annotations
 
-import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from benchmarks.serving import obey
 from models import rwkv7
 from ssmprov.process import die_with_parent
 from workers.runtimes import base
@@ -97,17 +96,15 @@ class Bare:
 def main(path: str, threads: str) -> None:
     die_with_parent()
     bare = Bare(Path(path), int(threads))
-    print("true", flush=True)
-    commands: dict[str, Callable[..., dict[str, Any]]] = {
-        "decode": bare.decode,
-        "count": bare.count,
-        "prefill": bare.prefill,
-        "fork": bare.fork,
-        "bandwidth": bare.bandwidth,
-    }
-    for line in sys.stdin:
-        command = json.loads(line)
-        print(json.dumps(commands[command.pop("do")](**command)), flush=True)
+    obey(
+        {
+            "decode": bare.decode,
+            "count": bare.count,
+            "prefill": bare.prefill,
+            "fork": bare.fork,
+            "bandwidth": bare.bandwidth,
+        }
+    )
 
 
 if __name__ == "__main__":

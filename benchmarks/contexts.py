@@ -11,6 +11,7 @@ from benchmarks import weights
 from benchmarks.measure import Figure, Plan, figure, interleave, median_s
 from benchmarks.serving import Companion, Serving
 from benchmarks.shelf import Shelf
+from benchmarks.streams import GREEDY
 from clients import Client
 from ssmprov.ops import TurnResult
 from ssmprov.transcript import FENCE, header
@@ -146,7 +147,7 @@ def _prime(client: Client, text: str, file: Path) -> None:
 
 def _first_token(client: Client, model: str, restored: str, *, prompt: str = "", context: str = "") -> TurnResult:
     """A turn of one token. Raises RuntimeError where the context came from elsewhere or was read again."""
-    result = client.turn(prompt, model=model, context=context, max_tokens=1, values={"temp": 0.0}).result
+    result = client.turn(prompt, model=model, context=context, max_tokens=1, values=GREEDY).result
     if (result.restored, result.prefill_tokens, result.reply_tokens) != (restored, 0, 1):
         raise RuntimeError(f"a turn that should start from {restored!r} was {result}")
     return result

@@ -18,7 +18,10 @@ VERSION = 1
 
 
 class Machine(msgspec.Struct):
-    """What the figures were taken on. `load` is the number of processes that wanted a core before the run began."""
+    """What the figures were taken on. `load` is the number of processes that wanted a core before the run began.
+
+    `llama` is the version of llama-cpp-python, '' where it is not installed.
+    """
 
     cpu: str
     cores: int
@@ -29,6 +32,7 @@ class Machine(msgspec.Struct):
     sqlite: str
     torch: str
     load: float
+    llama: str = ""
 
 
 class Report(msgspec.Struct):
@@ -53,7 +57,15 @@ def machine() -> Machine:
         sqlite=sqlite3.sqlite_version,
         torch=importlib.metadata.version("torch"),
         load=round(os.getloadavg()[0], 2),
+        llama=_version("llama-cpp-python"),
     )
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
 
 
 def _cpu() -> str:
@@ -88,10 +100,11 @@ def markdown(report: Report) -> str:
         ]
         rows.append(f"| {' | '.join(cells)} |")
     found = report.machine
+    llama = f", llama-cpp-python {found.llama}" if found.llama else ""
     rows += [
         "",
         f"{found.cores} cores of {found.cpu}, {found.memory_gib:g} GiB, {found.system}, Python {found.python}, "
-        f"ZeroMQ {found.zmq}, SQLite {found.sqlite}, torch {found.torch}; load {found.load:g} before the run"
+        f"ZeroMQ {found.zmq}, SQLite {found.sqlite}, torch {found.torch}{llama}; load {found.load:g} before the run"
         + ("; quick: not to be quoted" if report.quick else ""),
     ]
     return "\n".join(rows)

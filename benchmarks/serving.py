@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -122,6 +122,14 @@ class Companion:
     def close(self) -> None:
         self._process.kill()
         self._process.communicate()
+
+
+def obey(commands: Mapping[str, Callable[..., object]]) -> None:
+    """The other end of a `Companion`: say that it is ready, and answer each command until there are no more."""
+    print("true", flush=True)
+    for line in sys.stdin:
+        command = json.loads(line)
+        print(json.dumps(commands[command.pop("do")](**command)), flush=True)
 
 
 def environment() -> dict[str, str]:

