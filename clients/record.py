@@ -1,0 +1,202 @@
+"""The record of a directory: `.transcript.txt` and `.counter`, kept under one lock.
+
+Whoever holds the lock mints numbers and appends; a turn holds it from its number to its last byte, so two writers never
+share a number and never interleave. An append is first written whole to `.transcript.pending`, then carried out, then
+forgotten: after a crash the next one who takes the lock finds it and finishes it, or there is none.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ssmprov.errors import BadRequest, NotFound
+from ssmprov.transcript import Transcript, Turn
+
+TRANSCRIPT = ".transcript.txt"
+COUNTER = ".counter"
+LOCK = ".transcript.lock"
+PENDING = ".transcript.pending"
+MAX_COUNTER = 10**15
+
+
+class Record:
+    """The record of one directory. Reading needs no lock; `Writer`s come from `locked`."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    @property
+    def exists(self) -> bool:
+        return any((self.directory / name).exists() for name in (TRANSCRIPT, COUNTER))
+
+    def transcript(self) -> Transcript:
+        """What is recorded. Raises NotFound where there is no transcript."""
+        path = self.directory / TRANSCRIPT
+        try:
+            return Transcript(path.read_bytes().decode("utf-8", "surrogateescape"))
+        except FileNotFoundError:
+            raise NotFound(f"there is no transcript here ({path}): PIPE begins one") from None
+
+    def turn(self, number: int | None, *roles: str) -> Turn:
+        """The closed turn of that number, or the last one, of one of these roles (any, where none is named).
+
+        Of turns with one number the last is meant. Raises NotFound that says what there is.
+        """
+        turns = self.transcript().turns
+        wanted = " or ".join(roles) or "turn"
+        found = [turn for turn in turns if turn.closed and (not roles or turn.role in roles)]
+        if number is not None:
+            numbered = [turn for turn in found if turn.number == number]
+            if not numbered:
+                others = [turn for turn in turns if turn.number == number]
+                what = (
+                    f"is {others[-1].role}" + ("" if others[-1].closed else ", and open") if others else "is not there"
+                )
+                raise NotFound(f"no {wanted} turn {number}: it {what}")
+            return numbered[-1]
+        if not found:
+            raise NotFound(f"the transcript has no closed {wanted} turn")
+        return found[-1]
+
+    @contextmanager
+    def locked(self, on_wait: Callable[[], None] = lambda: None) -> Iterator[Writer]:
+        """Take the lock, waiting for it (`on_wait` is called first), and finish what a crash has left."""
+        path = self.directory / LOCK
+        try:
+            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise BadRequest(f"nothing can be recorded here: {path}: {error.strerror}") from None
+        try:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                on_wait()
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            writer = Writer(self)
+            writer.recover()
+            yield writer
+        finally:
+            os.close(descriptor)
+
+
+class Writer:
+    """The one who holds the lock."""
+
+    def __init__(self, record: Record) -> None:
+        self._record = record
+        self._directory = record.directory
+        self._transcript = record.directory / TRANSCRIPT
+        self._counter = record.directory / COUNTER
+        self._pending = record.directory / PENDING
+
+    def next_number(self) -> int:
+        """The number of the next turn: one more than the counter, and than any turn recorded."""
+        return max(self.counter(), self.highest()) + 1
+
+    def counter(self) -> int:
+        """What `.counter` says, 0 where it says nothing."""
+        try:
+            number = int(self._counter.read_text(encoding="utf-8")[:40].strip())
+        except (OSError, ValueError):
+            return 0
+        return number if 0 <= number <= MAX_COUNTER else 0
+
+    def highest(self) -> int:
+        """The highest number of a turn in the transcript, 0 without one. Numbers beyond any reason do not count."""
+        try:
+            turns = self._record.transcript().turns
+        except NotFound:
+            return 0
+        return max((turn.number for turn in turns if turn.number <= MAX_COUNTER), default=0)
+
+    def lead(self) -> str:
+        """What a header needs before it to stand at the beginning of a line: '' but after an open last line."""
+        with contextlib.suppress(FileNotFoundError, OSError), self._transcript.open("rb") as file:
+            file.seek(-1, os.SEEK_END)
+            return "" if file.read(1) == b"\n" else "\n\n"
+        return ""
+
+    def append(self, text: str, counter: int | None = None) -> None:
+        """Record a text, and where the counter stands then. Durable, and whole or not at all."""
+        data = text.encode("utf-8", "surrogateescape")
+        at = self._transcript.stat().st_size if self._transcript.exists() else 0
+        head = {"at": at, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "counter": counter}
+        self._replace(self._pending, json.dumps(head).encode() + b"\n" + data)
+        self._carry_out(head, data)
+
+    def set_counter(self, number: int) -> None:
+        self._replace(self._counter, str(number).encode())
+
+    def recover(self) -> None:
+        """Finish the append that a crash has left, if there is one."""
+        for name in (PENDING, COUNTER):
+            for torn in self._directory.glob(f"{name}.{'[0-9a-f]' * 8}"):
+                torn.unlink(missing_ok=True)
+        try:
+            first, _, data = self._pending.read_bytes().partition(b"\n")
+        except FileNotFoundError:
+            return
+        head = _head(first, data)
+        if head is None:  # not one of ours: it was never promised
+            self._pending.unlink()
+            return
+        self._carry_out(head, data)
+
+    def _carry_out(self, head: dict[str, Any], data: bytes) -> None:
+        with self._transcript.open("ab+") as file:
+            file.seek(head["at"])
+            there = file.read()
+            beyond = file.tell() < head["at"]
+            if not there.startswith(data):
+                # The rest of it; or all of it, where the transcript was changed by others in between.
+                file.write(data[len(there) :] if data.startswith(there) and not beyond else data)
+            file.flush()
+            os.fsync(file.fileno())
+        if head["counter"] is not None:
+            self.set_counter(head["counter"])
+        self._pending.unlink(missing_ok=True)
+        self._sync_directory()
+
+    def _replace(self, path: Path, data: bytes) -> None:
+        temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+        try:
+            with temporary.open("xb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+        self._sync_directory()
+
+    def _sync_directory(self) -> None:
+        descriptor = os.open(self._directory, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+
+def _head(first: bytes, data: bytes) -> dict[str, Any] | None:
+    """The first line of a pending file, if the rest is what it says."""
+    try:
+        head = json.loads(first)
+        sound = (
+            isinstance(head["at"], int)
+            and head["at"] >= 0
+            and head["bytes"] == len(data)
+            and head["sha256"] == hashlib.sha256(data).hexdigest()
+            and (head["counter"] is None or isinstance(head["counter"], int))
+        )
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+    return head if sound else None
