@@ -17,6 +17,9 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c const
 # Not tuned to the processor that builds (GGML_NATIVE): such a library dies of an illegal instruction on another one,
 # and even on its own where the system keeps a unit from programs. LLAVA, which reads images, is not needed.
 GPU :=
+ifneq ($(filter-out cuda metal vulkan hip sycl,$(GPU)),)
+$(error GPU=$(GPU) is none of cuda, metal, vulkan, hip and sycl)
+endif
 LLAMA_LIBRARY := $(VENV)/.llama
 LLAMA_CMAKE := $(if $(GPU),-DGGML_$(shell echo $(GPU) | tr a-z A-Z)=ON)
 LLAMA_FLAGS := -DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF $(LLAMA_CMAKE)

@@ -15,6 +15,11 @@ from ssmprov.process import EXIT_CONFIGURATION
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 10.0
 GOOD_LIFE_S = 30.0
+CRASHES = frozenset({-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGILL, -signal.SIGBUS, -signal.SIGFPE})
+HOPELESS = 3
+"""A child that a native library took down so often in a row, before it ever served, will not serve the next time."""
+
+SERVES = " serves "
 MAX_LINE = 64 * 1024
 
 Say = Callable[[str, str], None]
@@ -48,6 +53,7 @@ class Child:
     started: float = 0.0
     failures: int = 0
     last_line: str = ""
+    served: bool = False
     _rest: bytes = field(default=b"", repr=False)
 
     @property
@@ -86,6 +92,7 @@ class Child:
                 self._rest = b""
             for line in lines:
                 self.last_line = line.decode("utf-8", "replace")
+                self.served = self.served or SERVES in self.last_line
                 say(self.name, self.last_line)
             if not data:
                 return False
@@ -97,6 +104,12 @@ class Child:
             return None
         self.output.close()
         self.process = None
+        if status in CRASHES and not self.served and self.failures + 1 >= HOPELESS:
+            self.last_line = (
+                f"it {ending(status)} at each of {HOPELESS} starts, as a library does over a file that is damaged or "
+                "not for it: `ssmprov models check PATH` tells more"
+            )
+            return EXIT_CONFIGURATION
         if status != EXIT_CONFIGURATION:
             self.failures = 1 if now - self.started >= GOOD_LIFE_S else self.failures + 1
             self.due = now + delay_s(self.failures)

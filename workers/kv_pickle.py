@@ -62,17 +62,22 @@ def read(path: Path) -> KvPickle:
 
 def parse(data: bytes) -> KvPickle:
     """As `read`, of a file's bytes."""
-    _check_opcodes(data)
+    checked = _check_opcodes(data)
     try:
-        found = _Unpickler(io.BytesIO(data), buffers=None).load()
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, IndexError, KeyError, AttributeError):
+        found = _Unpickler(io.BytesIO(checked), buffers=None).load()
+    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, LookupError, AttributeError, OverflowError):
         _refuse("its opcodes do not add up to one object")
     return _contents(found)
 
 
-def _check_opcodes(data: bytes) -> None:
-    """Refuse whatever is not a short run of admitted opcodes whose arguments lie within the file, up to its end."""
+def _check_opcodes(data: bytes) -> bytes:
+    """Refuse whatever is not a short run of admitted opcodes whose arguments lie within the file, up to its end.
+
+    What comes back is the run without its frames, which nothing needs: the unpickler drops what is left of a frame when
+    an argument reaches beyond its end, and would go on to run other opcodes than those that were checked.
+    """
     stream = io.BytesIO(data)
+    run: list[bytes] = []
     for _ in range(MAX_OPCODES):
         at = stream.tell()
         code = stream.read(1)
@@ -93,11 +98,15 @@ def _check_opcodes(data: bytes) -> None:
             _refuse(f"it has the protocol {argument}, and {pickle.HIGHEST_PROTOCOL} is the highest known here")
         if opcode.name == "FRAME" and argument > len(data) - stream.tell():
             _refuse(f"its frame at byte {at} is longer than the file")
+        if opcode.name != "FRAME":
+            run.append(data[at : stream.tell()])
         if opcode.name == "STOP":
             if stream.tell() != len(data):
                 _refuse(f"{len(data) - stream.tell()} bytes follow its end")
-            return
-    _refuse(f"it has more than {MAX_OPCODES} opcodes, and a saved state needs a dozen")
+            break
+    else:
+        _refuse(f"it has more than {MAX_OPCODES} opcodes, and a saved state needs a dozen")
+    return b"".join(run)
 
 
 def _argument(opcode: pickletools.OpcodeInfo, stream: io.BytesIO, at: int) -> Any:

@@ -81,6 +81,29 @@ def test_a_child_that_cannot_be_configured_is_not_due_again(tmp_path: Path) -> N
     assert child.due is None
 
 
+def test_a_child_that_crashes_at_every_start_is_given_up(tmp_path: Path) -> None:
+    environment = program(tmp_path, "import os\nos.abort()")
+    child = Child("w/0", ["child_program"], 1)
+    for _ in range(2):
+        child.start(environment, now=0.0)
+        assert run_to_its_end(child)[0] == -signal.SIGABRT
+        assert child.due is not None
+    child.start(environment, now=0.0)
+    assert run_to_its_end(child)[0] == EXIT_CONFIGURATION
+    assert child.due is None
+    assert "SIGABRT at each of 3 starts" in child.last_line
+    assert "models check" in child.last_line
+
+
+def test_a_child_that_has_served_is_started_again_however_it_crashes(tmp_path: Path) -> None:
+    environment = program(tmp_path, "import os\nprint('w/0 serves m', flush=True)\nos.abort()")
+    child = Child("w/0", ["child_program"], 1)
+    for _ in range(5):
+        child.start(environment, now=0.0)
+        assert run_to_its_end(child)[0] == -signal.SIGABRT
+        assert child.due is not None
+
+
 def test_kill_reaches_what_the_child_has_started(tmp_path: Path) -> None:
     environment = program(
         tmp_path,

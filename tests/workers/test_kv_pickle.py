@@ -6,6 +6,7 @@ import builtins
 import os
 import pickle
 import pickletools
+import struct
 import tracemalloc
 from collections.abc import Callable
 from contextlib import suppress
@@ -217,3 +218,14 @@ def refused(data: bytes) -> str:
     assert "\n" not in caught.value.message
     assert len(caught.value.message) < 400
     return caught.value.message
+
+
+def test_a_frame_hides_no_opcodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An argument that reaches beyond its frame: the unpickler would read on elsewhere, in the midst of some bytes."""
+    sought: list[str] = []
+    monkeypatch.setattr(kv_pickle._Unpickler, "find_class", lambda _self, module, name: sought.append(module + name))
+    hidden = b"\0\0\0\0" + b"0cos\nsystem\n."
+    data = b"\x80\x04\x95" + struct.pack("<Q", 5) + b"\x8e" + struct.pack("<Q", len(hidden)) + hidden + b"."
+    with pytest.raises(BadRequest, match="holds one bytes"):
+        kv_pickle.parse(data)
+    assert not sought

@@ -10,7 +10,7 @@ import pytest
 
 pytest.importorskip("llama_cpp")
 
-from ssmprov.errors import Unsupported
+from ssmprov.errors import Unavailable, Unsupported
 from workers.runtimes.llama import probe
 
 
@@ -56,6 +56,13 @@ def test_a_library_that_dies_is_named_with_what_to_do(
     assert runs(tmp_path) == 2
 
 
+def test_a_child_that_was_killed_may_be_asked_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", program(tmp_path, "kill -KILL $$"))
+    with pytest.raises(Unavailable, match="memory") as told:
+        probe.ensure(None)
+    assert told.value.retry
+
+
 def test_a_child_that_fails_tells_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", program(tmp_path, "echo no such symbol >&2; exit 1"))
     with pytest.raises(Unsupported, match="no such symbol"):
@@ -63,7 +70,8 @@ def test_a_child_that_fails_tells_why(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_every_signal_has_its_sentence() -> None:
-    assert "SIGKILL" in probe.verdict(-signal.SIGKILL, "")
+    assert "memory" in probe.verdict(-signal.SIGKILL, "")
+    assert "SIGBUS" in probe.verdict(-signal.SIGBUS, "")
     assert "no word" in probe.verdict(3, "")
 
 

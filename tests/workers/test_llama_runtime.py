@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,8 @@ from llama_toys import KINDS, RECURRENT, copied, open_toy, read, say, smollm2, w
 from ssmprov.errors import BadRequest, Corrupt, SsmprovError, Unsupported, WrongModel
 from workers.runtimes import base
 from workers.runtimes.base import Feed, Plan
-from workers.runtimes.llama import native, open_runtime
+from workers.runtimes.llama import layout, native, open_runtime, probe, tokens
+from workers.runtimes.llama.layout import Recurrent
 from workers.runtimes.llama.runtime import LlamaRuntime
 
 TOLERANCE = 1e-3
@@ -256,6 +259,80 @@ def test_a_second_request_after_an_error_is_served(runtime: LlamaRuntime, rng: n
     assert np.array_equal(read(runtime, 0, tokens), expected)
 
 
+def test_a_decode_that_fails_midway_leaves_no_context_that_is_another_one(
+    folder: Path, rng: np.random.Generator
+) -> None:
+    """The library renumbers states before it moves them: what is left of others then is not theirs."""
+    for kind in KINDS:
+        runtime = open_toy(folder, kind, 5, n_ctx=256)
+        saved, texts = [], [words(runtime, rng, 4) for _ in range(5)]
+        for slot in (3, 0, 4, 1, 2):  # cells in another order than sequences
+            read(runtime, slot, texts[slot])
+        for slot in range(5):
+            saved.append(runtime.save(slot))
+            read(runtime, slot, [texts[slot][0]])
+        stop = ctypes.CFUNCTYPE(ctypes.c_bool, ctypes.c_void_p)(lambda _data: True)
+        lib, context = runtime._lib, runtime._context.pointer
+        lib.llama_set_abort_callback(context, ctypes.cast(stop, lib.ggml_abort_callback), None)
+        with pytest.raises(SsmprovError, match="status 2"):
+            runtime.forward([Feed(slot, texts[slot][1:2]) for slot in (0, 1, 2)])
+        lib.llama_set_abort_callback(context, ctypes.cast(None, lib.ggml_abort_callback), None)
+        for slot in range(5):
+            with pytest.raises(SsmprovError, match="lost"):
+                read(runtime, slot, texts[slot][1:2])
+            with pytest.raises(SsmprovError, match="lost"):
+                runtime.save(slot)
+        for slot in range(5):  # and what was saved goes on
+            runtime.load((slot + 1) % 5, saved[slot])
+            again = read(runtime, (slot + 1) % 5, texts[slot][1:2])
+            runtime.load(slot, {})
+            assert np.abs(again - read(runtime, slot, [*texts[slot], texts[slot][1]])).max() < TOLERANCE
+        runtime.close()
+
+
+def not_finite(runtime: LlamaRuntime, arrays: dict[str, Any], tokens: int) -> dict[str, Any]:
+    """A state with a right seal whose last layer holds no numbers."""
+    section = runtime.layout.sections[-1]
+    rows = section.records[-1].row if isinstance(section, Recurrent) else tokens * section.values[-1].row
+    state = arrays["state"].copy()
+    state[-rows:].view("<f4")[:] = np.nan
+    gate = np.frombuffer(runtime._seal(state, tokens), np.uint8)
+    return {"state": state, "position": arrays["position"], "gate": gate}
+
+
+def test_a_state_that_holds_no_numbers_is_refused(runtime: LlamaRuntime, rng: np.random.Generator) -> None:
+    runtime.load(0, {})
+    read(runtime, 0, words(runtime, rng, 6))
+    bad = not_finite(runtime, copied(runtime.save(0)), 6)
+    with pytest.raises(Corrupt, match="not finite"):
+        runtime.load(1, bad)
+
+
+def test_a_context_whose_numbers_overflow_leaves_nothing_in_its_slot(
+    runtime: LlamaRuntime, rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Emptied by the library alone, the slot would go on to say no numbers to whoever comes after."""
+    tokens, neighbour = words(runtime, rng, 6), words(runtime, rng, 9)
+    for slot in range(4):
+        runtime.load(slot, {})
+    fresh = read(runtime, 0, tokens)
+    bad = not_finite(runtime, copied(runtime.save(0)), 6)
+    read(runtime, 2, neighbour)
+    monkeypatch.setattr(layout, "_NUMBERS", {})  # as if they had overflowed in the model
+    runtime.load(0, bad)
+    logits = runtime.forward([Feed(0, tokens[:1]), Feed(2, tokens[:1])])
+    assert np.isnan(logits[0]).any()
+    assert np.isfinite(logits[1]).all()
+    with pytest.raises(SsmprovError, match="lost"):
+        read(runtime, 0, tokens[:1])
+    goes_on = read(runtime, 2, tokens[:1])
+    for slot in (0, 1, 3):
+        runtime.load(slot, {})
+        assert np.abs(read(runtime, slot, tokens) - fresh).max() < TOLERANCE
+    runtime.load(0, {})
+    assert np.abs(goes_on - read(runtime, 0, [*neighbour, tokens[0], tokens[0]])).max() < TOLERANCE
+
+
 # -- text
 
 
@@ -283,6 +360,37 @@ def test_tokens_may_be_parts_of_characters(runtime: LlamaRuntime) -> None:
     split = [token for token in range(runtime.vocabulary) if runtime.piece(token)[:1] >= b"\x80"]
     assert len(split) >= 128
     assert all(runtime.piece(token) == b"" for token in runtime.end_tokens | runtime.control_tokens)
+
+
+@pytest.mark.parametrize("unit", ["~", "x<|sep|>"])
+def test_a_long_prompt_neither_ends_the_process_nor_takes_for_ever(tmp_path: Path, unit: str) -> None:
+    """The regular expressions of this kind of vocabulary go one call deeper with each character of a run, and
+    user-defined tokens cost the square of their number."""
+    path = gguf_toys.write("mamba", tmp_path / "whole.gguf")
+    path.write_bytes(path.read_bytes().replace(b"gpt-2", b"bloom"))
+    program = (
+        "import sys, pathlib; from workers.runtimes.base import Plan; from workers.runtimes.llama import open_runtime\n"
+        "runtime = open_runtime(Plan(pathlib.Path(sys.argv[1]), 1, cache=pathlib.Path(sys.argv[2])))\n"
+        "text = sys.argv[3] * (400_000 // len(sys.argv[3]))\n"
+        "assert b''.join(map(runtime.piece, runtime.tokenize(text))) == text.encode()\n"
+    )
+    subprocess.run(
+        [sys.executable, "-c", program, str(path), str(tmp_path / "cache"), unit],
+        cwd=Path(__file__).parents[2],
+        timeout=20,
+        check=True,
+    )
+
+
+def test_a_long_text_is_cut_between_words(runtime: LlamaRuntime, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "the hen in there, and an inn:  two hints\n\n" * 20
+    whole = runtime.tokenize(text)
+    monkeypatch.setattr(tokens, "AT_ONCE", 40)
+    assert runtime.tokenize(text) == whole
+    for run in ("~" * 100, "é<s>" * 50, " " * 81, "a" * 40, "a" * 41):
+        found = runtime.tokenize(run)
+        assert b"".join(map(runtime.piece, found)) == run.encode()
+        assert not set(found) & (runtime.control_tokens | runtime.end_tokens)
 
 
 # -- limits and options
@@ -334,6 +442,16 @@ def test_an_option_that_cannot_be_is_refused(folder: Path, options: dict[str, An
         open_runtime(Plan(path, 1, cache=folder / "cache", **options))
 
 
+@pytest.mark.parametrize("n_batch", [1, 2, 2048])
+def test_a_batch_may_be_of_any_size(folder: Path, rng: np.random.Generator, n_batch: int) -> None:
+    for kind in KINDS:
+        runtime, usual = open_toy(folder, kind, 1, n_batch=n_batch), open_toy(folder, kind, 1)
+        prompt = words(runtime, rng, 1100)
+        assert np.abs(read(runtime, 0, prompt) - read(usual, 0, prompt)).max() < TOLERANCE
+        runtime.close()
+        usual.close()
+
+
 def test_128_slots_are_served_within_the_librarys_sequences(folder: Path, rng: np.random.Generator) -> None:
     runtime = open_toy(folder, "rwkv7", 128)
     logits = runtime.forward([Feed(slot, words(runtime, rng, 2)) for slot in range(128)])
@@ -361,6 +479,12 @@ def test_a_file_that_cannot_be_served_is_refused_by_name(tmp_path: Path, fault: 
         open_runtime(Plan(path, 1, cache=tmp_path / "cache"))
 
 
+def test_a_file_that_names_no_tokenizer_is_refused(tmp_path: Path) -> None:
+    probe.write_model(tmp_path / "mute.gguf")
+    with pytest.raises(BadRequest, match="no vocabulary"):
+        open_runtime(Plan(tmp_path / "mute.gguf", 1, cache=tmp_path / "cache"))
+
+
 @pytest.mark.parametrize("slots", [1, 8])
 def test_a_model_that_does_not_continue_text_is_refused(tmp_path: Path, slots: int) -> None:
     path = gguf_toys.write_encoder(tmp_path / "encoder.gguf")
@@ -373,6 +497,49 @@ def test_a_context_beyond_what_a_transformer_was_trained_with_is_warned_of(
 ) -> None:
     open_toy(folder, "llama", 1, n_ctx=5000).close()
     assert "trained with 4096" in capsys.readouterr().err
+
+
+def test_a_file_that_is_written_into_while_it_is_served_changes_no_context(tmp_path: Path) -> None:
+    """The library sees the new weights at once; their states would be kept under the old ones' fingerprint."""
+    runtime = open_toy(tmp_path, "mamba", 1)
+    path = tmp_path / "mamba-0-f32.gguf"
+    before = read(runtime, 0, [40, 50])
+    other = gguf_toys.write("mamba", tmp_path / "other.gguf", seed=3)
+    (tmp_path / "beside.gguf").write_bytes(other.read_bytes())
+    linked = tmp_path / "first.gguf"
+    linked.hardlink_to(path)
+    (tmp_path / "beside.gguf").replace(path)  # another file of that name: the old one is served on
+    runtime.load(0, {})
+    assert np.array_equal(read(runtime, 0, [40, 50]), before)
+    time.sleep(0.02)  # a file's times are as coarse as the system's clock
+    with linked.open("r+b") as file:
+        file.write(other.read_bytes())
+    with pytest.raises(SsmprovError, match=r"mamba-0-f32\.gguf was written to"):
+        runtime.save(0)
+    with pytest.raises(SsmprovError, match="start again"):
+        runtime.load(0, {})
+    runtime.close()
+
+
+@pytest.mark.parametrize("how", ["replaced", "written into", "gone"])
+def test_a_file_that_changes_while_it_is_loaded_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    path = gguf_toys.write("mamba", tmp_path / "model.gguf")
+    other = gguf_toys.write("mamba", tmp_path / "other.gguf", seed=3)
+
+    def change(_cache: Path | None, _layers: int) -> None:  # after the file was hashed, before it is loaded
+        time.sleep(0.02)
+        if how == "replaced":
+            other.replace(path)
+        elif how == "written into":
+            path.write_bytes(other.read_bytes())
+        else:
+            path.unlink()
+
+    monkeypatch.setattr(probe, "ensure", change)
+    with pytest.raises(BadRequest, match=r"model\.gguf"):
+        open_runtime(Plan(path, 1, cache=tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("missing", ["gguf", "llama_cpp"])

@@ -32,6 +32,10 @@ from ssmprov.errors import Corrupt, Unsupported
 MAGIC = 0xAF143CD8
 HEADER = struct.Struct("<Ii")
 MAX_POSITION = 2**31 - 1
+_NUMBERS: dict[int, np.dtype[np.float32] | np.dtype[np.float16]] = {0: np.dtype(np.float32), 1: np.dtype(np.float16)}
+"""Of the library's types that hold plain numbers. One that is not finite would outlive its context: the library empties
+a state by a product with zero, and multiplies what it masks by zero."""
+
 _CELL = np.dtype([("position", "<i4"), ("count", "<u4"), ("sequence", "<i4")])
 
 
@@ -321,7 +325,10 @@ def _check_records(reader: _Reader, records: Sequence[Record], cells: int) -> No
         head = record.head()
         if bytes(reader.take(len(head))) != head:
             raise Corrupt("the state has layers of another type or size than this model's")
-        reader.take(record.row * cells)
+        rows = reader.take(record.row * cells)
+        numbers = _NUMBERS.get(record.type)
+        if numbers is not None and not np.isfinite(np.frombuffer(rows, numbers)).all():
+            raise Corrupt("the state holds numbers that are not finite")
 
 
 def _check_recurrent(reader: _Reader, section: Recurrent, position: int) -> None:

@@ -135,6 +135,7 @@ class Context:
         """None for an encoder, with which decoding would end the process."""
 
         self.n_ctx = int(lib.llama_n_ctx_seq(self.pointer))
+        self.n_batch = int(lib.llama_n_batch(self.pointer))
 
     def close(self) -> None:
         if self.pointer:

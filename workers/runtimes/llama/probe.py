@@ -22,7 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssmprov.errors import SsmprovError, Unsupported
+from ssmprov.errors import SsmprovError, Unavailable, Unsupported
 
 PATIENCE_S = 120.0
 TOKENS = 40
@@ -44,7 +44,11 @@ def ensure(cache: Path | None, n_gpu_layers: int = 0) -> None:
             command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S, check=False
         )
     except subprocess.TimeoutExpired:
-        raise Unsupported(f"llama.cpp did not finish a tiny product of matrices in {PATIENCE_S:.0f} s") from None
+        raise Unavailable(
+            f"llama.cpp did not finish a tiny product of matrices in {PATIENCE_S:.0f} s: this machine is too busy"
+        ) from None
+    if done.returncode == -signal.SIGKILL:
+        raise Unavailable(verdict(done.returncode, ""))
     if done.returncode:
         raise Unsupported(verdict(done.returncode, done.stderr.decode(errors="replace")))
     if cache is not None:
@@ -53,6 +57,8 @@ def ensure(cache: Path | None, n_gpu_layers: int = 0) -> None:
 
 def verdict(status: int, said: str) -> str:
     """What it means that the child ended with a status that is not 0."""
+    if status == -signal.SIGKILL:
+        return "llama.cpp was killed in its first product of matrices, most likely for want of memory: free some"
     if status < 0:
         name = signal.Signals(-status).name
         return (

@@ -26,6 +26,7 @@ from workers.context import Arrays, Identity
 from workers.runtimes.base import Adopted, Feed, Logits, Plan
 from workers.runtimes.llama import native, probe
 from workers.runtimes.llama.batch import Batch
+from workers.runtimes.llama.files import Files
 from workers.runtimes.llama.layout import Layout
 from workers.runtimes.llama.sound import Sound
 from workers.runtimes.llama.tokens import Tokens
@@ -36,6 +37,9 @@ N_CTX = 4096
 
 MAX_SEQUENCES = 256
 MAX_PARKED = 16
+UNTOUCHED = (1, -1)
+"""Of a decode that failed: there was no room, or the batch was wrong. Nothing was computed, and every state stands."""
+
 LEARN_TOKENS = 2
 
 State = NDArray[np.uint8]
@@ -53,16 +57,24 @@ def open_runtime(plan: Plan) -> LlamaRuntime:
         raise BadRequest(f'dtype {plan.dtype!r}: the cache of a transformer is "fp16" or "fp32" in the llama runtime')
     main_gpu, n_gpu_layers = _devices(plan)
     try:
-        family = gguf.family(gguf.describe(plan.path))
-        fingerprint = gguf.cached_fingerprint(plan.path, plan.cache) if plan.cache else gguf.fingerprint(plan.path)
+        described = gguf.describe(plan.path)
     except gguf.GgufError as error:
         raise BadRequest(str(error)) from None
-    probe.ensure(plan.cache, n_gpu_layers)
-    model = native.Model(plan.path, n_gpu_layers=n_gpu_layers, main_gpu=main_gpu)
+    files = Files(described.paths)
+    model = None
     try:
-        return LlamaRuntime(model, plan, family, fingerprint, kv_types[plan.dtype], gpu=n_gpu_layers > 0)
-    except BaseException:
-        model.close()
+        fingerprint = gguf.cached_fingerprint(plan.path, plan.cache) if plan.cache else gguf.fingerprint(plan.path)
+        probe.ensure(plan.cache, n_gpu_layers)
+        model = native.Model(plan.path, n_gpu_layers=n_gpu_layers, main_gpu=main_gpu)
+        files.check_names()
+        family = gguf.family(described)
+        return LlamaRuntime(model, plan, family, fingerprint, kv_types[plan.dtype], files, gpu=n_gpu_layers > 0)
+    except BaseException as error:
+        if model is not None:
+            model.close()
+        files.close()
+        if isinstance(error, gguf.GgufError):
+            raise BadRequest(str(error)) from None
         raise
 
 
@@ -90,16 +102,28 @@ class LlamaRuntime:
     """A `Runtime`, and one that `Adopts`, over one GGUF."""
 
     def __init__(
-        self, model: native.Model, plan: Plan, family: str, fingerprint: str, kv_type: int, *, gpu: bool
+        self,
+        model: native.Model,
+        plan: Plan,
+        family: str,
+        fingerprint: str,
+        kv_type: int,
+        files: Files,
+        *,
+        gpu: bool,
     ) -> None:
         lib = self._lib = native.library()
         self._model = model
+        self._files = files
         self._recurrent = bool(lib.llama_model_is_recurrent(model.pointer))
         self._tokens = Tokens(lib, lib.llama_model_get_vocab(model.pointer))
         parked = min(plan.slots, MAX_PARKED, MAX_SEQUENCES - plan.slots) if self._recurrent else 0
         self._count = plan.slots + parked
-        n_ctx = 256 if self._recurrent else _n_ctx(plan, int(lib.llama_model_n_ctx_train(model.pointer)))
-        self._n_batch = max(plan.n_batch or N_BATCH, self._count)
+        self._n_batch = max(plan.n_batch or N_BATCH, self._count, LEARN_TOKENS)
+        if self._recurrent:  # no memory goes with it, but the library takes no batch that is longer
+            n_ctx = max(256, -(-self._n_batch // self._count))
+        else:
+            n_ctx = _n_ctx(plan, int(lib.llama_model_n_ctx_train(model.pointer)))
         self._context = native.Context(
             model,
             sequences=self._count,
@@ -112,9 +136,11 @@ class LlamaRuntime:
         if other or not self._context.memory:
             self._context.close()
             raise BadRequest(f"{plan.path} is no model that continues a text token by token, so it is not served")
+        self._n_batch = min(self._n_batch, self._context.n_batch)
         self._positions = [0] * self._count
         self._holds: list[weakref.ref[State] | None] = [None] * self._count
         self._parked_next = 0
+        self._lost: set[int] = set()
         self._sound = Sound()
         self._batch = Batch(self._n_batch, self._count)
         self.slots = plan.slots
@@ -136,6 +162,7 @@ class LlamaRuntime:
         """Give the memory back; nothing may be called after."""
         self._context.close()
         self._model.close()
+        self._files.close()
 
     # -- text
 
@@ -148,6 +175,7 @@ class LlamaRuntime:
     # -- states
 
     def load(self, slot: int, arrays: Arrays) -> None:
+        self._files.check()
         if not arrays:
             self._clear(slot)
             return
@@ -158,16 +186,24 @@ class LlamaRuntime:
             return
         state, position = self._checked(arrays)
         self._clear(slot)
-        data = np.frombuffer(self.layout.outward(state.data, 1 if self._recurrent else self._count), np.uint8)
+        if not self._put(slot, self.layout.outward(state.data, 1 if self._recurrent else self._count), position):
+            raise Corrupt(f"llama.cpp refused this checkpoint's state{native.why()}")
+        self._holds[slot] = weakref.ref(state)
+
+    def _put(self, slot: int, blob: bytes | bytearray | memoryview, position: int) -> bool:
+        """Hand a state in the library's form over; False, and an empty slot, where it is not taken."""
+        data = np.frombuffer(blob, np.uint8)
         pointer = data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         taken = self._lib.llama_state_seq_set_data(self._context.pointer, pointer, len(data), slot)
         if taken != len(data) or self._last(slot) != position - 1:
             self._clear(slot)
-            raise Corrupt(f"llama.cpp refused this checkpoint's state{native.why()}")
+            return False
         self._positions[slot] = position
-        self._holds[slot] = weakref.ref(state)
+        return True
 
     def save(self, slot: int) -> Arrays:
+        self._files.check()
+        self._stands(slot)
         position = self._positions[slot]
         if position == 0:
             return {}
@@ -247,6 +283,7 @@ class LlamaRuntime:
         self._holds[target] = self._holds[source]
 
     def _clear(self, sequence: int) -> None:
+        self._lost.discard(sequence)
         self._holds[sequence] = None
         self._positions[sequence] = 0
         self._lib.llama_memory_seq_rm(self._context.memory, sequence, -1, -1)
@@ -284,6 +321,7 @@ class LlamaRuntime:
         logits = np.empty((len(feeds), self.vocabulary), np.float32)
         queue = [(row, feed.slot, self._begun(feed)) for row, feed in enumerate(feeds)]
         for row, slot, tokens in queue:
+            self._stands(slot)
             if self.n_ctx is not None and self._positions[slot] + len(tokens) > self.n_ctx:
                 raise BadRequest(f"row {row} would pass n_ctx = {self.n_ctx} tokens")
         try:
@@ -302,7 +340,10 @@ class LlamaRuntime:
         except SsmprovError:
             for feed in feeds:
                 self._clear(feed.slot)
+                self._lost.add(feed.slot)
             raise
+        if not logits.max() < np.inf:  # nor NaN
+            self._purge({feed.slot for row, feed in zip(logits, feeds, strict=True) if not row.max() < np.inf})
         return logits
 
     def _begun(self, feed: Feed) -> list[int]:
@@ -317,10 +358,37 @@ class LlamaRuntime:
         lasts = self._batch.fill([(slot, self._positions[slot], tokens) for slot, tokens in rows])
         status = self._lib.llama_decode(self._context.pointer, self._batch.of(self._lib))
         if status:
-            raise SsmprovError(f"llama.cpp failed with status {status}{native.why()}")
+            error = SsmprovError(f"llama.cpp failed with status {status}{native.why()}")
+            if status not in UNTOUCHED:
+                self._lose()
+            raise error
         for slot, tokens in rows:
             self._positions[slot] += len(tokens)
         return lasts
+
+    def _purge(self, slots: set[int]) -> None:
+        """Empty slots whose numbers overflowed, to the last byte, which the library's own removal leaves behind.
+
+        A context that began there would not be empty: nothing times zero is zero but what is finite.
+        """
+        others = {slot: self._read(slot) for slot in range(self.slots) if slot not in slots and self._positions[slot]}
+        positions, lost = self._positions, self._lost | slots
+        self._lose()
+        self._lost = lost
+        for slot, blob in others.items():
+            if not self._put(slot, blob, positions[slot]):
+                self._lost.add(slot)
+
+    def _lose(self) -> None:
+        """Forget every state. A decode that fails midway has renumbered states that it did not move, others' too."""
+        self._lib.llama_memory_clear(self._context.memory, True)
+        self._holds = [None] * self._count
+        self._positions = [0] * self._count
+        self._lost = set(range(self.slots))
+
+    def _stands(self, slot: int) -> None:
+        if slot in self._lost:
+            raise SsmprovError("this context was lost when a batch failed: repeat the turn")
 
     def _logits(self, at: int) -> Logits:
         pointer = self._lib.llama_get_logits_ith(self._context.pointer, at)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ctypes
+import re
+from collections.abc import Iterator
 from itertools import accumulate
 from typing import Any
 
@@ -11,6 +13,13 @@ from workers.runtimes.llama.native import Library
 
 PIECE_BYTES = 256
 BYTES_OF_RWKV = 256
+
+AT_ONCE = 4096
+"""Characters that the library is given at once. Its regular expressions take some 250 bytes of the stack for each
+character of one match, and end the process where that ends; its user-defined tokens take time by their square."""
+
+_WORD = re.compile(r"[^\W\d_](?= [^\W\d_])")
+"""A letter before a space and a letter: there tokens part in every vocabulary, so a text may be cut behind it."""
 
 
 class Tokens:
@@ -21,8 +30,9 @@ class Tokens:
         self._library = library
         self._vocab = vocab
         self.size: int = library.llama_vocab_n_tokens(vocab)
-        rwkv = library.llama_vocab_type(vocab) == library.LLAMA_VOCAB_TYPE_RWKV
-        if self.size < 1:
+        kind_of = library.llama_vocab_type(vocab)
+        rwkv = kind_of == library.LLAMA_VOCAB_TYPE_RWKV
+        if self.size < 1 or kind_of == library.LLAMA_VOCAB_TYPE_NONE:  # of none it must not be asked about a token
             raise BadRequest("the file has no vocabulary: ssmprov needs one, to read text")
         kinds = [int(library.llama_vocab_get_attr(vocab, token)) for token in range(self.size)]
         mute = library.LLAMA_TOKEN_ATTR_CONTROL | library.LLAMA_TOKEN_ATTR_UNKNOWN | library.LLAMA_TOKEN_ATTR_UNUSED
@@ -49,12 +59,11 @@ class Tokens:
 
     def encode(self, text: str) -> list[int]:
         """The tokens of a text. A control string in it is read as the plain characters that it is made of."""
-        if not text:
-            return []
-        tokens = self._encode(text)
-        if self._mute.isdisjoint(tokens):
-            return tokens
-        return self._plain(text, tokens)
+        found: list[int] = []
+        for part in _parts(text):
+            tokens = self._encode(part)
+            found += tokens if self._mute.isdisjoint(tokens) else self._plain(part, tokens)
+        return found
 
     def _plain(self, text: str, tokens: list[int]) -> list[int]:
         """The library made a control token of some characters: split the text after the first of each such string."""
@@ -96,6 +105,20 @@ class Tokens:
             if count >= 0:
                 return buffer.raw[:count]
             room = -count
+
+
+def _parts(text: str) -> Iterator[str]:
+    """A text in parts of at most `AT_ONCE` characters, cut between words where there are such."""
+    begin = 0
+    while len(text) - begin > AT_ONCE:
+        window = text[begin : begin + AT_ONCE + 1]
+        end = AT_ONCE
+        for found in _WORD.finditer(window, AT_ONCE // 2):
+            end = found.end()
+        yield window[:end]
+        begin += end
+    if begin < len(text):
+        yield text[begin:]
 
 
 def _next_character(data: bytes, start: int) -> int:

@@ -1,0 +1,56 @@
+"""The files of a model while it is served.
+
+The library reads them in place, so whoever writes into one changes the model under its contexts. A file of the same
+name that takes the place of one does not: the old one is served on.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from ssmprov.errors import BadRequest, SsmprovError
+
+
+class Files:
+    """Open files, and how they were before they were hashed."""
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        """Raises BadRequest for a file that cannot be opened."""
+        self._open: list[tuple[Path, int, tuple[int, int]]] = []
+        try:
+            for path in paths:
+                number = os.open(path, os.O_RDONLY)
+                self._open.append((path, number, _stamp(os.fstat(number))))
+        except OSError as error:
+            self.close()
+            raise BadRequest(f"{path}: the file cannot be read ({error.strerror or error})") from None
+
+    def check(self) -> None:
+        """Raises SsmprovError where one was written into since."""
+        for path, number, stamp in self._open:
+            if _stamp(os.fstat(number)) != stamp:
+                raise SsmprovError(
+                    f"{path} was written to while its model was served, so this worker computes what nobody can say: "
+                    "put the right file there and start again; a new one goes beside the old one, under another name"
+                )
+
+    def check_names(self) -> None:
+        """Raises BadRequest where a file was written into, or its name was given to another, since it was hashed."""
+        for path, number, stamp in self._open:
+            try:
+                there, here = os.stat(path), os.fstat(number)
+            except OSError as error:
+                raise BadRequest(f"{path}: the file cannot be read ({error.strerror or error})") from None
+            if not os.path.samestat(there, here) or _stamp(here) != stamp:
+                raise BadRequest(f"{path} changed while it was loaded: start again when it is written")
+
+    def close(self) -> None:
+        for _, number, _ in self._open:
+            os.close(number)
+        self._open.clear()
+
+
+def _stamp(status: os.stat_result) -> tuple[int, int]:
+    return status.st_size, status.st_mtime_ns
