@@ -20,6 +20,13 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "status": ("clients.cli:status", "Show the broker, its models and its workers."),
     "models": ("clients.cli:models", "List the models that are served, or check a model file."),
     "pipe": ("clients.cli_pipe:pipe", "Send standard input as a turn and write the reply."),
+    "get": ("clients.cli_transcript:get", "Write a FILE turn of the transcript to a file."),
+    "put": ("clients.cli_transcript:put", "Add a file to the transcript as a FILE turn."),
+    "run": ("clients.cli_transcript:run", "Run a BASH or PYTHON turn in a sandbox, and add its OUTPUT."),
+    "quote": ("clients.cli_transcript:quote", "Add a quotation of another turn."),
+    "transcript": ("clients.cli_transcript:check", "Tell what is odd in a transcript, by line."),
+    "filter": ("clients.cli_filter:filters", "Make a program of a context, for pipelines of the shell."),
+    "primer": ("clients.cli_primer:primer", "Write a transcript that introduces a model to this system."),
     "ckpt": ("clients.cli_ckpt:ckpt", "List, show, fork, move, export and check contexts."),
     "settings": ("clients.cli_settings:settings", "List, show and write sampling sets."),
     "convert": ("workers.cli_convert:convert", "Write an RWKV-7 model as a GGUF file, for the llama runtime."),
@@ -29,6 +36,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 }
 """Each subcommand: where it lives, and its line in the help, which loads nothing."""
 
+PROGRAM = "ssmprov"
 DEBUG = "SSMPROV_DEBUG"
 
 
@@ -76,7 +84,8 @@ def load_command(name: str, target: str) -> click.Command:
     cls=LazyGroup,
     lazy=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Options may also stand in the environment: SSMPROV_HOME, SSMPROV_BROKER, SSMPROV_CONFIG, SSMPROV_DEBUG.",
+    epilog="Options may also stand in the environment: SSMPROV_HOME, SSMPROV_BROKER, SSMPROV_CONFIG, SSMPROV_DEBUG; "
+    "SSMPROV_MODEL is the model of the shell tools.",
 )
 @click.option("--home", type=click.Path(path_type=Path, file_okay=False), help="The working directory.")
 @click.option("--broker", metavar="ENDPOINT", help="The broker: ipc://PATH or tcp://ADDRESS:PORT.")
@@ -110,46 +119,50 @@ def _set_for(ctx: click.Context, variable: str, value: str) -> None:
             os.environ[variable] = before
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: the edge at which every error becomes one line."""
+def main(arguments: Sequence[str] | None = None, *, program: str = PROGRAM, subcommand: str = "") -> int:
+    """Run the command line and return its exit code: the edge at which every error becomes one line.
+
+    With a subcommand only that one, as the program of another name that it is installed as, too.
+    """
     _open_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in words or bool(os.environ.get(DEBUG))
     try:
-        code = _run(words, debug)
+        code = _run(words, debug, program, subcommand)
         sys.stdout.flush()
     except OSError as error:  # standard output takes no more: a full disk, or nobody reads it (`| head`)
         if error.errno != errno.EPIPE:
-            _say(f"standard output: {error.strerror}")
+            _say(f"standard output: {error.strerror}", program)
         _discard_output()
         code = 1
     return code
 
 
-def _run(words: list[str], debug: bool) -> int:
+def _run(words: list[str], debug: bool, program: str, subcommand: str) -> int:
     try:
-        result = cli.main(words, prog_name="ssmprov", standalone_mode=False)
+        command = load_command(subcommand, COMMANDS[subcommand][0]) if subcommand else cli
+        result = command.main(words, prog_name=program, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         return error.exit_code
     except click.UsageError as error:
-        path = error.ctx.command_path if error.ctx else "ssmprov"
-        _say(f"{error.format_message()}\nTry '{path} --help'.")
+        path = error.ctx.command_path if error.ctx else program
+        _say(f"{error.format_message()}\nTry '{path} --help'.", program)
         return error.exit_code
     except click.ClickException as error:
-        _say(error.format_message())
+        _say(error.format_message(), program)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 130
     except SsmprovError as error:
-        _say(error.message)
+        _say(error.message, program)
         if debug:
             click.echo(error.remote_traceback or traceback.format_exc(), err=True, nl=False)
         return error.exit_code
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             raise
-        _say(_unexpected(error, debug))
+        _say(_unexpected(error, debug), program)
         if debug:
             traceback.print_exc()
         return 1
@@ -164,8 +177,8 @@ def _unexpected(error: Exception, debug: bool) -> str:
     return f"an unexpected {type(error).__name__}: {' '.join(str(error).split()) or 'no message'}{hint}"
 
 
-def _say(message: str) -> None:
-    click.echo(f"ssmprov: {message}", err=True)
+def _say(message: str, program: str) -> None:
+    click.echo(f"{program}: {message}", err=True)
 
 
 def _open_streams() -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from demo.house import House
+from ssmprov.transcript import turns_of
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -57,3 +58,26 @@ def test_the_python_does_what_the_readme_says(house: House) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith(" 0\n")
+
+
+def test_the_shell_page_does_what_it_says(house: House) -> None:
+    page = (ROOT / "docs" / "shell.md").read_text(encoding="utf-8")
+    script = "\n".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL))
+    if shutil.which("bwrap") is None:
+        script = script.replace("\nRUN ", "\nRUN --unsafe ")
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        env=house.environment,
+        cwd=house.home,
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    turns = turns_of((house.home / "play" / ".transcript.txt").read_text())
+    assert [turn.role for turn in turns[:3]] == ["CONTEXT", "USER", "INTERFACE"]
+    output = next(turn for turn in turns if turn.role == "OUTPUT")
+    assert output.content.startswith("42\nanswer.py\n")
+    assert turns[-1].role == "QUOTE"
+    assert [turn.number for turn in turns] == list(range(1, len(turns) + 1))

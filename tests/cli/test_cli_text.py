@@ -6,8 +6,9 @@ import json
 
 import pytest
 
+from clients.asking import Output
 from clients.cli_base import assignments
-from clients.cli_pipe import Output, templated
+from clients.cli_pipe import templated
 from clients.lineage import draw
 from clients.tables import echo_json, echo_table, plain, printable, size
 from ssmprov.errors import BadRequest
@@ -70,8 +71,8 @@ def test_sizes(count: int, text: str) -> None:
 
 def test_text_becomes_a_turn_only_with_a_role() -> None:
     assert templated("as it is\n", 1, "", "") == "as it is\n"
-    assert templated("hi\n", 4, "USER", "") == "(Turn 4) [USER]: hi\n\n~~~("
-    assert templated("hi\n\n", 4, "USER", "BOT") == "(Turn 4) [USER]: hi\n\n\n~~~(end)~~~\n\n(Turn 5) [BOT]: "
+    assert templated("hi", 4, "USER", "") == "(Turn 4) [USER]: hi\n\n~~~("
+    assert templated("hi\n", 4, "USER", "BOT") == "(Turn 4) [USER]: hi\n\n\n~~~(end)~~~\n\n(Turn 5) [BOT]: "
 
 
 @pytest.mark.parametrize("live", [True, False])

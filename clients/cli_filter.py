@@ -1,0 +1,202 @@
+"""`ssmprov filter`: a context as a program, `cat x | NAME | OTHER`, each on its own context and worker."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import stat
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+
+from clients import shell
+from clients.asking import Output
+from clients.cli_base import assignments, complete_context, connect, json_option, model_option, new_names
+from clients.cli_pipe import read_text, templated
+from clients.record import Record
+from clients.shell import Wish
+from clients.tables import echo_json, echo_table
+from ssmprov.configuration import home_of
+from ssmprov.errors import BadRequest, NotFound
+from ssmprov.names import split_model
+from ssmprov.transcript import check_role, turns_of
+
+MARK = "# ssmprov filter: "
+MAX_LAUNCHER = 4096
+
+
+@click.group("filter")
+def filters() -> None:
+    """Make a program of a context, for pipelines of the shell.
+
+    \b
+    ssmprov filter make coder --model rwkv7-mini --in USER --out INTERFACE
+    cat question.txt | coder
+    """
+
+
+@filters.command()
+@click.argument("name", shell_complete=complete_context)
+@model_option
+@click.option("--in", "role", default="USER", show_default=True, metavar="ROLE", help="The role of what is piped in.")
+@click.option("--out", "reply_role", default="INTERFACE", show_default=True, metavar="ROLE", help="That of the reply.")
+@click.option("--settings", default="", metavar="SET", help="The sampling set (else one of that name, or the default).")
+@click.option("--live/--static", default=True, help="Whether the context learns from each use, or stays as it is.")
+@click.option("--as", "program", default="", metavar="FILE", help="The program's name (else the context's last part).")
+@click.option(
+    "--dir", "directory", type=click.Path(path_type=Path, file_okay=False), help="Where to write it (else ~/bin)."
+)
+@click.option("--force", is_flag=True, help="Replace a file that is no filter.")
+def make(
+    name: str,
+    model: str,
+    role: str,
+    reply_role: str,
+    settings: str,
+    live: bool,
+    program: str,
+    directory: Path | None,
+    force: bool,
+) -> None:
+    """Write a small program that sends its standard input to the context NAME and writes the reply."""
+    new_names(name)
+    for word in (role, reply_role):
+        check_role(word)
+    written, context = split_model(name)
+    program = program or context.rpartition("/")[2]
+    if "/" in program or program.startswith((".", "-")):
+        raise click.UsageError(f"{program!r} is no name for a program")
+    words = [context, "--model", written or model, "--in", role, "--out", reply_role, "--settings", settings]
+    words = [context, *(word for pair in zip(words[1::2], words[2::2], strict=True) if pair[1] for word in pair)]
+    words.append("--live" if live else "--static")
+    directory = directory or Path("~/bin").expanduser()
+    path = directory / program
+    if path.exists() and _marked(path) is None and not force:
+        raise BadRequest(f"{path} is there and no filter: choose another name with --as, or --force")
+    directory.mkdir(parents=True, exist_ok=True)
+    ours = Path(sys.executable).with_name("ssmprov")
+    line = shlex.join([str(ours), "--home", str(home_of()), "filter", "run", *words])
+    path.write_text(f'#!/bin/sh\n{MARK}{shlex.join(words)}\nexec {line} "$@"\n', encoding="utf-8")
+    path.chmod(path.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
+    on_path = str(directory) in os.environ.get("PATH", "").split(os.pathsep)
+    click.echo(f"{path}{'' if on_path else f'   ({directory} is not on your PATH)'}", err=True)
+
+
+@filters.command("ls")
+@click.option("--dir", "directory", type=click.Path(path_type=Path, file_okay=False), help="Look only here.")
+@json_option
+def list_filters(directory: Path | None, as_json: bool) -> None:
+    """List the filters in ~/bin and on the PATH."""
+    folders = [directory] if directory else [Path("~/bin").expanduser(), *_path()]
+    found = {str(path): words for folder in dict.fromkeys(folders) for path, words in _filters(folder)}
+    if as_json:
+        echo_json([{"file": file, "arguments": words} for file, words in found.items()])
+    else:
+        echo_table(("FILTER", "ARGUMENTS"), [(file, shlex.join(words)) for file, words in found.items()])
+
+
+@filters.command()
+@click.argument("name", shell_complete=complete_context)
+@model_option
+@click.option("--in", "role", default="USER", metavar="ROLE", help="The role of what is piped in.")
+@click.option("--out", "reply_role", default="INTERFACE", metavar="ROLE", help="That of the reply.")
+@click.option("--settings", default="", metavar="SET", help="The sampling set.")
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="One setting, such as temp=0.5.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The seed of the draws.")
+@click.option("--max-tokens", type=click.IntRange(0), help="At most so many tokens.")
+@click.option("--live/--static", default=True, help="Whether the context learns from it, or stays as it is.")
+@click.option("--stream/--no-stream", default=None, help="Write as it comes (the default on a terminal).")
+@click.option("--fence", is_flag=True, help="Write the closing fence, too.")
+@click.pass_context
+def run(
+    ctx: click.Context,
+    name: str,
+    model: str,
+    role: str,
+    reply_role: str,
+    settings: str,
+    pairs: tuple[str, ...],
+    seed: int | None,
+    max_tokens: int | None,
+    live: bool,
+    stream: bool | None,
+    fence: bool,
+) -> None:
+    """Be the filter NAME once. A program of that name runs this; so does a copy of the program NAME.
+
+    A live filter keeps a transcript of its own in the working directory's .filters/NAME.
+    """
+    for word in (role, reply_role):
+        check_role(word)
+    written, context = split_model(name)
+    assignments(pairs)
+    text = read_text().removesuffix("\n")
+    if not text:
+        return
+    model, settings, highest = _prepare(written or model or shell.usual_model(), context, settings)
+    wish = Wish(
+        model=model,
+        context=context,
+        save=context if live else "",
+        settings=settings,
+        pairs=pairs,
+        seed=seed,
+        max_tokens=max_tokens,
+    )
+    output = Output(live=sys.stdout.isatty() if stream is None else stream, bare=not fence)
+    if live:
+        place = Record(home_of() / ".filters" / model / context)
+        place.directory.mkdir(parents=True, exist_ok=True)
+        told = shell.recorded(
+            place,
+            wish,
+            lambda number: (templated(text, max(number, highest + 1), role, reply_role), max(number, highest + 1) + 1),
+            output,
+        )
+    else:
+        told = shell.exchange(wish, templated(text, highest + 1, role, reply_role), output, live=False)
+    output.end()
+    ctx.exit(130 if told.stop == "cancelled" else 0)
+
+
+def _prepare(model: str, context: str, settings: str) -> tuple[str, str, int]:
+    """The model, the sampling set, and the highest turn that the context has read. Raises NotFound with a remedy."""
+    with connect() as client:
+        try:
+            row = client.show(context, model=model).row
+        except NotFound as error:
+            if model and all(card.name != model for card in client.models()):
+                raise
+            raise NotFound(
+                f"the filter {context} has no context yet: prime one (`ssmprov pipe --save {context} < TEXT`) or fork "
+                f"one (`ssmprov ckpt fork OTHER {context}`)"
+            ) from error
+        if not settings and context in client.settings_ls(model=row.model).names:
+            settings = context
+        text = "" if row.opaque else client.text(context, model=row.model)
+    turns = turns_of(text)
+    return row.model, settings, max((turn.number for turn in turns), default=0)
+
+
+def _path() -> list[Path]:
+    return [Path(folder) for folder in os.environ.get("PATH", "").split(os.pathsep) if folder]
+
+
+def _filters(folder: Path) -> Iterator[tuple[Path, list[str]]]:
+    if folder.is_dir():
+        for path in sorted(folder.iterdir()):
+            if (words := _marked(path)) is not None:
+                yield path, words
+
+
+def _marked(path: Path) -> list[str] | None:
+    """The words of a filter's second line; None for any other file."""
+    try:
+        if not path.is_file() or path.stat().st_size > MAX_LAUNCHER:
+            return None
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return shlex.split(lines[1].removeprefix(MARK)) if len(lines) > 1 and lines[1].startswith(MARK) else None
+    except (OSError, ValueError):
+        return None

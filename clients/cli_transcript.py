@@ -1,0 +1,242 @@
+"""`ssmprov get|put|run|quote`, and GET_FILE, PUT_FILE, RUN, QUOTE: tools on the transcript of the working directory."""
+
+from __future__ import annotations
+
+import secrets
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from clients import shell
+from clients.asking import Output
+from clients.shell import Told, Wish
+from clients.tables import echo_json, plain, printable
+from ssmprov.errors import BadRequest, NotFound
+from ssmprov.transcript import Turn, half_step, oddities
+from ssmprov.transcript import quote as quoted
+
+MAX_FILE_BYTES = 8 << 20
+RUNNABLE = ("BASH", "PYTHON")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("words", nargs=-1, required=True, metavar="[TURN] NAME")
+@click.option("--force", is_flag=True, help="Also write a dot file of the working directory.")
+def get(words: tuple[str, ...], force: bool) -> None:
+    """Write the content of a FILE turn, the last one or that of number TURN, to the file NAME (`-`: to stdout)."""
+    if len(words) > 2:
+        raise click.UsageError("name at most a turn and a file: [TURN] NAME")
+    number = _number(words[0]) if len(words) == 2 else None
+    content = shell.here().turn(number, "FILE").content.encode("utf-8", "surrogateescape")
+    if words[-1] == "-":
+        sys.stdout.buffer.write(content)
+        return
+    path = Path(words[-1])
+    _off_limits(path, force)
+    _replace(path, content)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+@shell.turn_options
+@click.option("-v", "--verbose", is_flag=True, help="Write the server's reply, the rest of the fence.")
+def put(file: Path, as_json: bool, verbose: bool, **options: Any) -> None:
+    """Add a FILE turn with the content of FILE, byte for byte, and have the context read it."""
+    content = _text_of(file)
+    _send(Wish(**options), "FILE", content, as_json, verbose)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("turn", type=click.IntRange(0))
+@shell.turn_options
+@click.option("-v", "--verbose", is_flag=True, help="Write the server's reply, the rest of the fence.")
+def quote(turn: int, as_json: bool, verbose: bool, **options: Any) -> None:
+    """Add a QUOTE turn: turn TURN as a Markdown block quote, with its header in the first line."""
+    found = shell.here().turn(turn)
+    _send(Wish(**options), "QUOTE", quoted(found), as_json, verbose)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("turn", required=False, type=click.IntRange(0))
+@click.option("--timeout", type=click.FloatRange(0.1, 86_400), default=60.0, show_default=True, help="In seconds.")
+@click.option("--network", is_flag=True, help="Let it reach the network.")
+@click.option("--unsafe", is_flag=True, help="Run it without a sandbox: it may do whatever you may.")
+@click.option("--no-send", is_flag=True, help="Only run it: no OUTPUT turn.")
+@shell.turn_options
+@click.option("-v", "--verbose", is_flag=True, help="Write the server's reply, the rest of the fence.")
+@click.pass_context
+def run(
+    ctx: click.Context,
+    /,
+    turn: int | None,
+    timeout: float,
+    network: bool,
+    unsafe: bool,
+    no_send: bool,
+    as_json: bool,
+    verbose: bool,
+    **options: Any,
+) -> None:
+    """Run the code of a BASH or PYTHON turn, the last one or TURN, in a sandbox, and add an OUTPUT turn.
+
+    The code may write below the working directory, but none of its dot files and nothing else, and reaches no network.
+    What it writes is shown as it comes.
+    """
+    from clients import sandbox
+
+    wish = Wish(**options)
+    wish.check()
+    place = shell.here()
+    found = place.turn(turn, *RUNNABLE)
+
+    def execute() -> sandbox.Ended:
+        return sandbox.run(
+            "PYTHON" if found.role == "PYTHON" else "BASH",
+            found.content,
+            place.directory,
+            limits=sandbox.Limits(timeout_s=timeout),
+            network=network,
+            unsafe=unsafe,
+            on_output=None if as_json else _show,
+        )
+
+    told: Told | None = None
+    if no_send:
+        with place.locked():  # nobody else writes dot files meanwhile: the sandbox could not tell whose they are
+            ended = execute()
+        output = text_of_output(ended.output, ended.status, ended.reason)
+    else:
+        results: list[sandbox.Ended] = []
+
+        def compose(number: int) -> tuple[str, int]:
+            results.append(execute())
+            written = text_of_output(results[0].output, results[0].status, results[0].reason)
+            return half_step(number, "OUTPUT", written.removesuffix("\n")), number
+
+        told = shell.recorded(place, wish, compose, Output(live=False, bare=False))
+        (ended,) = results
+        output = text_of_output(ended.output, ended.status, ended.reason)
+    if ended.dropped:
+        names = ", ".join(ended.dropped[:5])
+        click.echo(f"dot files here are off limits, and were not kept: {printable(names)}", err=True)
+    if as_json:
+        echo_json(
+            {"ran": found.number, "status": ended.status, "reason": ended.reason, "output": output}
+            | ({} if told is None else _numbers(told))
+        )
+    elif told is not None and verbose:
+        shell.say(told.text)
+    ctx.exit(130 if ended.reason == "cancelled" else 0)
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument("file", required=False, type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.pass_context
+def check(ctx: click.Context, file: Path | None, as_json: bool) -> None:
+    """Tell what is odd in a transcript, by line (FILE, else the one here). Exit code 1 if anything is."""
+    from ssmprov.transcript import parse
+
+    if file is None:
+        items = shell.here().transcript().items
+    else:
+        data = sys.stdin.buffer.read() if str(file) == "-" else _bytes_of(file)
+        items = parse(data.decode("utf-8", "surrogateescape"))
+    odd = list(oddities(items))
+    if as_json:
+        turns = [item for item in items if isinstance(item, Turn)]
+        rows = [
+            {"turn": t.number, "role": t.role, "line": t.line, "closed": t.closed, "chars": len(t.content)}
+            for t in turns
+        ]
+        echo_json({"turns": rows, "odd": [{"line": oddity.line, "what": oddity.what} for oddity in odd]})
+    else:
+        for oddity in odd:
+            click.echo(printable(str(oddity)))
+    ctx.exit(1 if odd else 0)
+
+
+def text_of_output(output: bytes, status: int, reason: str) -> str:
+    """What a run wrote as the content of a turn: its status where that is not 0, and why it was ended."""
+    text = output.decode("utf-8", "replace").replace("\0", "\ufffd")
+    if text and not text.endswith("\n"):
+        text += "\n"
+    if reason:
+        text += f"[ended: {reason}]\n"
+    elif status:
+        text += f"[exit status {status}]\n"
+    return text
+
+
+def _send(wish: Wish, role: str, content: str, as_json: bool, verbose: bool) -> None:
+    wish.check()
+    told = shell.half(shell.here(), wish, role, content)
+    if as_json:
+        echo_json(_numbers(told))
+    elif verbose:
+        shell.say(told.text)
+
+
+def _numbers(told: Told) -> dict[str, Any]:
+    found: dict[str, Any] = {"turn": told.number}
+    if told.details:
+        found |= {"request": told.details["request"], **plain(told.details["result"])}
+    return found
+
+
+def _show(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _number(word: str) -> int:
+    if not word.isdecimal() or len(word) > 18:
+        raise click.UsageError(f"{word!r} is no turn: write [TURN] NAME")
+    return int(word)
+
+
+def _bytes_of(file: Path) -> bytes:
+    try:
+        if file.stat().st_size > MAX_FILE_BYTES:
+            raise BadRequest(f"{file} has more than {MAX_FILE_BYTES >> 20} MiB: that is no turn")
+        return file.read_bytes()
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {file}") from None
+
+
+def _text_of(file: Path) -> str:
+    """A file as the content of a turn. Raises BadRequest for what is no text."""
+    try:
+        text = _bytes_of(file).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"{file} is no UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}") from None
+    if "\0" in text:
+        raise BadRequest(f"{file} holds U+0000 at byte {text.encode().index(0)}: no turn can hold it")
+    return text
+
+
+def _off_limits(path: Path, force: bool) -> None:
+    """Dot files of the working directory are not overwritten by what stands in a transcript."""
+    try:
+        inner = path.resolve().relative_to(Path.cwd().resolve())
+    except ValueError:
+        return
+    if inner.parts and inner.parts[0].startswith(".") and not force:
+        raise BadRequest(f"{path} is a dot file of the working directory, which is off limits (--force writes it)")
+
+
+def _replace(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.is_dir():
+        raise BadRequest(f"{path} is a folder: name a file")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        temporary.write_bytes(content)
+        if path.exists():
+            temporary.chmod(path.stat().st_mode & 0o7777)
+        temporary.replace(path.resolve() if path.is_symlink() else path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,34 @@
+"""One request in the old protocol: text and a NUL to a port, text and a NUL back."""
+
+from __future__ import annotations
+
+import socket
+
+from ssmprov.errors import BadRequest, SsmprovError, TimedOut, Unreachable
+
+HOST = "127.0.0.1"
+FAILURES = ("[error]", "[load error]", "[save error]", "[load_set error]", "[save_set error]")
+
+
+def ask(port: int, text: str, connect_s: float = 3.0, receive_s: float = 600.0) -> str:
+    """The reply to a text. Raises Unreachable, TimedOut, BadRequest, and SsmprovError for a told failure."""
+    if "\0" in text:
+        raise BadRequest("the text holds U+0000, which ends a request of this protocol: take it out")
+    try:
+        with socket.create_connection((HOST, port), timeout=connect_s) as connection:
+            connection.settimeout(receive_s)
+            connection.sendall(text.encode("utf-8", "surrogateescape") + b"\0")
+            data = bytearray()
+            while b"\0" not in data:
+                part = connection.recv(65536)
+                if not part:
+                    raise SsmprovError(f"port {port} closed the connection in the middle of a reply")
+                data += part
+    except TimeoutError:
+        raise TimedOut(f"port {port} did not reply within {receive_s:g} s (--recv-timeout)") from None
+    except OSError as error:
+        raise Unreachable(f"nothing serves port {port}: {error.strerror or error}; `ssmprov up` starts it") from None
+    reply = data[: data.index(0)].decode("utf-8", "replace")
+    if reply.startswith(FAILURES):
+        raise SsmprovError(reply.strip())
+    return reply

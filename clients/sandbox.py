@@ -1,0 +1,233 @@
+"""Run a piece of code behind a fence: bubblewrap where it works, Landlock on a copy of the directory elsewhere.
+
+What holds with which of them, and what does not, stands in docs/sandbox.md.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from clients import sandbox_bwrap, sandbox_copy, sandbox_kernel
+from clients.sandbox_follow import Cancelled, follow
+from ssmprov.errors import BadRequest, SsmprovError, Unsupported
+
+Role = Literal["BASH", "PYTHON"]
+
+FILE_BYTES = 1 << 30
+"""The longest file that fenced code may write."""
+
+_KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TERM")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one run. Memory is that of the whole tree, and the address space of each process in it."""
+
+    timeout_s: float = 60.0
+    memory_bytes: int = 2 << 30
+    output_bytes: int = 1 << 20
+    processes: int = 256
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a run ended: stdout and stderr in order, and the status as a shell gives it (128 + signal).
+
+    `reason` says what ended it from outside: timeout, output, memory, processes or cancelled; else it is empty.
+    `dropped` names dot files of the working directory that the code made or changed and that were not kept.
+    """
+
+    output: bytes
+    status: int
+    reason: str = ""
+    dropped: tuple[str, ...] = ()
+
+
+class Mechanism(NamedTuple):
+    """What fences code here: bubblewrap, landlock, or None; and why it is not something better."""
+
+    name: Literal["bubblewrap", "landlock"] | None
+    reason: str
+
+
+def mechanism() -> Mechanism:
+    """What would fence code on this machine. The first call tries bubblewrap, which takes some milliseconds."""
+    program, why = sandbox_bwrap.usable()
+    if program:
+        return Mechanism("bubblewrap", "")
+    version, machine = sandbox_kernel.landlock_version(), os.uname().machine
+    if version < sandbox_kernel.LANDLOCK_NEEDED:
+        had = f"only version {version} of Landlock" if version else "no Landlock"
+        return Mechanism(None, f"{why}; this kernel has {had} (version 3 came with Linux 6.2)")
+    if sandbox_kernel.socket_filter(machine, internet=False) is None:
+        return Mechanism(None, f"{why}; and sockets cannot be fenced on {machine} without it")
+    return Mechanism("landlock", why)
+
+
+def run(
+    role: Role,
+    code: str,
+    directory: Path,
+    *,
+    limits: Limits = Limits(),
+    network: bool = False,
+    unsafe: bool = False,
+    on_output: Callable[[bytes], None] | None = None,
+    cancelled: Cancelled | None = None,
+    using: Mechanism | None = None,
+) -> Ended:
+    """Run a BASH or PYTHON turn's code in `directory`, and wait until its whole tree of processes has ended.
+
+    The directory is writable but for its dot files, the rest of the file system is read-only, and there is no network
+    unless asked for. `on_output` gets the output as it comes. `unsafe` runs without a fence, limits apart.
+    Raises BadRequest for a role or a directory that cannot be run, and Unsupported where nothing fences code.
+    """
+    work = directory.resolve()
+    if role not in ("BASH", "PYTHON"):
+        raise BadRequest(f"{role} turns cannot be run: it takes BASH or PYTHON")
+    if not work.is_dir():
+        raise BadRequest(f"{directory} is not a directory")
+    if str(work) == "/" and not unsafe:
+        raise BadRequest("code is not run in /, where everything would be writable: change to another directory")
+    found = using or mechanism()
+    if found.name is None and not unsafe:
+        raise Unsupported(
+            f"{found.reason}. Code is not run without a fence: install bubblewrap (apt-get install bubblewrap), "
+            "or run it with your own rights by --unsafe"
+        )
+    fence = "" if unsafe else found.name
+    with tempfile.TemporaryDirectory(prefix="ssmprov-run-", ignore_cleanup_errors=True) as folder:
+        place = _Place(role, code.encode("utf-8", "surrogateescape"), work, Path(folder).resolve(), network)
+        plan = {"fence": fence, "processes": limits.processes, "memory": limits.memory_bytes, "file_bytes": FILE_BYTES}
+        fenced = {"bubblewrap": _bubblewrap, "landlock": _landlock, "": _plainly}[fence or ""]
+        with fenced(place) as (view, dropped):
+            output, answer, reason = follow(
+                plan | view,
+                timeout_s=limits.timeout_s,
+                output_bytes=limits.output_bytes,
+                on_output=on_output,
+                cancelled=cancelled,
+            )
+    if "error" in answer:
+        said = output.decode(errors="replace").strip()
+        raise SsmprovError(f"the code was not run: {answer['error']}" + (f" ({said})" if said else ""))
+    return Ended(output, answer["status"], reason or answer["reason"], tuple(dropped))
+
+
+class _Place(NamedTuple):
+    """Code, the directory that it works in, and a scratch directory of its own."""
+
+    role: Role
+    code: bytes
+    work: Path
+    scratch: Path
+    network: bool
+
+    def command(self, folder: str) -> list[str]:
+        if self.role == "PYTHON":
+            return [sys.executable, "-u", f"{folder}/turn.py"]
+        return [shutil.which("bash") or "/bin/bash", f"{folder}/turn.sh"]
+
+    def environment(self, home: str) -> dict[str, str]:
+        kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
+        return {"PATH": os.defpath} | kept | {"HOME": home}
+
+
+_View = Iterator[tuple[dict[str, Any], list[str]]]
+"""The launcher's part of the plan; and the list that names the dropped dot files once the run is over."""
+
+
+@contextlib.contextmanager
+def _bubblewrap(place: _Place) -> _View:
+    before = {name: _link(place.work / name) for name in sandbox_bwrap.dot_entries(place.work)}
+    folder = sandbox_bwrap.code_folder(place.work)
+    command = place.command(folder)
+    program = sandbox_bwrap.usable()[0]
+    code = os.memfd_create("code")
+    dropped: list[str] = []
+    try:
+        with open(code, "wb", closefd=False) as file:
+            file.write(place.code)
+        os.lseek(code, 0, os.SEEK_SET)
+        args = [program, *sandbox_bwrap.view(program, place.work, network=place.network)]
+        args += ["--ro-bind-data", str(code), command[-1]]
+        home = (sandbox_bwrap.homes() or [folder])[0]
+        yield {"bubblewrap": args, "command": command, "env": place.environment(home), "fds": [code]}, dropped
+    finally:
+        os.close(code)
+        dropped += _sweep(place.work, before)
+
+
+def _link(path: Path) -> str | None:
+    return os.readlink(path) if path.is_symlink() else None
+
+
+def _sweep(work: Path, before: dict[str, str | None]) -> list[str]:
+    """Remove dot entries that were not there before, and restore links: neither can be kept from the code by mounts."""
+    dropped = [name for name in sandbox_bwrap.dot_entries(work) if name not in before]
+    dropped += [name for name, link in before.items() if link is not None and _link(work / name) != link]
+    for name in dropped:
+        sandbox_copy.remove(work / name)
+        if (link := before.get(name)) is not None:
+            (work / name).symlink_to(link)
+    return sorted(dropped)
+
+
+@contextlib.contextmanager
+def _landlock(place: _Place) -> _View:
+    copied, own, home = (place.scratch / name for name in ("work", "tmp", "home"))
+    for folder in (copied, own, home):
+        folder.mkdir()
+    homes = sandbox_bwrap.homes()
+    secrets = sandbox_bwrap.SECRETS if str(place.work) in homes else ()
+    if place.scratch.is_relative_to(place.work):  # a copy that held itself would never end
+        secrets = (*secrets, str(place.scratch.relative_to(place.work)))
+    before = sandbox_copy.copy(place.work, copied, without=secrets)
+    command = place.command(str(place.scratch))
+    Path(command[-1]).write_bytes(place.code)
+    hidden = {"/tmp", "/var/tmp", "/run", "/dev", str(place.scratch.parent), *homes}  # noqa: S108
+    readable = [*_outside(hidden), *sandbox_bwrap.interpreter(), command[-1]]
+    readable += [os.path.realpath("/etc/resolv.conf")] if place.network else []
+    devices = [f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom")]
+    dropped: list[str] = []
+    view = {
+        "command": command,
+        "env": place.environment(str(home)) | {"TMPDIR": str(own)},
+        "directory": str(place.work),
+        "network": place.network,
+        "scratch": str(place.scratch),
+        "work": str(copied),
+        "readable": readable,
+        "writable": [str(copied), str(own), str(home), *devices],
+    }
+    try:
+        yield view, dropped
+    finally:
+        dropped += sandbox_copy.bring_back(copied, place.work, before)
+
+
+def _outside(hidden: set[str], folder: str = "/") -> Iterator[str]:
+    """The largest directories and files below `folder` that hold nothing hidden: Landlock only admits."""
+    with contextlib.suppress(PermissionError):
+        for entry in os.scandir(folder):
+            if entry.is_symlink() or entry.path in hidden:
+                continue
+            if any(path.startswith(entry.path + "/") for path in hidden):
+                yield from _outside(hidden, entry.path)
+            else:
+                yield entry.path
+
+
+@contextlib.contextmanager
+def _plainly(place: _Place) -> _View:
+    command = place.command(str(place.scratch))
+    Path(command[-1]).write_bytes(place.code)
+    yield {"command": command, "env": dict(os.environ), "directory": str(place.work)}, []

@@ -1,0 +1,121 @@
+"""What bubblewrap is told: the view of the file system that fenced code gets."""
+
+from __future__ import annotations
+
+import functools
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+import tempfile
+from contextlib import suppress
+from pathlib import Path
+
+PRIVATE_BYTES = 256 << 20
+"""Size of each private directory in memory: /tmp, /dev/shm, the home directory."""
+
+SECRETS = (
+    *(".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".netrc", ".pgpass", ".git-credentials", ".pypirc"),
+    *(".npmrc", ".password-store", ".mozilla", ".config", ".local/share/keyrings", ".cache", ".bash_history"),
+)
+"""What is hidden of a home directory that is itself the working directory, and so cannot be hidden whole."""
+
+
+@functools.cache
+def usable() -> tuple[str, str]:
+    """The path of a bubblewrap that works here, or '' and why not. Tried once: namespaces may be forbidden."""
+    program = shutil.which("bwrap")
+    if program is None:
+        return "", "bubblewrap (the program bwrap) is not installed"
+    with tempfile.TemporaryDirectory(prefix="ssmprov-probe-") as folder:
+        command = [program, *view(program, Path(folder), network=False), "--", "true"]
+        try:
+            tried = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False)
+        except (OSError, subprocess.TimeoutExpired) as error:
+            return "", f"bubblewrap does not run here: {error}"
+    said = tried.stderr.decode(errors="replace").strip()
+    return (program, "") if tried.returncode == 0 else ("", f"bubblewrap does not work here: {said}")
+
+
+@functools.cache
+def _options(program: str) -> str:
+    """The help text, which names the options that this version knows."""
+    asked = subprocess.run([program, "--help"], capture_output=True, text=True, timeout=10, check=False)
+    return asked.stdout + asked.stderr
+
+
+def homes() -> list[str]:
+    """The user's home directory as the environment and as the password file have it."""
+    found = [os.environ.get("HOME", "")]
+    with suppress(KeyError):
+        found.append(pwd.getpwuid(os.getuid()).pw_dir)
+    real = [os.path.realpath(home) for home in found if home]
+    return [home for home in dict.fromkeys(real) if home != "/" and os.path.isdir(home)]
+
+
+def interpreter() -> list[str]:
+    """The directories that this Python needs to run, which may lie in the home directory."""
+    return list(
+        dict.fromkeys(p for prefix in (sys.prefix, sys.base_prefix) for p in (prefix, os.path.realpath(prefix)))
+    )
+
+
+def beneath(path: str, folder: str) -> bool:
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def dot_entries(directory: Path) -> list[str]:
+    return sorted(name for name in os.listdir(directory) if name.startswith("."))
+
+
+def code_folder(directory: Path) -> str:
+    """Where the code is shown: a private directory that is not the working directory."""
+    usual = "/tmp"  # noqa: S108 (private in there)
+    return usual if os.path.realpath(usual) == usual != str(directory) else "/dev/shm"  # noqa: S108
+
+
+def view(program: str, directory: Path, *, network: bool) -> list[str]:
+    """Namespaces and mounts for code that works in `directory`, which is an absolute path free of symbolic links."""
+    known = _options(program)
+    size = ["--size", str(PRIVATE_BYTES)] if "--size BYTES" in known else []
+    work = str(directory)
+
+    args = ["--unshare-user", "--unshare-ipc", "--unshare-pid", "--unshare-uts", "--unshare-cgroup-try"]
+    args += [] if network else ["--unshare-net"]
+    args += ["--disable-userns"] if "--disable-userns" in known else []
+    args += ["--die-with-parent", "--new-session", "--hostname", "fenced", "--cap-drop", "ALL"]
+
+    # /proc read-only: code that runs as the host's root could else write kernel settings, core_pattern among them,
+    # which are guarded by the user id alone.
+    args += ["--ro-bind", "/", "/", "--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    args += [*size, "--tmpfs", "/dev/shm"]  # noqa: S108
+
+    private = [os.path.realpath(p) for p in ("/tmp", "/var/tmp", "/run", *homes())]  # noqa: S108
+    private = [p for p in dict.fromkeys(private) if os.path.isdir(p) and p not in (work, "/")]
+    outer = [p for p in private if not beneath(p, work)]
+    for place in outer:
+        args += [*size, "--tmpfs", place]
+    for place in interpreter():
+        if any(beneath(place, hidden) for hidden in outer) and not beneath(work, place):
+            args += ["--ro-bind", place, place]
+    resolver = os.path.realpath("/etc/resolv.conf")
+    if network and any(beneath(resolver, hidden) for hidden in outer):
+        args += ["--ro-bind-try", resolver, resolver]
+
+    args += ["--bind", work, work]
+    for name in dot_entries(directory):
+        guarded = os.path.realpath(directory / name)  # a link has no mount of its own: what it points to is guarded
+        if beneath(guarded, work) and guarded != work:
+            args += ["--ro-bind-try", guarded, guarded]
+    for place in private:
+        if place not in outer:
+            args += [*size, "--tmpfs", place]
+    if work in homes():
+        for name in SECRETS:
+            path = os.path.realpath(directory / name)
+            if os.path.isdir(path) and beneath(path, work):
+                args += ["--tmpfs", path, "--remount-ro", path]
+            elif os.path.exists(path) and beneath(path, work):
+                args += ["--ro-bind", "/dev/null", path]
+    return [*args, "--chdir", work]

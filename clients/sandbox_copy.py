@@ -1,0 +1,128 @@
+"""A working directory's copy for code that Landlock fences, and how its changes come back, all but the dot files."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from ssmprov.errors import Unsupported
+
+COPY_BYTES = 1 << 30
+COPY_ENTRIES = 100_000
+
+Stamp = tuple[int, int, int, int, int]
+"""Kind and mode, inode, size, and the times of the last change to content and inode. The last cannot be forged."""
+
+
+def _stamp(s: os.stat_result) -> Stamp:
+    return s.st_mode, s.st_ino, s.st_size, s.st_mtime_ns, s.st_ctime_ns
+
+
+def _walk(root: Path, *, repair: bool = False) -> Iterator[tuple[str, os.stat_result]]:
+    """Every entry below `root`, parents first, as a relative path. Links are not followed.
+
+    With `repair` directories that were closed to their owner are opened first: what cannot be listed is not gone.
+    """
+    waiting = [""]
+    while waiting:
+        with suppress(PermissionError), os.scandir(root / (folder := waiting.pop())) as entries:
+            for entry in entries:
+                path = os.path.join(folder, entry.name)
+                found = entry.stat(follow_symlinks=False)
+                yield path, found
+                if stat.S_ISDIR(found.st_mode):
+                    waiting.append(path)
+                    if repair and found.st_mode & stat.S_IRWXU != stat.S_IRWXU:
+                        os.chmod(entry.path, stat.S_IMODE(found.st_mode) | stat.S_IRWXU)
+
+
+def _admitted(mode: int) -> bool:
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or stat.S_ISLNK(mode)
+
+
+def copy(directory: Path, to: Path, *, without: Collection[str] = ()) -> dict[str, Stamp]:
+    """Copy a directory, but for sockets, devices and the paths `without`, to an empty one. The copy's stamps.
+
+    Raises Unsupported when it is too large to be copied for each piece of code.
+    """
+    total = 0
+    paths: list[str] = []
+    for path, found in _walk(directory):
+        if not _admitted(found.st_mode) or any(path == name or path.startswith(name + "/") for name in without):
+            continue
+        total += found.st_size
+        paths.append(path)
+        if total > COPY_BYTES or len(paths) > COPY_ENTRIES:
+            raise Unsupported(
+                f"{directory} is too large to be copied for each run, which Landlock takes: "
+                "install bubblewrap (apt-get install bubblewrap), or work in a smaller directory"
+            )
+        with suppress(FileNotFoundError, PermissionError):  # gone meanwhile, or not ours to read
+            if stat.S_ISDIR(found.st_mode):
+                (to / path).mkdir()
+                (to / path).chmod(stat.S_IMODE(found.st_mode) | stat.S_IRWXU)
+            else:
+                shutil.copy2(directory / path, to / path, follow_symlinks=False)
+    return {path: _stamp((to / path).lstat()) for path in paths if os.path.lexists(to / path)}
+
+
+def remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def bring_back(work: Path, directory: Path, before: dict[str, Stamp]) -> list[str]:
+    """Bring new and changed entries of the copy to the directory, and remove what the code removed.
+
+    Entries whose first part begins with a dot stay as they were; the names of those that the code changed or made are
+    returned. A file is replaced in one step, so that a reader sees the old or the new one.
+    """
+    after: dict[str, Stamp] = {}
+    refused: set[str] = set()
+    for path, found in _walk(work, repair=True):
+        if not _admitted(found.st_mode):
+            continue
+        after[path] = _stamp(found)
+        old = before.get(path)
+        same = old is not None and (old == after[path] or (stat.S_ISDIR(old[0]) and old[0] == after[path][0]))
+        if path.startswith("."):
+            refused |= set() if same else {path.partition("/")[0]}
+        elif not same:
+            _place(work / path, directory / path, found)
+    for path in before:
+        if path not in after:
+            if path.startswith("."):
+                refused.add(path.partition("/")[0])
+            else:
+                remove(directory / path)
+    return sorted(refused)
+
+
+def _place(source: Path, target: Path, found: os.stat_result) -> None:
+    mode = stat.S_IMODE(found.st_mode) & 0o777
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if stat.S_ISDIR(found.st_mode):
+        if target.is_symlink() or not target.is_dir():
+            remove(target)
+            target.mkdir()
+        target.chmod(mode)
+        return
+    if target.is_dir() and not target.is_symlink():
+        remove(target)
+    aside = target.with_name(f".{target.name[:200]}.{os.getpid()}.new")
+    aside.unlink(missing_ok=True)
+    if stat.S_ISLNK(found.st_mode):
+        aside.symlink_to(source.readlink())
+    else:
+        source.chmod(mode | stat.S_IRUSR)
+        with source.open("rb") as file, aside.open("xb") as copied:
+            shutil.copyfileobj(file, copied)
+        aside.chmod(mode)
+        os.utime(aside, ns=(found.st_atime_ns, found.st_mtime_ns))
+    aside.replace(target)

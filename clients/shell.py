@@ -1,0 +1,217 @@
+"""What the shell tools share: which context a turn is for, and how it is sent and recorded as one act."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from clients import port
+from clients.asking import Output, run
+from clients.cli_base import assignments, complete_context, connect, json_option, model_option, new_names
+from clients.record import MAX_COUNTER, Record
+from ssmprov.commands import parse_bang, parse_slash
+from ssmprov.errors import BadRequest
+from ssmprov.transcript import half_step
+
+F = TypeVar("F", bound=Callable[..., object])
+
+MODEL = "SSMPROV_MODEL"
+
+LIVE = "live"
+"""The context that goes on from turn to turn where none is named, as that of a port does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What the options of a tool say about a turn."""
+
+    model: str = ""
+    context: str = ""
+    save: str = ""
+    create: bool = False
+    settings: str = ""
+    pairs: tuple[str, ...] = ()
+    seed: int | None = None
+    max_tokens: int | None = None
+    max_chars: int | None = None
+    bang: str = ""
+    debang: bool = False
+    counter: int | None = None
+    port: int | None = None
+    connect_timeout: float = 3.0
+    recv_timeout: float = 600.0
+
+    def check(self) -> None:
+        """Raises a usage error for options that do not go together."""
+        if self.save:
+            new_names(self.save)
+        if self.bang and (self.context or self.save or self.settings):
+            raise click.UsageError(
+                "--bang names context, settings and where to save: leave --load, --settings and --save out"
+            )
+        mine = (
+            self.model,
+            self.context,
+            self.save,
+            self.settings,
+            self.pairs,
+            self.seed,
+            self.max_tokens,
+            self.max_chars,
+        )
+        if self.port is not None and any(value not in ("", (), None) for value in mine):
+            raise click.UsageError("--port speaks the old protocol, which has only --bang: leave the other options out")
+
+
+@dataclass(slots=True)
+class Told:
+    """A finished exchange: the reply, how it ended, and the numbers of its turns."""
+
+    text: str
+    stop: str = ""
+    number: int | None = None
+    reply_number: int | None = None
+    details: dict[str, Any] = field(default_factory=dict)
+
+
+def turn_options(command: F) -> F:
+    """The options that say which context a turn is for and how it is sampled."""
+    for option in reversed(
+        (
+            model_option,
+            click.option("--load", "--context", "context", default="", metavar="NAME", shell_complete=complete_context,
+                         help="Continue this context."),
+            click.option("--save", default="", metavar="NAME", shell_complete=complete_context,
+                         help="Move NAME to the result."),
+            click.option("--create", is_flag=True, help="Start a context that does not exist yet empty."),
+            click.option("--settings", default="", metavar="SET", help="The sampling set (else the model's default)."),
+            click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="One setting, such as temp=0.5."),
+            click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The seed of the draws."),
+            click.option("--max-tokens", type=click.IntRange(0), help="At most so many tokens; 0 only reads."),
+            click.option("--max-chars", type=click.IntRange(0), help="At most so many characters."),
+            click.option("--bang", default="", metavar="TEXT", help="A first line !LOAD [SETTINGS [SAVE]], as of old."),
+            click.option("--debang", is_flag=True, help="Leave the bang line out of the transcript."),
+            click.option("--counter", type=click.IntRange(0, MAX_COUNTER), help="Set .counter to this on success."),
+            click.option("--port", type=click.IntRange(1, 65535), help="Send to this port in the old protocol."),
+            click.option("--connect-timeout", type=float, default=3.0, hidden=True),
+            click.option("--recv-timeout", type=float, default=600.0, hidden=True),
+            json_option,
+        )
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
+def bang_line(text: str) -> str:
+    """A bang line as it is sent, with its line end; '' for none."""
+    return (text if text.startswith("!") else f"!{text}") + "\n" if text else ""
+
+
+def exchange(wish: Wish, text: str, output: Output, *, live: bool, on_cancel: str = "keep") -> Told:
+    """Send a text and hear the reply. With `live` a turn that names no context goes on with the live one."""
+    if wish.port is not None:
+        reply = port.ask(wish.port, bang_line(wish.bang) + text, wish.connect_timeout, wish.recv_timeout)
+        output.write(reply)
+        return Told(reply)
+    context, settings, save, also = _target(wish, live)
+    model = wish.model or usual_model(context, save)
+    arguments = {
+        "model": model,
+        "context": context,
+        "save": save,
+        "create": wish.create or context == LIVE,
+        "settings": settings,
+        "values": assignments(wish.pairs),
+        "seed": wish.seed,
+        "max_tokens": wish.max_tokens,
+        "max_chars": wish.max_chars,
+    }
+    with connect() as client:
+        found = run(client, text, arguments, output.write, on_cancel)
+        if also and found.result.name:
+            client.fork(save, [also], model=model, overwrite=True)
+    return Told(found.text, found.result.stop, details={"request": found.id, "result": found.result})
+
+
+def usual_model(*names: str) -> str:
+    """The model of $SSMPROV_MODEL, for names that do not say theirs."""
+    return "" if any(":" in name for name in names) else os.environ.get(MODEL, "")
+
+
+def _target(wish: Wish, live: bool) -> tuple[str, str, str, str]:
+    """Context, settings, where to save, and where else: a bang line leaves its outcome in the live context, too."""
+    if wish.bang:
+        bang = parse_bang(bang_line(wish.bang).rstrip("\n"))
+        save = bang.save or LIVE
+        new_names(save)
+        return bang.load or LIVE, bang.settings, save, LIVE if save != LIVE else ""
+    if live and not wish.context and not wish.save:
+        return LIVE, wish.settings, LIVE, ""
+    return wish.context, wish.settings, wish.save, ""
+
+
+def recorded(
+    record: Record, wish: Wish, compose: Callable[[int], tuple[str, int]], output: Output, *, on_cancel: str = "close"
+) -> Told:
+    """One act under the record's lock: mint a number, send, hear, append. A failure mints and appends nothing.
+
+    `compose` makes the text of a number, and says which number the counter stands at then.
+    """
+    with record.locked(lambda: click.echo("waiting: another turn of this transcript is under way", err=True)) as writer:
+        number = writer.next_number()
+        text, last = compose(number)
+        lead = writer.lead() if text.startswith("(Turn ") else ""
+        told = exchange(wish, lead + text, output, live=True, on_cancel=on_cancel)
+        shown = "" if wish.debang else bang_line(wish.bang)
+        counter = wish.counter if wish.counter is not None else (last if last >= number else None)
+        writer.append(lead + shown + text + told.text, counter)
+    told.number = number if last >= number else None
+    told.reply_number = last if last > number else None
+    return told
+
+
+def half(record: Record, wish: Wish, role: str, content: str) -> Told:
+    """Send a content as a closed turn, which the model only reads, and record it."""
+    silent = Output(live=False, bare=False)  # the reply is only the rest of the fence
+    return recorded(record, wish, lambda number: (half_step(number, role, content), number), silent)
+
+
+def slash(wish: Wish, text: str) -> str | None:
+    """What a slash command answers; None for a text that is none."""
+    command = parse_slash(text)
+    if command is None or not text.startswith("/"):
+        return None
+    if wish.port is not None:
+        return port.ask(wish.port, bang_line(wish.bang) + text, wish.connect_timeout, wish.recv_timeout)
+    if command.word not in ("/save", "/load"):
+        raise BadRequest(
+            f"{command.word} is for a port (--port 6502): here /save NAME and /load NAME keep and take up the live "
+            "context, and --settings and --set choose how to sample"
+        )
+    name = command.argument or "kv.pkl"
+    new_names(name)
+    source, target = (LIVE, name) if command.word == "/save" else (name, LIVE)
+    with connect() as client:
+        client.fork(source, [target], model=wish.model or usual_model(name), overwrite=True)
+    return f"[saved -> {name}]\n" if command.word == "/save" else f"[loaded <- {name}]\n"
+
+
+def here() -> Record:
+    """The record of the working directory."""
+    return Record(Path.cwd())
+
+
+def quiet() -> Output:
+    """An output that writes nothing: the reply to a half step is only its fence."""
+    return Output(live=False, bare=False)
+
+
+def say(text: str) -> None:
+    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
+    sys.stdout.buffer.flush()

@@ -1,0 +1,371 @@
+#!/usr/bin/env bash
+# Installs ssmprov for one user: see usage below, or `./install.sh --help`.
+set -euo pipefail
+
+usage() {
+  cat <<'END'
+Usage: ./install.sh [OPTION]...
+
+Installs ssmprov from the folder in which this file lies: the application into an environment of its own, launchers into
+~/bin, and a working directory with its settings. Run again, it brings up to date what has changed, and only that.
+
+  --prefix DIR     put the launchers into DIR/bin            (else ~/bin)
+  --home DIR       the working directory                     (else /_ where it may be made, else
+                                                              ~/.local/share/ssmprov/home)
+  --venv DIR       the environment                           (else ~/.local/share/ssmprov/venv)
+  --extras LIST    what to install with it, with commas between: rwkv, llama, metrics, composer
+                                                             (else rwkv,metrics; "" for none)
+  --no-install     use the environment as it is
+  --uninstall      remove launchers, PATH line and environment, and nothing else; where --prefix
+                   was given, give it again
+  --dry-run        say what would be done, and do nothing
+  --help
+
+The Python that makes the environment is $PYTHON, else the first that is 3.11 or newer.
+END
+}
+
+readonly MARK='# ssmprov launcher: install.sh wrote it, replaces it and removes it.'
+readonly PATH_MARK='# ssmprov: install.sh wrote this line and removes it'
+readonly STAMP=.ssmprov-installed
+readonly LAUNCHERS=(ssmprov PIPE GET_FILE PUT_FILE RUN QUOTE GET PUT MODEL COMPOSER)
+readonly ROLES=(ANALYSIS BASH CONTEXT FILE INTERFACE OUTPUT PLAN PYTHON QUERY QUOTE RECAP USER VISITOR)
+# llama.cpp as in the Makefile: not tuned to this processor, on which alone it would run then.
+readonly LLAMA_FLAGS='-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF'
+
+say() { printf '%s\n' "$*"; }
+fail() { printf 'install.sh: %s\n' "$*" >&2; exit 1; }
+misused() { printf "install.sh: %s\nTry './install.sh --help'.\n" "$*" >&2; exit 2; }
+
+# act WHAT COMMAND...: every change goes through here, so that --dry-run makes none.
+act() {
+  local what=$1
+  shift
+  if ((dry)); then
+    say "would $what"
+  else
+    say "$what"
+    "$@"
+  fi
+}
+
+# A word as the shell reads it, whatever is in it.
+quoted() { printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"; }
+
+absolute() {
+  case $1 in
+    /*) printf '%s' "$1" ;;
+    *) printf '%s/%s' "$PWD" "$1" ;;
+  esac
+}
+
+# Whether a folder can be made, or written to where it is there.
+writable() {
+  local folder=$1
+  while [[ ! -e $folder && ! -L $folder ]]; do folder=$(dirname "$folder"); done
+  [[ -d $folder && -w $folder ]]
+}
+
+must_be_writable() {
+  writable "$2" || fail "cannot write to $2: choose another folder with $1 DIR, or get the permission to write there"
+}
+
+make_folder() {
+  [[ -d $1 ]] || act "make $1" mkdir -p -- "$1"
+}
+
+# -- what is asked for
+
+[[ -n ${HOME:-} ]] || fail 'HOME is not set: set it to your home directory'
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+unset -v extras
+bin=$HOME/bin venv='' home='' install=1 uninstall=0 dry=0 fell_back=0
+
+while (($#)); do
+  case $1 in
+    --prefix | --home | --venv | --extras)
+      (($# > 1)) || misused "$1 needs a value"
+      [[ -n $2 || $1 == --extras ]] || misused "$1 needs a folder"
+      case $1 in
+        --prefix) bin=$(absolute "$2") bin=${bin%/}/bin ;;
+        --home) home=$(absolute "$2") ;;
+        --venv) venv=$(absolute "$2") ;;
+        --extras) extras=$2 ;;
+      esac
+      shift
+      ;;
+    --no-install) install=0 ;;
+    --uninstall) uninstall=1 ;;
+    --dry-run) dry=1 ;;
+    -h | --help) usage && exit ;;
+    *) misused "unknown option $1" ;;
+  esac
+  shift
+done
+
+# -- launchers
+
+is_ours() { [[ -f $1 ]] && head -n 2 -- "$1" | grep -qxF -- "$MARK"; }
+
+# What an earlier run noted in the launcher `ssmprov`: `noted environment`, `noted home`.
+noted() {
+  ! is_ours "$bin/ssmprov" || sed -n "s/^# $1: //p" "$bin/ssmprov"
+}
+
+# shellcheck disable=SC2016 # what stands in single quotes is for the launcher to expand
+launcher() {
+  local program
+  program=$(quoted "$venv/bin/ssmprov")
+  printf '%s\n' '#!/bin/sh' "$MARK" "# environment: $venv" "# home: $home"
+  if [[ $home != /_ ]]; then # where ssmprov looks by itself
+    printf '[ -n "${SSMPROV_HOME:-}" ] || SSMPROV_HOME=%s\nexport SSMPROV_HOME\n' "$(quoted "$home")"
+  fi
+  case $1 in
+    MODEL | COMPOSER) printf 'cd "${SSMPROV_HOME:-/_}" || exit\n' ;;
+  esac
+  case $1 in
+    MODEL) printf 'exec %s up "$@"\n' "$program" ;;
+    COMPOSER)
+      printf 'case $(%s --help) in\n' "$program"
+      printf '%s\n' '  *"  composer "*) ;;' '  *) echo "COMPOSER: this version has no window yet" >&2; exit 1 ;;' 'esac'
+      printf 'exec %s composer "$@"\n' "$program"
+      ;;
+    *) printf 'exec %s "$@"\n' "$(quoted "$venv/bin/$1")" ;;
+  esac
+}
+
+write_launcher() {
+  launcher "${1##*/}" >"$1.new"
+  chmod 755 "$1.new"
+  mv -f -- "$1.new" "$1"
+}
+
+put_launcher() {
+  local path=$bin/$1 backup
+  if is_ours "$path"; then
+    cmp -s -- "$path" <(launcher "$1") || act "replace $path" write_launcher "$path"
+    return
+  fi
+  if [[ -e $path || -L $path ]]; then
+    backup=$path.bak-$(date +%Y%m%d)
+    while [[ -e $backup || -L $backup ]]; do backup+=-1; done
+    act "keep what is there as $backup" mv -- "$path" "$backup"
+  fi
+  act "write $path" write_launcher "$path"
+}
+
+# -- the line that puts the launchers on PATH
+
+start_files() {
+  local shell=${SHELL:-} file
+  for file in bashrc:bash zshrc:zsh; do
+    if [[ -f $HOME/.${file%:*} || ${shell##*/} == "${file#*:}" ]]; then printf '%s\n' "$HOME/.${file%:*}"; fi
+  done
+}
+
+path_line() {
+  # shellcheck disable=SC2016
+  printf 'case ":$PATH:" in *:%s:*) ;; *) export PATH=%s:"$PATH" ;; esac %s' \
+    "$(quoted "$bin")" "$(quoted "$bin")" "$PATH_MARK"
+}
+
+# Whether a start file sets PATH to something with our folder in it, in any of the usual ways to write that.
+on_path_in() {
+  local written
+  [[ -f $1 ]] || return 1
+  if grep -qxF -- "$(path_line)" "$1"; then return; fi
+  for written in "$bin" "\$HOME${bin#"$HOME"}" "\${HOME}${bin#"$HOME"}" "~${bin#"$HOME"}"; do
+    if sed 's/^[[:space:]]*#.*//' "$1" | grep -F PATH | grep -F -- "$written" |
+      awk -v folder="$written" '{ at = index($0, folder) + length(folder); next_one = substr($0, at, 1)
+        if (next_one == "" || index(":\"'\'' ;)", next_one)) found = 1 } END { exit !found }'; then
+      return 0
+    fi
+  done
+  return 1
+}
+
+append_line() {
+  if [[ -s $1 && -n $(tail -c 1 -- "$1") ]]; then printf '\n' >>"$1"; fi
+  printf '%s\n' "$(path_line)" >>"$1"
+}
+
+put_on_path() {
+  local file files
+  case $bin in /usr/local/bin | /usr/bin | /bin) return ;; esac
+  files=$(start_files)
+  if [[ -z $files ]]; then
+    say "put $bin on the PATH of your shell, ${SHELL:-which SHELL does not name}"
+    return
+  fi
+  while IFS= read -r file; do
+    if on_path_in "$file"; then continue; fi
+    if [[ -e $file && ! -w $file ]]; then
+      say "cannot write to $file: add this line yourself: $(path_line)"
+    else
+      act "put $bin on PATH in $file" append_line "$file"
+    fi
+  done <<<"$files"
+}
+
+drop_line() {
+  local rest
+  rest=$(mktemp -- "$1.XXXXXX")
+  grep -vxF -- "$(path_line)" "$1" >"$rest" || (($? == 1)) # 1: no other line
+  cat -- "$rest" >"$1" # the file stays the one it is, a link or not
+  rm -f -- "$rest"
+}
+
+# -- the environment
+
+# Names of the files that are installed.
+sources() {
+  local package
+  cd "$root"
+  printf '%s\0' pyproject.toml constraints.txt README.md LICENSE
+  for package in */__init__.py; do
+    find "${package%/*}" -type f ! -path '*/__pycache__/*' -print0
+  done | LC_ALL=C sort -z
+}
+
+stamp() {
+  say "$extras"
+  (sources | (cd "$root" && xargs -0 cksum) | cksum)
+}
+
+python_of_choice() {
+  local python
+  for python in ${PYTHON:+"$PYTHON"} python3 python3.14 python3.13 python3.12 python3.11; do
+    if "$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
+      printf '%s' "$python"
+      return
+    fi
+    [[ -z ${PYTHON:-} ]] || fail "$PYTHON is no Python 3.11 or newer: name another one, or leave PYTHON out"
+  done
+  fail 'ssmprov needs Python 3.11 or newer: install it (on Debian: sudo apt install python3 python3-venv), or say where' \
+    'it is: PYTHON=/path/to/python3.11 ./install.sh'
+}
+
+with_llama() { [[ ,$extras, == *,llama,* || ,$extras, == *,all,* ]]; }
+
+make_environment() {
+  local python=$1
+  rm -f -- "$venv/$STAMP"
+  "$python" -m venv -- "$venv" ||
+    fail "$python could not make an environment in $venv (on Debian: sudo apt install python3-venv)"
+}
+
+fill_environment() {
+  local work wanted
+  wanted=$(stamp)
+  rm -f -- "$venv/$STAMP"
+  work=$(mktemp -d)
+  # shellcheck disable=SC2064
+  trap "rm -rf -- $(quoted "$work")" EXIT
+  (sources | (cd "$root" && tar --null -cf - -T -)) | tar -xf - -C "$work" # so that the build leaves nothing here
+  if with_llama; then export CMAKE_ARGS="$LLAMA_FLAGS ${CMAKE_ARGS:-}"; fi
+  (cd "$work" && "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+    -c constraints.txt ".${extras:+[$extras]}") ||
+    fail 'pip could not install ssmprov: its last lines say why. Run ./install.sh again when that is mended.'
+  if with_llama; then "$venv/bin/python" -P -m workers.runtimes.llama.probe 0; fi
+  say "$wanted" >"$venv/$STAMP"
+}
+
+put_environment() {
+  local python
+  if ! ((install)); then
+    [[ -x $venv/bin/ssmprov ]] || fail "there is no ssmprov in $venv: leave --no-install out, and it is installed there"
+    return
+  fi
+  if ! [[ -x $venv/bin/python && -x $venv/bin/pip ]]; then
+    if [[ -d $venv && ! -f $venv/pyvenv.cfg && -n $(ls -A -- "$venv") ]]; then
+      fail "$venv is no environment, and not empty: choose another folder with --venv DIR"
+    fi
+    python=$(python_of_choice)
+    act "make an environment in $venv" make_environment "$python"
+  fi
+  if with_llama && ! command -v "${CXX:-c++}" >/dev/null; then
+    fail 'the extra llama is compiled: install a C++ compiler (on Debian: sudo apt install g++), or leave llama out'
+  fi
+  if [[ ! -f $venv/$STAMP || $(<"$venv/$STAMP") != "$(stamp)" ]]; then
+    act "install ssmprov${extras:+ with $extras} there (the first time takes a while)" fill_environment
+  fi
+}
+
+# -- the working directory
+
+content_of() {
+  local role
+  case $1 in
+    .s1.txt | .s3.txt) for role in "${ROLES[@]}"; do printf '"[%s]: "\n' "$role"; done ;;
+    .s2.txt) printf '%s\n' '"\n\n~~~("' '"\n\n~~~(end)~~~\n\n"' ;;
+    .counter) printf 0 ;;
+    ssmprov.toml) cat -- "$root/config/default.toml" ;;
+  esac
+}
+
+write_file() {
+  content_of "${1##*/}" >"$1.new"
+  mv -- "$1.new" "$1"
+}
+
+put_home() {
+  local file
+  make_folder "$home"
+  make_folder "$home/.checkpoints"
+  for file in ssmprov.toml .s1.txt .s2.txt .s3.txt .counter; do
+    [[ -e $home/$file || -L $home/$file ]] || act "write $home/$file" write_file "$home/$file"
+  done
+}
+
+# -- all of it
+
+install_all() {
+  [[ -f $root/pyproject.toml && -f $root/config/default.toml ]] ||
+    fail "$root does not hold ssmprov's source: run the install.sh that lies in it"
+  must_be_writable --venv "$venv"
+  must_be_writable --prefix "$bin"
+  must_be_writable --home "$home"
+  put_environment
+  put_home
+  make_folder "$bin"
+  local name
+  for name in "${LAUNCHERS[@]}"; do put_launcher "$name"; done
+  put_on_path
+  if ((dry)); then return; fi
+  say "ssmprov: launchers in $bin, working directory $home. A new terminal finds them; MODEL serves."
+  if ((fell_back)); then say "(/_ cannot be made by you; --home DIR chooses another working directory)"; fi
+}
+
+uninstall_all() {
+  local name file
+  for name in "${LAUNCHERS[@]}"; do
+    if is_ours "$bin/$name"; then act "remove $bin/$name" rm -f -- "$bin/$name"; fi
+  done
+  for file in "$HOME/.bashrc" "$HOME/.zshrc"; do
+    if [[ -f $file ]] && grep -qxF -- "$(path_line)" "$file"; then
+      act "remove the PATH line from $file" drop_line "$file"
+    fi
+  done
+  if [[ -f $venv/$STAMP && -f $venv/pyvenv.cfg ]]; then # one that this file has made
+    act "remove $venv" rm -rf -- "$venv"
+  elif [[ -d $venv ]]; then
+    say "kept: $venv, which install.sh did not fill"
+  fi
+  if [[ -d $home ]]; then say "kept: $home, with configuration, settings, transcript and checkpoints"; fi
+}
+
+# What is not said is as it was, or as the usage says.
+[[ -n $venv ]] || venv=$(noted environment)
+venv=${venv:-$HOME/.local/share/ssmprov/venv}
+[[ -n $home ]] || home=$(noted home)
+if [[ -z $home ]]; then
+  home=/_
+  writable "$home" || home=$HOME/.local/share/ssmprov/home fell_back=1
+fi
+if [[ -z ${extras+given} ]]; then
+  extras=rwkv,metrics
+  if [[ -f $venv/$STAMP ]]; then extras=$(head -n 1 -- "$venv/$STAMP"); fi
+fi
+[[ $extras =~ ^([a-z]+(,[a-z]+)*)?$ ]] || misused "--extras takes names with commas between, such as rwkv,metrics"
+
+if ((uninstall)); then uninstall_all; else install_all; fi
