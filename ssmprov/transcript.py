@@ -151,6 +151,8 @@ class Transcript:
         first = len(self._settled)
         self._loose = None
         self._tail += text
+        if self._header is not None:
+            self._header = _HEADER.match(self._tail)  # its space may have come only now
         begin = 0
         while (found := self._next_header(begin)) is not None:
             self._settled += self._items(begin, found, self._fences)

@@ -85,6 +85,8 @@ def test_a_full_step_with_its_reply_is_two_turns(role: str, other: str, content:
 
 
 @given(TEXTS, st.lists(st.integers(0, 200), max_size=6))
+@example("(Turn 3) [USER]: x", [16])
+@example("x\n(Turn 3) [USER]: ", [18])
 def test_a_growing_text_is_read_as_the_whole(text: str, cuts: list[int]) -> None:
     growing = Transcript()
     at = 0
