@@ -46,7 +46,7 @@ class Intake:
         task = state.tasks.get(request.id)
         if task is not None and not task.internal:
             if task.client not in (client.id, wire.NOBODY):
-                self.refuse(client, request, BadRequest("this request id is in use by another client"))
+                self.refuse(client, request, Busy("this request id is in use by another client", retry_ms=500))
                 return True
             self._rejoin(task, client, request)
             return True

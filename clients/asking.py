@@ -6,11 +6,13 @@ import queue
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from clients.tables import harmless
 from ssmprov import wire
 from ssmprov.transcript import FENCE
 
@@ -19,12 +21,24 @@ if TYPE_CHECKING:
     from clients.requests import Reply
 
 
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""What ends a turn early: Ctrl-C, a request to end, a terminal that is closed."""
+
+LEAVE_S = 2.0
+"""How long the answer to a dropped turn is waited for: only it tells whether the context has kept the turn."""
+
+
 class Output:
-    """Writes the reply to standard output: piece by piece when live, else whole; when bare, without its fence."""
+    """Writes the reply to standard output: piece by piece when live, else whole; when bare, without its fence.
+
+    Where standard output takes no more (`| head`, a full disk), `broken` says why, and `end` raises it: by then the
+    turn is recorded.
+    """
 
     def __init__(self, *, live: bool, bare: bool) -> None:
         self.live = live
         self.bare = bare
+        self.broken: OSError | None = None
         self._held = ""
 
     def write(self, piece: str) -> None:
@@ -36,10 +50,22 @@ class Output:
 
     def end(self) -> None:
         self._put(self._held.removesuffix(FENCE) + "\n" if self.bare else self._held)
+        if self.broken is not None:
+            raise self.broken
 
     def _put(self, text: str) -> None:
-        sys.stdout.buffer.write(text.encode())
-        sys.stdout.buffer.flush()
+        if self.broken is None:
+            try:
+                say(text)
+            except OSError as error:
+                self.broken = OSError(error.errno, error.strerror, "standard output")
+
+
+def say(text: str) -> None:
+    """Write to standard output: byte for byte, but to a terminal without what would steer it."""
+    shown = harmless(text) if sys.stdout.isatty() else text
+    sys.stdout.buffer.write(shown.encode("utf-8", "surrogateescape"))
+    sys.stdout.buffer.flush()
 
 
 def _may_be_fence(text: str) -> int:
@@ -49,21 +75,27 @@ def _may_be_fence(text: str) -> int:
 
 
 def run(
-    client: Client, prompt: str, arguments: dict[str, Any], write: Callable[[str], None], on_cancel: str = "keep"
+    client: Client,
+    prompt: str,
+    arguments: dict[str, Any],
+    output: Output,
+    on_cancel: str = "keep",
+    request_id: bytes | None = None,
 ) -> Reply:
     """Run a turn in a thread of its own, so that this one can write its text and hear Ctrl-C at any moment.
 
-    The first Ctrl-C cancels the turn in the way `on_cancel`.
+    The first Ctrl-C cancels the turn in the way `on_cancel`, and so does a reader of the output who leaves. A second
+    one drops it; the answer is waited for, since what was kept has to be recorded, but not for long.
     """
     events: queue.SimpleQueue[Callable[[], Reply | None]] = queue.SimpleQueue()
-    request_id = wire.new_id()
+    request_id = request_id or wire.new_id()
 
     def ask() -> None:
         try:
             reply = client.turn(
                 prompt,
                 request_id=request_id,
-                on_text=lambda piece: events.put(lambda: write(piece)),
+                on_text=lambda piece: events.put(lambda: output.write(piece)),
                 on_progress=lambda done, total: events.put(lambda: show(done, total)),
                 **arguments,
             )
@@ -72,33 +104,55 @@ def run(
         else:
             events.put(lambda: reply)
 
+    leave_at: float | None = None
+
     def interrupted() -> None:
         client.cancel(request_id, on_cancel)
 
-    with progress() as show, on_interrupt(lambda: events.put(interrupted)):
+    def dropped() -> None:
+        nonlocal leave_at
+        leave_at = time.monotonic() + LEAVE_S
+        client.cancel(request_id, "drop")
+
+    reply: Reply | None = None
+    with progress() as show, on_interrupt(lambda: events.put(interrupted), lambda: events.put(dropped)):
         threading.Thread(target=ask, name="turn", daemon=True).start()
-        while (reply := events.get()()) is None:
-            pass
+        while reply is None:
+            try:
+                event = events.get(timeout=None if leave_at is None else max(0.0, leave_at - time.monotonic()))
+            except queue.Empty:
+                raise KeyboardInterrupt from None
+            fine = output.broken is None
+            reply = event()
+            if fine and output.broken is not None:
+                interrupted()
     return reply
 
 
 @contextmanager
-def on_interrupt(first: Callable[[], None]) -> Iterator[None]:
-    """Have the first Ctrl-C call `first`, wherever it strikes, so that no write is torn; the second one raises."""
-    seen = False
+def on_interrupt(*steps: Callable[[], None]) -> Iterator[None]:
+    """Have the first Ctrl-C call the first step, and so on, wherever it strikes, so that no write is torn.
+
+    One after the last step raises. A request to end and a closed terminal count like Ctrl-C; where they are ignored
+    (`nohup`), they stay so.
+    """
+    left = iter(steps)
 
     def handle(_number: int, _frame: FrameType | None) -> None:
-        nonlocal seen
-        if seen:
+        step = next(left, None)
+        if step is None:
             raise KeyboardInterrupt
-        seen = True
-        first()
+        step()
 
-    before = signal.signal(signal.SIGINT, handle)
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    heard = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
     try:
+        for number in heard:
+            signal.signal(number, handle)
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number in heard:
+            signal.signal(number, before[number])
 
 
 def _raiser(error: BaseException) -> Callable[[], None]:

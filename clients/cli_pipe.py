@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from clients import shell
-from clients.asking import Output
+from clients.asking import Output, say
 from clients.tables import echo_json, plain
 from ssmprov.errors import BadRequest
 from ssmprov.transcript import check_role, full_step, half_step
@@ -52,8 +52,8 @@ def pipe(
 
     In a directory with a transcript (and PIPE anywhere), turn numbers come from .counter, and what was sent and said is
     added to .transcript.txt; without --load and --save the context `live` goes on. A text that begins with / is a
-    command: /save NAME and /load NAME, and all of the old ones with --port. Ctrl-C ends the turn and keeps what was
-    read so far; a second one leaves at once.
+    command: /save NAME and /load NAME, and all of the old ones with --port. Ctrl-C closes the turn and records what was
+    said so far (while the text is still read, nothing has changed); a second one drops the turn.
     """
     wish = shell.Wish(**options)
     wish.check()
@@ -76,7 +76,7 @@ def pipe(
         if not text:
             return
         if (answer := shell.slash(wish, text)) is not None:
-            shell.say(answer)
+            say(answer)
             if wish.counter is not None:
                 with place.locked() as writer:
                     writer.set_counter(wish.counter)

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import codecs
+import os
 import secrets
 import sys
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from clients import shell
-from clients.asking import Output
+from clients.asking import Output, on_interrupt, say
+from clients.record import guarded
 from clients.shell import Told, Wish
 from clients.tables import echo_json, plain, printable
 from ssmprov.errors import BadRequest, NotFound
@@ -23,7 +28,9 @@ RUNNABLE = ("BASH", "PYTHON")
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("words", nargs=-1, required=True, metavar="[TURN] NAME")
-@click.option("--force", is_flag=True, help="Also write a dot file of the working directory.")
+@click.option(
+    "--force", is_flag=True, help="Also write a dot file of the working directory, or through a link out of it."
+)
 def get(words: tuple[str, ...], force: bool) -> None:
     """Write the content of a FILE turn, the last one or that of number TURN, to the file NAME (`-`: to stdout)."""
     if len(words) > 2:
@@ -92,15 +99,18 @@ def run(
     found = place.turn(turn, *RUNNABLE)
 
     def execute() -> sandbox.Ended:
-        return sandbox.run(
-            "PYTHON" if found.role == "PYTHON" else "BASH",
-            found.content,
-            place.directory,
-            limits=sandbox.Limits(timeout_s=timeout),
-            network=network,
-            unsafe=unsafe,
-            on_output=None if as_json else _show,
-        )
+        enough = threading.Event()
+        with guarded(place), on_interrupt(enough.set):
+            return sandbox.run(
+                "PYTHON" if found.role == "PYTHON" else "BASH",
+                found.content,
+                place.directory,
+                limits=sandbox.Limits(timeout_s=timeout),
+                network=network,
+                unsafe=unsafe,
+                on_output=None if as_json else _shower(),
+                cancelled=enough,
+            )
 
     told: Told | None = None
     if no_send:
@@ -111,6 +121,7 @@ def run(
         results: list[sandbox.Ended] = []
 
         def compose(number: int) -> tuple[str, int]:
+            shell.check_served(wish)
             results.append(execute())
             written = text_of_output(results[0].output, results[0].status, results[0].reason)
             return half_step(number, "OUTPUT", written.removesuffix("\n")), number
@@ -127,7 +138,7 @@ def run(
             | ({} if told is None else _numbers(told))
         )
     elif told is not None and verbose:
-        shell.say(told.text)
+        say(told.text)
     ctx.exit(130 if ended.reason == "cancelled" else 0)
 
 
@@ -142,7 +153,7 @@ def check(ctx: click.Context, file: Path | None, as_json: bool) -> None:
     if file is None:
         items = shell.here().transcript().items
     else:
-        data = sys.stdin.buffer.read() if str(file) == "-" else _bytes_of(file)
+        data = sys.stdin.buffer.read() if str(file) == "-" else _bytes_of(file, -1)
         items = parse(data.decode("utf-8", "surrogateescape"))
     odd = list(oddities(items))
     if as_json:
@@ -176,7 +187,7 @@ def _send(wish: Wish, role: str, content: str, as_json: bool, verbose: bool) -> 
     if as_json:
         echo_json(_numbers(told))
     elif verbose:
-        shell.say(told.text)
+        say(told.text)
 
 
 def _numbers(told: Told) -> dict[str, Any]:
@@ -186,9 +197,10 @@ def _numbers(told: Told) -> dict[str, Any]:
     return found
 
 
-def _show(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
+def _shower() -> Callable[[bytes], None]:
+    """Writes the output of code as it comes; to a terminal as text that cannot steer it."""
+    decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+    return lambda data: say(decoder.decode(data))
 
 
 def _number(word: str) -> int:
@@ -197,19 +209,22 @@ def _number(word: str) -> int:
     return int(word)
 
 
-def _bytes_of(file: Path) -> bytes:
+def _bytes_of(file: Path, most: int) -> bytes:
+    """What is in a file, at most so many bytes of it (-1: all). A pipe or a device does not tell its size."""
     try:
-        if file.stat().st_size > MAX_FILE_BYTES:
-            raise BadRequest(f"{file} has more than {MAX_FILE_BYTES >> 20} MiB: that is no turn")
-        return file.read_bytes()
+        with file.open("rb") as opened:
+            return opened.read(most)
     except FileNotFoundError:
         raise NotFound(f"there is no file {file}") from None
 
 
 def _text_of(file: Path) -> str:
     """A file as the content of a turn. Raises BadRequest for what is no text."""
+    data = _bytes_of(file, MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise BadRequest(f"{file} has more than {MAX_FILE_BYTES >> 20} MiB: that is no turn")
     try:
-        text = _bytes_of(file).decode("utf-8")
+        text = data.decode("utf-8")
     except UnicodeDecodeError as error:
         raise BadRequest(f"{file} is no UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}") from None
     if "\0" in text:
@@ -218,11 +233,17 @@ def _text_of(file: Path) -> str:
 
 
 def _off_limits(path: Path, force: bool) -> None:
-    """Dot files of the working directory are not overwritten by what stands in a transcript."""
-    try:
-        inner = path.resolve().relative_to(Path.cwd().resolve())
-    except ValueError:
+    """Dot files of the working directory are not overwritten by what stands in a transcript.
+
+    Nor is what a symbolic link in it leads to outside of it: code that RUN executes may have made the link.
+    """
+    here = Path.cwd().resolve()
+    target = path.resolve()
+    if not target.is_relative_to(here):
+        if Path(os.path.abspath(path)).is_relative_to(here) and not force:
+            raise BadRequest(f"{path} leads by a link out of the working directory, to {target} (--force writes it)")
         return
+    inner = target.relative_to(here)
     if inner.parts and inner.parts[0].startswith(".") and not force:
         raise BadRequest(f"{path} is a dot file of the working directory, which is off limits (--force writes it)")
 

@@ -3,6 +3,9 @@
 Whoever holds the lock mints numbers and appends; a turn holds it from its number to its last byte, so two writers never
 share a number and never interleave. An append is first written whole to `.transcript.pending`, then carried out, then
 forgotten: after a crash the next one who takes the lock finds it and finishes it, or there is none.
+
+What a turn asks of a server is written to `.transcript.asked` before it is sent, and forgotten with the append. Whoever
+finds it there asks again under the same id, which has one effect, and records the answer that was missed.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import os
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +29,7 @@ TRANSCRIPT = ".transcript.txt"
 COUNTER = ".counter"
 LOCK = ".transcript.lock"
 PENDING = ".transcript.pending"
+ASKED = ".transcript.asked"
 MAX_COUNTER = 10**15
 
 
@@ -88,6 +93,39 @@ class Record:
             os.close(descriptor)
 
 
+@contextmanager
+def guarded(record: Record) -> Iterator[None]:
+    """For who holds the lock and runs code of others: a pending append can be neither made nor forged meanwhile.
+
+    The file stands there empty, so that a sandbox sees it as one of the dot files that it guards. Left behind by a
+    crash it promises nothing, and is dropped.
+    """
+    made = [path for name in (PENDING, ASKED) if not (path := record.directory / name).exists()]
+    for path in made:
+        path.touch()
+    try:
+        yield
+    finally:
+        for path in made:
+            path.unlink(missing_ok=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A turn that was sent: under which id (hex), when (seconds since 1970), with which arguments of a client.
+
+    `before` is recorded before its reply, the counter stands at `counter` then, and the context `also` follows it.
+    """
+
+    id: str
+    at: float
+    prompt: str
+    arguments: dict[str, Any]
+    before: str
+    counter: int | None
+    also: str = ""
+
+
 class Writer:
     """The one who holds the lock."""
 
@@ -97,10 +135,19 @@ class Writer:
         self._transcript = record.directory / TRANSCRIPT
         self._counter = record.directory / COUNTER
         self._pending = record.directory / PENDING
+        self._asked = record.directory / ASKED
 
     def next_number(self) -> int:
-        """The number of the next turn: one more than the counter, and than any turn recorded."""
-        return max(self.counter(), self.highest()) + 1
+        """The number of the next turn: one more than the counter, and than any turn recorded.
+
+        Raises BadRequest where no two numbers are left.
+        """
+        number = max(self.counter(), self.highest()) + 1
+        if number >= MAX_COUNTER:
+            raise BadRequest(
+                f"no turn can follow turn {number - 1}: set {COUNTER} lower, or correct that number in {TRANSCRIPT}"
+            )
+        return number
 
     def counter(self) -> int:
         """What `.counter` says, 0 where it says nothing."""
@@ -133,12 +180,38 @@ class Writer:
         self._replace(self._pending, json.dumps(head).encode() + b"\n" + data)
         self._carry_out(head, data)
 
+    def ask(self, asked: Asked) -> None:
+        """Note, durably, what is about to be sent."""
+        self._replace(self._asked, json.dumps(asdict(asked)).encode())
+
+    def asked(self) -> Asked | None:
+        """What was sent and has no record yet. A note that is none is dropped."""
+        try:
+            found = Asked(**json.loads(self._asked.read_bytes()))
+            bytes.fromhex(found.id)
+            texts = (found.id, found.prompt, found.before, found.also)
+            sound = len(found.id) == 32 and all(isinstance(text, str) for text in texts)
+            sound = sound and isinstance(found.at, int | float) and isinstance(found.arguments, dict)
+            if sound and (found.counter is None or isinstance(found.counter, int)):
+                return found
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, RecursionError):
+            pass
+        self.answered()
+        return None
+
+    def answered(self) -> None:
+        """Forget what was sent: it is recorded, or had no effect."""
+        self._asked.unlink(missing_ok=True)
+        self._sync_directory()
+
     def set_counter(self, number: int) -> None:
         self._replace(self._counter, str(number).encode())
 
     def recover(self) -> None:
         """Finish the append that a crash has left, if there is one."""
-        for name in (PENDING, COUNTER):
+        for name in (PENDING, COUNTER, ASKED):
             for torn in self._directory.glob(f"{name}.{'[0-9a-f]' * 8}"):
                 torn.unlink(missing_ok=True)
         try:
@@ -163,6 +236,7 @@ class Writer:
             os.fsync(file.fileno())
         if head["counter"] is not None:
             self.set_counter(head["counter"])
+        self._asked.unlink(missing_ok=True)
         self._pending.unlink(missing_ok=True)
         self._sync_directory()
 

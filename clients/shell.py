@@ -3,25 +3,38 @@
 from __future__ import annotations
 
 import os
-import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from clients import port
-from clients.asking import Output, run
+from clients.asking import Output, on_interrupt, run
 from clients.cli_base import assignments, complete_context, connect, json_option, model_option, new_names
-from clients.record import MAX_COUNTER, Record
+from clients.record import MAX_COUNTER, Asked, Record, Writer
+from ssmprov import wire
 from ssmprov.commands import parse_bang, parse_slash
-from ssmprov.errors import BadRequest
+from ssmprov.errors import BadRequest, Busy, SsmprovError, TimedOut, Unreachable, WorkerLost
 from ssmprov.transcript import half_step
+
+if TYPE_CHECKING:
+    from clients.blocking import Client
 
 F = TypeVar("F", bound=Callable[..., object])
 
 MODEL = "SSMPROV_MODEL"
+
+REMEMBERED_S = 3600.0
+"""A server knows the outcome of a turn at least that long."""
+
+PATIENCE_S = 30.0
+"""How long one waits for the server to give a turn free whose client was killed."""
+
+UNKNOWN = (Unreachable, TimedOut, WorkerLost)
+"""Errors after which a turn may have been committed all the same."""
 
 LIVE = "live"
 """The context that goes on from turn to turn where none is named, as that of a port does."""
@@ -59,6 +72,7 @@ class Wish:
             self.model,
             self.context,
             self.save,
+            self.create or None,
             self.settings,
             self.pairs,
             self.seed,
@@ -113,7 +127,13 @@ def bang_line(text: str) -> str:
     return (text if text.startswith("!") else f"!{text}") + "\n" if text else ""
 
 
-def exchange(wish: Wish, text: str, output: Output, *, live: bool, on_cancel: str = "keep") -> Told:
+Announce = Callable[[bytes, dict[str, Any], str], None]
+"""Is told of a turn that saves before it is sent: its id, its arguments, and the context that is to follow."""
+
+
+def exchange(
+    wish: Wish, text: str, output: Output, *, live: bool, on_cancel: str = "keep", announce: Announce | None = None
+) -> Told:
     """Send a text and hear the reply. With `live` a turn that names no context goes on with the live one."""
     if wish.port is not None:
         reply = port.ask(wish.port, bang_line(wish.bang) + text, wish.connect_timeout, wish.recv_timeout)
@@ -132,11 +152,61 @@ def exchange(wish: Wish, text: str, output: Output, *, live: bool, on_cancel: st
         "max_tokens": wish.max_tokens,
         "max_chars": wish.max_chars,
     }
+    request_id = wire.new_id()
     with connect() as client:
-        found = run(client, text, arguments, output.write, on_cancel)
+        if announce is not None and save:
+            client.models()  # that a broker is there, before anything is written
+            announce(request_id, arguments, also)
+        found = run(client, text, arguments, output, on_cancel, request_id)
         if also and found.result.name:
-            client.fork(save, [also], model=model, overwrite=True)
+            _follow(client, arguments, also)
     return Told(found.text, found.result.stop, details={"request": found.id, "result": found.result})
+
+
+def _follow(client: Client, arguments: dict[str, Any], also: str) -> None:
+    try:
+        client.fork(arguments["save"], [also], model=arguments["model"], overwrite=True)
+    except SsmprovError as error:  # the turn itself is done, and is to be recorded
+        click.echo(f"{also} is not what {arguments['save']} is now: {error.message}", err=True)
+
+
+def _finish(writer: Writer) -> None:
+    """Record the turn that was sent by one who was killed before its reply was recorded.
+
+    It is asked for again under its id: a server that has committed it gives the same reply, and reads nothing twice.
+    """
+    asked = writer.asked()
+    if asked is None:
+        return
+    name = asked.arguments.get("save", "")
+    if not 0 <= time.time() - asked.at < REMEMBERED_S:
+        click.echo(
+            f"a turn was broken off too long ago to be taken up: {name} may have read it, and the transcript does not "
+            f"hold it; compare with `ssmprov ckpt show {name} --text`",
+            err=True,
+        )
+        writer.answered()
+        return
+    click.echo("recording a turn that was broken off", err=True)
+    until = time.monotonic() + PATIENCE_S
+    with connect() as client:
+        while True:
+            try:
+                reply = client.turn(asked.prompt, request_id=bytes.fromhex(asked.id), **asked.arguments)
+                break
+            except Unreachable:
+                raise
+            except Busy:  # until the server notices that the one who asked is gone
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
+            except SsmprovError as error:
+                click.echo(f"it had no effect: {error.message}", err=True)
+                writer.answered()
+                return
+        if asked.also:
+            _follow(client, asked.arguments, asked.also)
+    writer.append(asked.before + reply.text, asked.counter)
 
 
 def usual_model(*names: str) -> str:
@@ -164,13 +234,33 @@ def recorded(
     `compose` makes the text of a number, and says which number the counter stands at then.
     """
     with record.locked(lambda: click.echo("waiting: another turn of this transcript is under way", err=True)) as writer:
+        if wish.port is None:
+            _finish(writer)
         number = writer.next_number()
         text, last = compose(number)
         lead = writer.lead() if text.startswith("(Turn ") else ""
-        told = exchange(wish, lead + text, output, live=True, on_cancel=on_cancel)
+        told: Told | None = None
+
+        def struck() -> None:
+            """What a port has begun is given up with its connection; what a context has read is recorded first."""
+            if wish.port is not None and told is None:
+                raise KeyboardInterrupt
+
         shown = "" if wish.debang else bang_line(wish.bang)
+        before = lead + shown + text
         counter = wish.counter if wish.counter is not None else (last if last >= number else None)
-        writer.append(lead + shown + text + told.text, counter)
+
+        def announce(request: bytes, arguments: dict[str, Any], also: str) -> None:
+            writer.ask(Asked(request.hex(), time.time(), lead + text, arguments, before, counter, also))
+
+        with on_interrupt(struck, struck, struck):
+            try:
+                told = exchange(wish, lead + text, output, live=True, on_cancel=on_cancel, announce=announce)
+            except SsmprovError as error:
+                if not isinstance(error, UNKNOWN):
+                    writer.answered()
+                raise
+            writer.append(before + told.text, counter)
     told.number = number if last >= number else None
     told.reply_number = last if last > number else None
     return told
@@ -182,6 +272,13 @@ def half(record: Record, wish: Wish, role: str, content: str) -> Told:
     return recorded(record, wish, lambda number: (half_step(number, role, content), number), silent)
 
 
+def check_served(wish: Wish) -> None:
+    """For what cannot be undone before the turn is sent. Raises Unreachable where no broker answers."""
+    if wish.port is None:
+        with connect() as client:
+            client.models()
+
+
 def slash(wish: Wish, text: str) -> str | None:
     """What a slash command answers; None for a text that is none."""
     command = parse_slash(text)
@@ -189,11 +286,17 @@ def slash(wish: Wish, text: str) -> str | None:
         return None
     if wish.port is not None:
         return port.ask(wish.port, bang_line(wish.bang) + text, wish.connect_timeout, wish.recv_timeout)
+    if not command.known:
+        raise BadRequest(
+            f"a text that begins with / is a command, and there is no {command.word[:60]}: write a space before it"
+        )
     if command.word not in ("/save", "/load"):
         raise BadRequest(
             f"{command.word} is for a port (--port 6502): here /save NAME and /load NAME keep and take up the live "
             "context, and --settings and --set choose how to sample"
         )
+    if wish.bang or wish.context or wish.save:
+        raise BadRequest(f"{command.word} is about the live context: leave --load, --save and --bang out")
     name = command.argument or "kv.pkl"
     new_names(name)
     source, target = (LIVE, name) if command.word == "/save" else (name, LIVE)
@@ -205,13 +308,3 @@ def slash(wish: Wish, text: str) -> str | None:
 def here() -> Record:
     """The record of the working directory."""
     return Record(Path.cwd())
-
-
-def quiet() -> Output:
-    """An output that writes nothing: the reply to a half step is only its fence."""
-    return Output(live=False, bare=False)
-
-
-def say(text: str) -> None:
-    sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape"))
-    sys.stdout.buffer.flush()

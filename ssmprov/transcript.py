@@ -126,7 +126,8 @@ def full_step(number: int, role: str, content: str, reply_role: str) -> str:
 
 def quote(turn: Turn) -> str:
     """A turn as a Markdown block quote, its header in the first line."""
-    lines = turn.content.splitlines()
+    content = turn.content.replace("\r\n", "\n").removesuffix("\n")  # no other character ends a line here
+    lines = content.split("\n") if content else []
     return "\n".join([f"> (Turn {turn.number}) [{turn.role}]:", *(f"> {line}" for line in lines)])
 
 

@@ -1015,7 +1015,7 @@ class TestAClientThatComesBack:
         caller, thief = rig.caller(), rig.caller()
         caller.asks(turn(1))
         thief.asks(turn(1, attempt=2))
-        assert thief.error(1) == "bad_request: this request id is in use by another client"
+        assert thief.error(1) == "busy: this request id is in use by another client"
         thief.say(wire.Cancel(id_of(1), "drop"))
         thief.say(wire.Credit(id_of(1), 5))
         assert rig.state.tasks[id_of(1)].client == caller.id

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -24,6 +25,7 @@ SCRIPT_SHELL = {
         {"after": "[OK]: ", "pieces": ["fine", FENCE]},
         {"after": "[OK]:", "pieces": [" fine", FENCE]},
         {"after": "[OPEN]:", "pieces": [" never closed"]},
+        {"after": "[STEER]:", "pieces": [" \x1b]0;title\x07 red", FENCE]},
         {"after": "[LOUD]:", "pieces": [" LOUD", FENCE]},
         *SCRIPT["replies"],
     ]
@@ -215,35 +217,137 @@ def test_ssmprov_pipe_records_where_a_transcript_is(sh: Shell, place: Path) -> N
     assert sh("ssmprov pipe --in USER --turn 3 --record", "both").returncode == 2
 
 
-def test_ctrl_c_closes_the_turn_and_records_it(make_cluster: Callable[[str], Cluster], tmp_path: Path) -> None:
-    cluster = make_cluster("")
-    slow = {"replies": [{"after": "[X]:", "pieces": [" word"] * 1000}], "token_delay_s": 0.02}
-    cluster.config.write_text(scripted_toml(cluster.home, script=slow))
-    cluster.up()
+@pytest.mark.parametrize(
+    ("line", "status", "says"),
+    [
+        ("PIPE --load other", 1, b"leave --load"),
+        ("PIPE --save other", 1, b"leave --load"),
+        ("PIPE --bang other", 1, b"leave --load"),
+        ("PIPE --create --port 1", 2, b"leave the other options out"),
+    ],
+)
+def test_a_command_does_not_ignore_an_option(sh: Shell, line: str, status: int, says: bytes) -> None:
+    done = sh(line if "--port" not in line else f"{line} --in USER", "/save kept" if "--port" not in line else "x")
+    assert (done.returncode, says in done.stderr) == (status, True)
+
+
+def test_a_text_that_begins_with_a_slash_is_told_apart_from_a_command_of_the_ports(sh: Shell) -> None:
+    assert b"there is no /etc/hosts: write a space before it" in sh("PIPE --in USER", "/etc/hosts is read").stderr
+    assert b"is for a port" in sh("PIPE", "/t 0.5").stderr
+
+
+@pytest.fixture(scope="module")
+def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    home = tmp_path_factory.mktemp("slow")
+    script = {"replies": [{"after": "[X]:", "pieces": [" word"] * 1000}], "token_delay_s": 0.02}
+    made = Cluster(home, scripted_toml(home, script=script)).up()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def new_live(slow: Cluster) -> None:
+    with slow.client() as client:
+        if names := [row.name for row in client.ls(model="talk").rows]:
+            client.rm(names)
+
+
+def begun(cluster: Cluster, place: Path, *words: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
-        [str(BIN / "PIPE"), "--in", "USER", "--out", "X", "--stream"],
+        [str(BIN / words[0]), *words[1:]],
         env=cluster.environment,
-        cwd=tmp_path,
+        cwd=place,
         stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
+        stdout=stdout,
         stderr=subprocess.PIPE,
     )
     assert process.stdin is not None
-    assert process.stdout is not None
     process.stdin.write(b"go on")
     process.stdin.close()
-    said = process.stdout.read(10)
-    process.send_signal(signal.SIGINT)
-    said += process.stdout.read()
-    assert process.wait(30) == 130
-    process.stdout.close()
+    return process
+
+
+def ended(process: subprocess.Popen[bytes]) -> tuple[int, bytes]:
+    """Exit status and what was said on standard error."""
     assert process.stderr is not None
+    said = process.stderr.read()
     process.stderr.close()
+    return process.wait(30), said
+
+
+@pytest.mark.usefixtures("new_live")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_ctrl_c_closes_the_turn_and_records_it(slow: Cluster, tmp_path: Path, number: signal.Signals) -> None:
+    process = begun(slow, tmp_path, "PIPE", "--in", "USER", "--out", "X", "--stream")
+    assert process.stdout is not None
+    with process.stdout as stdout:
+        said = stdout.read(10)
+        process.send_signal(number)
+        said += stdout.read()
+    assert ended(process) == (130, b"")
     first, second = turns_of(recorded(tmp_path))
     assert (first.content, second.closed) == ("go on", True)
     assert said.decode() == second.content + FENCE
-    with cluster.client() as client:
+    with slow.client() as client:
         assert client.text("talk:live") == recorded(tmp_path)
+
+
+@pytest.mark.usefixtures("new_live")
+def test_ctrl_c_twice_drops_the_turn_or_records_it(slow: Cluster, tmp_path: Path) -> None:
+    process = begun(slow, tmp_path, "PIPE", "--in", "USER", "--out", "X", "--stream")
+    assert process.stdout is not None
+    with process.stdout as stdout:
+        stdout.read(10)
+        process.send_signal(signal.SIGINT)
+        process.send_signal(signal.SIGTERM)  # two of one kind at once may be delivered as one
+        stdout.read()
+    status, said = ended(process)
+    assert (status, b"Traceback" in said) == (130, False)
+    with slow.client() as client:
+        live = [row.name for row in client.ls(model="talk").rows]
+        assert (client.text("talk:live") if live else "") == recorded(tmp_path)
+
+
+@pytest.mark.usefixtures("new_live")
+def test_a_reader_who_leaves_ends_the_turn_which_is_recorded(slow: Cluster, tmp_path: Path) -> None:
+    process = begun(slow, tmp_path, "PIPE", "--in", "USER", "--out", "X", "--stream")
+    assert process.stdout is not None
+    process.stdout.read(10)
+    process.stdout.close()
+    assert ended(process) == (1, b"")
+    assert [t.closed for t in turns_of(recorded(tmp_path))] == [True, True]
+    with slow.client() as client:
+        assert client.text("talk:live") == recorded(tmp_path)
+
+
+def test_a_full_disk_behind_the_output_is_told_and_the_turn_recorded(sh: Shell, place: Path) -> None:
+    done = sh("PIPE --in USER --out OK --stream >/dev/full", "x")
+    assert (done.returncode, done.stderr) == (1, b"PIPE: standard output: No space left on device\n")
+    assert recorded(place) == turn(1, "USER", "x") + turn(2, "OK", "fine")
+
+
+def on_terminal(cluster: Cluster, place: Path, *words: str) -> bytes:
+    """What a command writes to a terminal."""
+    ours, theirs = os.openpty()
+    process = begun(cluster, place, *words, stdout=theirs)
+    os.close(theirs)
+    said = b""
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while part := os.read(ours, 4096):
+            said += part
+    os.close(ours)
+    assert ended(process)[0] == 0
+    return said
+
+
+def test_neither_model_nor_code_steers_the_terminal(cluster: Cluster, sh: Shell, place: Path) -> None:
+    said = on_terminal(cluster, place, "PIPE", "--in", "USER", "--out", "STEER")
+    assert said.startswith(b"\\x1b]0;title\\x07 red\r\n")
+    assert recorded(place).endswith("\x1b]0;title\x07 red" + FENCE)
+    code(place, "BASH", "printf '\\033[2J\\302\\233\\ttab\\n'")
+    said = on_terminal(cluster, place, "RUN", "--no-send", *FENCED.split())
+    assert said == b"\\x1b[2J\\x9b\ttab\r\n"
+    assert sh(f"RUN --no-send {FENCED}").stdout == b"\x1b[2J\xc2\x9b\ttab\n"
 
 
 # -- GET, PUT, QUOTE
@@ -301,6 +405,32 @@ def test_odd_lines_are_told(sh: Shell, place: Path) -> None:
     assert (done.returncode, done.stdout) == (1, b"line 1: turn 1 is open\n")
     found = json.loads(sh("ssmprov transcript --json - ", turn(3, "A", "x")).stdout)
     assert found == {"turns": [{"turn": 3, "role": "A", "line": 1, "closed": True, "chars": 1}], "odd": []}
+
+
+def test_a_file_is_not_written_through_a_link_out_of_the_directory(sh: Shell, place: Path, tmp_path: Path) -> None:
+    code(place, "FILE", "new")
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_text("old")
+    (place / "file").symlink_to(outside / "file")
+    (place / "folder").symlink_to(outside)
+    (place / "inner").symlink_to("target")
+    for name in ("file", "folder/file", "folder/new", "folder/../new"):
+        done = sh(f"GET_FILE {name}")
+        assert (done.returncode, b"by a link out of the working directory" in done.stderr) == (1, True)
+    assert [path.read_text() for path in outside.iterdir()] == ["old"]
+    good(sh("GET_FILE inner && GET_FILE ../outside/named && GET_FILE --force file"))
+    assert ((place / "target").read_text(), (outside / "named").read_text()) == ("new", "new")
+    assert (outside / "file").read_text() == "new"
+
+
+def test_a_pipe_is_put_and_what_has_no_end_is_refused(sh: Shell, place: Path) -> None:
+    good(sh("PUT_FILE <(echo piped)"))
+    assert [t.content for t in turns_of(recorded(place))] == ["piped\n"]
+    done = sh("PUT_FILE /dev/zero")
+    assert (done.returncode, b"more than 8 MiB" in done.stderr) == (1, True)
+    (place / "long").write_bytes(turn(1, "A", "x" * (9 << 20)).encode())
+    assert good(sh("ssmprov transcript long")) == ""
 
 
 # -- filters
@@ -405,6 +535,12 @@ def test_the_last_runnable_turn_is_run_or_the_one_named(sh: Shell, place: Path) 
     assert (found["ran"], found["status"], found["output"], found["turn"]) == (1, 0, "a\n", 4)
 
 
+def test_code_is_not_run_where_its_output_could_not_be_sent(sh: Shell, place: Path) -> None:
+    code(place, "BASH", "echo ran > ran")
+    assert sh(f"RUN {FENCED}", SSMPROV_BROKER="ipc:///nowhere/broker.sock").returncode == 3
+    assert not (place / "ran").exists()
+
+
 def test_without_a_transcript_there_is_nothing_to_run(sh: Shell, place: Path) -> None:
     done = sh("RUN")
     assert (done.returncode, b"no transcript here" in done.stderr) == (4, True)
@@ -426,3 +562,37 @@ def test_what_a_turn_tries_does_no_harm(sh: Shell, place: Path, tmp_path: Path) 
     assert (tmp_path / "outside").read_text() == "mine"
     assert not (place / ".new").exists()
     assert ((place / "made").read_text(), (place / "work").exists()) == ("y\n", False)
+
+
+@pytest.mark.usefixtures("new_live")
+def test_ctrl_c_ends_the_code_and_its_output_is_recorded(slow: Cluster, tmp_path: Path) -> None:
+    code(tmp_path, "BASH", "echo begun; read -t 60 x < <(tail -f /dev/null)")
+    process = begun(slow, tmp_path, "RUN", *FENCED.split())
+    assert process.stdout is not None
+    with process.stdout as stdout:
+        assert stdout.read(6) == b"begun\n"
+        process.send_signal(signal.SIGINT)
+    assert ended(process) == (130, b"")
+    *_, output = turns_of(recorded(tmp_path))
+    assert (output.role, output.content) == ("OUTPUT", "begun\n[ended: cancelled]")
+
+
+@pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed")
+def test_code_cannot_forge_a_pending_append_though_run_is_killed(sh: Shell, place: Path, cluster: Cluster) -> None:
+    code(
+        place,
+        "BASH",
+        "for x in 1 2; do echo forged > .transcript.pending; rm -f .transcript.pending; done; exec tail -f /dev/null",
+    )
+    before = recorded(place)
+    process = begun(cluster, place, "RUN", "--no-send")
+    assert process.stdout is not None
+    with process.stdout as stdout:
+        for _ in range(4):
+            assert b".transcript.pending" in stdout.readline()
+        process.kill()
+    ended(process)
+    assert (place / ".transcript.pending").read_bytes() == b""
+    good(sh("PIPE --in USER", "x"))
+    assert recorded(place) == before + turn(2, "USER", "x")
+    assert not (place / ".transcript.pending").exists()

@@ -47,6 +47,25 @@ def test_the_next_number_is_above_the_counter_and_every_turn(tmp_path: Path, cou
     assert add(Record(tmp_path), "USER", "y") == expected
 
 
+def test_no_number_is_given_twice_at_the_end_of_all_numbers(tmp_path: Path) -> None:
+    """A model can write a header with any number into its turn."""
+    (tmp_path / TRANSCRIPT).write_text(turn(4, "USER", "x") + f"(Turn {module.MAX_COUNTER - 1}) [USER]: x{FENCE}")
+    with pytest.raises(BadRequest, match=r"no turn can follow turn 999999999999999"):
+        add(Record(tmp_path), "USER", "y")
+    (tmp_path / TRANSCRIPT).write_text(turn(4, "USER", "x"))
+    (tmp_path / COUNTER).write_text(str(module.MAX_COUNTER))
+    with pytest.raises(BadRequest, match="no turn can follow"):
+        add(Record(tmp_path), "USER", "y")
+
+
+def test_while_code_of_others_runs_an_append_stands_there_that_promises_nothing(tmp_path: Path) -> None:
+    record = Record(tmp_path)
+    with record.locked(), contextlib.suppress(Crash), module.guarded(record):
+        assert (tmp_path / PENDING).read_bytes() == b""
+        raise Crash
+    assert not (tmp_path / PENDING).exists()
+
+
 def test_an_open_line_is_ended_before_a_header(tmp_path: Path) -> None:
     (tmp_path / TRANSCRIPT).write_text("(Turn 1) [USER]: broken off")
     add(Record(tmp_path), "USER", "next")

@@ -229,3 +229,8 @@ def test_a_turn_that_grows_token_by_token_is_not_read_again_each_time() -> None:
         growing.append("token\n")
     assert growing.append("\n(Turn 2) [A]: y") == 1
     assert [t.number for t in growing.turns] == [0, 1, 2]
+
+
+def test_a_quote_breaks_lines_only_where_the_turn_does() -> None:
+    (quoted,) = turns_of(turn(1, "A", "a\fb\u2028c\r\n\nd\n"))
+    assert quote(quoted) == "> (Turn 1) [A]:\n> a\fb\u2028c\n> \n> d"
