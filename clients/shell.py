@@ -234,8 +234,7 @@ def recorded(
     `compose` makes the text of a number, and says which number the counter stands at then.
     """
     with record.locked(lambda: click.echo("waiting: another turn of this transcript is under way", err=True)) as writer:
-        if wish.port is None:
-            _finish(writer)
+        _finish(writer)  # for a port, too: what is appended next would bury the note
         number = writer.next_number()
         text, last = compose(number)
         lead = writer.lead() if text.startswith("(Turn ") else ""

@@ -133,3 +133,24 @@ def test_a_turn_that_had_no_effect_is_forgotten(talk: Cluster, tmp_path: Path) -
     done = pipe(talk, tmp_path, "y")
     assert (done.returncode, b"it had no effect" in done.stderr) == (0, True)
     assert recorded(tmp_path) == turn(1, "USER", "y")
+
+
+def test_a_turn_to_a_port_does_not_bury_one_that_was_broken_off(slow: Cluster, tmp_path: Path) -> None:
+    process = slow_pipe(slow, tmp_path)
+    process.kill()
+    process.wait()
+    assert process.stdout is not None
+    process.stdout.close()
+    done = subprocess.run(
+        [str(BIN / "PIPE"), "--in", "USER", "--port", "1"],  # nobody serves that one
+        input=b"next",
+        env=slow.environment,
+        cwd=tmp_path,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 3
+    assert [t.content for t in turns_of(recorded(tmp_path))] == ["go on", (" word" * 60).strip()]
+    with slow.client() as client:
+        assert client.text("talk:live") == recorded(tmp_path)
