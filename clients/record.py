@@ -15,13 +15,13 @@ import fcntl
 import hashlib
 import json
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ssmprov import durable
 from ssmprov.errors import BadRequest, NotFound
 from ssmprov.transcript import Transcript, Turn
 
@@ -177,12 +177,12 @@ class Writer:
         data = text.encode("utf-8", "surrogateescape")
         at = self._transcript.stat().st_size if self._transcript.exists() else 0
         head = {"at": at, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "counter": counter}
-        self._replace(self._pending, json.dumps(head).encode() + b"\n" + data)
+        durable.replace(self._pending, json.dumps(head).encode() + b"\n" + data)
         self._carry_out(head, data)
 
     def ask(self, asked: Asked) -> None:
         """Note, durably, what is about to be sent."""
-        self._replace(self._asked, json.dumps(asdict(asked)).encode())
+        durable.replace(self._asked, json.dumps(asdict(asked)).encode())
 
     def asked(self) -> Asked | None:
         """What was sent and has no record yet. A note that is none is dropped."""
@@ -204,10 +204,10 @@ class Writer:
     def answered(self) -> None:
         """Forget what was sent: it is recorded, or had no effect."""
         self._asked.unlink(missing_ok=True)
-        self._sync_directory()
+        durable.sync(self._directory)
 
     def set_counter(self, number: int) -> None:
-        self._replace(self._counter, str(number).encode())
+        durable.replace(self._counter, str(number).encode())
 
     def recover(self) -> None:
         """Finish the append that a crash has left, if there is one."""
@@ -238,26 +238,7 @@ class Writer:
             self.set_counter(head["counter"])
         self._asked.unlink(missing_ok=True)
         self._pending.unlink(missing_ok=True)
-        self._sync_directory()
-
-    def _replace(self, path: Path, data: bytes) -> None:
-        temporary = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-        try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
-        self._sync_directory()
-
-    def _sync_directory(self) -> None:
-        descriptor = os.open(self._directory, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        durable.sync(self._directory)
 
 
 def _head(first: bytes, data: bytes) -> dict[str, Any] | None:

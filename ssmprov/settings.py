@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import secrets
 from collections.abc import Mapping
 from functools import cache
 from importlib import resources
@@ -16,6 +14,7 @@ from pathlib import Path
 
 import msgspec
 
+from ssmprov import durable
 from ssmprov.errors import BadRequest, NotFound, nearest
 from ssmprov.names import check_name
 
@@ -155,24 +154,13 @@ class Sets:
         if path.is_dir():
             raise BadRequest(f"{name!r} cannot be a set: there are sets below that name")
         data = dump_set(settings).encode()
-        temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
         try:
-            with temporary.open("xb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
+            durable.write(path, data)
         except OSError as error:
             error.filename = str(path)
             raise
-        finally:
-            temporary.unlink(missing_ok=True)
         for folder in (path.parent, *path.parent.parents):  # up to the store's own, as they may be new
-            directory = os.open(folder, os.O_RDONLY)
-            try:
-                os.fsync(directory)
-            finally:
-                os.close(directory)
+            durable.sync(folder)
             if folder == self.folder.parent:
                 break
         return name, len(data)

@@ -25,10 +25,8 @@ def house() -> Iterator[House]:
         yield house
 
 
-def test_the_shell_does_what_the_readme_says(house: House) -> None:
-    script = "\n".join(re.findall(r"```sh\n(.*?)```", MINUTES, re.DOTALL)).replace("6502", str(house.port))
-    if shutil.which("nc") is None:
-        script = "\n".join(line for line in script.splitlines() if "| nc " not in line)
+def typed(house: House, script: str) -> subprocess.CompletedProcess[str]:
+    """A script as somebody types it, which stops at the first thing that fails; none may."""
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
         env=house.environment,
@@ -39,6 +37,14 @@ def test_the_shell_does_what_the_readme_says(house: House) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stderr
+    return done
+
+
+def test_the_shell_does_what_the_readme_says(house: House) -> None:
+    script = "\n".join(re.findall(r"```sh\n(.*?)```", MINUTES, re.DOTALL)).replace("6502", str(house.port))
+    if shutil.which("nc") is None:
+        script = "\n".join(line for line in script.splitlines() if "| nc " not in line)
+    done = typed(house, script)
     assert "(Turn 2) [CONTEXT]: You are a shouter." in done.stdout
     assert "0 faults" in done.stdout
     assert "echo-2" in done.stderr
@@ -65,16 +71,7 @@ def test_the_shell_page_does_what_it_says(house: House) -> None:
     script = "\n".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL))
     if shutil.which("bwrap") is None:
         script = script.replace("\nRUN ", "\nRUN --unsafe ")
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        env=house.environment,
-        cwd=house.home,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    typed(house, script)
     turns = turns_of((house.home / "play" / ".transcript.txt").read_text())
     assert [turn.role for turn in turns[:3]] == ["CONTEXT", "USER", "INTERFACE"]
     output = next(turn for turn in turns if turn.role == "OUTPUT")

@@ -174,11 +174,10 @@ class Layout:
         reader = _Reader(data, HEADER.size)
         parts: list[bytes | memoryview] = [data[: HEADER.size]]
         for section in self.sections:
-            begin = reader.at
             if isinstance(section, Recurrent):
-                _skip_recurrent(reader, section)
-                parts.append(data[begin : reader.at])
+                parts.append(_take_recurrent(reader, section))
                 continue
+            begin = reader.at
             _, cells = reader.numbers("<II")
             _skip_cells(reader, section, cells)
             parts += [struct.pack("<I", streams), data[begin + 4 : reader.at], bytes(4 * (streams - 1))]
@@ -193,10 +192,8 @@ class Layout:
         reader = _Reader(data, HEADER.size)
         parts: list[bytes | memoryview] = [data[: HEADER.size]]
         for section in self.sections:
-            begin = reader.at
             if isinstance(section, Recurrent):
-                _skip_recurrent(reader, section)
-                parts.append(data[begin : reader.at])
+                parts.append(_take_recurrent(reader, section))
                 continue
             (streams,) = reader.numbers("<I")
             kept: bytes | memoryview = bytes(4)
@@ -350,8 +347,8 @@ def _check_attention(reader: _Reader, section: Attention, position: int, cells: 
     _check_records(reader, (*section.keys, *section.values), cells)
 
 
-def _skip_recurrent(reader: _Reader, section: Recurrent) -> None:
-    reader.take(20 + sum(12 + record.row for record in section.records))
+def _take_recurrent(reader: _Reader, section: Recurrent) -> memoryview:
+    return reader.take(20 + sum(12 + record.row for record in section.records))
 
 
 def _skip_cells(reader: _Reader, section: Attention, cells: int) -> None:

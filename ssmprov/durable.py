@@ -1,0 +1,35 @@
+"""Files that are there whole or not at all, whatever is killed, a power cut included."""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+
+def replace(path: Path, data: bytes) -> None:
+    """Write a file durably: what stood there before stands until all of it is on the disk."""
+    write(path, data)
+    sync(path.parent)
+
+
+def write(path: Path, data: bytes) -> None:
+    """As `replace`, but for the directory: who has more to do in it syncs that at the end."""
+    temporary = path.with_name(f"{path.name if path.name[:1] == '.' else '.' + path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def sync(directory: Path) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
