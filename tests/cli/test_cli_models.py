@@ -32,11 +32,10 @@ def alone(tmp_path: Path) -> Run:
 
 
 @pytest.fixture
-def gguf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Toy:
+def gguf(tmp_path: Path) -> Toy:
     """Writes a tiny GGUF of some kind."""
     if importlib.util.find_spec("llama_cpp") is None:
         pytest.skip("llama-cpp-python is not installed")
-    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "workers")
     import gguf_toys
 
     def write(kind: str, name: str = "toy.gguf", **options: Any) -> Path:
