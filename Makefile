@@ -3,6 +3,7 @@
 #   make up       serve, until Ctrl-C
 #   make test     all tests          make check    formatting, lint, types, import rules
 #   make bench    measure            make llama    build llama.cpp for GGUF models: the extra `llama`
+#   make screenshots                 pictures of the window, into docs/images
 #
 # `make llama GPU=cuda` (or metal, vulkan) builds it for a GPU, `make llama REBUILD=1` again for another processor.
 # `make test` builds it too, once: pip keeps what it built.
@@ -11,7 +12,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := rwkv,metrics,dev
+EXTRAS := rwkv,metrics,composer,dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # Not tuned to the processor that builds (GGML_NATIVE): such a library dies of an illegal instruction on another one,
@@ -25,7 +26,7 @@ LLAMA_CMAKE := $(if $(GPU),-DGGML_$(shell echo $(GPU) | tr a-z A-Z)=ON)
 LLAMA_FLAGS := -DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF $(LLAMA_CMAKE)
 REBUILD :=
 
-.PHONY: demo up test check bench llama setup clean $(if $(or $(REBUILD),$(GPU)),$(LLAMA_LIBRARY))
+.PHONY: demo up test check bench llama screenshots setup clean $(if $(or $(REBUILD),$(GPU)),$(LLAMA_LIBRARY))
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -45,6 +46,9 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -P -m benchmarks $(ARGS)
+
+screenshots: $(STAMP)
+	@$(BIN)/python -P -m demo.screenshots docs/images
 
 setup: $(STAMP)
 

@@ -14,7 +14,7 @@ Installs ssmprov from the folder in which this file lies: the application into a
                                                               ~/.local/share/ssmprov/home)
   --venv DIR       the environment                           (else ~/.local/share/ssmprov/venv)
   --extras LIST    what to install with it, with commas between: rwkv, llama, metrics, composer
-                                                             (else rwkv,metrics; "" for none)
+                                                             (else rwkv,metrics,composer; "" for none)
   --no-install     use the environment as it is
   --uninstall      remove launchers, PATH line and environment, and nothing else; where --prefix
                    was given, give it again
@@ -125,11 +125,7 @@ launcher() {
   esac
   case $1 in
     MODEL) printf 'exec %s up "$@"\n' "$program" ;;
-    COMPOSER)
-      printf 'case $(%s --help) in\n' "$program"
-      printf '%s\n' '  *"  composer "*) ;;' '  *) echo "COMPOSER: this version has no window yet" >&2; exit 1 ;;' 'esac'
-      printf 'exec %s composer "$@"\n' "$program"
-      ;;
+    COMPOSER) printf 'exec %s composer "$@"\n' "$program" ;;
     *) printf 'exec %s "$@"\n' "$(quoted "$venv/bin/$1")" ;;
   esac
 }
@@ -363,7 +359,7 @@ if [[ -z $home ]]; then
   writable "$home" || home=$HOME/.local/share/ssmprov/home fell_back=1
 fi
 if [[ -z ${extras+given} ]]; then
-  extras=rwkv,metrics
+  extras=rwkv,metrics,composer
   if [[ -f $venv/$STAMP ]]; then extras=$(head -n 1 -- "$venv/$STAMP"); fi
 fi
 [[ $extras =~ ^([a-z]+(,[a-z]+)*)?$ ]] || misused "--extras takes names with commas between, such as rwkv,metrics"

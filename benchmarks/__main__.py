@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import contexts, decode, llama, report, round_trip
+from benchmarks import composer, contexts, decode, llama, report, round_trip
 from benchmarks.measure import Figure, Plan
 
 GROUPS: dict[str, Callable[[Plan], list[Figure]]] = {
@@ -18,6 +18,7 @@ GROUPS: dict[str, Callable[[Plan], list[Figure]]] = {
     "decode": decode.measure,
     "contexts": contexts.measure,
     "llama": llama.measure,
+    composer.GROUP: composer.measure,
 }
 
 

@@ -103,11 +103,12 @@ class AsyncClient:
         prompt: str,
         *,
         on_progress: Callable[[int, int], object] | None = None,
+        on_place: Callable[[int], object] | None = None,
         **options: Unpack[TurnOptions],
     ) -> AsyncStream:
-        """Begin a turn and iterate over its pieces."""
+        """Begin a turn and iterate over its pieces. `on_place` is told how many requests the broker has before it."""
         call = await self._run(requests.turn(prompt, options, stream=True))
-        return AsyncStream(self, call, on_progress)
+        return AsyncStream(self, call, on_progress, on_place)
 
     def cancel(self, request_id: bytes, mode: str = "drop") -> None:
         """Ask for a request's early end: `keep` what was read, `drop` it, or `close` the fence first."""

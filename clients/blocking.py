@@ -99,10 +99,11 @@ class Client:
         prompt: str,
         *,
         on_progress: Callable[[int, int], object] | None = None,
+        on_place: Callable[[int], object] | None = None,
         **options: Unpack[TurnOptions],
     ) -> Stream:
-        """Begin a turn and iterate over its pieces."""
-        return Stream(self, self._run(requests.turn(prompt, options, stream=True)), on_progress)
+        """Begin a turn and iterate over its pieces. `on_place` is told how many requests the broker has before it."""
+        return Stream(self, self._run(requests.turn(prompt, options, stream=True)), on_progress, on_place)
 
     def cancel(self, request_id: bytes, mode: str = "drop") -> None:
         """Ask for a request's early end: `keep` what was read, `drop` it, or `close` the fence first."""

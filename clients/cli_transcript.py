@@ -18,11 +18,11 @@ from clients.asking import Output, on_interrupt, say
 from clients.record import guarded
 from clients.shell import Told, Wish
 from clients.tables import echo_json, plain, printable
-from ssmprov.errors import BadRequest, NotFound
+from clients.textfile import bytes_of, text_of
+from ssmprov.errors import BadRequest
 from ssmprov.transcript import Turn, half_step, oddities
 from ssmprov.transcript import quote as quoted
 
-MAX_FILE_BYTES = 8 << 20
 RUNNABLE = ("BASH", "PYTHON")
 
 
@@ -51,7 +51,7 @@ def get(words: tuple[str, ...], force: bool) -> None:
 @click.option("-v", "--verbose", is_flag=True, help="Write the server's reply, the rest of the fence.")
 def put(file: Path, as_json: bool, verbose: bool, **options: Any) -> None:
     """Add a FILE turn with the content of FILE, byte for byte, and have the context read it."""
-    content = _text_of(file)
+    content = text_of(file)
     _send(Wish(**options), "FILE", content, as_json, verbose)
 
 
@@ -153,7 +153,7 @@ def check(ctx: click.Context, file: Path | None, as_json: bool) -> None:
     if file is None:
         items = shell.here().transcript().items
     else:
-        data = sys.stdin.buffer.read() if str(file) == "-" else _bytes_of(file, -1)
+        data = sys.stdin.buffer.read() if str(file) == "-" else bytes_of(file, -1)
         items = parse(data.decode("utf-8", "surrogateescape"))
     odd = list(oddities(items))
     if as_json:
@@ -207,29 +207,6 @@ def _number(word: str) -> int:
     if not word.isdecimal() or len(word) > 18:
         raise click.UsageError(f"{word!r} is no turn: write [TURN] NAME")
     return int(word)
-
-
-def _bytes_of(file: Path, most: int) -> bytes:
-    """What is in a file, at most so many bytes of it (-1: all). A pipe or a device does not tell its size."""
-    try:
-        with file.open("rb") as opened:
-            return opened.read(most)
-    except FileNotFoundError:
-        raise NotFound(f"there is no file {file}") from None
-
-
-def _text_of(file: Path) -> str:
-    """A file as the content of a turn. Raises BadRequest for what is no text."""
-    data = _bytes_of(file, MAX_FILE_BYTES + 1)
-    if len(data) > MAX_FILE_BYTES:
-        raise BadRequest(f"{file} has more than {MAX_FILE_BYTES >> 20} MiB: that is no turn")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadRequest(f"{file} is no UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}") from None
-    if "\0" in text:
-        raise BadRequest(f"{file} holds U+0000 at byte {text.encode().index(0)}: no turn can hold it")
-    return text
 
 
 def _off_limits(path: Path, force: bool) -> None:

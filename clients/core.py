@@ -230,7 +230,9 @@ class Core:
     def _answered(self, exchange: Exchange, message: wire.Message, payloads: list[bytes], now: float) -> None:
         try:
             exchange.known = True
-            if isinstance(message, wire.Partial):
+            if isinstance(message, wire.Accepted):
+                self._tell(exchange, exchange.accepted(message))
+            elif isinstance(message, wire.Partial):
                 self._tell(exchange, exchange.partial(message, payloads))
                 self._grant(exchange)
             elif isinstance(message, wire.Chunk):

@@ -24,9 +24,10 @@ FILE_WINDOW = 8
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A piece of the reply."""
+    """A piece of the reply, and how many tokens have been written with it (0 where that is not known)."""
 
     text: str
+    tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +35,13 @@ class Data:
     """A piece of an exported file."""
 
     data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """The broker has taken the request, behind `place` others."""
+
+    place: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,7 @@ class Result:
     error: SsmprovError | None = None
 
 
-Event = Text | Data | Progress | Want | Result
+Event = Text | Data | Placed | Progress | Want | Result
 
 
 class Gap(Exception):
@@ -153,13 +161,18 @@ class Exchange:
             have=self.have,
         )
 
+    def accepted(self, message: wire.Accepted) -> list[Event]:
+        """The broker has the request: the reader of a stream is told its place."""
+        streamed = self.kind == "text" and message.attempt == self.attempt
+        return [Placed(message.place)] if streamed else []
+
     def partial(self, message: wire.Partial, payloads: list[bytes]) -> list[Event]:
         """Take a PARTIAL in. Raises Gap, TooLong, or UnicodeDecodeError for what is no UTF-8."""
         if message.attempt != self.attempt:
             return []
         self.window.arrived = max(self.window.arrived, message.seq)
         events: list[Event] = [Progress(message.done, message.total)] if message.total else []
-        return events + self._pieces(message.offset, b"".join(payloads))
+        return events + self._pieces(message.offset, b"".join(payloads), message.tokens)
 
     def chunk(self, message: wire.Chunk, payloads: list[bytes]) -> list[Event]:
         """Take a CHUNK of an exported file in. Raises Gap."""
@@ -200,7 +213,7 @@ class Exchange:
         upload.asked = True
         return [Want(upload.offset)]
 
-    def _pieces(self, offset: int, data: bytes) -> list[Event]:
+    def _pieces(self, offset: int, data: bytes, tokens: int = 0) -> list[Event]:
         if offset > self.have:
             raise Gap
         fresh = data[self.have - offset :]
@@ -219,7 +232,7 @@ class Exchange:
         if not text:
             return []
         self.window.unread += 1
-        return [Text(text)]
+        return [Text(text, tokens)]
 
 
 def cancelled(why: str) -> Result:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Generic, Protocol, Self, TypeVar
 
 from clients.calls import Call
-from clients.exchange import Event, Progress, Result, Text, cancelled
+from clients.exchange import Event, Placed, Progress, Result, Text, cancelled
 from clients.requests import Reply, reply_of
 from ssmprov.errors import SsmprovError
 
@@ -32,12 +32,20 @@ class Reader(Generic[B]):
     The pieces are whole characters. An error of the turn is raised when it is reached, and by the reply again.
     """
 
-    def __init__(self, source: Source[B], call: Call, on_progress: Callable[[int, int], object] | None = None) -> None:
+    def __init__(
+        self,
+        source: Source[B],
+        call: Call,
+        on_progress: Callable[[int, int], object] | None = None,
+        on_place: Callable[[int], object] | None = None,
+    ) -> None:
         self.pieces: list[str] = []
         self.progress = (0, 0)
+        self.tokens = 0
         self._source = source
         self._call = call
         self._on_progress = on_progress
+        self._on_place = on_place
         self._ended = False
         self._taken = 0
         self._reply: Reply | None = None
@@ -70,8 +78,9 @@ class Reader(Generic[B]):
     def _take(self, event: Event) -> str | None:
         """Note an event; the piece of text that it brought, if any."""
         match event:
-            case Text(text):
+            case Text(text, tokens):
                 self.pieces.append(text)
+                self.tokens = max(self.tokens, tokens)
                 self._taken += 1
                 if self._taken == BATCH:
                     self._taken = 0
@@ -81,6 +90,9 @@ class Reader(Generic[B]):
                 self.progress = (done, total)
                 if self._on_progress is not None:
                     self._on_progress(done, total)
+            case Placed(place):
+                if self._on_place is not None:
+                    self._on_place(place)
             case Result(result, _, error):
                 self._ended = True
                 self._error = error

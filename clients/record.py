@@ -5,7 +5,8 @@ share a number and never interleave. An append is first written whole to `.trans
 forgotten: after a crash the next one who takes the lock finds it and finishes it, or there is none.
 
 What a turn asks of a server is written to `.transcript.asked` before it is sent, and forgotten with the append. Whoever
-finds it there asks again under the same id, which has one effect, and records the answer that was missed.
+finds it there asks again under the same id, which has one effect, and records the answer that was missed. A context
+that goes back, and its transcript with it, is noted in `.transcript.moving` in the same way.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import fcntl
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -22,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from ssmprov import durable
-from ssmprov.errors import BadRequest, NotFound
+from ssmprov.errors import BadRequest, Cancelled, NotFound
 from ssmprov.transcript import Transcript, Turn
 
 TRANSCRIPT = ".transcript.txt"
@@ -30,7 +32,10 @@ COUNTER = ".counter"
 LOCK = ".transcript.lock"
 PENDING = ".transcript.pending"
 ASKED = ".transcript.asked"
+MOVING = ".transcript.moving"
 MAX_COUNTER = 10**15
+LOOK_S = 0.05
+"""How often a wait for the lock that can be cancelled looks."""
 
 
 class Record:
@@ -42,6 +47,11 @@ class Record:
     @property
     def exists(self) -> bool:
         return any((self.directory / name).exists() for name in (TRANSCRIPT, COUNTER))
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether something was sent or moved, and its record is not there yet."""
+        return any((self.directory / name).exists() for name in (ASKED, MOVING))
 
     def transcript(self) -> Transcript:
         """What is recorded. Raises NotFound where there is no transcript."""
@@ -72,9 +82,21 @@ class Record:
             raise NotFound(f"the transcript has no closed {wanted} turn")
         return found[-1]
 
+    def read(self) -> bytes:
+        """The transcript as it stands; empty where there is none."""
+        try:
+            return (self.directory / TRANSCRIPT).read_bytes()
+        except FileNotFoundError:
+            return b""
+
     @contextmanager
-    def locked(self, on_wait: Callable[[], None] = lambda: None) -> Iterator[Writer]:
-        """Take the lock, waiting for it (`on_wait` is called first), and finish what a crash has left."""
+    def locked(
+        self, on_wait: Callable[[], None] = lambda: None, cancelled: threading.Event | None = None
+    ) -> Iterator[Writer]:
+        """Take the lock, waiting for it (`on_wait` is called first), and finish what a crash has left.
+
+        Raises Cancelled where `cancelled` is set meanwhile.
+        """
         path = self.directory / LOCK
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -85,12 +107,25 @@ class Record:
                 fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 on_wait()
-                fcntl.flock(descriptor, fcntl.LOCK_EX)
+                _wait(descriptor, cancelled)
             writer = Writer(self)
             writer.recover()
             yield writer
         finally:
             os.close(descriptor)
+
+
+def _wait(descriptor: int, cancelled: threading.Event | None) -> None:
+    """Wait for the lock. A wait that can be cancelled looks again and again: the system's own cannot be ended."""
+    if cancelled is None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        return
+    while True:
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        if cancelled.wait(LOOK_S):
+            raise Cancelled("nothing was sent: another turn of this transcript is under way")
 
 
 @contextmanager
@@ -100,7 +135,7 @@ def guarded(record: Record) -> Iterator[None]:
     The file stands there empty, so that a sandbox sees it as one of the dot files that it guards. Left behind by a
     crash it promises nothing, and is dropped.
     """
-    made = [path for name in (PENDING, ASKED) if not (path := record.directory / name).exists()]
+    made = [path for name in (PENDING, ASKED, MOVING) if not (path := record.directory / name).exists()]
     for path in made:
         path.touch()
     try:
@@ -126,6 +161,25 @@ class Asked:
     also: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Moving:
+    """A context's name on its way from object `head` to `object` ('' for none), and what the transcript is then.
+
+    It keeps its first `at` bytes and goes on with `tail`; `sha256` is that of the transcript before, which is kept in
+    the file `kept`.
+    """
+
+    model: str
+    name: str
+    head: str
+    object: str
+    at: int
+    tail: str
+    sha256: str
+    counter: int
+    kept: str = ""
+
+
 class Writer:
     """The one who holds the lock."""
 
@@ -136,6 +190,7 @@ class Writer:
         self._counter = record.directory / COUNTER
         self._pending = record.directory / PENDING
         self._asked = record.directory / ASKED
+        self._moving = record.directory / MOVING
 
     def next_number(self) -> int:
         """The number of the next turn: one more than the counter, and than any turn recorded.
@@ -206,12 +261,50 @@ class Writer:
         self._asked.unlink(missing_ok=True)
         durable.sync(self._directory)
 
+    def move(self, move: Moving) -> None:
+        """Note, durably, that a name is about to be moved."""
+        durable.replace(self._moving, json.dumps(asdict(move)).encode())
+
+    def moving(self) -> Moving | None:
+        """The move that has not been carried out whole. A note that is none is dropped."""
+        try:
+            found = Moving(**json.loads(self._moving.read_bytes()))
+            texts = (found.model, found.name, found.head, found.object, found.tail, found.sha256, found.kept)
+            numbers = (found.at, found.counter)
+            if all(isinstance(text, str) for text in texts) and all(type(n) is int and n >= 0 for n in numbers):
+                return found
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, RecursionError):
+            pass
+        self.moved()
+        return None
+
+    def carry_out_move(self, move: Moving) -> bool:
+        """Let the transcript follow its context; False, and nothing is changed, where it is not what it was."""
+        data = self._record.read()
+        if hashlib.sha256(data).hexdigest() != move.sha256:
+            return False
+        self.rewrite(data[: move.at] + move.tail.encode("utf-8", "surrogateescape"), move.counter)
+        self.moved()
+        return True
+
+    def rewrite(self, data: bytes, counter: int) -> None:
+        """Let the transcript be another one, whole, and the counter with it."""
+        durable.replace(self._transcript.resolve(), data)
+        self.set_counter(counter)
+
+    def moved(self) -> None:
+        """Forget a move: it is carried out, or was not begun."""
+        self._moving.unlink(missing_ok=True)
+        durable.sync(self._directory)
+
     def set_counter(self, number: int) -> None:
         durable.replace(self._counter, str(number).encode())
 
     def recover(self) -> None:
         """Finish the append that a crash has left, if there is one."""
-        for name in (PENDING, COUNTER, ASKED):
+        for name in (PENDING, COUNTER, ASKED, MOVING, TRANSCRIPT):
             for torn in self._directory.glob(f"{name}.{'[0-9a-f]' * 8}"):
                 torn.unlink(missing_ok=True)
         try:

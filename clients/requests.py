@@ -110,12 +110,15 @@ def show(ref: str, *, model: str = "") -> Plan[ops.Shown]:
     return (yield from _ask("ckpt.show", ops.Show(), ops.Shown, model, ref))
 
 
-def text(ref: str, *, model: str = "") -> Plan[str]:
-    """The very text that a context has read, from its root."""
+def text(ref: str, *, model: str = "", since_root: bool = False) -> Plan[str]:
+    """The very text that a context has read, from its root.
+
+    With `since_root` also what followed an opaque root, which has itself read nobody knows what.
+    """
     model, (ref,) = yield from resolve(model, [ref], known=ref)
     parts = bytearray()
     while True:
-        raw, part = yield Call("ckpt.show", ops.Show(text=True, offset=len(parts)), model, ref)
+        raw, part = yield Call("ckpt.show", ops.Show(text=True, offset=len(parts), since_root=since_root), model, ref)
         shown = wire.unpack(raw, ops.Shown)
         parts += part
         if not part or len(parts) >= shown.text_bytes:
@@ -141,15 +144,17 @@ def fork(
     on: Sequence[str] = (),
     spread: bool = False,
     overwrite: bool = False,
+    if_head: str | None = None,
     ttl_s: float = TTL_S,
 ) -> Plan[ops.ForkResult]:
     """Further names for a context, pinned to workers where `on` or `spread` say so.
 
+    `overwrite` moves names that exist; with `if_head` only those that stand at that object, else it raises Conflict.
     It waits for the turns of all these names, for at most `ttl_s` seconds.
     """
     model, (source, *names) = yield from resolve(model, [source, *targets], known=source)
     workers = [_worker(name, model) for name in on]
-    raw, _ = yield Call("ckpt.fork", ops.Fork(names, workers, spread, overwrite), model, source, ttl_s=ttl_s)
+    raw, _ = yield Call("ckpt.fork", ops.Fork(names, workers, spread, overwrite, if_head), model, source, ttl_s=ttl_s)
     return wire.unpack(raw, ops.ForkResult)
 
 

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -14,30 +13,18 @@ import click
 from clients import port
 from clients.asking import Output, on_interrupt, run
 from clients.cli_base import assignments, complete_context, connect, json_option, model_option, new_names
-from clients.record import MAX_COUNTER, Asked, Record, Writer
-from ssmprov import wire
-from ssmprov.commands import parse_bang, parse_slash
-from ssmprov.errors import BadRequest, Busy, SsmprovError, TimedOut, Unreachable, WorkerLost
+from clients.record import MAX_COUNTER, Record
+from clients.recorded import LIVE, Target, bang_line, bang_target, follow, outgoing, send, take_up
+from ssmprov.commands import parse_slash
+from ssmprov.errors import BadRequest
 from ssmprov.transcript import half_step
 
 if TYPE_CHECKING:
-    from clients.blocking import Client
+    from clients.requests import Reply
 
 F = TypeVar("F", bound=Callable[..., object])
 
 MODEL = "SSMPROV_MODEL"
-
-REMEMBERED_S = 3600.0
-"""A server knows the outcome of a turn at least that long."""
-
-PATIENCE_S = 30.0
-"""How long one waits for the server to give a turn free whose client was killed."""
-
-UNKNOWN = (Unreachable, TimedOut, WorkerLost)
-"""Errors after which a turn may have been committed all the same."""
-
-LIVE = "live"
-"""The context that goes on from turn to turn where none is named, as that of a port does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,91 +109,49 @@ def turn_options(command: F) -> F:
     return command
 
 
-def bang_line(text: str) -> str:
-    """A bang line as it is sent, with its line end; '' for none."""
-    return (text if text.startswith("!") else f"!{text}") + "\n" if text else ""
-
-
-Announce = Callable[[bytes, dict[str, Any], str], None]
-"""Is told of a turn that saves before it is sent: its id, its arguments, and the context that is to follow."""
-
-
-def exchange(
-    wish: Wish, text: str, output: Output, *, live: bool, on_cancel: str = "keep", announce: Announce | None = None
-) -> Told:
+def exchange(wish: Wish, text: str, output: Output, *, live: bool, on_cancel: str = "keep") -> Told:
     """Send a text and hear the reply. With `live` a turn that names no context goes on with the live one."""
     if wish.port is not None:
-        reply = port.ask(wish.port, bang_line(wish.bang) + text, wish.connect_timeout, wish.recv_timeout)
-        output.write(reply)
-        return Told(reply)
-    context, settings, save, also = _target(wish, live)
-    model = wish.model or usual_model(context, save)
+        return _by_port(wish, text, output)
+    arguments, also = _asked(wish, live)
+    with connect() as client:
+        found = run(client, text, arguments, output, on_cancel)
+        if also and found.result.name:
+            follow(client, arguments, also, notice)
+    return _told(found)
+
+
+def _by_port(wish: Wish, text: str, output: Output) -> Told:
+    assert wish.port is not None, "a port was named"
+    reply = port.ask(wish.port, bang_line(wish.bang) + text, wish.connect_timeout, wish.recv_timeout)
+    output.write(reply)
+    return Told(reply)
+
+
+def _told(found: Reply) -> Told:
+    return Told(found.text, found.result.stop, details={"request": found.id, "result": found.result})
+
+
+def _asked(wish: Wish, live: bool) -> tuple[dict[str, Any], str]:
+    """The arguments of the turn, and the context that is to follow it."""
+    target = _target(wish, live)
     arguments = {
-        "model": model,
-        "context": context,
-        "save": save,
-        "create": wish.create or context == LIVE,
-        "settings": settings,
+        "model": wish.model or usual_model(target.context, target.save),
+        "context": target.context,
+        "save": target.save,
+        "create": wish.create or target.context == LIVE,
+        "settings": target.settings,
         "values": assignments(wish.pairs),
         "seed": wish.seed,
         "max_tokens": wish.max_tokens,
         "max_chars": wish.max_chars,
     }
-    request_id = wire.new_id()
-    with connect() as client:
-        if announce is not None and save:
-            client.models()  # that a broker is there, before anything is written
-            announce(request_id, arguments, also)
-        found = run(client, text, arguments, output, on_cancel, request_id)
-        if also and found.result.name:
-            _follow(client, arguments, also)
-    return Told(found.text, found.result.stop, details={"request": found.id, "result": found.result})
+    return arguments, target.also
 
 
-def _follow(client: Client, arguments: dict[str, Any], also: str) -> None:
-    try:
-        client.fork(arguments["save"], [also], model=arguments["model"], overwrite=True)
-    except SsmprovError as error:  # the turn itself is done, and is to be recorded
-        click.echo(f"{also} is not what {arguments['save']} is now: {error.message}", err=True)
-
-
-def _finish(writer: Writer) -> None:
-    """Record the turn that was sent by one who was killed before its reply was recorded.
-
-    It is asked for again under its id: a server that has committed it gives the same reply, and reads nothing twice.
-    """
-    asked = writer.asked()
-    if asked is None:
-        return
-    name = asked.arguments.get("save", "")
-    if not 0 <= time.time() - asked.at < REMEMBERED_S:
-        click.echo(
-            f"a turn was broken off too long ago to be taken up: {name} may have read it, and the transcript does not "
-            f"hold it; compare with `ssmprov ckpt show {name} --text`",
-            err=True,
-        )
-        writer.answered()
-        return
-    click.echo("recording a turn that was broken off", err=True)
-    until = time.monotonic() + PATIENCE_S
-    with connect() as client:
-        while True:
-            try:
-                reply = client.turn(asked.prompt, request_id=bytes.fromhex(asked.id), **asked.arguments)
-                break
-            except Unreachable:
-                raise
-            except Busy:  # until the server notices that the one who asked is gone
-                if time.monotonic() > until:
-                    raise
-                time.sleep(0.2)
-            except SsmprovError as error:
-                click.echo(f"it had no effect: {error.message}", err=True)
-                writer.answered()
-                return
-        if asked.also:
-            _follow(client, asked.arguments, asked.also)
-    writer.append(asked.before + reply.text, asked.counter)
+def notice(text: str) -> None:
+    """Tell something on standard error."""
+    click.echo(text, err=True)
 
 
 def usual_model(*names: str) -> str:
@@ -214,16 +159,12 @@ def usual_model(*names: str) -> str:
     return "" if any(":" in name for name in names) else os.environ.get(MODEL, "")
 
 
-def _target(wish: Wish, live: bool) -> tuple[str, str, str, str]:
-    """Context, settings, where to save, and where else: a bang line leaves its outcome in the live context, too."""
+def _target(wish: Wish, live: bool) -> Target:
     if wish.bang:
-        bang = parse_bang(bang_line(wish.bang).rstrip("\n"))
-        save = bang.save or LIVE
-        new_names(save)
-        return bang.load or LIVE, bang.settings, save, LIVE if save != LIVE else ""
+        return bang_target(wish.bang)
     if live and not wish.context and not wish.save:
-        return LIVE, wish.settings, LIVE, ""
-    return wish.context, wish.settings, wish.save, ""
+        return Target(LIVE, wish.settings, LIVE)
+    return Target(wish.context, wish.settings, wish.save)
 
 
 def recorded(
@@ -233,11 +174,14 @@ def recorded(
 
     `compose` makes the text of a number, and says which number the counter stands at then.
     """
-    with record.locked(lambda: click.echo("waiting: another turn of this transcript is under way", err=True)) as writer:
-        _finish(writer)  # for a port, too: what is appended next would bury the note
+    with record.locked(lambda: notice("waiting: another turn of this transcript is under way")) as writer:
+        take_up(writer, connect, notice)  # for a port, too: what is appended next would bury the note
         number = writer.next_number()
         text, last = compose(number)
-        lead = writer.lead() if text.startswith("(Turn ") else ""
+        arguments, also = _asked(wish, live=True) if wish.port is None else ({}, "")
+        turn = outgoing(writer, text, number, last, "" if wish.debang else wish.bang, arguments=arguments, also=also)
+        if wish.counter is not None:
+            turn = replace(turn, counter=wish.counter)
         told: Told | None = None
 
         def struck() -> None:
@@ -245,21 +189,17 @@ def recorded(
             if wish.port is not None and told is None:
                 raise KeyboardInterrupt
 
-        shown = "" if wish.debang else bang_line(wish.bang)
-        before = lead + shown + text
-        counter = wish.counter if wish.counter is not None else (last if last >= number else None)
-
-        def announce(request: bytes, arguments: dict[str, Any], also: str) -> None:
-            writer.ask(Asked(request.hex(), time.time(), lead + text, arguments, before, counter, also))
-
         with on_interrupt(struck, struck, struck):
-            try:
-                told = exchange(wish, lead + text, output, live=True, on_cancel=on_cancel, announce=announce)
-            except SsmprovError as error:
-                if not isinstance(error, UNKNOWN):
-                    writer.answered()
-                raise
-            writer.append(before + told.text, counter)
+            if wish.port is not None:
+                told = _by_port(wish, turn.prompt, output)
+                writer.append(turn.before + told.text, turn.counter)
+            else:
+                with connect() as client:
+
+                    def ask(prompt: str, request_id: bytes) -> Reply:
+                        return run(client, prompt, arguments, output, on_cancel, request_id)
+
+                    told = _told(send(writer, client, turn, ask, notice))
     told.number = number if last >= number else None
     told.reply_number = last if last > number else None
     return told

@@ -62,6 +62,9 @@ class LinkThread(threading.Thread):
         box: Box = SimpleQueue()
 
         def begin(now: float) -> list[Action]:
+            if self._closing:  # it came behind the farewell: nobody would answer it
+                box.put(cancelled("this client is closed"))
+                return []
             try:
                 actions = self._core.open(request, payloads, kind, now)
             except SsmprovError as error:

@@ -26,6 +26,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "quote": ("clients.cli_transcript:quote", "Add a quotation of another turn."),
     "transcript": ("clients.cli_transcript:check", "Tell what is odd in a transcript, by line."),
     "filter": ("clients.cli_filter:filters", "Make a program of a context, for pipelines of the shell."),
+    "composer": ("composer.cli:composer", "Open the window for writing with contexts and branches."),
     "primer": ("clients.cli_primer:primer", "Write a transcript that introduces a model to this system."),
     "ckpt": ("clients.cli_ckpt:ckpt", "List, show, fork, move, export and check contexts."),
     "settings": ("clients.cli_settings:settings", "List, show and write sampling sets."),

@@ -71,12 +71,16 @@ class TurnResult(msgspec.Struct, omit_defaults=True):
 
 
 class Fork(msgspec.Struct, omit_defaults=True):
-    """Give `context` further names. `on` pins them to workers in turn; `spread` to all workers in turn."""
+    """Give `context` further names. `on` pins them to workers in turn; `spread` to all workers in turn.
+
+    `overwrite` moves names that exist; with `if_head` only where each stands at that object.
+    """
 
     targets: Names
     on: Names = []
     spread: bool = False
     overwrite: bool = False
+    if_head: Annotated[str, Meta(max_length=64)] | None = None
 
 
 class ForkResult(msgspec.Struct, omit_defaults=True):
@@ -129,10 +133,14 @@ class Page(msgspec.Struct, omit_defaults=True):
 
 
 class Show(msgspec.Struct, omit_defaults=True):
-    """One checkpoint; with `text`, up to 8 MiB of what it has read from byte `offset`, as payloads."""
+    """One checkpoint; with `text`, up to 8 MiB of what it has read from byte `offset`, as payloads.
+
+    Nobody knows what an opaque root has read: only with `since_root` is the text told that followed it.
+    """
 
     text: bool = False
     offset: wire.Count = 0
+    since_root: bool = False
 
 
 class Shown(msgspec.Struct, omit_defaults=True):

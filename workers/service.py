@@ -157,7 +157,7 @@ class Service:
     def _show(self, request: wire.Request, args: ops.Show) -> None:
         ref = parse_ref(request.context)
         shown = self._store.show(ref)
-        text = self._store.text(ref, args.offset, TEXT_PAGE) if args.text else b""
+        text = self._store.text(ref, args.offset, TEXT_PAGE, since_root=args.since_root) if args.text else b""
         self._answers.reply(request, shown, text)
 
     def _log(self, request: wire.Request, args: ops.Log) -> None:
@@ -179,6 +179,7 @@ class Service:
             parse_ref(request.context),
             args.targets,
             overwrite=args.overwrite,
+            if_head=args.if_head,
             pins=pins,
             request=key_of(request),
             answer=answer,

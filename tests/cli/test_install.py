@@ -117,12 +117,11 @@ def test_launchers_start_the_programs_of_the_environment_in_the_home_that_was_ch
     assert person.said("MODEL", "--x") == ["ssmprov", str(person.work), str(person.work), "up", "--x"]
 
 
-def test_composer_says_that_it_is_to_come_until_it_has(person: Person) -> None:
+def test_composer_opens_the_window_in_the_working_directory(person: Person) -> None:
     person.install()
-    done = person.launch("COMPOSER")
-    assert (done.returncode, done.stderr) == (1, "COMPOSER: this version has no window yet\n")
-    program(person.venv / "bin" / "ssmprov", f'{SAYS_ITSELF}[ "$1" != --help ] || echo "  composer  A window."\n')
-    assert person.said("COMPOSER") == ["ssmprov", str(person.work), str(person.work), "composer"]
+    assert person.said("COMPOSER", "--context", "x") == [
+        "ssmprov", str(person.work), str(person.work), "composer", "--context", "x"
+    ]  # fmt: skip
 
 
 def test_the_application_answers_behind_its_launchers(person: Person) -> None:
@@ -321,7 +320,7 @@ def test_the_environment_is_made_filled_and_left_alone_until_something_changes(p
     venv = person.home / ".local/share/ssmprov/venv"
     made, filled = python()
     assert made == f"-m venv -- {venv}|"
-    assert filled.endswith("-c constraints.txt .[rwkv,metrics]|")
+    assert filled.endswith("-c constraints.txt .[rwkv,metrics,composer]|")
     sources = (person.home / "log.sources").read_text().split()
     assert {"pyproject.toml", "LICENSE", "transcript.py", "default.toml", "rwkv7-mini.safetensors"} <= set(sources)
     assert not {"tests", "__pycache__", "build"} & {word.strip("./:") for word in sources}

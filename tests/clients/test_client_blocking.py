@@ -161,6 +161,31 @@ def test_a_closed_client_says_so(client: Client) -> None:
     client.close()
 
 
+def test_a_call_that_comes_behind_the_farewell_ends_too(client: Client) -> None:
+    """The link is held while it is told to close and, after that, to ask something."""
+    held, gate = threading.Event(), threading.Event()
+
+    def hold(_now: float) -> list[Any]:
+        held.set()
+        gate.wait(10)
+        return []
+
+    client._thread.post(hold)
+    assert held.wait(10)
+    closing = threading.Thread(target=client.close)
+    closing.start()
+    while not client._thread._commands:  # the farewell
+        time.sleep(0)
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(client.status)
+        while len(client._thread._commands) < 2:
+            time.sleep(0)
+        gate.set()
+        with pytest.raises(Cancelled, match="closed"):
+            asked.result(10)
+    closing.join(10)
+
+
 def test_closing_ends_what_others_wait_for(client: Client, router: Any) -> None:
     router.hold = True
     with ThreadPoolExecutor(1) as pool:

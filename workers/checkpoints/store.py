@@ -191,19 +191,23 @@ class Store:
         targets: list[str],
         *,
         overwrite: bool = False,
+        if_head: str | None = None,
         pins: Mapping[str, str] | None = None,
         request: RequestKey | None = None,
         answer: Callable[[ForkResult], bytes] = lambda _result: b"",
     ) -> Done[ForkResult]:
-        """Give the source further names, all or none; `pins` maps targets to workers. NotFound, Conflict."""
+        """Give the source further names, all or none; `pins` maps targets to workers. NotFound, Conflict.
+
+        Names are moved where `overwrite` allows it, and with `if_head` only those that stand there.
+        """
         names = list(dict.fromkeys(check_name(target, reserved=True) for target in targets))
         workers = {name: worker for name, worker in (pins or {}).items() if name in names}
 
         def make() -> ForkResult:
             step = self._catalogue.find(source)
             for name in names:
-                if not overwrite:
-                    self._catalogue.expect_head(name, None)
+                if not overwrite or if_head is not None:
+                    self._catalogue.expect_head(name, if_head if overwrite else None)
                 self._catalogue.move(name, step, self.keep_steps, workers.get(name))
             return ForkResult(object=step.object, targets=names, pins=workers)
 
@@ -263,10 +267,10 @@ class Store:
         with self._catalogue.view():
             return queries.show(self._catalogue, self.model, ref)
 
-    def text(self, ref: Ref, offset: int = 0, limit: int = 8 << 20) -> bytes:
+    def text(self, ref: Ref, offset: int = 0, limit: int = 8 << 20, *, since_root: bool = False) -> bytes:
         """Bytes of the text that the context has read, from its root. NotFound; Unsupported if opaque."""
         with self._catalogue.view():
-            return queries.text(self._catalogue, ref, offset, limit)
+            return queries.text(self._catalogue, ref, offset, limit, since_root=since_root)
 
     def tokens(self, ref: Ref) -> NDArray[np.int32]:
         """[T] all tokens of the lineage, from its root. NotFound; Unsupported where the root is opaque."""

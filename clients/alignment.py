@@ -1,0 +1,206 @@
+"""Which checkpoint stands at which place of a transcript, and how one context's transcript becomes another's.
+
+A transcript holds what a context has read, one step after the other, and between them lines that no context has read:
+the bang line of a turn that was recorded with one. It stands directly before what was sent, behind the line feeds that
+end an open line before it:
+
+    in the transcript    ...an open line \n\n !primed x\n (Turn 3) [USER]: ...
+    read by the step                     \n\n             (Turn 3) [USER]: ...
+
+The walk goes from the end backwards, step by step, and stops where the two part: what is left out is not known, and
+nothing is guessed.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ssmprov.ops import Step
+
+_LEAD = b"\n\n"
+_HEADER = b"(Turn "
+_LONGEST_BANG = 1024
+_BANG_WORDS = 3
+_CHUNK = 1 << 16
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """A place in a transcript, and the state that has read everything before it.
+
+    `at` is in bytes; `object` is '' for the empty context. A bang line belongs to the turn that follows it, so the
+    point before that turn stands before the bang line, too.
+    """
+
+    at: int
+    object: str
+    tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Alignment:
+    """Points in ascending order; the last one is the head's, where it agrees with the transcript.
+
+    `differs`: the head has not read the end of the transcript; no point is offered then. `whole`: all that the context
+    has read stands in the transcript, so its first point is the empty context's. `unread` are the byte ranges of
+    the bang lines that the walk has passed, in ascending order.
+    """
+
+    points: tuple[Point, ...]
+    differs: bool
+    whole: bool
+    unread: tuple[tuple[int, int], ...] = ()
+
+    def before(self, at: int) -> Point | None:
+        """The last point at or before byte `at`."""
+        index = bisect_right(self.points, at, key=_place)
+        return self.points[index - 1] if index else None
+
+    def exact(self, at: int) -> Point | None:
+        """The last point at byte `at`: of steps without text, the newest."""
+        point = self.before(at)
+        return point if point is not None and point.at == at else None
+
+    def of(self, object: str) -> Point | None:
+        return next((point for point in self.points if point.object == object), None)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A transcript is kept up to byte `at`, and goes on with `tail`."""
+
+    at: int
+    tail: bytes
+
+
+def _place(point: Point) -> int:
+    return point.at
+
+
+def align(transcript: bytes, steps: Sequence[Step], text: bytes) -> Alignment:
+    """Lay a lineage beside a transcript.
+
+    `steps` are newest first, as `log` gives them, all or the newest ones; `text` is all that the head has read, so
+    that the steps' texts are its slices from the end.
+    """
+    if not steps:
+        alike = not transcript and not text
+        return Alignment((Point(0, ""),) if alike else (), differs=not alike, whole=alike)
+    points: list[Point] = []
+    unread: list[tuple[int, int]] = []
+    end, left = len(transcript), len(text)
+    matched = not transcript
+    for index, step in enumerate(steps):
+        points.append(Point(end, step.object, step.tokens))
+        if step.step_bytes == 0:
+            continue
+        start = left - step.step_bytes
+        older = steps[index + 1].step_bytes if index + 1 < len(steps) else 0
+        found = _place_of(transcript, end, text, start, left, older) if start >= 0 else None
+        if found is None:
+            break
+        end, bang = found
+        if bang is not None:
+            unread.append(bang)
+        left = start
+        matched = True
+    else:
+        oldest = steps[-1]
+        opaque = oldest.kind != "turn" and oldest.step_bytes == 0  # it has read what nobody knows
+        if oldest.parent or (left == 0 and not opaque):
+            points.append(Point(end, oldest.parent, oldest.tokens - oldest.step_tokens))
+    if not matched:
+        return Alignment((), differs=True, whole=False)
+    whole = points[-1].object == ""
+    return Alignment(tuple(reversed(points)), differs=False, whole=whole, unread=tuple(reversed(unread)))
+
+
+def as_read(transcript: bytes, alignment: Alignment, begin: int, end: int) -> bytes:
+    """What a context reads of bytes [begin, end): all but the bang lines that the walk has passed."""
+    parts = []
+    for start, stop in alignment.unread:
+        if begin < stop and start < end:
+            parts.append(transcript[begin:start])
+            begin = min(stop, end)
+    parts.append(transcript[begin:end])
+    return b"".join(parts)
+
+
+def route(transcript: bytes, alignment: Alignment, steps: Sequence[Step], text: bytes, other_text: bytes) -> Route:
+    """How the transcript becomes that of another context, whose whole text is `other_text`.
+
+    It is kept up to the last aligned place that both have read; where there is none, all of it is replaced.
+    """
+    offsets: dict[str, int] = {}
+    left = len(text)
+    for step in steps:
+        offsets.setdefault(step.object, left)
+        left -= step.step_bytes
+    if steps:
+        offsets.setdefault(steps[-1].parent, left)
+    shared = _shared(text, other_text)
+    for point in reversed(alignment.points):
+        offset = offsets.get(point.object, 0)
+        cut = _within_character(transcript, point.at) or _within_character(other_text, offset)
+        if 0 < offset <= shared and not cut:
+            return Route(point.at, other_text[offset:])
+    return Route(0, other_text)
+
+
+def _place_of(
+    transcript: bytes, end: int, text: bytes, start: int, stop: int, older: int
+) -> tuple[int, tuple[int, int] | None] | None:
+    """Where the step's text, text[start:stop], begins in transcript[:end], and the bang line that belongs to it.
+
+    `older` is the length of the text of the step before. None where the transcript says something else.
+    """
+    said = text[start:stop]
+    begin = end - len(said)
+    if begin >= 0 and transcript.startswith(said, begin):
+        line = _bang_line(transcript, begin)
+        if line is None or text.endswith(transcript[line:begin], 0, start):  # the context has read it: it is no bang
+            return begin, None
+        if said.startswith(_HEADER):
+            return line, (line, begin)
+        if older and line >= older and transcript.startswith(text[start - older : start], line - older):
+            return line, (line, begin)  # a text that was sent as it is
+        return begin, None
+    if not said.startswith(_LEAD + _HEADER):
+        return None
+    begin += len(_LEAD)
+    if begin < 0 or not transcript.startswith(said[len(_LEAD) :], begin):
+        return None
+    line = _bang_line(transcript, begin)
+    if line is None or not transcript.endswith(_LEAD, 0, line):
+        return None
+    return line - len(_LEAD), (line, begin)
+
+
+def _bang_line(transcript: bytes, end: int) -> int | None:
+    """Where the line that ends at byte `end` begins, if it is a bang line."""
+    if end == 0 or transcript[end - 1] != 0x0A:
+        return None
+    floor = max(0, end - _LONGEST_BANG)
+    begin = transcript.rfind(b"\n", floor, end - 1) + 1
+    if begin == 0 and floor > 0:
+        return None
+    line = transcript[begin:end]
+    return begin if line.startswith(b"!") and len(line[1:].split()) <= _BANG_WORDS else None
+
+
+def _shared(one: bytes, other: bytes) -> int:
+    """How many bytes two texts have in common from their beginning."""
+    limit = min(len(one), len(other))
+    at = 0
+    while at < limit and one[at : at + _CHUNK] == other[at : at + _CHUNK]:
+        at += _CHUNK
+    at = min(at, limit)
+    window = range(1, min(_CHUNK, limit - at) + 1)
+    return at + bisect_left(window, True, key=lambda n: one[at : at + n] != other[at : at + n])
+
+
+def _within_character(text: bytes, at: int) -> bool:
+    """Whether byte `at` goes on with a UTF-8 character."""
+    return at < len(text) and 0x80 <= text[at] <= 0xBF

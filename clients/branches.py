@@ -1,0 +1,352 @@
+"""The branches of a transcript: one directory's transcript and one context, which go back and forth together.
+
+The context NAME stands at the end of the transcript. To go elsewhere leaves a branch behind: its checkpoint gets the
+name NAME.1, NAME.2 ..., and the transcript as it was is kept in `.transcript.NAME.1.txt`. The name then moves by
+compare-and-swap, and the transcript follows; a crash between the two is made good by whoever takes the lock next.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from clients.alignment import Alignment, Point, Route, align, as_read, route
+from clients.record import MAX_COUNTER, TRANSCRIPT, Moving, Record, Writer
+from ssmprov import durable
+from ssmprov.errors import BadRequest, Conflict, NotFound, SsmprovError
+from ssmprov.ops import Row, Step
+from ssmprov.transcript import turns_of
+
+if TYPE_CHECKING:
+    from clients.blocking import Client
+    from clients.requests import Reply
+
+MAX_STEPS = 5000
+"""So many steps of a lineage are held against a transcript."""
+
+TRIES = 20
+NO_HEAD = "none"
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A transcript beside its context, both as they stood at one moment. `head` is '' where there is no context yet."""
+
+    transcript: bytes
+    head: str
+    steps: tuple[Step, ...]
+    text: bytes
+    alignment: Alignment
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What going somewhere changed, so that it can be undone: the transcript from byte `at` on, and the head."""
+
+    at: int
+    before: bytes
+    after: bytes
+    head_before: str
+    head_after: str
+
+    @property
+    def back(self) -> Change:
+        return Change(self.at, self.after, self.before, self.head_after, self.head_before)
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A reply drawn beside the transcript: its name, its checkpoint, where and how the transcript would go on."""
+
+    name: str
+    object: str
+    at: int
+    tail: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """What is read after a checkpoint to draw a reply, and the names under which it is done.
+
+    The transcript is `lead`, then `tail`, then the reply. `tail` may hold lines that no context reads.
+    """
+
+    point: Point
+    prompt: str
+    names: tuple[str, ...]
+    lead: bytes
+    tail: bytes
+    workers: tuple[str, ...] = ()
+
+
+class Branches:
+    """All of it blocks, and may raise any error of `ssmprov.errors`, and OSError."""
+
+    def __init__(self, record: Record, client: Client, model: str, name: str) -> None:
+        self.record = record
+        self.client = client
+        self.model = model
+        self.name = name
+
+    def scene(self) -> Scene:
+        """Look at both."""
+        transcript = self.record.read()
+        head = self.head()
+        if not head:
+            return Scene(transcript, "", (), b"", align(transcript, (), b""))
+        steps = self._lineage(head)
+        text = self.text(head)
+        return Scene(transcript, head, tuple(steps), text, align(transcript, steps, text))
+
+    def head(self) -> str:
+        try:
+            return self.client.show(self.name, model=self.model).row.object
+        except NotFound:
+            return ""
+
+    def text(self, object_id: str) -> bytes:
+        """What a checkpoint has read, as far as it is known."""
+        return self.client.text(f"#{object_id}", model=self.model, since_root=True).encode()
+
+    def _lineage(self, head: str) -> list[Step]:
+        steps: list[Step] = []
+        before = ""
+        while len(steps) < MAX_STEPS:
+            page = self.client.log(f"#{head}", model=self.model, limit=1000, before=before)
+            steps += page.steps
+            if not page.more or not page.steps:
+                break
+            before = page.steps[-1].object
+        return steps
+
+    # -- where things stand
+
+    def base(self, scene: Scene, at: int) -> Point:
+        """The nearest checkpoint at or before byte `at` of the transcript.
+
+        Raises BadRequest where the context has not read that part of the transcript.
+        """
+        point = scene.alignment.before(at)
+        if point is None:
+            raise BadRequest(
+                f"{self.name} has not read this part of the transcript: choose a later turn, or have it read anew"
+            )
+        return point
+
+    def reread(self, scene: Scene) -> Drawing:
+        """Make ready to have a context without past read the whole transcript."""
+        return Drawing(
+            Point(0, ""),
+            scene.transcript.decode("utf-8", "surrogateescape"),
+            tuple(self.fresh()),
+            b"",
+            scene.transcript,
+        )
+
+    def route(self, scene: Scene, object_id: str) -> Route:
+        """How the transcript becomes that of any other checkpoint of this model."""
+        if (point := scene.alignment.of(object_id)) is not None:
+            return Route(point.at, b"")
+        return route(scene.transcript, scene.alignment, scene.steps, scene.text, self.text(object_id))
+
+    # -- branches
+
+    def file_of(self, branch: str) -> Path:
+        """The file in which the transcript of a branch is kept."""
+        return self.record.directory / f".transcript.{quote(branch, safe='')}.txt"
+
+    def fresh(self, count: int = 1) -> list[str]:
+        """Names for new branches: none of them is in use, and none has a file."""
+        taken = {int(found) for found in self._numbers()}
+        first = max(taken, default=0) + 1
+        return [f"{self.name}.{number}" for number in range(first, first + count)]
+
+    def _numbers(self) -> Iterable[str]:
+        rule = re.compile(re.escape(self.name) + r"\.([0-9]{1,9})\Z")
+        for row in self.names(f"{self.name}."):
+            if found := rule.match(row.name):
+                yield found[1]
+        files = re.compile(re.escape(f".transcript.{quote(self.name, safe='')}.") + r"([0-9]{1,9})\.txt\Z")
+        for path in self.record.directory.glob(".transcript.*.txt"):
+            if found := files.match(path.name):
+                yield found[1]
+
+    def names(self, prefix: str = "", limit: int = 5000) -> list[Row]:
+        rows: list[Row] = []
+        while len(rows) < limit:
+            page = self.client.ls(prefix, model=self.model, after=rows[-1].name if rows else "", limit=1000)
+            rows += page.rows
+            if not page.more or not page.rows:
+                break
+        return rows
+
+    def keep(self, object_id: str, transcript: bytes) -> str:
+        """Have a checkpoint and its transcript kept as a branch; its name. One that is kept already gets no second."""
+        for name in self.client.show(f"#{object_id}", model=self.model).names if object_id else []:
+            if name.startswith(f"{self.name}.") and _holds(self.file_of(name), transcript):
+                return name
+        for _ in range(TRIES):
+            (name,) = self.fresh()
+            if object_id:
+                try:
+                    self.client.fork(f"#{object_id}", [name], model=self.model)
+                except Conflict:  # another window took it
+                    continue
+            try:
+                durable.replace(self.file_of(name), transcript)
+            except OSError:
+                if object_id:
+                    self.client.rm([name], model=self.model)
+                raise
+            return name
+        raise Conflict(f"no name was free for the branch that is left behind: others take {self.name}.N all the time")
+
+    def kept_transcript(self, object_id: str) -> bytes | None:
+        """The transcript that was kept with a checkpoint, if one was and the checkpoint has read it."""
+        names = self.client.show(f"#{object_id}", model=self.model).names
+        files = [path for name in names if (path := self.file_of(name)).is_file()]
+        if not files:
+            return None
+        steps, text = self._lineage(object_id), self.text(object_id)
+        for path in files:
+            with contextlib.suppress(OSError):
+                data = path.read_bytes()
+                if not align(data, steps, text).differs:
+                    return data
+        return None
+
+    # -- going elsewhere
+
+    def go(self, writer: Writer, scene: Scene, at: int, tail: bytes, object_id: str) -> Change:
+        """Let the context stand at `object_id` ('' nowhere), and the transcript go on with `tail` after byte `at`.
+
+        What is left behind is kept as a branch first. Raises Conflict, and changes nothing, where transcript or context
+        are not what they were in the scene.
+        """
+        self.check(scene)
+        change = Change(at, scene.transcript[at:], tail, scene.head, object_id)
+        if not change.before and object_id == scene.head and not tail:
+            return change
+        kept = ""
+        if change.before or not self._leads(scene.head, object_id):
+            kept = self.keep(scene.head, scene.transcript)
+        after = scene.transcript[:at] + tail
+        move = Moving(
+            self.model,
+            self.name,
+            scene.head,
+            object_id,
+            at,
+            tail.decode("utf-8", "surrogateescape"),
+            hashlib.sha256(scene.transcript).hexdigest(),
+            highest_closed(after),
+            str(self.file_of(kept).name) if kept else "",
+        )
+        writer.move(move)
+        try:
+            self._move(scene.head, object_id)
+        except (Conflict, NotFound):
+            writer.moved()
+            raise
+        if not writer.carry_out_move(move):
+            raise Conflict(f"{TRANSCRIPT} was changed by another program; it is left as it is")
+        return change
+
+    def check(self, scene: Scene) -> None:
+        """Raises Conflict where transcript or context have gone on since."""
+        if self.record.read() != scene.transcript:
+            raise Conflict("the transcript has gone on meanwhile: look at it, and try again")
+        if self.head() != scene.head:
+            raise Conflict(f"{self.name} has gone on meanwhile, without this transcript: look at it, and try again")
+
+    def _move(self, head: str, object_id: str) -> None:
+        if not object_id:
+            if head:
+                self.client.rm([self.name], model=self.model)
+        elif head != object_id:
+            self.client.fork(f"#{object_id}", [self.name], model=self.model, overwrite=bool(head), if_head=head or None)
+
+    def _leads(self, head: str, object_id: str) -> bool:
+        """Whether a checkpoint descends from the head, which is then not left behind."""
+        if not head or not object_id or head == object_id:
+            return not head or bool(object_id)
+        return any(step.object == head for step in self._lineage(object_id))
+
+    # -- other replies beside the transcript
+
+    def draw(self, scene: Scene, at: int, text: bytes, count: int = 1, name: str = "") -> Drawing:
+        """Make ready to have the context read `text` at byte `at` of the transcript, `count` times, each under a name.
+
+        Several are spread over the workers. `name` is the name for one; Conflict where it is taken.
+        """
+        point = self.base(scene, at)
+        names = [name] if name else self.fresh(count)
+        workers = ("",) * count
+        for attempt in range(TRIES if point.object else 0):
+            try:
+                made = self.client.fork(f"#{point.object}", names, model=self.model, spread=count > 1)
+                workers = tuple(made.pins.get(name, "") for name in names)
+                break
+            except Conflict:  # another window took one of them
+                if name or attempt + 1 == TRIES:
+                    raise
+                names = self.fresh(count)
+        prompt = (as_read(scene.transcript, scene.alignment, point.at, at) + text).decode("utf-8", "surrogateescape")
+        tail = scene.transcript[point.at : at] + text
+        return Drawing(point, prompt, tuple(names), scene.transcript[: point.at], tail, workers)
+
+    def arguments(self, drawing: Drawing, index: int, **more: Any) -> dict[str, Any]:
+        """The arguments of the turn that draws one of them."""
+        name = drawing.names[index]
+        begun = bool(drawing.point.object)
+        return {
+            "model": self.model,
+            "context": name if begun else "",
+            "save": name,
+            "if_head": drawing.point.object or NO_HEAD,
+            **more,
+        }
+
+    def drawn(self, drawing: Drawing, index: int, reply: Reply) -> Candidate:
+        """Keep a drawn reply as a branch of its own, with its transcript."""
+        name = drawing.names[index]
+        tail = drawing.tail + reply.text.encode()
+        durable.replace(self.file_of(name), drawing.lead + tail)
+        if drawing.point.object and len(drawing.names) > 1:
+            self.client.move(name, "", model=self.model)  # the worker was for the drawing only
+        return Candidate(name, reply.result.object, drawing.point.at, tail)
+
+    def undrawn(self, drawing: Drawing, index: int) -> None:
+        """Take the name of one away that was not drawn."""
+        name = drawing.names[index]
+        with contextlib.suppress(SsmprovError):  # another error is being told
+            if self.client.show(name, model=self.model).row.object == drawing.point.object:
+                self.client.rm([name], model=self.model)
+
+    def pick(self, writer: Writer, scene: Scene, candidate: Candidate) -> Change:
+        """Go on with a candidate. Its name, which says no more than the context's own then, is taken away."""
+        change = self.go(writer, scene, candidate.at, candidate.tail, candidate.object)
+        with contextlib.suppress(SsmprovError):  # a name too many does no harm
+            if self.client.show(candidate.name, model=self.model).row.object == candidate.object:
+                self.client.rm([candidate.name], model=self.model)
+                self.file_of(candidate.name).unlink(missing_ok=True)
+        return change
+
+
+def highest_closed(transcript: bytes) -> int:
+    """Where the counter stands for a transcript: the highest number of a turn that is closed."""
+    turns = turns_of(transcript.decode("utf-8", "surrogateescape"))
+    return max((turn.number for turn in turns if turn.closed and turn.number < MAX_COUNTER), default=0)
+
+
+def _holds(path: Path, data: bytes) -> bool:
+    try:
+        return path.stat().st_size == len(data) and path.read_bytes() == data
+    except OSError:
+        return False

@@ -1,0 +1,174 @@
+"""A turn sent and recorded as one act, whoever asks for it: the shell tools, or the window.
+
+It is noted before it is sent, and forgotten when it stands in the transcript. `take_up` finishes what was broken off.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from clients.record import Asked, Writer
+from ssmprov import wire
+from ssmprov.commands import parse_bang
+from ssmprov.errors import Busy, NotFound, SsmprovError, TimedOut, Unreachable, WorkerLost
+from ssmprov.names import check_name, split_model
+
+if TYPE_CHECKING:
+    from clients.blocking import Client
+    from clients.requests import Reply
+
+REMEMBERED_S = 3600.0
+"""A server knows the outcome of a turn at least that long."""
+
+PATIENCE_S = 30.0
+"""How long one waits for the server to give a turn free whose client was killed."""
+
+UNKNOWN = (Unreachable, TimedOut, WorkerLost)
+"""Errors after which a turn may have been committed all the same."""
+
+LIVE = "live"
+"""The context that goes on from turn to turn where none is named, as that of a port does."""
+
+Say = Callable[[str], None]
+"""Tells a person something that is no error."""
+
+Ask = Callable[[str, bytes], "Reply"]
+"""Sends a prompt under a request id, and returns when the turn has ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which context a turn goes on with, how it is sampled, where it is saved, and what follows that name, too."""
+
+    context: str = ""
+    settings: str = ""
+    save: str = ""
+    also: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """A turn as it is sent, and what is recorded `before` its reply; `counter` is where the counter stands then."""
+
+    prompt: str
+    before: str
+    counter: int | None = None
+    also: str = ""
+    arguments: dict[str, Any] = field(default_factory=dict)
+
+
+def bang_line(text: str) -> str:
+    """A bang line as it is sent, with its line end; '' for none."""
+    return (text if text.startswith("!") else f"!{text}") + "\n" if text else ""
+
+
+def bang_target(text: str) -> Target:
+    """What a bang line asks for. Its outcome is left in the live context, too. Raises BadRequest."""
+    bang = parse_bang(bang_line(text).rstrip("\n"))
+    save = bang.save or LIVE
+    check_name(split_model(save)[1])
+    return Target(bang.load or LIVE, bang.settings, save, LIVE if save != LIVE else "")
+
+
+def outgoing(
+    writer: Writer, text: str, number: int, last: int, bang: str = "", *, arguments: dict[str, Any], also: str = ""
+) -> Outgoing:
+    """How a text is sent and recorded whose turns have the numbers from `number` to `last`."""
+    lead = writer.lead() if text.startswith("(Turn ") else ""
+    before = lead + bang_line(bang) + text
+    return Outgoing(lead + text, before, last if last >= number else None, also, arguments)
+
+
+def send(writer: Writer, client: Client, turn: Outgoing, ask: Ask, say: Say) -> Reply:
+    """Note the turn, have it asked, record it with its reply. A turn that fails records nothing."""
+    request_id = wire.new_id()
+    if turn.arguments.get("save"):
+        client.models()  # that a broker is there, before anything is written
+        writer.ask(
+            Asked(request_id.hex(), time.time(), turn.prompt, turn.arguments, turn.before, turn.counter, turn.also)
+        )
+    try:
+        reply = ask(turn.prompt, request_id)
+    except SsmprovError as error:
+        if not isinstance(error, UNKNOWN):
+            writer.answered()
+        raise
+    if turn.also and reply.result.name:
+        follow(client, turn.arguments, turn.also, say)
+    writer.append(turn.before + reply.text, turn.counter)
+    return reply
+
+
+def follow(client: Client, arguments: dict[str, Any], also: str, say: Say) -> None:
+    """Let the context `also` be what the turn's name is now. Errors are told: the turn is done and to be recorded."""
+    try:
+        client.fork(arguments["save"], [also], model=arguments["model"], overwrite=True)
+    except SsmprovError as error:
+        say(f"{also} is not what {arguments['save']} is now: {error.message}")
+
+
+def take_up(writer: Writer, connect: Callable[[], Client], say: Say) -> None:
+    """Finish what was broken off: a turn that was sent and not recorded, or a context that was moved and its file not.
+
+    A turn is asked for again under its id: a server that has committed it gives the same reply, and reads nothing
+    twice. Raises Unreachable where there is something to finish and no broker answers, and the server's other errors.
+    """
+    if writer.moving() is not None:
+        with connect() as client:
+            _finish_move(writer, client, say)
+    if writer.asked() is not None:
+        _finish_turn(writer, connect, say)
+
+
+def _finish_move(writer: Writer, client: Client, say: Say) -> None:
+    move = writer.moving()
+    assert move is not None, "there is a note"
+    try:
+        head = client.show(move.name, model=move.model).row.object
+    except NotFound:
+        head = ""
+    if head == move.object and writer.carry_out_move(move):
+        say(f"the transcript follows {move.name}, which was moved: what it held is kept in {move.kept}")
+        return
+    if head != move.head:
+        say(
+            f"{move.name} moved on before its transcript could follow: compare with "
+            f"`ssmprov ckpt show {move.name} --text`"
+        )
+    writer.moved()
+
+
+def _finish_turn(writer: Writer, connect: Callable[[], Client], say: Say) -> None:
+    asked = writer.asked()
+    assert asked is not None, "there is a note"
+    name = asked.arguments.get("save", "")
+    if not 0 <= time.time() - asked.at < REMEMBERED_S:
+        say(
+            f"a turn was broken off too long ago to be taken up: {name} may have read it, and the transcript does not "
+            f"hold it; compare with `ssmprov ckpt show {name} --text`"
+        )
+        writer.answered()
+        return
+    say("recording a turn that was broken off")
+    until = time.monotonic() + PATIENCE_S
+    with connect() as client:
+        while True:
+            try:
+                reply = client.turn(asked.prompt, request_id=bytes.fromhex(asked.id), **asked.arguments)
+                break
+            except Unreachable:
+                raise
+            except Busy:  # until the server notices that the one who asked is gone
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.2)
+            except SsmprovError as error:
+                say(f"it had no effect: {error.message}")
+                writer.answered()
+                return
+        if asked.also:
+            follow(client, asked.arguments, asked.also, say)
+    writer.append(asked.before + reply.text, asked.counter)

@@ -1,0 +1,32 @@
+"""A file as the content of a turn."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from ssmprov.errors import BadRequest, NotFound
+
+MAX_FILE_BYTES = 8 << 20
+
+
+def bytes_of(file: Path, most: int) -> bytes:
+    """What is in a file, at most so many bytes of it (-1: all). A pipe or a device does not tell its size."""
+    try:
+        with file.open("rb") as opened:
+            return opened.read(most)
+    except FileNotFoundError:
+        raise NotFound(f"there is no file {file}") from None
+
+
+def text_of(file: Path) -> str:
+    """A file as the content of a turn. Raises BadRequest for what is no text."""
+    data = bytes_of(file, MAX_FILE_BYTES + 1)
+    if len(data) > MAX_FILE_BYTES:
+        raise BadRequest(f"{file} has more than {MAX_FILE_BYTES >> 20} MiB: that is no turn")
+    try:
+        text = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"{file} is no UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}") from None
+    if "\0" in text:
+        raise BadRequest(f"{file} holds U+0000 at byte {text.encode().index(0)}: no turn can hold it")
+    return text

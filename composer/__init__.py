@@ -1,0 +1,1 @@
+"""The Composer: a window for writing with contexts, turn by turn and branch by branch. Needs the extra `composer`."""

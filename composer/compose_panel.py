@@ -1,0 +1,269 @@
+"""Where a turn is written and sent: bang line, three drop-downs, the text, and the buttons."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PyQt6.QtCore import Qt, QTimer, pyqtSignal
+from PyQt6.QtGui import QDragEnterEvent, QDropEvent, QFont, QPalette
+from PyQt6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
+
+from composer.choice_box import EDIT, ChoiceBox
+from composer.choices import DIVIDER, LISTS, OPENING, REPLY, Choices, role_literal
+from composer.choices_editor import TITLES, ChoicesEditor
+from composer.draft import NOTHING, Draft
+from composer.prompt_edit import PromptEdit, local_files
+from ssmprov.transcript import FENCE, HALF_FENCE
+
+USUAL = {OPENING: role_literal("USER"), DIVIDER: FENCE, REPLY: role_literal("INTERFACE")}
+TIPS = {
+    OPENING: "Who speaks: the role of the text that you send",
+    DIVIDER: "How the text ends. Half step: the model only reads it. Full step: the model answers.",
+    REPLY: "Who answers: the role of the turn that the model writes",
+}
+BANG_TIP = (
+    "Optional: !CONTEXT SETTINGS SAVE\nThe turn begins from that context, is sampled with that set, and is saved under "
+    "that name as well. The live context goes on from there."
+)
+BUSY = "A turn is under way: wait for its end, or stop it with Esc. Your text stays here."
+MAX_STATE_CHARS = 1 << 20
+
+
+class ComposePanel(QWidget):
+    """Makes Drafts. One that cannot be sent is never sent; `trouble` says why instead."""
+
+    sent = pyqtSignal(object)  # Draft
+    stop_wanted = pyqtSignal()
+    files_dropped = pyqtSignal(list)  # list[Path]
+    trouble = pyqtSignal(str)  # a sentence for the notice bar, '' to clear it
+
+    def __init__(self, directory: Path, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setAccessibleName("Compose")
+        self.setAcceptDrops(True)
+        self.choices = Choices(directory, self)
+        self._editors: dict[str, ChoicesEditor] = {}
+        self._busy = False
+        self._in_flight: Draft | None = None
+        self._told = ""  # the trouble that is shown
+
+        # In the order in which Tab goes through them.
+        self.prompt = PromptEdit(self)
+        self.boxes = {name: ChoiceBox(TITLES[name], TIPS[name], self) for name in LISTS}
+        self.send_button = self._button("Send", "Send as the lists above say", self.send)
+        bold = QFont()
+        bold.setBold(True)  # and nothing else, so that it follows the application's font
+        self.send_button.setFont(bold)
+        self.half_button = self._button("Half step", "The model reads your text, and writes nothing", self.send_half)
+        self.full_button = self._button("Full step", "The model reads your text, and writes the reply", self.send_full)
+        self.raw_button = self._button("Raw", "Send the text as it is, without header and fence", self.send_raw)
+        self.stop_button = self._button("Stop", "Stop the turn, and keep what was written (Esc)", self.stop_wanted.emit)
+        self.bang = QLineEdit(self)
+        self.bang.setPlaceholderText("!primed standard onestep")
+        self.bang.setToolTip(BANG_TIP)
+        self.bang.setAccessibleName("Bang line")
+        self.bang.setAccessibleDescription(BANG_TIP)
+        self.bang.setClearButtonEnabled(True)
+        self.count = QLabel()
+        self.count.setForegroundRole(QPalette.ColorRole.PlaceholderText)
+        self.count.setAccessibleName("Length of the text")
+
+        self._arrange()
+        for name, box in self.boxes.items():
+            box.offer(self.choices.values(name))
+            box.choose(USUAL[name])
+            box.edit_wanted.connect(lambda name=name: self.edit_list(name))
+        self.choices.changed.connect(self._on_list_changed)
+        self.prompt.send_wanted.connect(self.send)
+        self.prompt.textChanged.connect(self._on_text)
+        self.prompt.files_dropped.connect(self._on_files)
+        self.bang.returnPressed.connect(self.send)
+        self.set_busy(False)
+        self._on_text()
+        QTimer.singleShot(0, self._tell_lists)  # when somebody listens
+
+    def _button(self, text: str, tip: str, do: Callable[[], None]) -> QPushButton:
+        button = QPushButton(text, self)
+        button.setToolTip(tip)
+        button.setAccessibleName(text)
+        button.setAccessibleDescription(tip)
+        button.setAutoDefault(False)
+        button.clicked.connect(lambda _=False: do())
+        return button
+
+    def _arrange(self) -> None:
+        em = self.fontMetrics().height()
+        lists = QHBoxLayout()
+        lists.setSpacing(em // 3)
+        for name, box in self.boxes.items():
+            title = QLabel(TITLES[name])
+            title.setBuddy(box)
+            title.setForegroundRole(QPalette.ColorRole.PlaceholderText)
+            lists.addWidget(title)
+            lists.addWidget(box, 1)
+            lists.addSpacing(em // 2)
+        lists.addStretch(1)
+        buttons = QHBoxLayout()
+        buttons.setSpacing(em // 2)
+        for button in (self.send_button, self.half_button, self.full_button, self.raw_button, self.stop_button):
+            buttons.addWidget(button)
+        buttons.addStretch(1)
+        buttons.addWidget(self.count)
+        column = QVBoxLayout(self)
+        column.setContentsMargins(em // 2, em // 3, em // 2, em // 2)
+        column.setSpacing(em // 2)
+        column.addWidget(self.bang)
+        column.addLayout(lists)
+        column.addWidget(self.prompt, 1)
+        column.addLayout(buttons)
+
+    # -- sending
+
+    def draft(self) -> Draft:
+        """What Send would send."""
+        opening, divider, reply = (self.boxes[name].chosen for name in LISTS)
+        return Draft(self.prompt.text, self.bang.text().strip(), opening, divider, reply)
+
+    def send(self) -> None:
+        """Send as the drop-downs say."""
+        self._send(self.draft())
+
+    def send_half(self) -> None:
+        """Send a closed turn, which is only read."""
+        draft = self.draft()
+        if not draft.slash and not draft.opening and draft.text:
+            self._say("A half step needs a role: choose one under From.")
+            return
+        self._send(Draft(draft.text, draft.bang, draft.opening, HALF_FENCE))
+
+    def send_full(self) -> None:
+        """Send a closed turn, and ask for the reply."""
+        draft = self.draft()
+        for chosen, title in ((draft.opening, TITLES[OPENING]), (draft.reply, TITLES[REPLY])):
+            if not draft.slash and not chosen and draft.text:
+                self._say(f"A full step needs two roles: choose one under {title}.")
+                return
+        self._send(Draft(draft.text, draft.bang, draft.opening, FENCE, draft.reply))
+
+    def send_raw(self) -> None:
+        """Send the text as it is."""
+        self._send(Draft(self.prompt.text, self.bang.text().strip()))
+
+    def _send(self, draft: Draft) -> None:
+        if self._busy:
+            self._say(BUSY)
+        elif problem := draft.problem():
+            self._say(problem)
+            if problem == NOTHING:
+                self.focus_prompt()
+        else:
+            self._say("")
+            self._in_flight = draft
+            self.sent.emit(draft)
+
+    def _say(self, sentence: str) -> None:
+        if sentence or self._told:
+            self._told = sentence
+            self.trouble.emit(sentence)
+
+    def set_busy(self, busy: bool) -> None:
+        """While a turn runs nothing is sent; the text stays open to be written ahead."""
+        self._busy = busy
+        for button in (self.send_button, self.half_button, self.full_button, self.raw_button):
+            button.setEnabled(not busy)
+        self.stop_button.setEnabled(busy)
+        if not busy and self._told == BUSY:
+            self._say("")
+
+    def accept(self) -> None:
+        """The turn has begun: its text goes into the history. What was written after it stays."""
+        draft, self._in_flight = self._in_flight, None
+        if draft is None:
+            return
+        self.prompt.remember(draft.text)
+        if self.prompt.text.startswith(draft.text):
+            self.prompt.set_text(self.prompt.text[len(draft.text) :])
+
+    def restore(self, draft: Draft) -> None:
+        """The turn has failed before anything was read: its text comes back, unless another stands there."""
+        self._in_flight = None
+        if not self.prompt.text:
+            self.prompt.set_text(draft.text)
+
+    # -- the rest
+
+    @property
+    def send_key(self) -> str:
+        """ "shift+enter", "enter" or "ctrl+enter"."""
+        return self.prompt.send_key
+
+    @send_key.setter
+    def send_key(self, key: str) -> None:
+        self.prompt.send_key = key
+
+    def focus_prompt(self) -> None:
+        self.prompt.setFocus(Qt.FocusReason.OtherFocusReason)
+
+    def state(self) -> dict[str, Any]:
+        """What the session keeps."""
+        found = {name: box.chosen for name, box in self.boxes.items()}
+        found |= {"bang": self.bang.text(), "text": self.prompt.text}
+        # Half a character, which no file takes, must not keep the rest from being saved.
+        return {key: text.encode("utf-8", "replace").decode() for key, text in found.items()}
+
+    def restore_state(self, state: dict[str, Any]) -> None:
+        """Take up what `state` gave; what does not fit is passed over."""
+        found = {key: value for key, value in state.items() if isinstance(value, str)}
+        for name, box in self.boxes.items():
+            if name in found:
+                box.choose(found[name])
+        if "bang" in found:
+            self.bang.setText(found["bang"])
+        if "text" in found and len(found["text"]) <= MAX_STATE_CHARS:
+            self.prompt.set_text(found["text"])
+
+    def edit_list(self, name: str) -> None:
+        """Open the editor of a list, or bring the one that is open to the front."""
+        editor = self._editors.get(name)
+        if editor is None:
+            editor = self._editors[name] = ChoicesEditor(self.choices, name, self)
+            editor.finished.connect(lambda _, name=name: self._editors.pop(name, None))
+        editor.show()
+        editor.raise_()
+        editor.activateWindow()
+
+    def _on_list_changed(self, name: str) -> None:
+        self.boxes[name].offer(self.choices.values(name))
+        self._tell_lists()
+
+    def _tell_lists(self) -> None:
+        """Say what is wrong in the files of the lists, or take it back."""
+        troubles = self.choices.troubles()
+        if troubles:
+            more = f" ({len(troubles) - 1} more)" if len(troubles) > 1 else ""
+            self._say(f"{troubles[0]}{more} Choose “{EDIT}” in the list to mend it.")
+        elif self._told.startswith("."):
+            self._say("")
+
+    def _on_text(self) -> None:
+        length = len(self.prompt.text)
+        self.count.setText(f"{length:,} character{'' if length == 1 else 's'}" if length else "")
+        if length and self._told == NOTHING:
+            self._say("")
+
+    def _on_files(self, paths: list[Path]) -> None:
+        if all(path.is_file() for path in paths):
+            self.files_dropped.emit(paths)
+        else:
+            self._say("Only files can be dropped here, no folders.")
+
+    def dragEnterEvent(self, event: QDragEnterEvent | None) -> None:
+        if event is not None and local_files(event.mimeData()):
+            event.acceptProposedAction()
+
+    def dropEvent(self, event: QDropEvent | None) -> None:
+        if event is not None and (paths := local_files(event.mimeData())):
+            event.acceptProposedAction()
+            self._on_files(paths)

@@ -1,0 +1,326 @@
+"""What the window does: one act at a time, each a job; turns stream into the book, and the scene is looked at after."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from PyQt6.QtCore import QObject, QTimer, pyqtSignal
+
+from clients import Client, Reply
+from clients.branches import Branches, Change, Scene, highest_closed
+from clients.record import Record, Writer
+from clients.recorded import LIVE, UNKNOWN, Target, bang_target, outgoing, send, take_up
+from composer.book import Book
+from composer.draft import Draft
+from composer.link import Job, Link
+from ssmprov.errors import BadRequest, SsmprovError, Unreachable
+
+T = TypeVar("T")
+Compose = Callable[[int], tuple[str, int]]
+"""Makes the text of a turn from its number, and says which number is the highest in it."""
+
+CHANGED_MS = 300
+"""How long the file is left in peace before a change that others made is looked at."""
+
+BUSY = "One thing at a time: a turn is under way. Esc stops it."
+
+
+@dataclass(frozen=True, slots=True)
+class Wishes:
+    """With which model and context turns go on, and how they are sampled."""
+
+    model: str = ""
+    context: str = LIVE
+    settings: str = ""
+    values: dict[str, float] = field(default_factory=dict)
+    seed: int | None = None
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        return {"settings": self.settings, "values": dict(self.values), "seed": self.seed}
+
+    @property
+    def anew(self) -> dict[str, Any]:
+        """For a reply that is to be another one: a context that was seeded would only repeat itself."""
+        return self.sampling | {"seed": secrets.randbits(63)}
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A turn is about to be asked for: `text` stands after byte `at` of the transcript, and its reply will follow."""
+
+    at: int
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A turn that is done and recorded."""
+
+    reply: Reply
+    change: Change | None
+
+
+class Conductor(QObject):
+    """Runs acts. An act that fails has changed nothing, or says what it has."""
+
+    busy_changed = pyqtSignal(bool)
+    trouble = pyqtSignal(object)  # an SsmprovError for the notice bar
+    hint = pyqtSignal(str)
+    accepted = pyqtSignal()  # the draft is on its way
+    refused = pyqtSignal(object)  # the Draft of a turn that had no effect
+    placed = pyqtSignal(int)
+    progress = pyqtSignal(int, int)
+    wrote = pyqtSignal(int, float)  # tokens of the reply, tokens a second
+    ended = pyqtSignal(object, float)  # a Reply, and its tokens a second
+    scene_changed = pyqtSignal(object)  # a Scene, or None where there is no broker
+    changed = pyqtSignal(object)  # the Change that an act made, for the history
+
+    def __init__(self, link: Link, book: Book, record: Record, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.link = link
+        self.book = book
+        self.record = record
+        self.wishes = Wishes()
+        self.scene: Scene | None = None
+        self._job: Job | None = None
+        self._looking: Job | None = None
+        self._look_again = False
+        self._first: tuple[float, int] | None = None
+        self._rate = 0.0
+        self._changed = QTimer(self)
+        self._changed.setSingleShot(True)
+        self._changed.setInterval(CHANGED_MS)
+        self._changed.timeout.connect(self._look_at_change)
+        book.changed.connect(lambda _index: self._changed.start())
+        book.reset.connect(self._changed.start)
+
+    # -- acts
+
+    @property
+    def busy(self) -> bool:
+        return self._job is not None
+
+    def act(
+        self, work: Callable[[Job], T], done: Callable[[T], object] | None = None, draft: Draft | None = None
+    ) -> bool:
+        """Begin an act, unless one is under way. `done` is called when transcript and window agree again."""
+        if self.busy:
+            self.hint.emit(BUSY)
+            return False
+        self._first, self._rate = None, 0.0
+
+        def finished(result: T) -> None:
+            self._settle()
+            if done is not None:
+                done(result)
+            self.look()
+
+        def failed(error: SsmprovError) -> None:
+            self._settle()
+            self.trouble.emit(error)
+            if draft is not None and not self.record.unfinished:
+                self.refused.emit(draft)
+            elif draft is not None and isinstance(error, UNKNOWN) and not isinstance(error, Unreachable):
+                self._find_out(draft)
+            self.look()
+
+        def listen(job: Job) -> None:
+            job.text.connect(self._heard)
+            job.progress.connect(self.progress)
+            job.placed.connect(self.placed)
+            job.said.connect(self.hint)
+            job.marked.connect(self._marked)
+
+        self._job = self.link.run(work, finished, failed, listen)
+        self.busy_changed.emit(True)
+        return True
+
+    def _find_out(self, draft: Draft) -> None:
+        """Whether a turn whose answer was lost was committed: then it is recorded, else its text comes back."""
+        shown = self.book.text
+
+        def work(job: Job) -> None:
+            job.said.emit("Finding out whether the turn was committed.")
+            with self.locked(job):
+                pass
+
+        def done(_: None) -> None:
+            if self.book.text != shown:
+                self.hint.emit("The turn was committed, and is recorded now.")
+            else:
+                self.refused.emit(draft)
+
+        self.act(work, done)
+
+    def stop(self, mode: str = "close") -> None:
+        """End the act under way early: what has been written so far is kept and closed, or dropped (`drop`)."""
+        if self._job is not None:
+            self._job.stop(mode)
+
+    def _marked(self, mark: object) -> None:
+        if isinstance(mark, Begun):
+            self.book.begin(mark.text, self._characters(mark.at))
+            self.accepted.emit()
+
+    def _heard(self, piece: str, tokens: int) -> None:
+        self.book.write(piece)
+        now = time.monotonic()
+        if self._first is None:
+            self._first = now, tokens
+        elif now > self._first[0]:
+            self._rate = (tokens - self._first[1]) / (now - self._first[0])
+        self.wrote.emit(tokens, self._rate)
+
+    def _settle(self) -> None:
+        self._job = None
+        if self.book.streaming:
+            self.book.end()
+        else:
+            self.book.refresh()
+        self.busy_changed.emit(False)
+
+    def _characters(self, at: int) -> int:
+        """A place in the transcript, in bytes, as one in the book's text."""
+        return len(self.book.text.encode("utf-8", "surrogateescape")[:at].decode("utf-8", "surrogateescape"))
+
+    # -- looking
+
+    def branches(self, client: Client | None = None, context: str = "") -> Branches:
+        return Branches(self.record, client or self.link.client, self.wishes.model, context or self.wishes.context)
+
+    def look(self) -> None:
+        """Hold transcript and context against each other, behind the scenes."""
+        if self._looking is not None:
+            self._look_again = True
+            return
+        branches = self.branches()
+
+        def seen(scene: Scene | None) -> None:
+            self._looking = None
+            self.scene = scene
+            if self._look_again:
+                self._look_again = False
+                self.look()
+            else:
+                self.scene_changed.emit(scene)
+
+        self._looking = self.link.run(lambda _job: branches.scene(), seen, lambda _error: seen(None))
+
+    def _look_at_change(self) -> None:
+        """The file has changed: by an act, which looks itself, or by another program."""
+        shown = self.book.text.encode("utf-8", "surrogateescape")
+        if not self.busy and (self.scene is None or self.scene.transcript != shown):
+            self.look()
+
+    # -- turns
+
+    def launch(self) -> None:
+        """Finish what was broken off, and set the counter to the highest closed turn of the transcript."""
+
+        def work(job: Job) -> None:
+            with self.locked(job) as writer:
+                if self.record.exists:
+                    writer.set_counter(highest_closed(self.record.read()))
+
+        self.link.run(work, lambda _: self._launched(), self._not_launched, lambda job: job.said.connect(self.hint))
+
+    def _launched(self) -> None:
+        if not self.busy:
+            self.book.refresh()
+        self.look()
+
+    def _not_launched(self, error: SsmprovError) -> None:
+        self.trouble.emit(error)
+        self.look()
+
+    @contextmanager
+    def locked(self, job: Job) -> Iterator[Writer]:
+        """The record's lock within a job: waiting for it can be stopped, and what was broken off is finished first."""
+        wait = "Waiting: another turn of this transcript is under way."
+        with self.record.locked(lambda: job.said.emit(wait), job.cancelled) as writer:
+            take_up(writer, lambda: Client(job.client.endpoint, agent="composer"), job.said.emit)
+            yield writer
+
+    def send(self, draft: Draft) -> bool:
+        """Send a draft as PIPE would send it."""
+        if problem := draft.problem():
+            self.hint.emit(problem)
+            return False
+        return self.send_text(draft.compose, draft.bang, draft)
+
+    def send_text(
+        self, compose: Compose, bang: str = "", draft: Draft | None = None, then: Callable[[], object] | None = None
+    ) -> bool:
+        """Send and record a text, with the current context or with those of a bang line; `then` what is to follow."""
+        wishes = self.wishes
+        target = bang_target(bang) if bang else Target(wishes.context, wishes.settings, wishes.context)
+        arguments = {
+            "model": wishes.model,
+            "context": target.context,
+            "save": target.save,
+            "create": target.context in (wishes.context, LIVE),
+            **wishes.sampling,
+            "settings": target.settings or wishes.settings,
+        }
+
+        def work(job: Job) -> Sent:
+            with self.locked(job) as writer:
+                here = self.branches(job.client)
+                head = here.head()
+                if bang:
+                    _keep_what_a_bang_overwrites(here, target, head)
+                number = writer.next_number()
+                text, last = compose(number)
+                turn = outgoing(writer, text, number, last, bang, arguments=arguments, also=target.also)
+                transcript = self.record.read()
+                job.marked.emit(Begun(len(transcript), turn.before))
+                reply = send(
+                    writer,
+                    job.client,
+                    turn,
+                    lambda prompt, request_id: job.ask(prompt, request_id, arguments),
+                    job.said.emit,
+                )
+            if wishes.context not in (target.save, target.also):
+                return Sent(reply, None)
+            after = (turn.before + reply.text).encode("utf-8", "surrogateescape")
+            return Sent(reply, Change(len(transcript), b"", after, head, reply.result.object))
+
+        def done(sent: Sent) -> None:
+            self._sent(sent)
+            if then is not None:
+                then()
+
+        return self.act(work, done, draft)
+
+    def _sent(self, sent: Sent) -> None:
+        self.tell_end(sent.reply)
+        if sent.change is not None:
+            self.changed.emit(sent.change)
+
+    def tell_end(self, reply: Reply) -> None:
+        result = reply.result
+        rate = result.reply_tokens / (result.reply_ms / 1000) if result.reply_ms > 0 else self._rate
+        self.ended.emit(reply, rate)
+
+
+def _keep_what_a_bang_overwrites(here: Branches, target: Target, head: str) -> None:
+    """A bang line may save over a context that it has not loaded: what that stood at is kept as a branch."""
+    for name in filter(None, (target.save, target.also)):
+        if name == target.context:
+            continue
+        other = here if name == here.name else Branches(here.record, here.client, here.model, name)
+        if object_id := (head if name == here.name else other.head()):
+            other.keep(object_id, here.record.read())
+
+
+def check_shown(book_text: str, scene: Scene) -> None:
+    """Raises BadRequest where the transcript is not what the window shows, so that no wrong turn is meant."""
+    if scene.transcript != book_text.encode("utf-8", "surrogateescape"):
+        raise BadRequest("the transcript has gone on since it was shown: look at it, and choose again")

@@ -1,0 +1,89 @@
+"""The session of a window: taken up at its start, written down while it lives."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from PyQt6.QtCore import QByteArray, QObject, QTimer
+from PyQt6.QtWidgets import QMainWindow
+
+from clients.recorded import LIVE
+from composer import session
+from composer.compose_panel import ComposePanel
+from composer.sampling_panel import SamplingPanel
+from composer.transcript_pane import TranscriptPane
+from composer.troubles import Troubles
+from composer.workers_panel import WorkersPanel
+
+SAVE_MS = 5000
+"""How often the session is written, where it has changed: what was typed survives a crash."""
+
+
+class Keeper(QObject):
+    """Keeps geometry, tab, drop-downs, unsent text, model, context and sampling of one window."""
+
+    def __init__(
+        self,
+        window: QMainWindow,
+        directory: Path,
+        pane: TranscriptPane,
+        compose: ComposePanel,
+        sampling: SamplingPanel,
+        workers: WorkersPanel,
+        troubles: Troubles,
+    ) -> None:
+        super().__init__(window)
+        self._window = window
+        self._directory = directory
+        self._pane = pane
+        self._compose = compose
+        self._sampling = sampling
+        self._workers = workers
+        self._troubles = troubles
+        self._saved = session.Session()
+        self._timer = QTimer(self)
+        self._timer.setInterval(SAVE_MS)
+        self._timer.timeout.connect(self.save)
+
+    def restore(self, model: str = "", context: str = "") -> None:
+        """Take up what the last window left; a model and a context that are given come first."""
+        found = session.load(self._directory)
+        if found.geometry:
+            self._window.restoreGeometry(QByteArray.fromBase64(found.geometry.encode()))
+        if found.layout:
+            self._window.restoreState(QByteArray.fromBase64(found.layout.encode()))
+        if found.tab in ("rendered", "raw"):
+            self._pane.tab = found.tab
+        self._pane.zoom(found.zoom)
+        self._compose.restore_state(found.compose)
+        self._sampling.restore_state(found.sampling)
+        self._workers.set_model(model or found.model)
+        self._workers.set_context(context or found.context or LIVE)
+        if found.send_key in ("shift+enter", "enter", "ctrl+enter"):
+            self._compose.send_key = found.send_key
+        self._troubles.stand("session", found.trouble, error=True)
+        self._timer.start()
+
+    def save(self) -> None:
+        """Write it down, if it is not what was written last."""
+        now = session.Session(
+            geometry=_base64(self._window.saveGeometry()),
+            layout=_base64(self._window.saveState()),
+            tab=self._pane.tab,
+            zoom=self._pane.zoomed,
+            compose=self._compose.state(),
+            sampling=self._sampling.state(),
+            model=self._workers.model,
+            context=self._workers.context,
+            send_key=self._compose.send_key,
+        )
+        if now != self._saved:
+            self._troubles.stand("session", session.save(self._directory, now))
+        self._saved = now
+
+    def stop(self) -> None:
+        self._timer.stop()
+
+
+def _base64(data: QByteArray) -> str:
+    return data.toBase64().data().decode("ascii")

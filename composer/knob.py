@@ -1,0 +1,164 @@
+"""One sampling setting: a slider for the usual values, a spin box for all of them, and the way back."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from PyQt6.QtCore import QLocale, QObject, QSignalBlocker, Qt, pyqtSignal
+from PyQt6.QtGui import QFont
+from PyQt6.QtWidgets import QDoubleSpinBox, QGridLayout, QLabel, QSlider, QSpinBox, QToolButton, QWidget
+
+from ssmprov.settings import RANGES, WHOLE
+
+LOG_STEPS = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """What a person sees of a setting, and how far its slider goes; `step` 0 is a logarithmic one."""
+
+    title: str
+    tip: str
+    low: float
+    high: float
+    step: float
+
+    @property
+    def steps(self) -> int:
+        return round((self.high - self.low) / self.step) if self.step else LOG_STEPS
+
+    def place(self, value: float) -> int:
+        """Where the slider stands for a value; at an end for one beyond."""
+        value = min(max(value, self.low), self.high)
+        if self.step:
+            return round((value - self.low) / self.step)
+        return round(LOG_STEPS * math.log(value / self.low) / math.log(self.high / self.low))
+
+    def value(self, place: int) -> float:
+        """The value of a place, rounded to what one would write."""
+        if self.step:
+            return round(self.low + place * self.step, 4)
+        if place == LOG_STEPS:
+            return self.high
+        exact: float = self.low * (self.high / self.low) ** (place / LOG_STEPS)
+        digits = 1 - math.floor(math.log10(exact))
+        return max(round(exact, digits), self.low)
+
+
+SCALES = {
+    "temp": Scale("Temperature", "0 always takes the likeliest token; higher is bolder", 0, 2, 0.05),
+    "top_p": Scale("Top p", "Only the likeliest tokens that make up this share; 1 is off", 0, 1, 0.01),
+    "top_k": Scale("Top k", "Only so many of the likeliest tokens; 0 is off", 0, 200, 1),
+    "min_p": Scale("Min p", "Only tokens at least this likely, as a share of the likeliest; 0 is off", 0, 1, 0.01),
+    "pen_freq": Scale("Frequency penalty", "Against tokens by how often they came; 0 is off", -2, 2, 0.05),
+    "pen_pres": Scale("Presence penalty", "Against tokens that came at all; 0 is off", -2, 2, 0.05),
+    "pen_rep": Scale("Repetition penalty", "Divides the logits of tokens that came; 1 is off", 0.5, 2, 0.05),
+    "max": Scale("Longest reply", "Characters after which a reply ends", 64, 1 << 20, 0),
+}
+
+
+class _Number(QDoubleSpinBox):
+    """Numbers as one writes them: 0.7, not 0.7000."""
+
+    def textFromValue(self, v: float) -> str:
+        return f"{v:.4f}".rstrip("0").rstrip(".")
+
+
+class Knob(QObject):
+    """A row of the sampling panel. `value` is exactly what was set, whatever the widgets round it to."""
+
+    changed = pyqtSignal()  # by the person
+
+    def __init__(self, key: str, parent: QWidget) -> None:
+        super().__init__(parent)
+        self.key = key
+        self.scale = SCALES[key]
+        self._base: float | None = None
+        self._own: float | None = None
+        low, high = RANGES[key]
+        self.title = QLabel(self.scale.title)
+        self.slider = QSlider(Qt.Orientation.Horizontal)
+        self.slider.setRange(0, self.scale.steps)
+        self.slider.setPageStep(max(1, self.scale.steps // 10))
+        self.spin: QSpinBox | QDoubleSpinBox
+        if key in WHOLE:
+            self.spin = QSpinBox()
+            self.spin.setRange(int(low), int(high))
+            self.spin.setSingleStep(256 if key == "max" else 1)
+            self.spin.setGroupSeparatorShown(True)
+        else:
+            self.spin = _Number()
+            self.spin.setDecimals(4)
+            self.spin.setRange(low, high)
+            self.spin.setSingleStep(self.scale.step)
+        self.spin.setLocale(QLocale.c())  # as the files and the command line write numbers
+        self.spin.setKeyboardTracking(False)
+        self.reset = QToolButton()
+        self.reset.setText("↺")
+        self.reset.setAutoRaise(True)
+        self.title.setBuddy(self.spin)
+        for widget, name in (
+            (self.slider, f"{self.scale.title}, slider"),
+            (self.spin, self.scale.title),
+            (self.reset, f"Reset {self.scale.title}"),
+        ):
+            widget.setAccessibleName(name)
+        for shown in (self.title, self.slider, self.spin):
+            shown.setToolTip(f"{self.scale.tip} ({key}, {low:g} to {high:g})")
+        self.slider.valueChanged.connect(lambda place: self._choose(self.scale.value(place)))
+        self.spin.valueChanged.connect(self._choose)
+        self.reset.clicked.connect(self._take_back)
+        self._show()
+
+    def place_in(self, grid: QGridLayout, row: int) -> None:
+        for column, widget in enumerate((self.title, self.slider, self.spin, self.reset)):
+            grid.addWidget(widget, row, column)
+
+    @property
+    def value(self) -> float | None:
+        """What counts; None while the set is not known and nothing was chosen."""
+        return self._base if self._own is None else self._own
+
+    @property
+    def differs(self) -> bool:
+        return self._own is not None and self._own != self._base
+
+    def set_base(self, value: float | None) -> None:
+        """The value of the named set, None while it is not known."""
+        self._base = value
+        self._show()
+
+    def set_own(self, value: float | None) -> None:
+        """What the person wants instead, None for nothing else."""
+        self._own = value
+        self._show()
+
+    def _choose(self, value: float) -> None:
+        self._own = int(value) if self.key in WHOLE else float(value)
+        self._show()
+        self.changed.emit()
+
+    def _take_back(self) -> None:
+        if self.reset.hasFocus():
+            self.spin.setFocus()  # the button goes away
+        self.set_own(None)
+        self.changed.emit()
+
+    def _show(self) -> None:
+        value = self.value if self.value is not None else self.scale.low
+        with QSignalBlocker(self.slider), QSignalBlocker(self.spin):
+            self.slider.setValue(self.scale.place(value))
+            if isinstance(self.spin, QSpinBox):
+                self.spin.setValue(int(value))
+            else:
+                self.spin.setValue(value)
+        font = QFont()
+        font.setBold(self.differs)
+        self.title.setFont(font)
+        policy = self.reset.sizePolicy()
+        policy.setRetainSizeWhenHidden(True)
+        self.reset.setSizePolicy(policy)
+        self.reset.setVisible(self.differs)
+        base = "" if self._base is None else f" to {self._base:g}"
+        self.reset.setToolTip(f"Back{base}, as the set has it")

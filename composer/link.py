@@ -1,0 +1,161 @@
+"""All talk with the broker: jobs, each in a thread of its own, that tell the window by signals how far they are."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+import traceback
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from PyQt6.QtCore import QObject, QRunnable, QThreadPool, pyqtSignal
+
+from clients import Client, Reply
+from ssmprov.errors import Cancelled, SsmprovError, Unreachable, problem_of
+
+THREADS = 40
+"""Jobs at once: a drawing of many replies, and beside it the questions of the panels."""
+
+T = TypeVar("T")
+
+
+class Job(QObject):
+    """One piece of work. Its signals reach the window's thread; after `done` or `failed` there comes no other."""
+
+    text = pyqtSignal(str, int)  # a piece of the reply, and how many tokens have been written
+    progress = pyqtSignal(int, int)  # reading the prompt: tokens done, of so many
+    placed = pyqtSignal(int)  # how many requests the broker has before this one
+    said = pyqtSignal(str)  # something to know that is no error
+    marked = pyqtSignal(object)  # a result on the way
+    done = pyqtSignal(object)
+    failed = pyqtSignal(object)  # an SsmprovError
+
+    def __init__(self, client: Client, parent: QObject) -> None:
+        super().__init__(parent)  # which owns it: the thread that drops the last reference must not delete it
+        self.client = client
+        self.cancelled = threading.Event()
+        self.abandoned = False
+        self._lock = threading.Lock()
+        self._mode = ""
+        self._request = b""
+
+    def stop(self, mode: str = "close") -> None:
+        """Have it end early: what waits gives up, a turn under way is cancelled in the way `mode`."""
+        with self._lock:
+            self._mode = mode
+            request = self._request
+        self.cancelled.set()
+        if request:
+            self.client.cancel(request, mode)
+
+    def ask(self, prompt: str, request_id: bytes, arguments: dict[str, Any]) -> Reply:
+        """Run a turn, telling of its pieces. For the job's own thread.
+
+        Raises Unreachable where the window was closed meanwhile: how the turn ends is not known then.
+        """
+        try:
+            return self._ask(prompt, request_id, arguments)
+        except Cancelled:
+            if not self.abandoned:
+                raise
+            raise Unreachable("the window was closed before the turn had ended") from None
+
+    def _ask(self, prompt: str, request_id: bytes, arguments: dict[str, Any]) -> Reply:
+        with self._lock:
+            if self._mode:
+                raise Cancelled("stopped before it was sent: nothing has changed")
+        with self.client.stream(
+            prompt, request_id=request_id, on_progress=self.progress.emit, on_place=self.placed.emit, **arguments
+        ) as stream:
+            with self._lock:
+                self._request = request_id
+                mode = self._mode
+            if mode:
+                self.client.cancel(request_id, mode)
+            for piece in stream:
+                self.text.emit(piece, stream.tokens)
+            with self._lock:
+                self._request = b""
+            return stream.reply
+
+
+class _Task(QRunnable):
+    def __init__(self, job: Job, work: Callable[[Job], object]) -> None:
+        super().__init__()
+        self._job = job
+        self._work = work
+
+    def run(self) -> None:
+        with contextlib.suppress(RuntimeError):  # the window is gone, and the job with it
+            try:
+                result = self._work(self._job)
+            except BaseException as error:
+                self._job.failed.emit(_known(error))
+            else:
+                self._job.done.emit(result)
+
+
+def _known(error: BaseException) -> SsmprovError:
+    """Any exception as one of ours, with its traceback for the details."""
+    if isinstance(error, SsmprovError):
+        return error
+    problem = problem_of(error) if isinstance(error, Exception) else None
+    if isinstance(error, OSError) and error.strerror and (problem is None or problem.code == "internal"):
+        found = SsmprovError(f"{error.filename or 'a file'}: {error.strerror}")
+    else:
+        found = SsmprovError(problem.message if problem else f"{type(error).__name__}")
+    found.remote_traceback = "".join(traceback.format_exception(error))[-8192:]
+    return found
+
+
+class Link(QObject):
+    """Runs jobs against one broker. A job that has ended is let go of."""
+
+    def __init__(self, client: Client, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self.client = client
+        self._pool = QThreadPool(self)
+        self._pool.setMaxThreadCount(THREADS)
+        self._jobs: set[Job] = set()
+        self._closed = False
+
+    def run(
+        self,
+        work: Callable[[Job], T],
+        done: Callable[[T], object] | None = None,
+        failed: Callable[[SsmprovError], object] | None = None,
+        listen: Callable[[Job], object] = lambda _job: None,
+    ) -> Job:
+        """Begin a job. `done` or `failed` is called in the window's thread; `listen` may connect its other signals."""
+        job = Job(self.client, self)
+        self._jobs.add(job)
+        job.done.connect(lambda result: self._ended(job, done, result))
+        job.failed.connect(lambda error: self._ended(job, failed, error))
+        listen(job)  # before it runs: nothing that it says is missed
+        self._pool.start(_Task(job, work))
+        return job
+
+    @property
+    def busy(self) -> int:
+        """How many jobs run."""
+        return len(self._jobs)
+
+    def _ended(self, job: Job, tell: Callable[[Any], object] | None, value: object) -> None:
+        if self._closed:  # what was on its way reaches nobody
+            return
+        self._jobs.discard(job)
+        job.deleteLater()
+        if tell is not None:
+            tell(value)
+
+    def close(self, wait_ms: int = 3000) -> None:
+        """Give up what runs: turns that save are finished by the server, and recorded by whoever writes next."""
+        self._closed = True
+        for job in self._jobs:
+            job.abandoned = True
+            job.cancelled.set()
+        self.client.close()
+        self._pool.waitForDone(wait_ms)
+        for job in self._jobs:
+            job.blockSignals(True)
+        self._jobs.clear()

@@ -1,0 +1,129 @@
+"""Several replies drawn at once, spread over the workers; one is picked, the others stay as branches."""
+
+from __future__ import annotations
+
+from PyQt6.QtCore import QObject
+from PyQt6.QtWidgets import QWidget
+
+from clients.branches import Candidate, Drawing, Scene
+from composer.conductor import Conductor, check_shown
+from composer.link import Job
+from composer.moves import Moves
+from composer.rerolls import RerollPicker
+from ssmprov import wire
+from ssmprov.errors import SsmprovError
+from ssmprov.transcript import Turn
+
+
+class Rerolls(QObject):
+    """Draws beside the transcript, so that writing may go on meanwhile; a pick is refused where it has."""
+
+    def __init__(self, conductor: Conductor, moves: Moves, window: QWidget) -> None:
+        super().__init__(window)
+        self._conductor = conductor
+        self._moves = moves
+        self._window = window
+        self._picker: RerollPicker | None = None
+        self._jobs: list[Job] = []
+        self.found: dict[int, Candidate] = {}
+        self._more = False
+        self._asked: tuple[int, bytes, int] | None = None
+        self._scene: Scene | None = None
+        self._drawing = 0  # what an earlier one still says is not for the cards of this one
+
+    def start(self, turn: Turn, at: int, count: int) -> None:
+        """Draw `count` other texts for a turn that begins at byte `at` of the transcript."""
+        if self._conductor.busy:
+            self._conductor.hint.emit("A turn is under way: draw others when it has ended.")
+            return
+        self._asked = at, turn.head.encode("utf-8", "surrogateescape"), count
+        self._more = False
+        self._draw()
+
+    def _draw(self) -> None:
+        assert self._asked is not None, "something was asked for"
+        at, text, count = self._asked
+        shown = self._conductor.book.text
+        branches = self._conductor.branches()
+
+        def work(_job: Job) -> tuple[Scene, Drawing]:
+            scene = branches.scene()
+            check_shown(shown, scene)
+            return scene, branches.draw(scene, at, text, count)
+
+        self._conductor.link.run(work, self._drawn, self._conductor.trouble.emit)
+
+    def _drawn(self, made: tuple[Scene, Drawing]) -> None:
+        self._scene, drawing = made
+        picker = self._open()
+        if self._more:
+            first = len(self._jobs)
+            picker.add(drawing.workers)
+        else:
+            first = 0
+            self._drawing += 1
+            self.found.clear()
+            self._jobs.clear()
+            picker.begin(drawing.workers)
+        for index in range(len(drawing.names)):
+            self._one(picker, drawing, index, first + index)
+        picker.show()
+        picker.raise_()
+
+    def _open(self) -> RerollPicker:
+        if self._picker is None:
+            self._picker = RerollPicker(self._window)
+            self._picker.picked.connect(self._picked)
+            self._picker.stop_wanted.connect(self.stop)
+            self._picker.more_wanted.connect(self.more)
+            self._picker.closed.connect(self.stop)
+        return self._picker
+
+    def _one(self, picker: RerollPicker, drawing: Drawing, index: int, card: int) -> None:
+        branches = self._conductor.branches()
+        this = self._drawing
+        arguments = branches.arguments(drawing, index, **self._conductor.wishes.anew)
+
+        def work(job: Job) -> tuple[Candidate, str]:
+            try:
+                reply = job.ask(drawing.prompt, wire.new_id(), arguments)
+            except SsmprovError:
+                branches.undrawn(drawing, index)
+                raise
+            result = reply.result
+            summary = f"{result.reply_tokens} tokens · {result.worker} · ended by {result.stop}"
+            return branches.drawn(drawing, index, reply), summary
+
+        def done(made: tuple[Candidate, str]) -> None:
+            self._conductor.look()
+            if this == self._drawing:
+                self.found[card] = made[0]
+                picker.finish(card, made[1])
+
+        def failed(error: SsmprovError) -> None:
+            if this == self._drawing:
+                picker.fail(card, error.message)
+
+        def listen(job: Job) -> None:
+            job.text.connect(lambda piece, _tokens: picker.write(card, piece) if this == self._drawing else None)
+            job.progress.connect(lambda *sizes: picker.progress(card, *sizes) if this == self._drawing else None)
+            job.placed.connect(lambda place: picker.queued(card, place) if this == self._drawing else None)
+
+        self._jobs.append(self._conductor.link.run(work, done, failed, listen))
+
+    def stop(self) -> None:
+        """End what is still being written; it is kept as far as it came."""
+        for job in self._jobs:
+            job.stop("close")
+
+    def more(self) -> None:
+        """As many again, beside those that are there."""
+        self._more = True
+        self._draw()
+
+    def _picked(self, index: int) -> None:
+        if index in self.found and self._scene is not None:
+            self._moves.pick(self._scene, self.found[index])
+            self.stop()
+            if self._picker is not None:
+                self._picker.close()

@@ -1,0 +1,282 @@
+"""Going back and trying again: reroll, edit, fork, go elsewhere, undo, redo. Nothing that was written is lost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from PyQt6.QtCore import QObject, pyqtSignal
+
+from clients.branches import Branches, Candidate, Change, Drawing, Scene, highest_closed
+from clients.requests import Reply
+from composer.conductor import Begun, Conductor, check_shown
+from composer.link import Job
+from ssmprov import durable, wire
+from ssmprov.errors import BadRequest, Conflict, SsmprovError
+from ssmprov.transcript import Turn, header
+from ssmprov.transcript import turn as closed_turn
+
+MAX_CHANGES = 200
+MAX_CHANGED_BYTES = 64 << 20
+Moved = tuple[Reply | None, Change]
+
+
+class Moves(QObject):
+    """Acts on the turns of the transcript, by their place in the book, and the history of what was changed."""
+
+    history_changed = pyqtSignal()
+    forked = pyqtSignal(str)  # the name that was given
+
+    def __init__(self, conductor: Conductor, parent: QObject | None = None) -> None:
+        super().__init__(parent)
+        self._conductor = conductor
+        self._undo: list[Change] = []
+        self._redo: list[Change] = []
+        conductor.changed.connect(self._remember)
+
+    # -- history
+
+    @property
+    def can_undo(self) -> bool:
+        scene = self._conductor.scene
+        return bool(self._undo) or (scene is not None and len(scene.alignment.points) > 1)
+
+    @property
+    def can_redo(self) -> bool:
+        return bool(self._redo)
+
+    def forget(self) -> None:
+        """Another context: its changes are others."""
+        self._undo.clear()
+        self._redo.clear()
+        self.history_changed.emit()
+
+    def _remember(self, change: Change) -> None:
+        self._redo.clear()
+        self._push(self._undo, change)
+
+    def _push(self, stack: list[Change], change: Change) -> None:
+        stack.append(change)
+        while len(stack) > MAX_CHANGES or sum(len(c.before) + len(c.after) for c in stack) > MAX_CHANGED_BYTES:
+            del stack[0]
+        self.history_changed.emit()
+
+    def undo(self) -> None:
+        """Take the last change back; without one, go back to the checkpoint before the last."""
+        if self._undo:
+            self._travel(self._undo, self._redo)
+        else:
+            self._step_back()
+
+    def redo(self) -> None:
+        if self._redo:
+            self._travel(self._redo, self._undo)
+
+    def _travel(self, source: list[Change], target: list[Change]) -> None:
+        change = source[-1].back
+
+        def work(job: Job) -> Change:
+            branches = self._conductor.branches(job.client)
+            with self._conductor.locked(job) as writer:
+                scene = branches.scene()
+                if scene.transcript[change.at :] != change.before or scene.head != change.head_before:
+                    raise Conflict(
+                        "this cannot be undone or redone any more: transcript or context have gone on by other ways; "
+                        "the tree of contexts still has every branch"
+                    )
+                return branches.go(writer, scene, change.at, change.after, change.head_after)
+
+        def done(_change: Change) -> None:
+            self._push(target, source.pop().back)
+
+        self._conductor.act(work, done)
+
+    def _step_back(self) -> None:
+        def work(job: Job) -> Moved:
+            branches = self._conductor.branches(job.client)
+            with self._conductor.locked(job) as writer:
+                scene = branches.scene()
+                point = scene.alignment.before(len(scene.transcript) - 1)
+                if point is None:
+                    raise BadRequest("there is nothing to undo")
+                return None, branches.go(writer, scene, point.at, b"", point.object)
+
+        self._conductor.act(work, self._undone)
+
+    def _undone(self, moved: Moved) -> None:
+        self._push(self._redo, moved[1])
+
+    # -- one turn again
+
+    def reroll(self, index: int) -> None:
+        """Have the model write turn `index` of the book once more. What follows it stays on the branch left behind."""
+        turn = self._turn(index)
+        if turn is not None:
+            self._rewrite(self.byte_of(index), turn.head)
+
+    def edit(self, index: int, role: str, content: str, *, regenerate: bool, reply_role: str) -> None:
+        """Change a turn. With `regenerate` the model writes the next one anew, else what follows is read again."""
+        turn = self._turn(index)
+        if turn is None:
+            return
+        at = self.byte_of(index)
+        edited = closed_turn(turn.number, role, content)
+        items = self._conductor.book.items
+        following = next((item for item in items[index + 1 :] if isinstance(item, Turn)), None)
+        if regenerate:
+            next_role = following.role if following is not None else reply_role
+            self._rewrite(at, edited + header(turn.number + 1, next_role))
+        else:
+            rest = "".join(item.text for item in items[index + 1 :])
+            self._rewrite(at, edited + rest, max_tokens=0)
+
+    def go_back(self, index: int) -> None:
+        """Go on right after turn `index`."""
+        self._rewrite(self.byte_of(index + 1), "", max_tokens=0)
+
+    def reread(self) -> None:
+        """Have the context begin anew and read the whole transcript: for a context that has not."""
+
+        def work(job: Job) -> Moved:
+            branches = self._conductor.branches(job.client)
+            scene = branches.scene()
+            if not scene.transcript:
+                raise BadRequest("there is no transcript to read yet")
+            return self._draw(job, branches, scene, branches.reread(scene), max_tokens=0)
+
+        self._conductor.act(work, self._moved)
+
+    def _rewrite(self, at: int, text: str, **limits: Any) -> None:
+        """Let the transcript go on with `text` after byte `at`, and what the model makes of it."""
+        shown = self._conductor.book.text
+
+        def work(job: Job) -> Moved:
+            branches = self._conductor.branches(job.client)
+            scene = branches.scene()
+            check_shown(shown, scene)
+            point = scene.alignment.exact(at)
+            if not text and point is not None:
+                with self._conductor.locked(job) as writer:
+                    return None, branches.go(writer, scene, at, b"", point.object)
+            drawing = branches.draw(scene, at, text.encode("utf-8", "surrogateescape"))
+            return self._draw(job, branches, scene, drawing, **limits)
+
+        self._conductor.act(work, self._moved)
+
+    def _draw(self, job: Job, branches: Branches, scene: Scene, drawing: Drawing, **limits: Any) -> Moved:
+        job.marked.emit(Begun(drawing.point.at, drawing.tail.decode("utf-8", "surrogateescape")))
+        try:
+            arguments = branches.arguments(drawing, 0, **(limits or self._conductor.wishes.anew))
+            reply = job.ask(drawing.prompt, wire.new_id(), arguments)
+        except SsmprovError:
+            branches.undrawn(drawing, 0)
+            raise
+        candidate = branches.drawn(drawing, 0, reply)
+        with self._conductor.locked(job) as writer:
+            return reply, branches.pick(writer, scene, candidate)
+
+    def _moved(self, moved: Moved) -> None:
+        reply, change = moved
+        if reply is not None:
+            self._conductor.tell_end(reply)
+        if change.before != change.after or change.head_before != change.head_after:
+            self._remember(change)
+
+    # -- elsewhere
+
+    def go_to(self, object_id: str) -> None:
+        """Go on at any checkpoint of the tree; the transcript becomes its."""
+
+        def work(job: Job) -> Moved:
+            branches = self._conductor.branches(job.client)
+            with self._conductor.locked(job) as writer:
+                scene = branches.scene()
+                way = branches.route(scene, object_id)
+                tail = way.tail
+                if way.at == 0 and tail and (kept := branches.kept_transcript(object_id)) is not None:
+                    tail = kept
+                return None, branches.go(writer, scene, way.at, tail, object_id)
+
+        self._conductor.act(work, self._moved)
+
+    def pick(self, scene: Scene, candidate: Candidate) -> None:
+        """Go on with one of several replies that were drawn."""
+
+        def work(job: Job) -> Moved:
+            branches = self._conductor.branches(job.client)
+            with self._conductor.locked(job) as writer:
+                return None, branches.pick(writer, scene, candidate)
+
+        self._conductor.act(work, self._moved)
+
+    def fork(self, index: int, name: str, worker: str = "") -> None:
+        """Give the context as it was right after turn `index` a name of its own, on that worker where one is meant."""
+        shown = self._conductor.book.text
+        at = self.byte_of(index + 1)
+
+        def work(job: Job) -> str:
+            branches = self._conductor.branches(job.client)
+            scene = branches.scene()
+            check_shown(shown, scene)
+            point = scene.alignment.exact(at)
+            if point is not None and point.object:
+                branches.client.fork(f"#{point.object}", [name], model=branches.model, on=[worker] if worker else ())
+            else:
+                drawing = branches.draw(scene, at, b"", name=name)
+                try:
+                    arguments = branches.arguments(drawing, 0, max_tokens=0)
+                    job.ask(drawing.prompt, wire.new_id(), arguments)
+                except SsmprovError:
+                    branches.undrawn(drawing, 0)
+                    raise
+                if worker:
+                    branches.client.move(name, worker, model=branches.model)
+            durable.replace(branches.file_of(name), scene.transcript[:at])
+            return name
+
+        self._conductor.act(work, self.forked.emit)
+
+    def fork_object(self, object_id: str, name: str, worker: str = "") -> None:
+        """Give a checkpoint of the tree a name."""
+
+        def work(job: Job) -> str:
+            model = self._conductor.wishes.model
+            job.client.fork(f"#{object_id}", [name], model=model, on=[worker] if worker else ())
+            return name
+
+        self._conductor.act(work, self.forked.emit)
+
+    def show_transcript_of(self, context: str, former: str, then: Callable[[], object]) -> None:
+        """Let the transcript be that of another context. The one that stood is kept as a branch of the `former` one."""
+
+        def work(job: Job) -> None:
+            old = self._conductor.branches(job.client, former)
+            new = self._conductor.branches(job.client, context)
+            with self._conductor.locked(job) as writer:
+                scene = old.scene()
+                transcript = scene.transcript
+                kept = old.keep("" if scene.alignment.differs else scene.head, transcript) if transcript else ""
+                head = new.head()
+                text = (new.kept_transcript(head) or new.text(head)) if head else b""
+                if self._conductor.record.read() != transcript:
+                    raise Conflict("the transcript has gone on meanwhile: look at it, and try again")
+                writer.rewrite(text, highest_closed(text))
+                if kept:
+                    job.said.emit(f"The transcript that stood here is kept in {old.file_of(kept).name}.")
+
+        self._conductor.act(work, lambda _: then())
+
+    # -- places
+
+    def _turn(self, index: int) -> Turn | None:
+        items = self._conductor.book.items
+        item = items[index] if 0 <= index < len(items) else None
+        if isinstance(item, Turn):
+            return item
+        self._conductor.hint.emit("Choose a turn first: click it, or Alt+Up and Alt+Down.")
+        return None
+
+    def byte_of(self, index: int) -> int:
+        """Where item `index` begins in the transcript, in bytes."""
+        items = self._conductor.book.items[:index]
+        return sum(len(item.text.encode("utf-8", "surrogateescape")) for item in items)

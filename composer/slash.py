@@ -1,0 +1,147 @@
+"""Slash commands, and the other small things that are asked of the broker for the panels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from PyQt6.QtCore import QObject
+
+from composer.conductor import Conductor
+from composer.draft import Draft
+from composer.link import Job
+from composer.sampling_panel import SamplingPanel
+from composer.watching import Watcher
+from ssmprov.commands import DEFAULT_CONTEXT, DEFAULT_SET, HELP, KNOBS, Slash, parse_slash
+from ssmprov.errors import BadRequest, SsmprovError
+from ssmprov.names import check_name
+from ssmprov.settings import parse_value, set_name
+
+HELP_TEXT = (
+    "/save NAME and /load NAME keep and take up the context; /t /p /k /min_p /pen_freq /pen_pres /pen_rep /max N set "
+    "the sampling; /save_set NAME and /load_set NAME keep and take up a sampling set."
+)
+
+
+class Slashes(QObject):
+    """Carries commands out, and tells how they ended. Nothing of it is recorded."""
+
+    def __init__(self, conductor: Conductor, watcher: Watcher, sampling: SamplingPanel, parent: QObject) -> None:
+        super().__init__(parent)
+        self._conductor = conductor
+        self._watcher = watcher
+        self._sampling = sampling
+
+    def run(self, draft: Draft) -> None:
+        """Carry out what a draft says that begins with a slash."""
+        command = parse_slash(draft.text)
+        assert command is not None, "the draft begins with a slash"
+        try:
+            self._run(command, draft)
+        except SsmprovError as error:
+            self._conductor.trouble.emit(error)
+
+    def _run(self, command: Slash, draft: Draft) -> None:
+        if not command.known:
+            raise BadRequest(
+                f"a text that begins with / is a command, and there is no {command.word[:60]}: /? lists them; write a "
+                "space before the slash to send it as text"
+            )
+        if draft.bang:
+            raise BadRequest("a command is about the current context: leave the bang line out")
+        if command.word == HELP:
+            self._tell(HELP_TEXT)
+        elif command.word in KNOBS:
+            key, _ = KNOBS[command.word]
+            if not command.argument:
+                self._tell(f"{key} = {self._sampling.values().get(key, 0):g}")
+                return
+            value = parse_value(key, command.argument)
+            self._sampling.override(key, value)
+            self._tell(f"{key} = {value:g}")
+        elif command.word == "/save_set":
+            self.save_set(set_name(command.argument or DEFAULT_SET), self._sampling.values())
+        elif command.word == "/load_set":
+            self._load_set(set_name(command.argument or DEFAULT_SET))
+        elif command.word == "/save":
+            self._save(check_name(command.argument or DEFAULT_CONTEXT))
+        else:
+            self._load(check_name(command.argument or DEFAULT_CONTEXT))
+
+    def _tell(self, text: str) -> None:
+        self._conductor.accepted.emit()
+        self._conductor.hint.emit(text)
+
+    # -- contexts
+
+    def _save(self, name: str) -> None:
+        wishes = self._conductor.wishes
+
+        def work(job: Job) -> None:
+            job.client.fork(wishes.context, [name], model=wishes.model, overwrite=True)
+
+        self._act(work, f"[saved -> {name}]")
+
+    def _load(self, name: str) -> None:
+        """The context stands where `name` does; the transcript keeps what was said. What is left stays a branch."""
+        wishes = self._conductor.wishes
+
+        def work(job: Job) -> None:
+            branches = self._conductor.branches(job.client)
+            with self._conductor.locked(job):
+                head = branches.head()
+                found = job.client.show(name, model=wishes.model).row.object
+                if head and head != found:
+                    branches.keep(head, self._conductor.record.read())
+                if head != found:
+                    job.client.fork(
+                        f"#{found}", [wishes.context], model=wishes.model, overwrite=bool(head), if_head=head or None
+                    )
+
+        self._act(work, f"[loaded <- {name}]")
+
+    def _act(self, work: Callable[[Job], object], told: str) -> None:
+        self._conductor.act(work, lambda _: self._tell(told))
+
+    def unname(self, name: str) -> None:
+        """Take a name away. The checkpoint stays while another name leads to it."""
+        model = self._conductor.wishes.model
+        self._conductor.act(
+            lambda job: job.client.rm([name], model=model),
+            lambda _: self._conductor.hint.emit(f"{name} is no name now."),
+        )
+
+    def move(self, name: str, worker: str) -> None:
+        """Have a context continued on one worker, or on any ('')."""
+        model = self._conductor.wishes.model
+        told = f"{name} goes on at {worker}." if worker else f"{name} goes on at any worker."
+        self._conductor.act(
+            lambda job: job.client.move(name, worker, model=model), lambda _: self._conductor.hint.emit(told)
+        )
+
+    # -- sampling sets
+
+    def save_set(self, name: str, values: dict[str, float]) -> None:
+        model = self._conductor.wishes.model
+
+        def done(_: object) -> None:
+            self._tell(f"[saved set -> {name}]")
+            self._sampling.choose_set(name)
+            self._sampling.changed.emit()
+            self._watcher.look_at_sets(name)
+
+        self._conductor.link.run(
+            lambda job: job.client.settings_set(name, values, model=model), done, self._conductor.trouble.emit
+        )
+
+    def _load_set(self, name: str) -> None:
+        model = self._conductor.wishes.model
+
+        def done(_: object) -> None:
+            self._tell(f"[loaded set <- {name}]")
+            self._sampling.choose_set(name)
+            self._sampling.changed.emit()
+            self._watcher.look_at_sets(name)
+
+        self._conductor.link.run(
+            lambda job: job.client.settings_show(name, model=model), done, self._conductor.trouble.emit
+        )

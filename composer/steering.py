@@ -1,0 +1,154 @@
+"""With which model and context the window goes on, and what its panels show of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from PyQt6.QtCore import QObject, pyqtSignal
+
+from clients import Reply
+from clients.branches import Scene
+from clients.recorded import LIVE
+from composer.conductor import Conductor, Wishes
+from composer.forest import Forest
+from composer.moves import Moves
+from composer.notice_bar import NoticeBar
+from composer.sampling_panel import SamplingPanel
+from composer.status_line import StatusLine
+from composer.tree_dock import TreeDock
+from composer.watching import Watcher
+from composer.workers_panel import WorkersPanel
+from ssmprov.ops import StatusResult
+
+
+class Steering(QObject):
+    """Carries what is chosen in the panels to the conductor, and what is found out back to the panels."""
+
+    reached = pyqtSignal()
+
+    def __init__(
+        self,
+        conductor: Conductor,
+        moves: Moves,
+        watcher: Watcher,
+        workers: WorkersPanel,
+        sampling: SamplingPanel,
+        tree: TreeDock,
+        line: StatusLine,
+        notices: NoticeBar,
+    ) -> None:
+        super().__init__(conductor)
+        self._conductor = conductor
+        self._moves = moves
+        self._watcher = watcher
+        self._workers = workers
+        self._sampling = sampling
+        self._tree = tree
+        self._line = line
+        self._notices = notices
+        self._answers = False
+        self._told_differs = ""
+        self._former = ""  # the context whose transcript this is, where another one was chosen since
+        conductor.wrote.connect(self._wrote)
+        conductor.ended.connect(self._ended)
+        conductor.placed.connect(line.queued)
+        conductor.progress.connect(line.reading)
+        conductor.trouble.connect(lambda _error: line.idle("Ready" if self._answers else "No broker answers"))
+        conductor.scene_changed.connect(self._scene)
+        watcher.status_changed.connect(self._status)
+        watcher.reached.connect(self._reached)
+        watcher.forest_changed.connect(self._forest)
+        watcher.names_changed.connect(workers.set_contexts)
+        watcher.sets_changed.connect(sampling.set_sets)
+        watcher.values_changed.connect(sampling.set_values)
+        sampling.set_chosen.connect(watcher.look_at_values)
+        sampling.changed.connect(self.wish)
+        workers.model_chosen.connect(lambda _name: self._choose())
+        workers.context_chosen.connect(lambda _name: self._choose())
+
+    def wish(self) -> None:
+        """What the next turn goes on with is what the panels say."""
+        self._conductor.wishes = Wishes(
+            self._workers.model,
+            self._workers.context or LIVE,
+            self._sampling.chosen_set,
+            self._sampling.overrides(),
+            self._sampling.seed,
+        )
+
+    def refresh(self) -> None:
+        """Look at everything again."""
+        self._conductor.book.refresh()
+        self._watcher.poll()
+        self._watcher.look_at_sets(self._sampling.chosen_set)
+        self._conductor.look()
+
+    def _choose(self) -> None:
+        """Another model or context: everything that is shown of it is asked for again."""
+        former = self._conductor.wishes
+        scene = self._conductor.scene
+        if scene is not None and not scene.alignment.differs:
+            self._former = former.context
+        self.wish()
+        self._told_differs = ""
+        self._moves.forget()
+        self._show_worker()
+        self._conductor.look()
+        if former.model != self._conductor.wishes.model:
+            self._watcher.look_at_sets(self._sampling.chosen_set)
+
+    def _status(self, status: StatusResult | None) -> None:
+        self._workers.show_status(status)
+        self._show_worker()
+        if status is None:
+            self._line.idle("No broker answers")
+        elif not self._answers and not self._conductor.busy:
+            self._line.idle("Ready")
+        self._answers = status is not None
+
+    def _show_worker(self) -> None:
+        """The worker to which the context is pinned."""
+        status, wishes = self._watcher.status, self._conductor.wishes
+        if status is not None:
+            self._workers.set_worker(status.pins.get(f"{wishes.model}:{wishes.context}", ""))
+
+    def _reached(self) -> None:
+        status = self._watcher.status
+        if status is not None and not self._workers.model:
+            self._workers.set_model(status.models[0].name)
+        self.wish()
+        self._watcher.look_at_sets(self._sampling.chosen_set)
+        self._conductor.look()
+        self.reached.emit()
+
+    def _wrote(self, tokens: int, rate: float) -> None:
+        status, wishes = self._watcher.status, self._conductor.wishes
+        worker = "" if status is None else status.contexts.get(f"{wishes.model}:{wishes.context}", "")
+        self._line.writing(tokens, rate, worker)
+
+    def _ended(self, reply: Reply, rate: float) -> None:
+        result = reply.result
+        self._line.ended(result.stop, result.reply_tokens, rate, result.worker)
+
+    def _scene(self, scene: Scene | None) -> None:
+        name = self._conductor.wishes.context
+        self._watcher.look_at_tree()
+        if scene is None:
+            return
+        differs = scene.alignment.differs
+        self._line.context(name, scene.steps[0].tokens if scene.steps else 0, differs)
+        if differs and self._told_differs != f"{name} {scene.head}":
+            self._told_differs = f"{name} {scene.head}"
+            actions: list[tuple[str, Callable[[], None]]] = [("Have it read this transcript", self._moves.reread)]
+            if scene.head:
+                own = "Show its own transcript"
+                former = self._former or name
+                actions.append((own, lambda: self._moves.show_transcript_of(name, former, self.refresh)))
+            self._notices.show_hint(f"The context {name} has not read the end of this transcript.", actions)
+
+    def _forest(self, forest: Forest | None) -> None:
+        self._tree.show_forest(forest, self.workers_of_model())
+
+    def workers_of_model(self) -> list[str]:
+        status, model = self._watcher.status, self._conductor.wishes.model
+        return [worker.name for worker in status.workers if worker.model == model] if status is not None else []

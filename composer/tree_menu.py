@@ -1,0 +1,95 @@
+"""The menu of a checkpoint in the branch tree."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+
+from PyQt6.QtCore import pyqtSignal
+from PyQt6.QtGui import QAction, QGuiApplication
+from PyQt6.QtWidgets import QMenu, QWidget
+
+from composer.forest import Forest, Node
+
+
+class BranchMenu(QMenu):
+    """Says what is wanted of the checkpoint that it was filled for."""
+
+    go_wanted = pyqtSignal(str)
+    fork_wanted = pyqtSignal(str)
+    compare_wanted = pyqtSignal(str, str)
+    unname_asked = pyqtSignal(str)
+    move_wanted = pyqtSignal(str, str)
+
+    def __init__(self, parent: QWidget | None = None) -> None:
+        super().__init__(parent)
+        self.setToolTipsVisible(True)
+
+    def fill(self, forest: Forest | None, object: str, workers: Sequence[str]) -> None:
+        """What can be done with `object`. Of its names, the current context's own is not to be taken away."""
+        self.clear()
+        node = forest.nodes.get(object) if forest is not None else None
+        if forest is None or node is None:
+            return
+        head, elsewhere = forest.head, object != forest.head
+        _add(self, "&Go here", lambda: self.go_wanted.emit(object), elsewhere)
+        _add(self, "&Fork here…", lambda: self.fork_wanted.emit(object))
+        _add(self, "&Compare with current", lambda: self.compare_wanted.emit(head, object), elsewhere and bool(head))
+        _add(self, "Copy &hash", lambda: _copy(f"#{object}"))
+        self.addSeparator()
+        self._add_moves(node, workers)
+        self._add_names(node, forest.name)
+
+    def _add_moves(self, node: Node, workers: Sequence[str]) -> None:
+        below = self._submenu("&Move to worker", bool(node.names and workers), "Only a named checkpoint can be moved")
+        for name in node.names:
+            under = below if len(node.names) == 1 else below.addMenu(_plain(name)) or below
+            for worker in workers:
+                here = node.pinned and worker == node.worker
+                act = _add(under, _plain(worker), partial(self.move_wanted.emit, name, worker), not here)
+                act.setCheckable(here)
+                act.setChecked(here)
+            if workers:
+                under.addSeparator()
+                _add(under, "&Any worker", partial(self.move_wanted.emit, name, ""), node.pinned)
+
+    def _add_names(self, node: Node, current: str) -> None:
+        names = [name for name in node.names if name != current]
+        why = "Only names can be taken away, and not that of the current context"
+        if len(names) == 1:
+            _add(self, f"&Take the name “{_plain(names[0])}” away…", lambda: self.unname_asked.emit(names[0]))
+            return
+        below = self._submenu("&Take a name away", bool(names), why)
+        for name in names:
+            _add(below, f"{_plain(name)}…", partial(self.unname_asked.emit, name))
+
+    def _submenu(self, title: str, possible: bool, why: str) -> QMenu:
+        below = QMenu(title, self)
+        below.setEnabled(possible)
+        action = below.menuAction()
+        if action is not None and not possible:
+            action.setToolTip(why)
+        self.addMenu(below)
+        return below
+
+
+def _add(menu: QMenu, text: str, wanted: Callable[[], None], possible: bool = True) -> QAction:
+    def triggered() -> None:  # without the `checked` that Qt would hand on
+        wanted()
+
+    action = QAction(text, menu)
+    action.triggered.connect(triggered)
+    action.setEnabled(possible)
+    menu.addAction(action)
+    return action
+
+
+def _plain(name: str) -> str:
+    """A name in a menu: an ampersand there would be a key."""
+    return name.replace("&", "&&")
+
+
+def _copy(text: str) -> None:
+    clipboard = QGuiApplication.clipboard()
+    if clipboard is not None:
+        clipboard.setText(text)

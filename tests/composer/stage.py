@@ -1,0 +1,116 @@
+"""A window on a transcript, beside a real broker: what the tests of the whole window share."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from cluster import Cluster
+from PyQt6.QtCore import Qt
+from PyQt6.QtTest import QTest
+from PyQt6.QtWidgets import QWidget
+from pytestqt.qtbot import QtBot
+
+from clients import Client
+from composer.app import reporter
+from composer.window import Window
+
+PATIENCE_MS = 20_000
+
+
+class Stage:
+    """One window and what a person does with it."""
+
+    def __init__(self, qtbot: QtBot, window: Window) -> None:
+        self.qtbot = qtbot
+        self.window = window
+
+    @property
+    def directory(self) -> Path:
+        return self.window.directory
+
+    @property
+    def transcript(self) -> str:
+        path = self.directory / ".transcript.txt"
+        return path.read_bytes().decode("utf-8", "surrogateescape") if path.exists() else ""
+
+    def until(self, condition: object) -> None:
+        self.qtbot.waitUntil(condition, timeout=PATIENCE_MS)  # type: ignore[arg-type]
+
+    def ready(self) -> Stage:
+        """The broker has answered, and transcript and context have been held against each other."""
+        self.until(lambda: self.window.conductor.scene is not None and self.window.workers.model != "")
+        return self
+
+    def idle(self) -> None:
+        """No act runs, and what it changed has been looked at."""
+        self.until(lambda: not self.window.conductor.busy and self.window.link.busy == 0)
+
+    def type(self, text: str) -> None:
+        self.window.compose.focus_prompt()
+        QTest.keyClicks(self.window.compose.prompt, text)
+
+    def press(self, key: str) -> None:
+        """Have an action of the menus done, by its key."""
+        self.window.actions_[key].trigger()
+
+    def send(self, text: str, how: str = "send") -> None:
+        """Type a text, send it, and wait until all is done."""
+        before = self.transcript
+        self.type(text)
+        self.press(how)
+        self.until(lambda: self.transcript != before)
+        self.idle()
+
+    def key(
+        self,
+        key: Qt.Key,
+        modifier: Qt.KeyboardModifier = Qt.KeyboardModifier.NoModifier,
+        widget: QWidget | None = None,
+    ) -> None:
+        QTest.keyClick(widget or self.window.compose.prompt, key, modifier)
+
+    @property
+    def status(self) -> str:
+        """What the status line says."""
+        line = self.window.status_line
+        return " | ".join(label.text() for label in (line.state, line.tokens, line.rate, line.worker, line.about))
+
+    @property
+    def notices(self) -> str:
+        return " | ".join(notice.message for notice in self.window.notices.notices)
+
+
+@contextlib.contextmanager
+def opened(
+    qtbot: QtBot,
+    endpoint: str,
+    directory: Path,
+    model: str = "talk",
+    context: str = "",
+    home: Path | None = None,
+    hook: bool = False,
+) -> Iterator[Stage]:
+    """A window that is shown, and closed at the end whatever has happened. `hook` as the application has it."""
+    client = Client(endpoint, timeout_s=3.0, agent="test")
+    window = Window(client, directory, home or directory, model, context)
+    before = sys.excepthook
+    if hook:
+        sys.excepthook = reporter(window)
+    try:
+        window.show()
+        qtbot.waitExposed(window)
+        yield Stage(qtbot, window)
+    finally:
+        sys.excepthook = before
+        window._leave()
+        qtbot.waitUntil(lambda: not window.server.running, timeout=PATIENCE_MS)
+        window.deleteLater()
+
+
+def context_of(cluster: Cluster, name: str, model: str = "talk") -> str:
+    """The text that a context has read."""
+    with Client(cluster.endpoint) as client:
+        return client.text(name, model=model)
