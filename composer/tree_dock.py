@@ -32,9 +32,9 @@ NOTHING = "No branches to show. They appear here with the first turn that is sen
 _AGES_EVERY_MS = 30_000
 _OPEN_AT_FIRST = 300
 """With more rows that others stand below than this, those off the current path begin closed."""
-_ROOM_EMS = {TOKENS: 30, AGE: 40, WORKER: 52, SIZE: 64}
+_ROOM_EMS = {TOKENS: 29, SIZE: 33, WORKER: 37, AGE: 42}
 """How wide, in ems, the tree must be before a column is shown; what is hidden stands in the tooltip."""
-_WIDTHS = {TOKENS: "000,000 (+0,000)", AGE: "59 min  ", WORKER: "rwkv7-mini/0 (pinned)", SIZE: "000.0 MiB "}
+_WIDTHS = {TOKENS: "000,000  ", SIZE: "000.0 MiB  ", WORKER: "10 (pinned)  ", AGE: "59 min  "}
 
 
 class _Tree(QTreeView):

@@ -13,8 +13,8 @@ from clients.tables import moment, size
 from composer.forest import Line, Node
 from composer.plain import displayable
 
-WHAT, TOKENS, AGE, WORKER, SIZE = range(5)
-HEADERS = ("Checkpoint", "Tokens", "Age", "Worker", "Size")
+WHAT, TOKENS, SIZE, WORKER, AGE = range(5)
+HEADERS = ("Checkpoint", "Tokens", "Size", "Worker", "Age")
 _ALIGNMENT = {
     WHAT: Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter,
     WORKER: Qt.AlignmentFlag.AlignCenter,
@@ -165,11 +165,12 @@ def _cell(line: Line, column: int) -> str:
     if column == WHAT:
         return displayable(node.label)
     if column == TOKENS:
-        return f"{node.tokens:,}" + (f" (+{node.step_tokens:,})" if node.parent else "")
+        return f"{node.tokens:,}"
     if column == AGE:
         return age(node.created, time.time())
     if column == WORKER:
-        return f"{node.worker} (pinned)" if node.pinned else node.worker
+        number = node.worker.rpartition("/")[2]  # the model is the same for all of them
+        return f"{number} (pinned)" if node.pinned else number
     return size(node.bytes) if node.bytes else ("" if node.stored else "as text")
 
 

@@ -69,7 +69,7 @@ def script() -> dict[str, object]:
             {"after": "standing wave?" + FENCE + "(Turn 3) [INTERFACE]: ", "pieces": [WAVES + FENCE]},
             {"after": "code.\n\n~~~(end)~~~\n\n(Turn 5) [INTERFACE]: ", "pieces": [CODE + FENCE]},
             {"after": "(Turn 7) [INTERFACE]: ", "pieces": [*_words(BRIDGE), FENCE]},
-            {"after": "(Turn 7) [POET]: ", "pieces": [*_words(OTHER), FENCE]},
+            {"after": "(Turn 7) [MUSE]: ", "pieces": [*_words(OTHER), FENCE]},
             {"after": "", "pieces": ["Yes.", FENCE]},
         ],
         "token_delay_s": 0.02,
@@ -158,8 +158,8 @@ def shoot(camera: Camera, stop: Callable[[], None]) -> None:
     camera.choose(5)
     window.actions_["back"].trigger()
     camera.idle()
-    window.compose.boxes["s3"].choose("[POET]: ")
-    camera.said("And how does the sound leave the violin? Say it like a poet.", "full", reply="[POET]: ")
+    window.compose.boxes["s3"].choose("[MUSE]: ")
+    camera.said("And how does the sound leave the violin? Say it like a poet.", "full", reply="[MUSE]: ")
     camera.choose(5)
     window.moves.fork(window.pane.chosen, "physics/strings", "sketch/1")
     camera.idle()
@@ -192,6 +192,8 @@ def dark(on: bool) -> None:
             role.ToolTipText: "#e3e5e8", role.Link: "#7fb0ee",
         }.items():  # fmt: skip
             palette.setColor(which, QColor(colour))
+        for which in (role.Text, role.WindowText, role.ButtonText):
+            palette.setColor(QPalette.ColorGroup.Disabled, which, QColor("#6b7076"))
     app.setPalette(palette)
 
 

@@ -32,6 +32,16 @@ def test_the_text_of_a_turn_is_the_text_of_its_context(talk: Cluster) -> None:
     assert stream.progress[0] == stream.progress[1] > 0
 
 
+def test_a_stream_tells_its_place_and_how_many_tokens_came(slow: Cluster) -> None:
+    client = slow.client()
+    places: list[int] = []
+    with client.stream("a", model="talk", on_place=places.append) as stream:
+        seen = [stream.tokens for _ in stream]
+        assert stream.reply.result.reply_tokens == seen[-1] == stream.tokens == 120
+    assert places == [0]
+    assert seen == sorted(seen)
+
+
 def test_a_compare_and_swap_of_two_has_one_winner(talk: Cluster) -> None:
     client = talk.client()
     head = client.turn("a", context="new", save="client/cas", create=True).result.object

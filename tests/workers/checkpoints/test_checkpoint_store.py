@@ -195,6 +195,21 @@ def test_a_fork_names_all_or_none_and_copies_nothing(store: Store) -> None:
     assert store.pins() == {"b": "toy/1"}
 
 
+def test_a_name_is_moved_only_from_where_it_was_seen(store: Store) -> None:
+    say(store, "a", b"x")
+    seen = store.head("a")
+    say(store, "a", b"y")
+    say(store, "b", b"z")
+    moved = store.head("a")
+    with pytest.raises(Conflict, match="a moved"):
+        store.fork(Ref("b"), ["a"], overwrite=True, if_head=seen)
+    with pytest.raises(Conflict, match="does not exist"):
+        store.fork(Ref("b"), ["new"], overwrite=True, if_head=seen)
+    assert (store.head("a"), store.head("new")) == (moved, None)
+    store.fork(Ref("b"), ["a"], overwrite=True, if_head=moved)
+    assert store.head("a") == store.head("b")
+
+
 def test_pins_come_and_go(store: Store) -> None:
     say(store, "a", b"x")
     done = store.pin("a", "toy/1")
@@ -247,6 +262,8 @@ def test_an_opaque_root_has_no_text(store: Store) -> None:
     for ask in (store.text, store.tokens):
         with pytest.raises(Unsupported, match="not guess"):
             ask(Ref("a"))
+    assert store.text(Ref("a"), since_root=True) == b"more"
+    assert store.text(Ref("a"), 2, 1, since_root=True) == b"r"
     assert text_of(store.load(Ref("a")).snapshot) == b"??more"
     assert store.verify().faults == []
 
