@@ -20,6 +20,7 @@ from clients.alignment import Alignment, Point, Route, align, as_read, route
 from clients.record import MAX_COUNTER, TRANSCRIPT, Moving, Record, Writer
 from ssmprov import durable
 from ssmprov.errors import BadRequest, Conflict, NotFound, SsmprovError
+from ssmprov.names import MAX_NAME
 from ssmprov.ops import Row, Step
 from ssmprov.transcript import turns_of
 
@@ -32,6 +33,10 @@ MAX_STEPS = 5000
 
 TRIES = 20
 NO_HEAD = "none"
+_NUMBER = 10
+"""Characters that a branch's number may take, with its dot."""
+_MAX_FILE = 200
+"""Bytes of a name within that of a file, which may have 255 with all that is put around it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +98,8 @@ class Branches:
         self.client = client
         self.model = model
         self.name = name
+        self.row = name if _roomy(name) else f"{name[:60]}-{_digest(name)}"
+        """What its branches are called before their numbers: its name, where that leaves room for a number."""
 
     def scene(self) -> Scene:
         """Look at both."""
@@ -159,20 +166,23 @@ class Branches:
 
     def file_of(self, branch: str) -> Path:
         """The file in which the transcript of a branch is kept."""
-        return self.record.directory / f".transcript.{quote(branch, safe='')}.txt"
+        quoted = quote(branch, safe="")
+        if len(quoted) > _MAX_FILE:
+            quoted = f"{quoted[: _MAX_FILE - 20]}-{_digest(branch)}"
+        return self.record.directory / f".transcript.{quoted}.txt"
 
     def fresh(self, count: int = 1) -> list[str]:
         """Names for new branches: none of them is in use, and none has a file."""
         taken = {int(found) for found in self._numbers()}
         first = max(taken, default=0) + 1
-        return [f"{self.name}.{number}" for number in range(first, first + count)]
+        return [f"{self.row}.{number}" for number in range(first, first + count)]
 
     def _numbers(self) -> Iterable[str]:
-        rule = re.compile(re.escape(self.name) + r"\.([0-9]{1,9})\Z")
-        for row in self.names(f"{self.name}."):
+        rule = re.compile(re.escape(self.row) + r"\.([0-9]{1,9})\Z")
+        for row in self.names(f"{self.row}."):
             if found := rule.match(row.name):
                 yield found[1]
-        files = re.compile(re.escape(f".transcript.{quote(self.name, safe='')}.") + r"([0-9]{1,9})\.txt\Z")
+        files = re.compile(re.escape(f".transcript.{quote(self.row, safe='')}.") + r"([0-9]{1,9})\.txt\Z")
         for path in self.record.directory.glob(".transcript.*.txt"):
             if found := files.match(path.name):
                 yield found[1]
@@ -189,7 +199,7 @@ class Branches:
     def keep(self, object_id: str, transcript: bytes) -> str:
         """Have a checkpoint and its transcript kept as a branch; its name. One that is kept already gets no second."""
         for name in self.client.show(f"#{object_id}", model=self.model).names if object_id else []:
-            if name.startswith(f"{self.name}.") and _holds(self.file_of(name), transcript):
+            if name.startswith(f"{self.row}.") and _holds(self.file_of(name), transcript):
                 return name
         for _ in range(TRIES):
             (name,) = self.fresh()
@@ -199,13 +209,29 @@ class Branches:
                 except Conflict:  # another window took it
                     continue
             try:
-                durable.replace(self.file_of(name), transcript)
+                self._write(self.file_of(name), transcript)
             except OSError:
                 if object_id:
                     self.client.rm([name], model=self.model)
                 raise
             return name
-        raise Conflict(f"no name was free for the branch that is left behind: others take {self.name}.N all the time")
+        raise Conflict(f"no name was free for the branch that is left behind: others take {self.row}.N all the time")
+
+    def check_free(self, name: str, transcript: bytes) -> None:
+        """Raises Conflict where another transcript is kept under a name: an earlier branch's, which is no name now."""
+        path = self.file_of(name)
+        if path.exists() and not _holds(path, transcript):
+            raise Conflict(f"another transcript is kept in {path.name}: choose another name, or move that file away")
+
+    def keep_as(self, name: str, transcript: bytes) -> None:
+        """Keep a transcript under a name that a person chose."""
+        self._write(self.file_of(name), transcript)
+
+    def _write(self, path: Path, transcript: bytes) -> None:
+        """Who may read the transcript may read what is kept of it, and nobody else."""
+        durable.replace(path, transcript)
+        with contextlib.suppress(OSError):
+            path.chmod((self.record.directory / TRANSCRIPT).stat().st_mode & 0o777)
 
     def kept_transcript(self, object_id: str) -> bytes | None:
         """The transcript that was kept with a checkpoint, if one was and the checkpoint has read it."""
@@ -234,7 +260,7 @@ class Branches:
         if not change.before and object_id == scene.head and not tail:
             return change
         kept = ""
-        if change.before or not self._leads(scene.head, object_id):
+        if change.before or not self.leads(scene.head, object_id):
             kept = self.keep(scene.head, scene.transcript)
         after = scene.transcript[:at] + tail
         move = Moving(
@@ -272,7 +298,7 @@ class Branches:
         elif head != object_id:
             self.client.fork(f"#{object_id}", [self.name], model=self.model, overwrite=bool(head), if_head=head or None)
 
-    def _leads(self, head: str, object_id: str) -> bool:
+    def leads(self, head: str, object_id: str) -> bool:
         """Whether a checkpoint descends from the head, which is then not left behind."""
         if not head or not object_id or head == object_id:
             return not head or bool(object_id)
@@ -317,7 +343,14 @@ class Branches:
         """Keep a drawn reply as a branch of its own, with its transcript."""
         name = drawing.names[index]
         tail = drawing.tail + reply.text.encode()
-        durable.replace(self.file_of(name), drawing.lead + tail)
+        path = self.file_of(name)
+        if not path.exists() or drawing.point.object:
+            self._write(path, drawing.lead + tail)
+        elif not _holds(
+            path, drawing.lead + tail
+        ):  # what was left behind meanwhile, without a context, took the number
+            former, name = name, self.keep(reply.result.object, drawing.lead + tail)
+            self.client.rm([former], model=self.model)
         if drawing.point.object and len(drawing.names) > 1:
             self.client.move(name, "", model=self.model)  # the worker was for the drawing only
         return Candidate(name, reply.result.object, drawing.point.at, tail)
@@ -328,6 +361,11 @@ class Branches:
         with contextlib.suppress(SsmprovError):  # another error is being told
             if self.client.show(name, model=self.model).row.object == drawing.point.object:
                 self.client.rm([name], model=self.model)
+
+    def undraw(self, drawing: Drawing) -> None:
+        """Take the names of all away that were not drawn."""
+        for index in range(len(drawing.names)):
+            self.undrawn(drawing, index)
 
     def pick(self, writer: Writer, scene: Scene, candidate: Candidate) -> Change:
         """Go on with a candidate. Its name, which says no more than the context's own then, is taken away."""
@@ -343,6 +381,14 @@ def highest_closed(transcript: bytes) -> int:
     """Where the counter stands for a transcript: the highest number of a turn that is closed."""
     turns = turns_of(transcript.decode("utf-8", "surrogateescape"))
     return max((turn.number for turn in turns if turn.closed and turn.number < MAX_COUNTER), default=0)
+
+
+def _roomy(name: str) -> bool:
+    return len(name) + _NUMBER <= MAX_NAME and len(quote(name, safe="")) + _NUMBER <= _MAX_FILE
+
+
+def _digest(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
 def _holds(path: Path, data: bytes) -> bool:

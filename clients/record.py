@@ -53,6 +53,13 @@ class Record:
         """Whether something was sent or moved, and its record is not there yet."""
         return any((self.directory / name).exists() for name in (ASKED, MOVING))
 
+    def noted(self, request_id: str) -> bool:
+        """Whether a turn was sent under that id (hex), and its record is not there yet."""
+        try:
+            return bool(json.loads((self.directory / ASKED).read_bytes())["id"] == request_id)
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
+            return False
+
     def transcript(self) -> Transcript:
         """What is recorded. Raises NotFound where there is no transcript."""
         path = self.directory / TRANSCRIPT
@@ -282,10 +289,13 @@ class Writer:
 
     def carry_out_move(self, move: Moving) -> bool:
         """Let the transcript follow its context; False, and nothing is changed, where it is not what it was."""
-        data = self._record.read()
-        if hashlib.sha256(data).hexdigest() != move.sha256:
+        data, tail = self._record.read(), move.tail.encode("utf-8", "surrogateescape")
+        if hashlib.sha256(data).hexdigest() == move.sha256:
+            self.rewrite(data[: move.at] + tail, move.counter)
+        elif len(data) == move.at + len(tail) and data.endswith(tail):  # a crash came behind it
+            self.set_counter(move.counter)
+        else:
             return False
-        self.rewrite(data[: move.at] + move.tail.encode("utf-8", "surrogateescape"), move.counter)
         self.moved()
         return True
 

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from clients.record import Asked, Writer
+from clients.record import ASKED, MOVING, Asked, Writer
 from ssmprov import wire
 from ssmprov.commands import parse_bang
-from ssmprov.errors import Busy, NotFound, SsmprovError, TimedOut, Unreachable, WorkerLost
+from ssmprov.errors import Busy, NotFound, SsmprovError, TimedOut, Unavailable, Unreachable, WorkerLost
 from ssmprov.names import check_name, split_model
 
 if TYPE_CHECKING:
@@ -126,6 +126,7 @@ def take_up(writer: Writer, connect: Callable[[], Client], say: Say) -> None:
 def _finish_move(writer: Writer, client: Client, say: Say) -> None:
     move = writer.moving()
     assert move is not None, "there is a note"
+    _must_be_served(client, move.model, MOVING)
     try:
         head = client.show(move.name, model=move.model).row.object
     except NotFound:
@@ -139,6 +140,15 @@ def _finish_move(writer: Writer, client: Client, say: Say) -> None:
             f"`ssmprov ckpt show {move.name} --text`"
         )
     writer.moved()
+
+
+def _must_be_served(client: Client, model: str, note: str) -> None:
+    """A model that is not served now knows no context: that says nothing of what became of it."""
+    if model and model not in {card.name for card in client.models()}:
+        raise Unavailable(
+            f"what was broken off here is finished where {model} is served, and it is not served now: "
+            f"start it, or give that up with `rm {note}`"
+        )
 
 
 def _finish_turn(writer: Writer, connect: Callable[[], Client], say: Say) -> None:
@@ -155,17 +165,20 @@ def _finish_turn(writer: Writer, connect: Callable[[], Client], say: Say) -> Non
     say("recording a turn that was broken off")
     until = time.monotonic() + PATIENCE_S
     with connect() as client:
+        _must_be_served(client, split_model(name)[0] or asked.arguments.get("model", ""), ASKED)
         while True:
             try:
                 reply = client.turn(asked.prompt, request_id=bytes.fromhex(asked.id), **asked.arguments)
                 break
-            except Unreachable:
+            except (Unreachable, TimedOut, Unavailable):
                 raise
             except Busy:  # until the server notices that the one who asked is gone
                 if time.monotonic() > until:
                     raise
                 time.sleep(0.2)
             except SsmprovError as error:
+                if error.details.get("committed") == "unknown":  # settled when a worker of the model is back
+                    raise
                 say(f"it had no effect: {error.message}")
                 writer.answered()
                 return

@@ -18,7 +18,7 @@ from clients.recorded import LIVE, UNKNOWN, Target, bang_target, outgoing, send,
 from composer.book import Book
 from composer.draft import Draft
 from composer.link import Job, Link
-from ssmprov.errors import BadRequest, SsmprovError, Unreachable
+from ssmprov.errors import BadRequest, Cancelled, SsmprovError, Unreachable
 
 T = TypeVar("T")
 Compose = Callable[[int], tuple[str, int]]
@@ -52,9 +52,12 @@ class Wishes:
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A turn is about to be asked for: `text` stands after byte `at` of the transcript, and its reply will follow."""
+    """A turn is about to be asked for: `text` stands after byte `at` of the transcript, and its reply will follow.
 
-    at: int
+    Without `at` it stands at the end.
+    """
+
+    at: int | None
     text: str
 
 
@@ -64,6 +67,22 @@ class Sent:
 
     reply: Reply
     change: Change | None
+
+
+class Finishing(Client):
+    """Asks for what was broken off. Closed with its window it says that nothing is known, and not that it failed."""
+
+    def __init__(self, job: Job) -> None:
+        super().__init__(job.client.endpoint, agent="composer")
+        self._job = job
+
+    def turn(self, *args: Any, **more: Any) -> Reply:
+        try:
+            return super().turn(*args, **more)
+        except Cancelled:
+            if not self._job.abandoned:
+                raise
+            raise Unreachable("the window was closed before the turn had ended") from None
 
 
 class Conductor(QObject):
@@ -93,6 +112,10 @@ class Conductor(QObject):
         self._look_again = False
         self._first: tuple[float, int] | None = None
         self._rate = 0.0
+        self._draft: Draft | None = None  # what the act under way sends
+        self._begun = ""  # how it stands in the transcript
+        self._noted = ""  # under which id it was sent
+        self._doubt: tuple[Draft, str, int, str] | None = None  # sent, and nobody knows what became of it
         self._changed = QTimer(self)
         self._changed.setSingleShot(True)
         self._changed.setInterval(CHANGED_MS)
@@ -107,13 +130,21 @@ class Conductor(QObject):
         return self._job is not None
 
     def act(
-        self, work: Callable[[Job], T], done: Callable[[T], object] | None = None, draft: Draft | None = None
+        self,
+        work: Callable[[Job], T],
+        done: Callable[[T], object] | None = None,
+        draft: Draft | None = None,
+        otherwise: Callable[[], object] | None = None,
     ) -> bool:
-        """Begin an act, unless one is under way. `done` is called when transcript and window agree again."""
+        """Begin an act, unless one is under way. `done` is called when transcript and window agree again.
+
+        `draft` is what it sends, and `otherwise` is called where it fails.
+        """
         if self.busy:
             self.hint.emit(BUSY)
             return False
-        self._first, self._rate = None, 0.0
+        self._first, self._rate, self._draft = None, 0.0, draft
+        self._begun = self._noted = ""
 
         def finished(result: T) -> None:
             self._settle()
@@ -122,12 +153,17 @@ class Conductor(QObject):
             self.look()
 
         def failed(error: SsmprovError) -> None:
+            begun, noted = self._begun, self._noted and self.record.noted(self._noted)
             self._settle()
             self.trouble.emit(error)
-            if draft is not None and not self.record.unfinished:
+            if draft is not None and not noted:  # a note of others says nothing of this turn
                 self.refused.emit(draft)
-            elif draft is not None and isinstance(error, UNKNOWN) and not isinstance(error, Unreachable):
-                self._find_out(draft)
+            elif draft is not None:
+                self._doubt = draft, begun, len(self.book.text), self._noted
+                if isinstance(error, UNKNOWN) and not isinstance(error, Unreachable):
+                    self._find_out()
+            if otherwise is not None:
+                otherwise()
             self.look()
 
         def listen(job: Job) -> None:
@@ -141,22 +177,25 @@ class Conductor(QObject):
         self.busy_changed.emit(True)
         return True
 
-    def _find_out(self, draft: Draft) -> None:
+    def _find_out(self) -> None:
         """Whether a turn whose answer was lost was committed: then it is recorded, else its text comes back."""
-        shown = self.book.text
 
         def work(job: Job) -> None:
             job.said.emit("Finding out whether the turn was committed.")
             with self.locked(job):
                 pass
 
-        def done(_: None) -> None:
-            if self.book.text != shown:
-                self.hint.emit("The turn was committed, and is recorded now.")
-            else:
-                self.refused.emit(draft)
+        self.act(work)
 
-        self.act(work, done)
+    def _resolve_doubt(self) -> None:
+        """Whoever took the lock has finished what was in doubt: it begins what was appended, or it had no effect."""
+        if self._doubt is None or self.record.noted(self._doubt[3]):
+            return
+        (draft, begun, length, _), self._doubt = self._doubt, None
+        if self.book.text.startswith(begun, length):
+            self.hint.emit("The turn was committed, and is recorded now.")
+        else:
+            self.refused.emit(draft)
 
     def stop(self, mode: str = "close") -> None:
         """End the act under way early: what has been written so far is kept and closed, or dropped (`drop`)."""
@@ -165,8 +204,11 @@ class Conductor(QObject):
 
     def _marked(self, mark: object) -> None:
         if isinstance(mark, Begun):
-            self.book.begin(mark.text, self._characters(mark.at))
-            self.accepted.emit()
+            self.book.refresh()
+            self.book.begin(mark.text, None if mark.at is None else self._characters(mark.at))
+            if self._draft is not None:  # others do not send what stands in the prompt
+                self._begun = mark.text
+                self.accepted.emit()
 
     def _heard(self, piece: str, tokens: int) -> None:
         self.book.write(piece)
@@ -183,6 +225,7 @@ class Conductor(QObject):
             self.book.end()
         else:
             self.book.refresh()
+        self._resolve_doubt()
         self.busy_changed.emit(False)
 
     def _characters(self, at: int) -> int:
@@ -215,6 +258,8 @@ class Conductor(QObject):
     def _look_at_change(self) -> None:
         """The file has changed: by an act, which looks itself, or by another program."""
         shown = self.book.text.encode("utf-8", "surrogateescape")
+        if not self.busy:
+            self._resolve_doubt()
         if not self.busy and (self.scene is None or self.scene.transcript != shown):
             self.look()
 
@@ -244,7 +289,7 @@ class Conductor(QObject):
         """The record's lock within a job: waiting for it can be stopped, and what was broken off is finished first."""
         wait = "Waiting: another turn of this transcript is under way."
         with self.record.locked(lambda: job.said.emit(wait), job.cancelled) as writer:
-            take_up(writer, lambda: Client(job.client.endpoint, agent="composer"), job.said.emit)
+            take_up(writer, lambda: job.use(Finishing(job)), job.said.emit)
             yield writer
 
     def send(self, draft: Draft) -> bool:
@@ -255,9 +300,18 @@ class Conductor(QObject):
         return self.send_text(draft.compose, draft.bang, draft)
 
     def send_text(
-        self, compose: Compose, bang: str = "", draft: Draft | None = None, then: Callable[[], object] | None = None
+        self,
+        compose: Compose,
+        bang: str = "",
+        draft: Draft | None = None,
+        then: Callable[[], object] | None = None,
+        otherwise: Callable[[], object] | None = None,
+        shown: str | None = None,
     ) -> bool:
-        """Send and record a text, with the current context or with those of a bang line; `then` what is to follow."""
+        """Send and record a text, with the current context or with those of a bang line.
+
+        `then` is what is to follow, `otherwise` where it fails. It is not sent behind another transcript than `shown`.
+        """
         wishes = self.wishes
         target = bang_target(bang) if bang else Target(wishes.context, wishes.settings, wishes.context)
         arguments = {
@@ -269,22 +323,29 @@ class Conductor(QObject):
             "settings": target.settings or wishes.settings,
         }
 
+        here = self.branches()
+
+        def ask(job: Job, prompt: str, request_id: bytes) -> Reply:
+            self._noted = request_id.hex()
+            return job.ask(prompt, request_id, arguments)
+
         def work(job: Job) -> Sent:
             with self.locked(job) as writer:
-                here = self.branches(job.client)
                 head = here.head()
+                if shown is not None and self.record.read() != shown.encode("utf-8", "surrogateescape"):
+                    raise BadRequest("the transcript has gone on since it was shown: look at it, and choose again")
                 if bang:
                     _keep_what_a_bang_overwrites(here, target, head)
                 number = writer.next_number()
                 text, last = compose(number)
                 turn = outgoing(writer, text, number, last, bang, arguments=arguments, also=target.also)
                 transcript = self.record.read()
-                job.marked.emit(Begun(len(transcript), turn.before))
+                job.marked.emit(Begun(None, turn.before))
                 reply = send(
                     writer,
                     job.client,
                     turn,
-                    lambda prompt, request_id: job.ask(prompt, request_id, arguments),
+                    lambda prompt, request_id: ask(job, prompt, request_id),
                     job.said.emit,
                 )
             if wishes.context not in (target.save, target.also):
@@ -293,15 +354,16 @@ class Conductor(QObject):
             return Sent(reply, Change(len(transcript), b"", after, head, reply.result.object))
 
         def done(sent: Sent) -> None:
-            self._sent(sent)
+            self._sent(sent, wishes)
             if then is not None:
                 then()
 
-        return self.act(work, done, draft)
+        return self.act(work, done, draft, otherwise)
 
-    def _sent(self, sent: Sent) -> None:
+    def _sent(self, sent: Sent, wishes: Wishes) -> None:
         self.tell_end(sent.reply)
-        if sent.change is not None:
+        now = self.wishes
+        if sent.change is not None and (wishes.model, wishes.context) == (now.model, now.context):
             self.changed.emit(sent.change)
 
     def tell_end(self, reply: Reply) -> None:

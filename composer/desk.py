@@ -13,7 +13,7 @@ from clients.branches import Candidate
 from clients.textfile import text_of
 from composer.compare import CompareDialog
 from composer.compose_panel import ComposePanel
-from composer.conductor import Compose, Conductor
+from composer.conductor import BUSY, Compose, Conductor
 from composer.edit_turn import EditTurnDialog
 from composer.fork_dialog import ForkDialog
 from composer.link import Job
@@ -52,6 +52,7 @@ class Desk(QObject):
         self._rerolls = Rerolls(conductor, moves, window)
         self._compare: CompareDialog | None = None
         self._files: list[Path] = []
+        self._putting = False
 
     # -- which turn
 
@@ -202,12 +203,12 @@ class Desk(QObject):
     def go_on(self) -> None:
         """Have the model write on in the open turn."""
         if self._open_turn():
-            self._conductor.send_text(lambda number: ("", number - 1))
+            self._conductor.send_text(lambda number: ("", number - 1), shown=self._conductor.book.text)
 
     def close_turn(self) -> None:
         """Add the fence to the open turn."""
         if self._open_turn():
-            self._conductor.send_text(lambda number: (HALF_FENCE, number - 1))
+            self._conductor.send_text(lambda number: (HALF_FENCE, number - 1), shown=self._conductor.book.text)
 
     def _open_turn(self) -> bool:
         items = self._conductor.book.items
@@ -226,25 +227,37 @@ class Desk(QObject):
 
     def put(self, paths: Sequence[Path]) -> None:
         """Add files as FILE turns, one after the other, as PUT does."""
+        if self._conductor.busy and not self._putting:
+            self._conductor.hint.emit(BUSY)
+            return
         self._files += paths
-        self._next_file()
+        if not self._putting:
+            self._next_file()
 
     def _next_file(self) -> None:
-        if not self._files or self._conductor.busy:
-            return
-        path = self._files.pop(0)
-        try:
-            content = text_of(path)
-        except SsmprovError as error:
-            self._conductor.trouble.emit(error)
-            self._next_file()
-            return
-        except OSError as error:
-            self._conductor.trouble.emit(SsmprovError(f"{path} cannot be read: {error.strerror}"))
-            self._next_file()
-            return
+        self._putting = False
+        while self._files and not self._putting:
+            path = self._files.pop(0)
+            try:
+                content = text_of(path)
+            except SsmprovError as error:
+                self._conductor.trouble.emit(error)
+                continue
+            except OSError as error:
+                self._conductor.trouble.emit(SsmprovError(f"{path} cannot be read: {error.strerror}"))
+                continue
+            self._putting = self._put(content)
+
+    def _put(self, content: str) -> bool:
         compose: Compose = lambda number: (half_step(number, "FILE", content), number)  # noqa: E731
-        self._conductor.send_text(compose, then=self._next_file)
+        return self._conductor.send_text(compose, then=self._next_file, otherwise=self._give_up_files)
+
+    def _give_up_files(self) -> None:
+        """One was not added: those after it are not added later, when nobody thinks of them any more."""
+        self._putting = False
+        if left := [path.name for path in self._files]:
+            self._files.clear()
+            self._conductor.hint.emit(f"Not added, too: {', '.join(left)[:300]}.")
 
     def save_copy(self) -> None:
         dialog = QFileDialog(self._window, "Save a copy of the transcript")

@@ -17,6 +17,7 @@ THREADS = 40
 """Jobs at once: a drawing of many replies, and beside it the questions of the panels."""
 
 T = TypeVar("T")
+C = TypeVar("C", bound=Client)
 
 
 class Job(QObject):
@@ -38,6 +39,25 @@ class Job(QObject):
         self._lock = threading.Lock()
         self._mode = ""
         self._request = b""
+        self._others: list[Client] = []
+
+    def use(self, client: C) -> C:
+        """Have another client closed with the window: what it waits for would hold that up."""
+        with self._lock:
+            self._others.append(client)
+            abandoned = self.abandoned
+        if abandoned:
+            client.close()
+        return client
+
+    def abandon(self) -> None:
+        """Nobody waits for it any more."""
+        with self._lock:
+            self.abandoned = True
+            others = list(self._others)
+        self.cancelled.set()
+        for client in others:
+            client.close()
 
     def stop(self, mode: str = "close") -> None:
         """Have it end early: what waits gives up, a turn under way is cancelled in the way `mode`."""
@@ -152,8 +172,7 @@ class Link(QObject):
         """Give up what runs: turns that save are finished by the server, and recorded by whoever writes next."""
         self._closed = True
         for job in self._jobs:
-            job.abandoned = True
-            job.cancelled.set()
+            job.abandon()
         self.client.close()
         self._pool.waitForDone(wait_ms)
         for job in self._jobs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from PyQt6.QtCore import QObject
 from PyQt6.QtWidgets import QWidget
 
-from clients.branches import Candidate, Drawing, Scene
+from clients.branches import Branches, Candidate, Drawing, Scene
 from composer.conductor import Conductor, check_shown
 from composer.link import Job
 from composer.moves import Moves
@@ -26,9 +26,10 @@ class Rerolls(QObject):
         self._picker: RerollPicker | None = None
         self._jobs: list[Job] = []
         self.found: dict[int, Candidate] = {}
-        self._more = False
         self._asked: tuple[int, bytes, int] | None = None
         self._scene: Scene | None = None
+        self._shown = ""  # the transcript that the replies are drawn beside
+        self._branches: Branches | None = None
         self._drawing = 0  # what an earlier one still says is not for the cards of this one
 
     def start(self, turn: Turn, at: int, count: int) -> None:
@@ -37,26 +38,33 @@ class Rerolls(QObject):
             self._conductor.hint.emit("A turn is under way: draw others when it has ended.")
             return
         self._asked = at, turn.head.encode("utf-8", "surrogateescape"), count
-        self._more = False
-        self._draw()
+        self._shown = self._conductor.book.text
+        self._branches = self._conductor.branches()
+        self._draw(more=False)
 
-    def _draw(self) -> None:
+    def _draw(self, *, more: bool) -> None:
         assert self._asked is not None, "something was asked for"
+        assert self._branches is not None, "for a context"
         at, text, count = self._asked
-        shown = self._conductor.book.text
-        branches = self._conductor.branches()
+        shown, branches = self._shown, self._branches
 
         def work(_job: Job) -> tuple[Scene, Drawing]:
             scene = branches.scene()
             check_shown(shown, scene)
             return scene, branches.draw(scene, at, text, count)
 
-        self._conductor.link.run(work, self._drawn, self._conductor.trouble.emit)
+        def drawn(made: tuple[Scene, Drawing]) -> None:
+            if branches is self._branches:
+                self._drawn(branches, *made, more=more)
+            else:  # another drawing was begun meanwhile: this one's names would say nothing
+                self._conductor.link.run(lambda _job: branches.undraw(made[1]))
 
-    def _drawn(self, made: tuple[Scene, Drawing]) -> None:
-        self._scene, drawing = made
+        self._conductor.link.run(work, drawn, self._conductor.trouble.emit)
+
+    def _drawn(self, branches: Branches, scene: Scene, drawing: Drawing, *, more: bool) -> None:
+        self._scene = scene
         picker = self._open()
-        if self._more:
+        if more:
             first = len(self._jobs)
             picker.add(drawing.workers)
         else:
@@ -66,7 +74,7 @@ class Rerolls(QObject):
             self._jobs.clear()
             picker.begin(drawing.workers)
         for index in range(len(drawing.names)):
-            self._one(picker, drawing, index, first + index)
+            self._one(picker, branches, drawing, index, first + index)
         picker.show()
         picker.raise_()
 
@@ -79,17 +87,12 @@ class Rerolls(QObject):
             self._picker.closed.connect(self.stop)
         return self._picker
 
-    def _one(self, picker: RerollPicker, drawing: Drawing, index: int, card: int) -> None:
-        branches = self._conductor.branches()
+    def _one(self, picker: RerollPicker, branches: Branches, drawing: Drawing, index: int, card: int) -> None:
         this = self._drawing
         arguments = branches.arguments(drawing, index, **self._conductor.wishes.anew)
 
         def work(job: Job) -> tuple[Candidate, str]:
-            try:
-                reply = job.ask(drawing.prompt, wire.new_id(), arguments)
-            except SsmprovError:
-                branches.undrawn(drawing, index)
-                raise
+            reply = job.ask(drawing.prompt, wire.new_id(), arguments)
             result = reply.result
             summary = f"{result.reply_tokens} tokens · {result.worker} · ended by {result.stop}"
             return branches.drawn(drawing, index, reply), summary
@@ -101,6 +104,7 @@ class Rerolls(QObject):
                 picker.finish(card, made[1])
 
         def failed(error: SsmprovError) -> None:
+            self._conductor.link.run(lambda _job: branches.undrawn(drawing, index))
             if this == self._drawing:
                 picker.fail(card, error.message)
 
@@ -118,12 +122,15 @@ class Rerolls(QObject):
 
     def more(self) -> None:
         """As many again, beside those that are there."""
-        self._more = True
-        self._draw()
+        self._draw(more=True)
 
     def _picked(self, index: int) -> None:
-        if index in self.found and self._scene is not None:
-            self._moves.pick(self._scene, self.found[index])
+        drawn, now = self._branches, self._conductor.branches()
+        if index in self.found and self._scene is not None and drawn is not None:
+            if (drawn.model, drawn.name) != (now.model, now.name):
+                self._conductor.hint.emit(f"These were drawn for {drawn.model}:{drawn.name}: choose that one first.")
+                return
+            self._moves.pick(drawn, self._scene, self.found[index])
             self.stop()
             if self._picker is not None:
                 self._picker.close()

@@ -11,13 +11,17 @@ from clients.branches import Branches, Candidate, Change, Drawing, Scene, highes
 from clients.requests import Reply
 from composer.conductor import Begun, Conductor, check_shown
 from composer.link import Job
-from ssmprov import durable, wire
-from ssmprov.errors import BadRequest, Conflict, SsmprovError
+from ssmprov import wire
+from ssmprov.errors import BadRequest, Conflict
 from ssmprov.transcript import Turn, header
 from ssmprov.transcript import turn as closed_turn
 
 MAX_CHANGES = 200
 MAX_CHANGED_BYTES = 64 << 20
+GONE_ON = (
+    "this cannot be undone or redone any more: transcript or context have gone on by other ways. The next undo goes "
+    "back by the checkpoints, and the tree of contexts still has every branch"
+)
 Moved = tuple[Reply | None, Change]
 
 
@@ -32,6 +36,8 @@ class Moves(QObject):
         self._conductor = conductor
         self._undo: list[Change] = []
         self._redo: list[Change] = []
+        self._undrawn: list[tuple[Branches, Drawing]] = []
+        self._history = 0  # which one this is: an act may end when another context has been chosen
         conductor.changed.connect(self._remember)
 
     # -- history
@@ -49,6 +55,7 @@ class Moves(QObject):
         """Another context: its changes are others."""
         self._undo.clear()
         self._redo.clear()
+        self._history += 1
         self.history_changed.emit()
 
     def _remember(self, change: Change) -> None:
@@ -74,26 +81,30 @@ class Moves(QObject):
 
     def _travel(self, source: list[Change], target: list[Change]) -> None:
         change = source[-1].back
+        branches, history = self._conductor.branches(), self._history
 
-        def work(job: Job) -> Change:
-            branches = self._conductor.branches(job.client)
+        def work(job: Job) -> Change | None:
             with self._conductor.locked(job) as writer:
                 scene = branches.scene()
                 if scene.transcript[change.at :] != change.before or scene.head != change.head_before:
-                    raise Conflict(
-                        "this cannot be undone or redone any more: transcript or context have gone on by other ways; "
-                        "the tree of contexts still has every branch"
-                    )
+                    return None
                 return branches.go(writer, scene, change.at, change.after, change.head_after)
 
-        def done(_change: Change) -> None:
+        def done(made: Change | None) -> None:
+            if history != self._history:
+                return
+            if made is None:
+                self.forget()  # else nothing could be undone any more
+                self._conductor.trouble.emit(Conflict(GONE_ON))
+                return
             self._push(target, source.pop().back)
 
         self._conductor.act(work, done)
 
     def _step_back(self) -> None:
+        branches = self._conductor.branches()
+
         def work(job: Job) -> Moved:
-            branches = self._conductor.branches(job.client)
             with self._conductor.locked(job) as writer:
                 scene = branches.scene()
                 point = scene.alignment.before(len(scene.transcript) - 1)
@@ -101,10 +112,7 @@ class Moves(QObject):
                     raise BadRequest("there is nothing to undo")
                 return None, branches.go(writer, scene, point.at, b"", point.object)
 
-        self._conductor.act(work, self._undone)
-
-    def _undone(self, moved: Moved) -> None:
-        self._push(self._redo, moved[1])
+        self._act(work, lambda change: self._push(self._redo, change))
 
     # -- one turn again
 
@@ -112,7 +120,7 @@ class Moves(QObject):
         """Have the model write turn `index` of the book once more. What follows it stays on the branch left behind."""
         turn = self._turn(index)
         if turn is not None:
-            self._rewrite(self.byte_of(index), turn.head)
+            self._rewrite(self.byte_of(index), turn.head, **self._conductor.wishes.anew)
 
     def edit(self, index: int, role: str, content: str, *, regenerate: bool, reply_role: str) -> None:
         """Change a turn. With `regenerate` the model writes the next one anew, else what follows is read again."""
@@ -125,7 +133,7 @@ class Moves(QObject):
         following = next((item for item in items[index + 1 :] if isinstance(item, Turn)), None)
         if regenerate:
             next_role = following.role if following is not None else reply_role
-            self._rewrite(at, edited + header(turn.number + 1, next_role))
+            self._rewrite(at, edited + header(turn.number + 1, next_role), **self._conductor.wishes.anew)
         else:
             rest = "".join(item.text for item in items[index + 1 :])
             self._rewrite(at, edited + rest, max_tokens=0)
@@ -137,21 +145,23 @@ class Moves(QObject):
     def reread(self) -> None:
         """Have the context begin anew and read the whole transcript: for a context that has not."""
 
+        branches = self._conductor.branches()
+
         def work(job: Job) -> Moved:
-            branches = self._conductor.branches(job.client)
             scene = branches.scene()
             if not scene.transcript:
                 raise BadRequest("there is no transcript to read yet")
             return self._draw(job, branches, scene, branches.reread(scene), max_tokens=0)
 
-        self._conductor.act(work, self._moved)
+        self._act(work)
 
     def _rewrite(self, at: int, text: str, **limits: Any) -> None:
         """Let the transcript go on with `text` after byte `at`, and what the model makes of it."""
         shown = self._conductor.book.text
 
+        branches = self._conductor.branches()
+
         def work(job: Job) -> Moved:
-            branches = self._conductor.branches(job.client)
             scene = branches.scene()
             check_shown(shown, scene)
             point = scene.alignment.exact(at)
@@ -161,34 +171,47 @@ class Moves(QObject):
             drawing = branches.draw(scene, at, text.encode("utf-8", "surrogateescape"))
             return self._draw(job, branches, scene, drawing, **limits)
 
-        self._conductor.act(work, self._moved)
+        self._act(work)
 
     def _draw(self, job: Job, branches: Branches, scene: Scene, drawing: Drawing, **limits: Any) -> Moved:
         job.marked.emit(Begun(drawing.point.at, drawing.tail.decode("utf-8", "surrogateescape")))
         try:
-            arguments = branches.arguments(drawing, 0, **(limits or self._conductor.wishes.anew))
-            reply = job.ask(drawing.prompt, wire.new_id(), arguments)
-        except SsmprovError:
-            branches.undrawn(drawing, 0)
+            reply = job.ask(drawing.prompt, wire.new_id(), branches.arguments(drawing, 0, **limits))
+        except Exception:
+            self._undrawn.append((branches, drawing))
             raise
         candidate = branches.drawn(drawing, 0, reply)
         with self._conductor.locked(job) as writer:
             return reply, branches.pick(writer, scene, candidate)
 
-    def _moved(self, moved: Moved) -> None:
-        reply, change = moved
-        if reply is not None:
-            self._conductor.tell_end(reply)
-        if change.before != change.after or change.head_before != change.head_after:
-            self._remember(change)
+    def _act(self, work: Callable[[Job], Moved], remember: Callable[[Change], None] | None = None) -> None:
+        history = self._history
+
+        def moved(found: Moved) -> None:
+            reply, change = found
+            if reply is not None:
+                self._conductor.tell_end(reply)
+            if history != self._history:  # another context has been chosen meanwhile
+                return
+            if change.before != change.after or change.head_before != change.head_after:
+                (remember or self._remember)(change)
+
+        self._conductor.act(work, moved, otherwise=self._clear)
+
+    def _clear(self) -> None:
+        """Take the names of what was not drawn away, behind the scenes: where no worker is left, that takes long."""
+        while self._undrawn:
+            branches, drawing = self._undrawn.pop()
+            self._conductor.link.run(lambda _job, b=branches, d=drawing: b.undraw(d))  # type: ignore[misc]
 
     # -- elsewhere
 
     def go_to(self, object_id: str) -> None:
         """Go on at any checkpoint of the tree; the transcript becomes its."""
 
+        branches = self._conductor.branches()
+
         def work(job: Job) -> Moved:
-            branches = self._conductor.branches(job.client)
             with self._conductor.locked(job) as writer:
                 scene = branches.scene()
                 way = branches.route(scene, object_id)
@@ -197,28 +220,29 @@ class Moves(QObject):
                     tail = kept
                 return None, branches.go(writer, scene, way.at, tail, object_id)
 
-        self._conductor.act(work, self._moved)
+        self._act(work)
 
-    def pick(self, scene: Scene, candidate: Candidate) -> None:
-        """Go on with one of several replies that were drawn."""
+    def pick(self, branches: Branches, scene: Scene, candidate: Candidate) -> None:
+        """Go on with one of several replies that were drawn beside the context of those branches."""
 
         def work(job: Job) -> Moved:
-            branches = self._conductor.branches(job.client)
             with self._conductor.locked(job) as writer:
                 return None, branches.pick(writer, scene, candidate)
 
-        self._conductor.act(work, self._moved)
+        self._act(work)
 
     def fork(self, index: int, name: str, worker: str = "") -> None:
         """Give the context as it was right after turn `index` a name of its own, on that worker where one is meant."""
         shown = self._conductor.book.text
         at = self.byte_of(index + 1)
 
+        branches = self._conductor.branches()
+
         def work(job: Job) -> str:
-            branches = self._conductor.branches(job.client)
             scene = branches.scene()
             check_shown(shown, scene)
             point = scene.alignment.exact(at)
+            branches.check_free(name, scene.transcript[:at])
             if point is not None and point.object:
                 branches.client.fork(f"#{point.object}", [name], model=branches.model, on=[worker] if worker else ())
             else:
@@ -226,21 +250,22 @@ class Moves(QObject):
                 try:
                     arguments = branches.arguments(drawing, 0, max_tokens=0)
                     job.ask(drawing.prompt, wire.new_id(), arguments)
-                except SsmprovError:
-                    branches.undrawn(drawing, 0)
+                except Exception:
+                    self._undrawn.append((branches, drawing))
                     raise
                 if worker:
                     branches.client.move(name, worker, model=branches.model)
-            durable.replace(branches.file_of(name), scene.transcript[:at])
+            branches.keep_as(name, scene.transcript[:at])
             return name
 
-        self._conductor.act(work, self.forked.emit)
+        self._conductor.act(work, self.forked.emit, otherwise=self._clear)
 
     def fork_object(self, object_id: str, name: str, worker: str = "") -> None:
         """Give a checkpoint of the tree a name."""
 
+        model = self._conductor.wishes.model
+
         def work(job: Job) -> str:
-            model = self._conductor.wishes.model
             job.client.fork(f"#{object_id}", [name], model=model, on=[worker] if worker else ())
             return name
 
@@ -249,9 +274,9 @@ class Moves(QObject):
     def show_transcript_of(self, context: str, former: str, then: Callable[[], object]) -> None:
         """Let the transcript be that of another context. The one that stood is kept as a branch of the `former` one."""
 
+        old, new = self._conductor.branches(context=former), self._conductor.branches(context=context)
+
         def work(job: Job) -> None:
-            old = self._conductor.branches(job.client, former)
-            new = self._conductor.branches(job.client, context)
             with self._conductor.locked(job) as writer:
                 scene = old.scene()
                 transcript = scene.transcript

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from PyQt6.QtCore import QObject
 
+from clients.branches import Branches
 from composer.conductor import Conductor
 from composer.draft import Draft
 from composer.link import Job
@@ -74,19 +75,23 @@ class Slashes(QObject):
     # -- contexts
 
     def _save(self, name: str) -> None:
-        wishes = self._conductor.wishes
+        """The context gets that name, too. What the name stood at stays a branch of it, unless it led here."""
+        wishes, branches = self._conductor.wishes, self._conductor.branches()
+        other = Branches(branches.record, branches.client, wishes.model, name)
 
         def work(job: Job) -> None:
+            former = other.head()
+            if former and not branches.leads(former, branches.head()):
+                other.keep(former, other.text(former))
             job.client.fork(wishes.context, [name], model=wishes.model, overwrite=True)
 
         self._act(work, f"[saved -> {name}]")
 
     def _load(self, name: str) -> None:
         """The context stands where `name` does; the transcript keeps what was said. What is left stays a branch."""
-        wishes = self._conductor.wishes
+        wishes, branches = self._conductor.wishes, self._conductor.branches()
 
         def work(job: Job) -> None:
-            branches = self._conductor.branches(job.client)
             with self._conductor.locked(job):
                 head = branches.head()
                 found = job.client.show(name, model=wishes.model).row.object

@@ -29,10 +29,8 @@ def main() -> int:
     try:
         with House(kinds.prepare) as house:
             Tour(house, began).run()
-        print(
-            f"\nEverything has ended, {time.monotonic() - began:.1f} s after the start. `make up` leaves it serving, and "
-            "`.venv/bin/ssmprov composer` opens the window."
-        )
+        took = f"Everything has ended, {time.monotonic() - began:.1f} s after the start."
+        print(f"\n{took} `make up` leaves it serving, and `.venv/bin/ssmprov composer` opens the window.")
     except (Trouble, SsmprovError, OSError, subprocess.SubprocessError) as error:
         print(f"\ndemo: {error}", file=sys.stderr)
         return 1

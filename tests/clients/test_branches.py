@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,10 +13,10 @@ from cluster import Cluster
 
 from clients import Client
 from clients.branches import Branches, Candidate, Change
-from clients.record import COUNTER, MOVING, TRANSCRIPT, Record
+from clients.record import COUNTER, MOVING, TRANSCRIPT, Asked, Moving, Record, Writer
 from clients.recorded import outgoing, send, take_up
 from ssmprov import wire
-from ssmprov.errors import BadRequest, Conflict, NotFound
+from ssmprov.errors import BadRequest, Conflict, NotFound, Unavailable
 from ssmprov.transcript import full_step, turn
 
 fresh = itertools.count(1)
@@ -299,3 +301,90 @@ def test_names_of_branches_are_never_used_twice(play: Play) -> None:
         play.branches.keep(play.branches.head(), b"text %d" % expected)
     play.client.rm([f"{name}.3"], model="talk")
     assert play.branches.fresh() == [f"{name}.4"], "its transcript is still kept"
+
+
+def test_a_crash_behind_the_transcript_still_sets_the_counter(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    for word in ("one", "two"):
+        play.say(word)
+    whole, point = play.text, play.branches.scene().alignment.points[1]
+
+    def crash(self: Writer, number: int) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Writer, "set_counter", crash)
+        with pytest.raises(KeyboardInterrupt):
+            play.go(point.at, b"", point.object)
+    assert (play.record.directory / COUNTER).read_text() == "4"
+    told: list[str] = []
+    with play.record.locked() as writer:
+        take_up(writer, play.connect, told.append)
+    assert (play.record.directory / COUNTER).read_text() == "2"
+    assert play.text == whole[: point.at]
+    assert play.agree()
+    assert not any("moved on before" in text for text in told)
+
+
+def test_a_note_waits_for_its_model(play: Play) -> None:
+    """Where the model is not served nothing is known of the context: it is not empty, and the turn had its effect."""
+    play.say("one")
+    whole = play.text
+    with play.record.locked() as writer:
+        writer.move(Moving("gone", "x", "ab" * 32, "", 0, "", hashlib.sha256(whole).hexdigest(), 0, "kept"))
+    told: list[str] = []
+    with pytest.raises(Unavailable, match="gone is served"), play.record.locked() as writer:
+        take_up(writer, play.connect, told.append)
+    assert play.text == whole
+    assert (play.record.directory / MOVING).exists()
+    with play.record.locked() as writer:
+        writer.moved()
+        writer.ask(Asked("1" * 32, time.time(), "x", {"model": "gone", "save": "x", "context": "x"}, "x", 9))
+    with pytest.raises(Unavailable, match="gone is served"), play.record.locked() as writer:
+        take_up(writer, play.connect, told.append)
+    assert play.record.noted("1" * 32)
+
+
+@pytest.mark.parametrize("name", ["n" * 128, "n" * 121, "/".join("n" * 64), f"{'a/' * 20}b"])
+def test_a_long_name_leaves_branches_behind_too(play: Play, name: str) -> None:
+    play.branches = Branches(play.record, play.client, "talk", name)
+    play.say("one")
+    play.say("two")
+    whole, head, points = play.text, play.branches.head(), play.branches.scene().alignment.points
+    play.go(points[1].at, b"", points[1].object)
+    play.pick(play.draw(len(play.text), full_step(3, "USER", "else", "ECHO")))
+    play.go(0, b"", "")
+    kept = {play.branches.file_of(row.name).read_bytes() for row in play.branches.names(play.branches.row + ".")}
+    assert whole in kept
+    assert len(kept) == 2
+    play.go(0, whole, head)
+    assert play.agree()
+    play.go(0, b"", "")
+    play.client.rm([row.name for row in play.branches.names(name[:60])], model="talk")
+
+
+def test_names_that_are_cut_stay_apart(play: Play) -> None:
+    one, other = (Branches(play.record, play.client, "talk", "n" * 127 + last) for last in "ab")
+    assert one.row != other.row
+    assert one.file_of("n/" * 60 + "a") != one.file_of("n/" * 60 + "b")
+
+
+def test_a_kept_transcript_is_as_private_as_the_transcript(play: Play) -> None:
+    play.say("one")
+    (play.record.directory / TRANSCRIPT).chmod(0o600)
+    play.go(0, b"", "")
+    (kept,) = play.record.directory.glob(".transcript.play*.txt")
+    assert kept.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_drawing_from_nothing_does_not_take_the_file_of_what_was_left_behind_meanwhile(play: Play) -> None:
+    play.say("one")
+    drawing = play.branches.draw(play.branches.scene(), 0, full_step(1, "USER", "else", "ECHO").encode())
+    left = play.branches.keep("", b"by hand")  # without a context, so that only the file has the name
+    assert drawing.names == (left,)
+    reply = play.client.turn(drawing.prompt, **play.branches.arguments(drawing, 0))
+    candidate = play.branches.drawn(drawing, 0, reply)
+    assert play.branches.file_of(left).read_bytes() == b"by hand"
+    assert play.branches.file_of(candidate.name).read_bytes() == candidate.tail
+    play.pick(candidate)
+    assert play.agree()
+    assert play.branches.file_of(left).read_bytes() == b"by hand"

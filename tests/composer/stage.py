@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from cluster import Cluster
+from cluster import Cluster, scripted_toml
 from PyQt6.QtCore import Qt
 from PyQt6.QtTest import QTest
 from PyQt6.QtWidgets import QWidget
@@ -16,8 +16,13 @@ from pytestqt.qtbot import QtBot
 from clients import Client
 from composer.app import reporter
 from composer.window import Window
+from ssmprov.transcript import FENCE
 
 PATIENCE_MS = 20_000
+SLOW = {
+    "replies": [{"after": "[SLOW]: ", "pieces": [f" w{i}" for i in range(3000)]}, {"after": "", "pieces": ["hey"]}],
+    "token_delay_s": 0.02,
+}
 
 
 class Stage:
@@ -114,3 +119,17 @@ def context_of(cluster: Cluster, name: str, model: str = "talk") -> str:
     """The text that a context has read."""
     with Client(cluster.endpoint) as client:
         return client.text(name, model=model)
+
+
+def slow_cluster(make_cluster: Callable[[str], Cluster], directory: Path) -> Cluster:
+    """A broker and a worker that writes for a minute where it is asked as SLOW."""
+    return make_cluster(scripted_toml(directory, script=SLOW)).up()
+
+
+def ask_slowly(stage: Stage) -> None:
+    """Have a turn under way that takes long, its first words already there."""
+    for name, value in (("s1", "[USER]: "), ("s2", FENCE), ("s3", "[SLOW]: ")):
+        stage.window.compose.boxes[name].choose(value)
+    stage.type("tell")
+    stage.press("full")
+    stage.until(lambda: " w3" in stage.window.book.shown)

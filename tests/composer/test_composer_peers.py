@@ -9,24 +9,12 @@ from pathlib import Path
 import pytest
 from cluster import Cluster, scripted_toml
 from pytestqt.qtbot import QtBot
-from stage import Stage, context_of, opened
+from stage import ask_slowly, context_of, opened, slow_cluster
 
 from ssmprov import durable
 from ssmprov.transcript import FENCE, turn
 
 MakeCluster = Callable[[str], Cluster]
-SCRIPT = {
-    "replies": [{"after": "[SLOW]: ", "pieces": [f" w{i}" for i in range(3000)]}, {"after": "", "pieces": ["hey"]}],
-    "token_delay_s": 0.01,
-}
-
-
-def ask_slowly(stage: Stage) -> None:
-    for name, value in (("s1", "[USER]: "), ("s2", FENCE), ("s3", "[SLOW]: ")):
-        stage.window.compose.boxes[name].choose(value)
-    stage.type("tell")
-    stage.press("full")
-    stage.until(lambda: " w3" in stage.window.book.shown)
 
 
 def test_without_a_broker_the_text_comes_back_and_one_can_be_started(
@@ -55,7 +43,7 @@ def test_without_a_broker_the_text_comes_back_and_one_can_be_started(
 def test_a_worker_lost_in_mid_turn_leaves_the_transcript_and_brings_the_text_back(
     qtbot: QtBot, make_cluster: MakeCluster, tmp_path: Path
 ) -> None:
-    cluster = make_cluster(scripted_toml(tmp_path / "slow", script=SCRIPT)).up()
+    cluster = slow_cluster(make_cluster, tmp_path / "slow")
     with opened(qtbot, cluster.endpoint, tmp_path) as stage:
         stage.ready()
         stage.send("first", "half")
@@ -90,7 +78,7 @@ def test_a_window_killed_in_mid_turn_loses_nothing(qtbot: QtBot, make_cluster: M
 
 
 def test_closing_the_window_ends_the_turn_and_keeps_it(qtbot: QtBot, make_cluster: MakeCluster, tmp_path: Path) -> None:
-    cluster = make_cluster(scripted_toml(tmp_path / "slow", script=SCRIPT)).up()
+    cluster = slow_cluster(make_cluster, tmp_path / "slow")
     with opened(qtbot, cluster.endpoint, tmp_path) as stage:
         stage.ready()
         ask_slowly(stage)
