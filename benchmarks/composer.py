@@ -17,7 +17,7 @@ from ssmprov.transcript import header, turn
 if TYPE_CHECKING:
     from PyQt6.QtWidgets import QPlainTextEdit, QWidget
 
-    from composer.transcript_pane import TranscriptPane
+    from composer.reading.transcript_pane import TranscriptPane
 
 GROUP = "composer"
 TURNS = 7192
@@ -71,8 +71,8 @@ def _opening(plan: Plan) -> list[Figure]:
 
 def _open_pane(directory: Path, *, wait: bool) -> float:
     """Milliseconds from nothing until the last turns are painted, or all of those that are loaded at first."""
-    from composer.book import Book
-    from composer.transcript_pane import TranscriptPane
+    from composer.reading.book import Book
+    from composer.reading.transcript_pane import TranscriptPane
 
     began = time.perf_counter()
     book = Book(directory)
@@ -101,8 +101,8 @@ def _streaming(plan: Plan, name: str, size: int) -> list[Figure]:
     """The cost of a token, painted, at the end of a turn of that size."""
     from PyQt6.QtWidgets import QPlainTextEdit
 
-    from composer.book import Book
-    from composer.transcript_pane import TranscriptPane
+    from composer.reading.book import Book
+    from composer.reading.transcript_pane import TranscriptPane
 
     plan.say(f"composer: a streamed token at a turn of {size:,} characters")
     directory = plan.scratch / f"composer-{name}"

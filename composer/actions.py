@@ -112,6 +112,7 @@ class Actions:
 
     def __init__(self, window: QMainWindow, do: dict[str, Callable[[], object]]) -> None:
         self.by_key: dict[str, QAction] = {}
+        self.send_key = ""
         self.menus: dict[str, QMenu] = {}
         bar = window.menuBar()
         assert isinstance(bar, QMenuBar), "a main window has one"
@@ -141,6 +142,11 @@ class Actions:
         for entry in ENTRIES:
             self.by_key[entry.key].setEnabled(state[entry.when])
 
+    def show_send_key(self, key: str) -> None:
+        """The menu tells which key sends from the prompt, too."""
+        self.send_key = dict(SEND_KEYS)[key].replace("&", "")
+        self["send"].setText(f"&Send\t{self.send_key}")
+
     def add_send_keys(self, window: QMainWindow, chosen: Callable[[str], None]) -> dict[str, QAction]:
         """The choice of the key that sends, as a submenu of the turns' menu."""
         menu = self.menus["&Turn"].addMenu("Key that sends")
@@ -157,13 +163,14 @@ class Actions:
         return made
 
 
-def keys_text() -> str:
-    """All shortcuts as an HTML table."""
+def keys_text(send_key: str) -> str:
+    """All shortcuts as an HTML table; `send_key` is the key that sends from the prompt."""
     rows = []
     menu = ""
     for entry in ENTRIES:
         if entry.menu != menu:
             menu = entry.menu
             rows.append(f"<tr><td colspan='2'><b>{menu.replace('&', '')}</b></td></tr>")
-        rows.append(f"<tr><td>{entry.text.replace('&', '')}&nbsp;&nbsp;</td><td>{entry.shortcut}</td></tr>")
+        shortcut = f"{send_key}, or {entry.shortcut}" if entry.key == "send" else entry.shortcut
+        rows.append(f"<tr><td>{entry.text.replace('&', '')}&nbsp;&nbsp;</td><td>{shortcut}</td></tr>")
     return "<table>" + "".join(rows) + "</table>"

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from ssmprov.errors import Cancelled, NoSpace, SsmprovError, TimedOut, WorkerLost
+import re
 
+from ssmprov.errors import Cancelled, NoSpace, SsmprovError, TimedOut, Unreachable, WorkerLost
+
+_COMMAND = re.compile(r"`([^`\n]*)`")
 _MORE: dict[type[SsmprovError], str] = {
     WorkerLost: "The context stands where it stood before the turn; if that was committed, the next one records it.",
     TimedOut: "If the turn was committed all the same, the next one finds out and records it.",
@@ -14,6 +17,9 @@ _MORE: dict[type[SsmprovError], str] = {
 def sentence(error: SsmprovError) -> str:
     """What is shown. It begins with a capital and ends with a full stop."""
     text = error.message.strip() or type(error).__name__
+    if isinstance(error, Unreachable):
+        text = text.partition(": start ")[0]  # there is a button for that
+    text = _COMMAND.sub(r"“\1”", text)
     text = text[0].upper() + text[1:]
     if text[-1] not in ".!?":
         text += "."

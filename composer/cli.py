@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from pathlib import Path
@@ -26,25 +27,56 @@ def composer(ctx: click.Context, directory: Path, model: str, context: str) -> N
     ctx.exit(run(directory.resolve(), model or os.environ.get("SSMPROV_MODEL", ""), context))
 
 
+LIBRARIES = (
+    "libegl1 libgl1 libfontconfig1 libdbus-1-3 libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-image0 "
+    "libxcb-keysyms1 libxcb-render-util0 libxcb-shape0 libxcb-xinerama0 libxcb-xkb1"
+)
+
+
 def check_display() -> None:
     """Whether there is a Qt, and a screen for it: Qt itself would end the process. Raises Unsupported."""
     try:
         import mdit_py_plugins  # noqa: F401
         import ziamath  # noqa: F401
         from PyQt6 import QtGui, QtSvg, QtWidgets  # noqa: F401
+        from PyQt6.QtCore import QLibraryInfo
     except ModuleNotFoundError as error:
         raise Unsupported(
             f"the window needs the Python module {error.name!r}, which is not installed: install ssmprov with the "
             "extra `composer` (./install.sh --extras rwkv,metrics,composer)"
         ) from error
     except ImportError as error:
-        raise Unsupported(
-            f"Qt cannot be loaded ({error}): install the system's libraries for it, on Debian with `apt install "
-            "libegl1 libgl1 libxkbcommon-x11-0 libxcb-cursor0 libfontconfig1 libdbus-1-3`"
-        ) from error
+        raise _cannot_load(error) from error
     platform = os.environ.get("QT_QPA_PLATFORM", "")
-    if sys.platform == "linux" and not platform and not any(map(os.environ.get, ("DISPLAY", "WAYLAND_DISPLAY"))):
+    if sys.platform != "linux" or platform not in ("", "xcb") or os.environ.get("WAYLAND_DISPLAY"):
+        return
+    if not os.environ.get("DISPLAY"):
         raise Unsupported(
             "there is no screen to draw on (neither DISPLAY nor WAYLAND_DISPLAY is set): start it within a desktop "
             "session; over ssh, `ssh -X` brings one"
         )
+    _check_x11(Path(QLibraryInfo.path(QLibraryInfo.LibraryPath.PluginsPath)) / "platforms" / "libqxcb.so")
+
+
+def _check_x11(plugin: Path) -> None:
+    """What Qt does first on X11: load its plugin with all that it needs, and connect."""
+    try:
+        ctypes.CDLL(str(plugin))
+        xcb = ctypes.CDLL("libxcb.so.1")
+    except OSError as error:
+        raise _cannot_load(error) from error
+    xcb.xcb_connect.restype = ctypes.c_void_p
+    xcb.xcb_connection_has_error.argtypes = [ctypes.c_void_p]
+    xcb.xcb_disconnect.argtypes = [ctypes.c_void_p]
+    connection = xcb.xcb_connect(None, None)
+    refused = xcb.xcb_connection_has_error(connection)
+    xcb.xcb_disconnect(connection)
+    if refused:
+        raise Unsupported(f"the screen {os.environ['DISPLAY']} does not answer: see what DISPLAY is set to")
+
+
+def _cannot_load(error: Exception) -> Unsupported:
+    return Unsupported(
+        f"Qt cannot be loaded ({error}): install the system's libraries for it, on Debian with "
+        f"`apt install {LIBRARIES}`"
+    )

@@ -15,9 +15,9 @@ from clients import Client, Reply
 from clients.branches import Branches, Change, Scene, highest_closed
 from clients.record import Record, Writer
 from clients.recorded import LIVE, UNKNOWN, Target, bang_target, outgoing, send, take_up
-from composer.book import Book
-from composer.draft import Draft
 from composer.link import Job, Link
+from composer.reading.book import Book
+from composer.writing.draft import Draft
 from ssmprov.errors import BadRequest, Cancelled, SsmprovError, Unreachable
 
 T = TypeVar("T")

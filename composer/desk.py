@@ -11,16 +11,16 @@ from PyQt6.QtWidgets import QFileDialog, QInputDialog, QWidget
 
 from clients.branches import Candidate
 from clients.textfile import text_of
-from composer.compare import CompareDialog
-from composer.compose_panel import ComposePanel
+from composer.branching.compare import CompareDialog
+from composer.branching.edit_turn import EditTurnDialog
+from composer.branching.fork_dialog import ForkDialog
 from composer.conductor import BUSY, Compose, Conductor
-from composer.edit_turn import EditTurnDialog
-from composer.fork_dialog import ForkDialog
 from composer.link import Job
 from composer.many import Rerolls
 from composer.moves import Moves
-from composer.transcript_pane import TranscriptPane
+from composer.reading.transcript_pane import TranscriptPane
 from composer.watching import Watcher
+from composer.writing.compose_panel import ComposePanel
 from ssmprov import durable
 from ssmprov.errors import SsmprovError
 from ssmprov.transcript import HALF_FENCE, Turn, half_step, quote, turns_of

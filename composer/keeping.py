@@ -9,11 +9,11 @@ from PyQt6.QtWidgets import QMainWindow
 
 from clients.recorded import LIVE
 from composer import session
-from composer.compose_panel import ComposePanel
-from composer.sampling_panel import SamplingPanel
-from composer.transcript_pane import TranscriptPane
+from composer.panels.sampling_panel import SamplingPanel
+from composer.panels.workers_panel import WorkersPanel
+from composer.reading.transcript_pane import TranscriptPane
 from composer.troubles import Troubles
-from composer.workers_panel import WorkersPanel
+from composer.writing.compose_panel import ComposePanel
 
 SAVE_MS = 5000
 """How often the session is written, where it has changed: what was typed survives a crash."""

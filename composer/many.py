@@ -6,10 +6,10 @@ from PyQt6.QtCore import QObject
 from PyQt6.QtWidgets import QWidget
 
 from clients.branches import Branches, Candidate, Drawing, Scene
+from composer.branching.rerolls import RerollPicker
 from composer.conductor import Conductor, check_shown
 from composer.link import Job
 from composer.moves import Moves
-from composer.rerolls import RerollPicker
 from ssmprov import wire
 from ssmprov.errors import SsmprovError
 from ssmprov.transcript import Turn

@@ -8,10 +8,10 @@ from PyQt6.QtCore import QObject
 
 from clients.branches import Branches
 from composer.conductor import Conductor
-from composer.draft import Draft
 from composer.link import Job
-from composer.sampling_panel import SamplingPanel
+from composer.panels.sampling_panel import SamplingPanel
 from composer.watching import Watcher
+from composer.writing.draft import Draft
 from ssmprov.commands import DEFAULT_CONTEXT, DEFAULT_SET, HELP, KNOBS, Slash, parse_slash
 from ssmprov.errors import BadRequest, SsmprovError
 from ssmprov.names import check_name

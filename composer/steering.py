@@ -9,15 +9,15 @@ from PyQt6.QtCore import QObject, pyqtSignal
 from clients import Reply
 from clients.branches import Scene
 from clients.recorded import LIVE
+from composer.branching.forest import Forest
+from composer.branching.tree_dock import TreeDock
 from composer.conductor import Conductor, Wishes
-from composer.forest import Forest
 from composer.moves import Moves
-from composer.notice_bar import NoticeBar
-from composer.sampling_panel import SamplingPanel
-from composer.status_line import StatusLine
-from composer.tree_dock import TreeDock
+from composer.panels.notice_bar import NoticeBar
+from composer.panels.sampling_panel import SamplingPanel
+from composer.panels.status_line import StatusLine
+from composer.panels.workers_panel import WorkersPanel
 from composer.watching import Watcher
-from composer.workers_panel import WorkersPanel
 from ssmprov.ops import StatusResult
 
 
@@ -147,7 +147,8 @@ class Steering(QObject):
             self._notices.show_hint(f"The context {name} has not read the end of this transcript.", actions)
 
     def _forest(self, forest: Forest | None) -> None:
-        self._tree.show_forest(forest, self.workers_of_model())
+        why = "" if forest is not None else "The branches appear here when a broker answers."
+        self._tree.show_forest(forest, self.workers_of_model(), why)
 
     def workers_of_model(self) -> list[str]:
         status, model = self._watcher.status, self._conductor.wishes.model

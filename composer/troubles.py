@@ -7,7 +7,7 @@ from collections.abc import Callable
 from PyQt6.QtCore import QObject, QTimer
 
 from composer import advice
-from composer.notice_bar import NoticeBar
+from composer.panels.notice_bar import NoticeBar
 from ssmprov.errors import SsmprovError, Unreachable
 
 HINT_MS = 12_000
@@ -17,13 +17,18 @@ Action = tuple[str, Callable[[], None]]
 
 
 class Troubles(QObject):
-    """`serve` starts a broker, or is None while one of ours runs; `refresh` looks at everything again."""
+    """`offer` names what `serve` does: start a broker. It gives None while one of ours runs."""
 
     def __init__(
-        self, notices: NoticeBar, serve: Callable[[], Callable[[], None] | None], refresh: Callable[[], None]
+        self,
+        notices: NoticeBar,
+        offer: str,
+        serve: Callable[[], Callable[[], None] | None],
+        refresh: Callable[[], None],
     ) -> None:
         super().__init__(notices)
         self._notices = notices
+        self._offer = offer
         self._serve = serve
         self._refresh = refresh
         self._unreached: set[str] = set()
@@ -38,7 +43,7 @@ class Troubles(QObject):
         if isinstance(error, Unreachable):
             self._unreached.add(text)
             if (serve := self._serve()) is not None:
-                actions.append(("Start one with the embedded model", serve))
+                actions.append((self._offer, serve))
             actions.append(("Look again", self._refresh))
         self._notices.show_error(text, actions, advice.details(error))
 

@@ -8,8 +8,8 @@ from typing import TypeVar
 from PyQt6.QtCore import QObject, QTimer, pyqtSignal
 
 from clients import Client
+from composer.branching.forest import Forest, workers_of
 from composer.conductor import Conductor
-from composer.forest import Forest, workers_of
 from composer.link import Job
 from ssmprov.errors import NotFound, SsmprovError
 from ssmprov.ops import Row, SettingsNames, StatusResult, Step

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from PyQt6.QtCore import QPoint, QProcess, Qt, QTimer, QUrl
+from PyQt6.QtCore import QEvent, QPoint, QProcess, Qt, QTimer, QUrl
 from PyQt6.QtGui import QCloseEvent, QDesktopServices
 from PyQt6.QtWidgets import (
     QApplication,
+    QDialog,
     QDockWidget,
     QFileDialog,
     QMainWindow,
@@ -16,6 +17,7 @@ from PyQt6.QtWidgets import (
     QMessageBox,
     QScrollArea,
     QTabWidget,
+    QTextBrowser,
     QVBoxLayout,
     QWidget,
 )
@@ -23,26 +25,27 @@ from PyQt6.QtWidgets import (
 from clients import Client
 from clients.record import Record
 from composer.actions import Actions, keys_text
-from composer.book import Book
-from composer.compose_panel import ComposePanel
+from composer.branching.tree_dock import TreeDock
 from composer.conductor import Conductor
 from composer.desk import Desk
-from composer.draft import Draft
 from composer.keeping import Keeper
 from composer.link import Link
 from composer.moves import Moves
-from composer.notice_bar import NoticeBar
-from composer.sampling_panel import SamplingPanel
+from composer.panels.notice_bar import NoticeBar
+from composer.panels.sampling_panel import SamplingPanel
+from composer.panels.status_line import StatusLine
+from composer.panels.workers_panel import WorkersPanel
+from composer.reading.book import Book
+from composer.reading.transcript_pane import TranscriptPane
 from composer.serving import Server, program
 from composer.slash import Slashes
-from composer.status_line import StatusLine
 from composer.steering import Steering
-from composer.transcript_pane import TranscriptPane
-from composer.tree_dock import TreeDock
 from composer.troubles import Troubles
 from composer.watching import Watcher
-from composer.workers_panel import WorkersPanel
+from composer.writing.compose_panel import ComposePanel
+from composer.writing.draft import Draft
 from ssmprov import __version__
+from ssmprov.configuration import CONFIG_FILE
 
 ABOUT = (
     f"<b>ssmprov Composer {__version__}</b><p>A window for writing with the contexts of recurrent language models, "
@@ -87,8 +90,10 @@ class Window(QMainWindow):
             self.status_line,
             self.notices,
         )
+        embedded = not (home / CONFIG_FILE).exists()
+        offer = "Start one with the embedded model" if embedded else "Start one"
         self.troubles = Troubles(
-            self.notices, lambda: None if self.server.running else self.serve, self.steering.refresh
+            self.notices, offer, lambda: None if self.server.running else self.serve, self.steering.refresh
         )
         self.keeper = Keeper(self, directory, self.pane, self.compose, self.sampling, self.workers, self.troubles)
         self._arrange()
@@ -179,6 +184,8 @@ class Window(QMainWindow):
         self.tree.unname_wanted.connect(self.slashes.unname)
         self.tree.move_wanted.connect(self.slashes.move)
         self.tree.refresh_wanted.connect(watcher.look_at_tree)
+        self.tree.visibilityChanged.connect(lambda _visible: self._show_checks())
+        self.settings_dock.visibilityChanged.connect(lambda _visible: self._show_checks())
         self.server.ready.connect(self._served)
         self.server.failed.connect(self._not_served)
 
@@ -189,7 +196,7 @@ class Window(QMainWindow):
             "serve": self.serve, "stop_serving": self.stop_serving, "quit": self.close,
             "send": self.compose.send, "half": self.compose.send_half, "full": self.compose.send_full,
             "raw": self.compose.send_raw, "go_on": desk.go_on, "close_turn": desk.close_turn,
-            "stop": self.conductor.stop, "drop": lambda: self.conductor.stop("drop"),
+            "stop": self._stop, "drop": lambda: self.conductor.stop("drop"),
             "previous": lambda: pane.choose_step(-1), "next": lambda: pane.choose_step(1),
             "copy": desk.copy, "quote": desk.quote,
             "undo": moves.undo, "redo": moves.redo, "reroll": desk.reroll, "rerolls": desk.rerolls, "edit": desk.edit,
@@ -223,6 +230,21 @@ class Window(QMainWindow):
         )
         self.actions_["serve"].setEnabled(not self.server.running)
         self.actions_["stop_serving"].setEnabled(self.server.running)
+
+    def _stop(self) -> None:
+        """Esc ends the turn, unless it is pressed in a part of the window that it closes."""
+        focus = QApplication.focusWidget()
+        parts: tuple[tuple[QWidget, Callable[[], object]], ...] = (
+            (self.pane.search_bar, self.pane.search_bar.close_bar),
+            (self.notices, self.notices.close_notice),
+            (self.tree.question, self.tree.question.no.click),
+            (self.sampling.name_row, self.sampling.close_name),
+        )
+        close = next((close for part, close in parts if focus is not None and part.isAncestorOf(focus)), None)
+        if close is not None:
+            close()
+        else:
+            self.conductor.stop()
 
     def _turn_menu(self, index: int, place: QPoint) -> None:
         self.pane.choose(index)
@@ -301,7 +323,17 @@ class Window(QMainWindow):
             self.showFullScreen()
 
     def _show_keys(self) -> None:
-        self._box("Keys", keys_text())
+        dialog = QDialog(self)
+        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+        dialog.setWindowTitle("Keys")
+        text = QTextBrowser()
+        text.setAccessibleName("Keys")
+        text.setHtml(keys_text(self.actions_.send_key))
+        column = QVBoxLayout(dialog)
+        column.addWidget(text)
+        em = self.fontMetrics().horizontalAdvance("M")
+        dialog.resize(em * 34, min(em * 50, self.height()))
+        dialog.show()
 
     def _show_about(self) -> None:
         self._box("About", ABOUT)
@@ -330,6 +362,12 @@ class Window(QMainWindow):
     def _choose_send_key(self, key: str) -> None:
         self.compose.send_key = key
         self._send_keys[key].setChecked(True)
+        self.actions_.show_send_key(key)
+
+    def changeEvent(self, event: QEvent | None) -> None:
+        super().changeEvent(event)
+        if event is not None and event.type() == QEvent.Type.WindowStateChange:
+            self.actions_["full_screen"].setChecked(self.isFullScreen())
 
     def closeEvent(self, event: QCloseEvent | None) -> None:
         """A turn under way is ended and kept first; a broker of our own ends with the window."""

@@ -10,8 +10,8 @@ from PyQt6.QtGui import QWheelEvent
 from PyQt6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 
-from composer.book import Book
-from composer.transcript_pane import TranscriptPane
+from composer.reading.book import Book
+from composer.reading.transcript_pane import TranscriptPane
 from ssmprov.transcript import turn
 
 Show = Callable[[str], TranscriptPane]

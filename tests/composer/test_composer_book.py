@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 from pytestqt.qtbot import QtBot
 
 from clients.record import TRANSCRIPT
-from composer import follow
-from composer.book import Book
-from composer.follow import FollowedFile, shared_prefix
-from composer.growing import Growing, first_difference
+from composer.reading import follow
+from composer.reading.book import Book
+from composer.reading.follow import FollowedFile, shared_prefix
+from composer.reading.growing import Growing, first_difference
 from ssmprov.transcript import Turn, half_step, header, parse, turn, written
 
 PARTS = st.sampled_from(

@@ -13,9 +13,9 @@ from pytestqt.qtbot import QtBot
 from stage import Stage, context_of, opened
 
 from clients import Client
-from composer.edit_turn import EditTurnDialog
-from composer.fork_dialog import ForkDialog
-from composer.rerolls import RerollPicker
+from composer.branching.edit_turn import EditTurnDialog
+from composer.branching.fork_dialog import ForkDialog
+from composer.branching.rerolls import RerollPicker
 from ssmprov.transcript import FENCE, Turn, turn
 
 fresh = itertools.count(1)

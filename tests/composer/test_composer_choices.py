@@ -9,8 +9,18 @@ from hypothesis import strategies as st
 from PyQt6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 
-from composer.choices import LISTS, MAX_BYTES, Choices, default_text, defaults, label, quoted, read_line, read_lines
-from composer.choices_editor import ChoicesEditor
+from composer.writing.choices import (
+    LISTS,
+    MAX_BYTES,
+    Choices,
+    default_text,
+    defaults,
+    label,
+    quoted,
+    read_line,
+    read_lines,
+)
+from composer.writing.choices_editor import ChoicesEditor
 from ssmprov import durable
 from ssmprov.transcript import FENCE, HALF_FENCE
 

@@ -12,10 +12,10 @@ from PyQt6.QtGui import QColor, QPalette, QTextCursor
 from PyQt6.QtWidgets import QPushButton
 from pytestqt.qtbot import QtBot
 
-from composer import differences
-from composer.compare import MOST_SHOWN, SHOWN_AT_ONCE, CompareDialog
-from composer.differences import Alike, Pair, compare, said_by, word_spans
-from composer.theme import theme_of
+from composer.branching import differences
+from composer.branching.compare import MOST_SHOWN, SHOWN_AT_ONCE, CompareDialog
+from composer.branching.differences import Alike, Pair, compare, said_by, word_spans
+from composer.reading.theme import theme_of
 from ssmprov.transcript import Item, turn, written
 
 COMMON = "".join(turn(n, "USER" if n % 2 else "BOT", f"shared {n}") for n in range(1, 9))

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from PyQt6.QtCore import Qt
 from pytestqt.qtbot import QtBot
 
-from composer.edit_turn import EditTurnDialog
-from composer.fork_dialog import ForkDialog
+from composer.branching.edit_turn import EditTurnDialog
+from composer.branching.fork_dialog import ForkDialog
 
 CONTENT = "Once upon a time.\n\nThe end."
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from composer.draft import NOTHING, Draft
+from composer.writing.draft import NOTHING, Draft
 from ssmprov.transcript import FENCE, HALF_FENCE, check_role, full_step, half_step, header, turns_of
 
 USER, REPLY = "[USER]: ", "[INTERFACE]: "

@@ -7,7 +7,7 @@ import time
 from hypothesis import given
 from hypothesis import strategies as st
 
-from composer.forest import FOLD_FROM, KEEP_NEAR, Forest, Line, Node, lay_out, workers_of
+from composer.branching.forest import FOLD_FROM, KEEP_NEAR, Forest, Line, Node, lay_out, workers_of
 from ssmprov.ops import BrokerStatus, Row, StatusResult, Step
 from ssmprov.transcript import FENCE, full_step, half_step
 

@@ -6,7 +6,7 @@ from PyQt6.QtGui import QColor, QPalette
 from PyQt6.QtWidgets import QApplication, QLineEdit, QPushButton, QVBoxLayout, QWidget
 from pytestqt.qtbot import QtBot
 
-from composer.notice_bar import NoticeBar
+from composer.panels.notice_bar import NoticeBar
 
 
 @pytest.fixture

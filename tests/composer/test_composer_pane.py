@@ -14,9 +14,9 @@ from PyQt6.QtWidgets import QApplication, QPushButton
 from pytestqt.qtbot import QtBot
 
 from clients.record import TRANSCRIPT
-from composer.book import Book
-from composer.search_bar import place_after, places
-from composer.transcript_pane import TranscriptPane
+from composer.reading.book import Book
+from composer.reading.search_bar import place_after, places
+from composer.reading.transcript_pane import TranscriptPane
 from ssmprov.transcript import Turn, header, parse, turn
 
 

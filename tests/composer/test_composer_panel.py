@@ -9,10 +9,10 @@ from PyQt6.QtTest import QTest
 from PyQt6.QtWidgets import QApplication, QWidget
 from pytestqt.qtbot import QtBot
 
-from composer.choice_box import EDIT
-from composer.compose_panel import BUSY, ComposePanel
-from composer.draft import NOTHING, Draft
 from composer.session import Session, load, save
+from composer.writing.choice_box import EDIT
+from composer.writing.compose_panel import BUSY, ComposePanel
+from composer.writing.draft import NOTHING, Draft
 from ssmprov.transcript import FENCE, HALF_FENCE
 
 SHIFT, CTRL, NONE = (

@@ -18,7 +18,7 @@ from stage import Stage, context_of, opened
 
 from clients import Client
 from clients.record import ASKED, Asked, Record, Writer
-from composer.draft import Draft
+from composer.writing.draft import Draft
 from ssmprov.transcript import FENCE, Turn, turn
 
 fresh = itertools.count(1)

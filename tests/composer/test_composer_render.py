@@ -8,11 +8,11 @@ from hypothesis import strategies as st
 from PyQt6.QtGui import QColor, QFont, QImage, QPalette, QTextCursor, QTextDocument
 from pytestqt.qtbot import QtBot
 
-from composer.maths import Maths, braced
-from composer.pieces import stable
-from composer.plain import displayable, units
-from composer.render import BEGINNING, LARGEST, Renderer
-from composer.theme import CONTRAST, Theme, contrast, role_colours, theme_of
+from composer.reading.maths import Maths, braced
+from composer.reading.pieces import stable
+from composer.reading.plain import displayable, units
+from composer.reading.render import BEGINNING, LARGEST, Renderer
+from composer.reading.theme import CONTRAST, Theme, contrast, role_colours, theme_of
 from ssmprov.transcript import FENCE, Gap, Turn, header, parse, turn
 
 ROLES = ["ANALYSIS", "BASH", "CONTEXT", "FILE", "INTERFACE", "OUTPUT", "PLAN", "PYTHON", "QUERY", "QUOTE", "RECAP"]
@@ -249,7 +249,7 @@ def test_formulas_grow_with_the_font(qapp: object) -> None:
 
 
 def test_the_cache_of_formulas_is_bounded(qapp: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("composer.maths.CACHE_BYTES", 4000)
+    monkeypatch.setattr("composer.reading.maths.CACHE_BYTES", 4000)
     maths = Maths("#000000", QFont("DejaVu Sans", 11))
     for number in range(30):
         maths.formula(f"x_{{{number}}}", display=False)

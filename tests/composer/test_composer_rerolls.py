@@ -9,8 +9,8 @@ from PyQt6.QtCore import Qt
 from PyQt6.QtGui import QColor, QPalette
 from pytestqt.qtbot import QtBot
 
-from composer.rerolls import Card, RerollPicker
-from composer.theme import theme_of
+from composer.branching.rerolls import Card, RerollPicker
+from composer.reading.theme import theme_of
 from ssmprov.transcript import FENCE
 
 

@@ -9,10 +9,10 @@ from PyQt6.QtCore import Qt
 from PyQt6.QtWidgets import QApplication, QLineEdit
 from pytestqt.qtbot import QtBot
 
-from composer.knob import SCALES
-from composer.sampling_panel import SamplingPanel
-from composer.status_line import StatusLine
-from composer.workers_panel import ANY_WORKER, NO_BROKER, WorkersPanel
+from composer.panels.knob import SCALES
+from composer.panels.sampling_panel import SamplingPanel
+from composer.panels.status_line import StatusLine
+from composer.panels.workers_panel import ANY_WORKER, NO_BROKER, WorkersPanel
 from ssmprov.ops import BrokerStatus, ModelStatus, StatusResult, WorkerStatus
 from ssmprov.settings import KEYS, RANGES, Settings, as_values, check_value
 

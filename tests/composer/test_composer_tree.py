@@ -11,9 +11,9 @@ from PyQt6.QtGui import QAction, QGuiApplication
 from PyQt6.QtWidgets import QMenu, QWidget
 from pytestqt.qtbot import QtBot
 
-from composer.forest import Forest
-from composer.tree_dock import TreeDock
-from composer.tree_model import AGE, HEADERS, SIZE, TOKENS, WHAT, WORKER, age
+from composer.branching.forest import Forest
+from composer.branching.tree_dock import TreeDock
+from composer.branching.tree_model import AGE, HEADERS, SIZE, TOKENS, WHAT, WORKER, age
 from ssmprov.ops import Row, Step
 from ssmprov.transcript import FENCE, full_step
 

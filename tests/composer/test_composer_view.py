@@ -13,8 +13,8 @@ from PyQt6.QtWidgets import QPushButton
 from pytestqt.qtbot import QtBot
 
 from clients.record import TRANSCRIPT
-from composer.book import Book
-from composer.transcript_pane import TranscriptPane
+from composer.reading.book import Book
+from composer.reading.transcript_pane import TranscriptPane
 from ssmprov.transcript import header, turn
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cli_runner import runner
 from cluster import Cluster, scripted_toml
+from PyQt6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
 from stage import Stage, ask_slowly, context_of, opened, slow_cluster
 
@@ -229,6 +230,26 @@ def test_a_dropped_turn_leaves_nothing(qtbot: QtBot, make_cluster: Callable[[str
         assert stage.window.compose.prompt.text == "tell"
 
 
+def test_esc_closes_the_search_before_it_ends_a_turn(
+    qtbot: QtBot, make_cluster: Callable[[str], Cluster], tmp_path: Path
+) -> None:
+    cluster = slow_cluster(make_cluster, tmp_path / "slow")
+    with opened(qtbot, cluster.endpoint, tmp_path) as stage:
+        stage.ready()
+        ask_slowly(stage)
+        bar = stage.window.pane.search_bar
+        stage.press("find")
+        stage.until(lambda: bar.isAncestorOf(QApplication.focusWidget()))
+        stage.press("stop")  # Esc is its key
+        assert not bar.isVisible()
+        seen = len(stage.window.book.shown)
+        stage.until(lambda: len(stage.window.book.shown) > seen)
+        stage.window.compose.focus_prompt()
+        stage.press("stop")
+        stage.until(lambda: not stage.window.conductor.busy)
+        stage.idle()
+
+
 def test_the_window_never_waits_for_the_broker(
     qtbot: QtBot, make_cluster: Callable[[str], Cluster], tmp_path: Path
 ) -> None:
@@ -251,6 +272,7 @@ def test_the_window_never_waits_for_the_broker(
             assert stage.window.conductor.busy
         finally:
             broker.send_signal(signal.SIGCONT)
+        stage.window.compose.focus_prompt()
         shown = stage.window.book.shown
         stage.until(lambda: len(stage.window.book.shown) > len(shown) or not stage.window.conductor.busy)
         stage.press("stop")

@@ -8,9 +8,9 @@ from PyQt6.QtCore import QEvent, Qt, QUrl, pyqtSignal
 from PyQt6.QtGui import QKeySequence, QShortcut
 from PyQt6.QtWidgets import QDialog, QGridLayout, QHBoxLayout, QLabel, QPushButton, QTextBrowser, QVBoxLayout, QWidget
 
-from composer.differences import Alike, Block, Pair, Span, compare, said_by, title_of
-from composer.plain import displayable, escaped
-from composer.theme import Theme, theme_of
+from composer.branching.differences import Alike, Block, Pair, Span, compare, said_by, title_of
+from composer.reading.plain import displayable, escaped
+from composer.reading.theme import Theme, theme_of
 from ssmprov.transcript import Item
 
 SHOWN_AT_ONCE = 200

@@ -10,11 +10,11 @@ from PyQt6.QtCore import Qt, QTimer, pyqtSignal
 from PyQt6.QtGui import QDragEnterEvent, QDropEvent, QFont, QPalette
 from PyQt6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
-from composer.choice_box import EDIT, ChoiceBox
-from composer.choices import DIVIDER, LISTS, OPENING, REPLY, Choices, role_literal
-from composer.choices_editor import TITLES, ChoicesEditor
-from composer.draft import NOTHING, Draft
-from composer.prompt_edit import PromptEdit, local_files
+from composer.writing.choice_box import EDIT, ChoiceBox
+from composer.writing.choices import DIVIDER, LISTS, OPENING, REPLY, Choices, role_literal
+from composer.writing.choices_editor import TITLES, ChoicesEditor
+from composer.writing.draft import NOTHING, Draft
+from composer.writing.prompt_edit import PromptEdit, local_files
 from ssmprov.transcript import FENCE, HALF_FENCE
 
 USUAL = {OPENING: role_literal("USER"), DIVIDER: FENCE, REPLY: role_literal("INTERFACE")}

@@ -6,11 +6,11 @@ import re
 
 from PyQt6.QtGui import QFont, QFontDatabase, QFontMetricsF, QImage
 
-from composer.highlight import ROLES
-from composer.markup import Markup, Measures
-from composer.maths import Maths
-from composer.plain import escaped
-from composer.theme import Theme, role_colours
+from composer.reading.highlight import ROLES
+from composer.reading.markup import Markup, Measures
+from composer.reading.maths import Maths
+from composer.reading.plain import escaped
+from composer.reading.theme import Theme, role_colours
 from ssmprov.transcript import Gap, Item, Turn
 
 LARGEST = 200_000

@@ -18,8 +18,8 @@ from PyQt6.QtWidgets import (
     QWidget,
 )
 
-from composer.plain import displayable
-from composer.theme import theme_of
+from composer.reading.plain import displayable
+from composer.reading.theme import theme_of
 from ssmprov.errors import BadRequest
 from ssmprov.names import MAX_NAME, check_name
 

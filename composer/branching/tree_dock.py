@@ -22,11 +22,11 @@ from PyQt6.QtWidgets import (
     QWidget,
 )
 
-from composer.forest import Forest, lay_out
-from composer.question import Question
-from composer.tree_delegate import TreeDelegate
-from composer.tree_menu import BranchMenu
-from composer.tree_model import AGE, SIZE, TOKENS, WHAT, WORKER, TreeModel
+from composer.branching.forest import Forest, lay_out
+from composer.branching.question import Question
+from composer.branching.tree_delegate import TreeDelegate
+from composer.branching.tree_menu import BranchMenu
+from composer.branching.tree_model import AGE, SIZE, TOKENS, WHAT, WORKER, TreeModel
 
 NOTHING = "No branches to show. They appear here with the first turn that is sent."
 _AGES_EVERY_MS = 30_000

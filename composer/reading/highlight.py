@@ -11,8 +11,8 @@ from pygments.token import Token
 from pygments.util import ClassNotFound
 from PyQt6.QtGui import QColor
 
-from composer.plain import displayable, escaped
-from composer.theme import Theme, readable
+from composer.reading.plain import displayable, escaped
+from composer.reading.theme import Theme, readable
 
 LONGEST = 40_000
 """Characters of code beyond which it stays plain: it would hold up the window."""

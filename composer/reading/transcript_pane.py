@@ -8,10 +8,10 @@ from PyQt6.QtCore import QEvent, QPoint, QUrl, pyqtSignal
 from PyQt6.QtGui import QDragEnterEvent, QDropEvent, QResizeEvent
 from PyQt6.QtWidgets import QPushButton, QTabWidget, QVBoxLayout, QWidget
 
-from composer.book import Book
-from composer.raw_view import RawView
-from composer.search_bar import SearchBar, place_after, places
-from composer.transcript_browser import TranscriptBrowser
+from composer.reading.book import Book
+from composer.reading.raw_view import RawView
+from composer.reading.search_bar import SearchBar, place_after, places
+from composer.reading.transcript_browser import TranscriptBrowser
 from ssmprov.transcript import Turn
 
 TABS = ("rendered", "raw")

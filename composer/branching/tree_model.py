@@ -10,8 +10,8 @@ from typing import Any
 from PyQt6.QtCore import QAbstractItemModel, QModelIndex, QObject, Qt
 
 from clients.tables import moment, size
-from composer.forest import Line, Node
-from composer.plain import displayable
+from composer.branching.forest import Line, Node
+from composer.reading.plain import displayable
 
 WHAT, TOKENS, SIZE, WORKER, AGE = range(5)
 HEADERS = ("Checkpoint", "Tokens", "Size", "Worker", "Age")
@@ -33,7 +33,7 @@ class _Entry:
 
 
 class TreeModel(QAbstractItemModel):
-    """Rows of `composer.forest.lay_out`. An index's internal id is the row's number in `_entries`."""
+    """Rows of `composer.branching.forest.lay_out`. An index's internal id is the row's number in `_entries`."""
 
     def __init__(self, parent: QObject | None = None) -> None:
         super().__init__(parent)

@@ -9,8 +9,8 @@ from PyQt6.QtCore import Qt
 from PyQt6.QtGui import QCloseEvent, QColor, QFontDatabase, QKeySequence, QPalette, QShortcut, QTextFormat
 from PyQt6.QtWidgets import QDialog, QHBoxLayout, QLabel, QPlainTextEdit, QPushButton, QTextEdit, QVBoxLayout, QWidget
 
-from composer.choices import DIVIDER, MAX_BYTES, OPENING, REPLY, Choices, default_text, read_lines
-from composer.notice_bar import mixed
+from composer.panels.notice_bar import mixed
+from composer.writing.choices import DIVIDER, MAX_BYTES, OPENING, REPLY, Choices, default_text, read_lines
 from ssmprov import durable
 
 TITLES = {OPENING: "From", DIVIDER: "Then", REPLY: "Reply"}

@@ -6,10 +6,10 @@ from PyQt6.QtCore import QModelIndex, QPointF, QRectF, QSize, Qt
 from PyQt6.QtGui import QColor, QFont, QFontMetricsF, QPainter, QPalette, QPen
 from PyQt6.QtWidgets import QApplication, QStyle, QStyledItemDelegate, QStyleOptionViewItem, QWidget
 
-from composer.forest import Line, Node
-from composer.plain import displayable
-from composer.theme import mix, readable
-from composer.tree_model import WHAT, TreeModel
+from composer.branching.forest import Line, Node
+from composer.branching.tree_model import WHAT, TreeModel
+from composer.reading.plain import displayable
+from composer.reading.theme import mix, readable
 
 _MOST_CHIPS = 3
 _CHIP_EMS = 14

@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from PyQt6.QtCore import Qt
 from PyQt6.QtGui import QTextBlockFormat, QTextCharFormat, QTextCursor, QTextDocument
 
-from composer.highlight import ROLES
-from composer.pieces import stable
-from composer.render import PLAIN, Renderer
+from composer.reading.highlight import ROLES
+from composer.reading.pieces import stable
+from composer.reading.render import PLAIN, Renderer
 from ssmprov.transcript import Item, Turn
 
 MARK = "x"

@@ -17,9 +17,9 @@ from PyQt6.QtWidgets import (
     QWidget,
 )
 
-from composer.plain import displayable
-from composer.question import Question
-from composer.theme import theme_of
+from composer.branching.question import Question
+from composer.reading.plain import displayable
+from composer.reading.theme import theme_of
 from ssmprov.errors import BadRequest
 from ssmprov.transcript import check_role
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from PyQt6.QtCore import QFileSystemWatcher, QObject, QTimer, pyqtSignal
 
 from clients.record import TRANSCRIPT
-from composer.follow import FollowedFile
-from composer.growing import Growing, first_difference
-from composer.timers import Soon
+from composer.reading.follow import FollowedFile
+from composer.reading.growing import Growing, first_difference
+from composer.reading.timers import Soon
 from ssmprov.transcript import Item
 
 SETTLE_MS = 25

@@ -8,7 +8,7 @@ from PyQt6.QtCore import QSignalBlocker, Qt, pyqtSignal
 from PyQt6.QtGui import QKeyEvent, QWheelEvent
 from PyQt6.QtWidgets import QComboBox, QWidget
 
-from composer.choices import label
+from composer.writing.choices import label
 
 EDIT = "Edit list…"
 

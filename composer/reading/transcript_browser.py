@@ -17,11 +17,11 @@ from PyQt6.QtGui import (
 )
 from PyQt6.QtWidgets import QTextBrowser, QTextEdit, QWidget
 
-from composer.book import Book
-from composer.markup import is_link
-from composer.plain import displayable
-from composer.timers import Soon
-from composer.transcript_view import EARLIER, LATER, TranscriptView
+from composer.reading.book import Book
+from composer.reading.markup import is_link
+from composer.reading.plain import displayable
+from composer.reading.timers import Soon
+from composer.reading.transcript_view import EARLIER, LATER, TranscriptView
 
 
 class TranscriptBrowser(TranscriptView):

@@ -19,12 +19,12 @@ from PyQt6.QtGui import (
 )
 from PyQt6.QtWidgets import QPlainTextEdit, QScrollBar, QWidget
 
-from composer.book import Book
-from composer.follow import shared_prefix
-from composer.following import Following
-from composer.plain import displayable, units
-from composer.theme import theme_of
-from composer.timers import Soon
+from composer.reading.book import Book
+from composer.reading.follow import shared_prefix
+from composer.reading.following import Following
+from composer.reading.plain import displayable, units
+from composer.reading.theme import theme_of
+from composer.reading.timers import Soon
 
 UPDATE_MS = 30
 

@@ -15,10 +15,10 @@ from markdown_it.token import Token
 from mdit_py_plugins.dollarmath import dollarmath_plugin
 from mdit_py_plugins.texmath import texmath_plugin
 
-from composer.highlight import highlighted, language_of
-from composer.maths import Maths
-from composer.plain import displayable, escaped
-from composer.theme import Theme
+from composer.reading.highlight import highlighted, language_of
+from composer.reading.maths import Maths
+from composer.reading.plain import displayable, escaped
+from composer.reading.theme import Theme
 from ssmprov.transcript import FENCE
 
 MOST_CELLS = 1500

@@ -9,7 +9,7 @@ from PyQt6.QtCore import QSignalBlocker, Qt, pyqtSignal
 from PyQt6.QtGui import QKeyEvent, QPalette, QValidator
 from PyQt6.QtWidgets import QComboBox, QGridLayout, QHBoxLayout, QLabel, QLineEdit, QPushButton, QVBoxLayout, QWidget
 
-from composer.knob import Knob
+from composer.panels.knob import Knob
 from ssmprov.errors import BadRequest
 from ssmprov.settings import KEYS, check_value, set_name
 
@@ -68,9 +68,9 @@ class SamplingPanel(QWidget):
         self.word.setForegroundRole(QPalette.ColorRole.PlaceholderText)
         self.word.hide()
         self.save.clicked.connect(self._save)
-        self.cancel.clicked.connect(self._close_name)
+        self.cancel.clicked.connect(self.close_name)
         self.name_edit.returnPressed.connect(self._save)
-        self.name_edit.escaped.connect(self._close_name)
+        self.name_edit.escaped.connect(self.close_name)
         self.name_edit.textChanged.connect(lambda _: self._say(""))
         for knob in self.knobs.values():
             knob.changed.connect(self.changed)
@@ -211,7 +211,8 @@ class SamplingPanel(QWidget):
         self.name_edit.selectAll()
         self.name_edit.setFocus()
 
-    def _close_name(self) -> None:
+    def close_name(self) -> None:
+        """Leave the field for a set's name."""
         self.save_as.setFocus()
         self.name_row.hide()
         self._say("")
@@ -226,7 +227,7 @@ class SamplingPanel(QWidget):
         if not name:
             self._say("Write a name for the set first.")
             return
-        self._close_name()
+        self.close_name()
         self.save_wanted.emit(name, self.values())
 
     def _say(self, text: str) -> None:

@@ -9,7 +9,7 @@ from PyQt6.QtCore import pyqtSignal
 from PyQt6.QtGui import QAction, QGuiApplication
 from PyQt6.QtWidgets import QMenu, QWidget
 
-from composer.forest import Forest, Node
+from composer.branching.forest import Forest, Node
 
 
 class BranchMenu(QMenu):

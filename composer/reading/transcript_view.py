@@ -10,12 +10,12 @@ from PyQt6.QtCore import QPoint, pyqtSignal
 from PyQt6.QtGui import QShowEvent, QTextDocument
 from PyQt6.QtWidgets import QScrollBar, QTextBrowser, QWidget
 
-from composer.book import Book
-from composer.following import Following
-from composer.leaves import Leaves
-from composer.render import Renderer
-from composer.theme import theme_of
-from composer.timers import Soon
+from composer.reading.book import Book
+from composer.reading.following import Following
+from composer.reading.leaves import Leaves
+from composer.reading.render import Renderer
+from composer.reading.theme import theme_of
+from composer.reading.timers import Soon
 from ssmprov.transcript import Turn
 
 LOADED = 200

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PyQt6.QtCore import QFileSystemWatcher, QObject, QTimer, pyqtSignal
 
-from composer.draft import unsendable
+from composer.writing.draft import unsendable
 from ssmprov.transcript import FENCE, HALF_FENCE
 
 OPENING, DIVIDER, REPLY = LISTS = ("s1", "s2", "s3")

@@ -19,7 +19,7 @@ from PyQt6.QtWidgets import (
     QWidget,
 )
 
-from composer.worker_table import WorkerTable
+from composer.panels.worker_table import WorkerTable
 from ssmprov.errors import BadRequest
 from ssmprov.names import RULE, check_name
 from ssmprov.ops import ModelStatus, StatusResult

@@ -19,9 +19,9 @@ from PyQt6.QtWidgets import (
     QWidget,
 )
 
-from composer.plain import displayable
-from composer.theme import theme_of
-from composer.timers import Soon
+from composer.reading.plain import displayable
+from composer.reading.theme import theme_of
+from composer.reading.timers import Soon
 from ssmprov.transcript import FENCE
 
 WAITING, READING, WRITING, DONE, FAILED = "waiting", "reading", "writing", "done", "failed"

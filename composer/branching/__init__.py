@@ -1,0 +1,1 @@
+"""Branches: the tree of contexts, and the dialogs that try a turn again."""

@@ -1,0 +1,1 @@
+"""Model, workers, sampling, notices and the status line."""
