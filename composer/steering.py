@@ -18,7 +18,7 @@ from composer.panels.sampling_panel import SamplingPanel
 from composer.panels.status_line import StatusLine
 from composer.panels.workers_panel import WorkersPanel
 from composer.watching import Watcher
-from ssmprov.ops import StatusResult
+from ssmprov.ops import ModelStatus, StatusResult
 
 
 class Steering(QObject):
@@ -47,6 +47,7 @@ class Steering(QObject):
         self._line = line
         self._notices = notices
         self._answers = False
+        self._suggested = False
         self._told_differs = ""
         self._former = ""  # the context whose transcript this is, where another one was chosen since
         conductor.wrote.connect(self._wrote)
@@ -85,6 +86,7 @@ class Steering(QObject):
 
     def _choose(self) -> None:
         """Another model or context: everything that is shown of it is asked for again."""
+        self._suggested = False
         former = self._conductor.wishes
         scene = self._conductor.scene
         if scene is not None and not scene.alignment.differs:
@@ -102,6 +104,8 @@ class Steering(QObject):
         self._show_worker()
         if status is None:
             self._line.idle("No broker answers")
+            if self._watcher.forest is None:
+                self._forest(None)
         elif not self._answers and not self._conductor.busy:
             self._line.idle("Ready")
         self._answers = status is not None
@@ -114,12 +118,19 @@ class Steering(QObject):
 
     def _reached(self) -> None:
         status = self._watcher.status
-        if status is not None and not self._workers.model:
-            self._workers.set_model(status.models[0].name)
+        if status is not None:
+            self._suggest(status.models)
         self.wish()
         self._watcher.look_at_sets(self._sampling.chosen_set)
         self._conductor.look()
         self.reached.emit()
+
+    def _suggest(self, models: list[ModelStatus]) -> None:
+        """Where nobody has chosen a model take one; a script only until a model is there, or something is written."""
+        best = next((model.name for model in models if model.runtime != "scripted"), models[0].name)
+        if not self._workers.model or (self._suggested and not self._conductor.book.text):
+            self._workers.set_model(best)
+            self._suggested = True
 
     def _wrote(self, tokens: int, rate: float) -> None:
         status, wishes = self._watcher.status, self._conductor.wishes

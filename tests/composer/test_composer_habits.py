@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, scripted_toml
+from cluster import Cluster, rwkv_toml, scripted_toml
 from PyQt6.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
 from PyQt6.QtGui import QDropEvent, QKeySequence
 from PyQt6.QtTest import QTest
@@ -251,6 +251,24 @@ def test_the_state_of_each_worker_is_shown_live(
         stage.until(lambda: "0 / 8" in table())
         cluster.processes["talk/0"].kill()
         stage.until(lambda: "talk/0" not in table())
+
+
+def test_a_model_comes_before_a_script_even_where_it_comes_later(
+    qtbot: QtBot, make_cluster: Callable[[str], Cluster], tmp_path: Path
+) -> None:
+    cluster = make_cluster(scripted_toml(tmp_path / "two") + rwkv_toml(tmp_path / "two"))
+    cluster.broker()
+    cluster.worker("talk")
+    with opened(qtbot, cluster.endpoint, tmp_path, model="") as stage:
+        stage.until(lambda: stage.window.workers.model == "talk")
+        cluster.worker("tiny")
+        stage.until(lambda: stage.window.conductor.wishes.model == "tiny")
+        stage.idle()
+        stage.window.workers.set_model("talk")
+        stage.window.workers.model_chosen.emit("talk")
+        stage.window.watcher.reached.emit()  # as when yet another model comes
+        stage.idle()
+        assert stage.window.conductor.wishes.model == "talk", "it was chosen"
 
 
 def test_another_model_has_contexts_of_its_own(
