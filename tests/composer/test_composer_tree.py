@@ -18,12 +18,18 @@ from ssmprov.ops import Row, Step
 from ssmprov.transcript import FENCE, full_step
 
 WORKERS = ["mini/0", "mini/1"]
-NOW = time.time()
+CLOCK = {"now": time.time()}
+
+
+@pytest.fixture(autouse=True)
+def _now() -> None:
+    """Ages are told from when a test begins, not from when all of them were collected."""
+    CLOCK["now"] = time.time()
 
 
 def step(object: str, parent: str = "", names: tuple[str, ...] = (), back: float = 0.0) -> Step:
     excerpt = full_step(1, "USER", "go on", "BOT") + f"I am {object}" + FENCE
-    return Step(object, parent, 1000, 88, 1, NOW - back, excerpt=excerpt, names=list(names))
+    return Step(object, parent, 1000, 88, 1, CLOCK["now"] - back, excerpt=excerpt, names=list(names))
 
 
 def story(more: tuple[Step, ...] = (), head: str = "d") -> Forest:
