@@ -9,22 +9,20 @@ from PyQt6.QtCore import QEvent, QPoint, QProcess, Qt, QTimer, QUrl
 from PyQt6.QtGui import QCloseEvent, QDesktopServices
 from PyQt6.QtWidgets import (
     QApplication,
-    QDialog,
     QDockWidget,
     QFileDialog,
     QMainWindow,
     QMenu,
-    QMessageBox,
     QScrollArea,
     QTabWidget,
-    QTextBrowser,
     QVBoxLayout,
     QWidget,
 )
 
 from clients import Client
 from clients.record import Record
-from composer.actions import Actions, keys_text
+from composer import guide
+from composer.actions import Actions
 from composer.branching.tree_dock import TreeDock
 from composer.conductor import Conductor
 from composer.desk import Desk
@@ -44,14 +42,8 @@ from composer.troubles import Troubles
 from composer.watching import Watcher
 from composer.writing.compose_panel import ComposePanel
 from composer.writing.draft import Draft
-from ssmprov import __version__
 from ssmprov.configuration import CONFIG_FILE
 
-ABOUT = (
-    f"<b>ssmprov Composer {__version__}</b><p>A window for writing with the contexts of recurrent language models, "
-    "turn by turn and branch by branch.<p>ssmprov is under the MIT licence; PyQt6, which draws this window, is under "
-    "GPL-3.0."
-)
 CLOSE_MS = 5000
 """How long closing waits for the turn under way to end."""
 
@@ -211,7 +203,7 @@ class Window(QMainWindow):
             "refresh": self.steering.refresh, "full_screen": self._full_screen,
             "edit_s1": lambda: self.compose.edit_list("s1"), "edit_s2": lambda: self.compose.edit_list("s2"),
             "edit_s3": lambda: self.compose.edit_list("s3"),
-            "keys": self._show_keys, "about": self._show_about,
+            "keys": lambda: guide.show_keys(self, self.actions_.send_key), "about": lambda: guide.show_about(self),
         }  # fmt: skip
 
     # -- turns
@@ -321,30 +313,6 @@ class Window(QMainWindow):
             self.showNormal()
         else:
             self.showFullScreen()
-
-    def _show_keys(self) -> None:
-        dialog = QDialog(self)
-        dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        dialog.setWindowTitle("Keys")
-        text = QTextBrowser()
-        text.setAccessibleName("Keys")
-        text.setHtml(keys_text(self.actions_.send_key))
-        column = QVBoxLayout(dialog)
-        column.addWidget(text)
-        em = self.fontMetrics().horizontalAdvance("M")
-        dialog.resize(em * 34, min(em * 50, self.height()))
-        dialog.show()
-
-    def _show_about(self) -> None:
-        self._box("About", ABOUT)
-
-    def _box(self, title: str, text: str) -> None:
-        box = QMessageBox(self)
-        box.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        box.setWindowTitle(title)
-        box.setTextFormat(Qt.TextFormat.RichText)
-        box.setText(text)
-        box.open()
 
     def _open_directory(self) -> None:
         dialog = QFileDialog(self, "The directory of a transcript")

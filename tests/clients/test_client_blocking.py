@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from clients import Client
+from clients.calls import Call
+from clients.exchange import Result
 from ssmprov import ops, wire
 from ssmprov.errors import BadRequest, Busy, Cancelled, Corrupt, NotFound, TimedOut, Unreachable
 
@@ -172,18 +174,12 @@ def test_a_call_that_comes_behind_the_farewell_ends_too(client: Client) -> None:
 
     client._thread.post(hold)
     assert held.wait(10)
-    closing = threading.Thread(target=client.close)
-    closing.start()
-    while not client._thread._commands:  # the farewell
-        time.sleep(0)
-    with ThreadPoolExecutor(1) as pool:
-        asked = pool.submit(client.status)
-        while len(client._thread._commands) < 2:
-            time.sleep(0)
-        gate.set()
-        with pytest.raises(Cancelled, match="closed"):
-            asked.result(10)
-    closing.join(10)
+    client._thread.post(client._thread._leave)  # what closing does first
+    box = client.open(Call("status", ops.Status()))
+    gate.set()
+    ended = box.get(timeout=10)
+    assert isinstance(ended, Result)
+    assert isinstance(ended.error, Cancelled)
 
 
 def test_closing_ends_what_others_wait_for(client: Client, router: Any) -> None:

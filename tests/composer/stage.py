@@ -133,3 +133,23 @@ def ask_slowly(stage: Stage) -> None:
     stage.type("tell")
     stage.press("full")
     stage.until(lambda: " w3" in stage.window.book.shown)
+
+
+def two_steps(stage: Stage) -> Stage:
+    """Two full steps: turns 1 to 4."""
+    stage.ready()
+    for name, value in (("s1", "[USER]: "), ("s2", FENCE), ("s3", "[ECHO]: ")):
+        stage.window.compose.boxes[name].choose(value)
+    stage.send("one", "full")
+    stage.send("two", "full")
+    return stage
+
+
+def context_name(stage: Stage) -> str:
+    """The context that the window goes on with."""
+    return stage.window.conductor.wishes.context
+
+
+def agrees(stage: Stage, cluster: Cluster) -> bool:
+    """Whether the context has read the transcript, which the window shows, and nothing else."""
+    return context_of(cluster, context_name(stage)) == stage.transcript == stage.window.book.text

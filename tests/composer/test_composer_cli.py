@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, Process, scripted_toml
+from pytestqt.qtbot import QtBot
 
 PROGRAM = str(Path(sys.executable).with_name("ssmprov"))
 
@@ -47,7 +48,7 @@ def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_closes_the_window_and_keeps_its_session(
-    make_cluster: Callable[[str], Cluster], tmp_path: Path, number: signal.Signals
+    qtbot: QtBot, make_cluster: Callable[[str], Cluster], tmp_path: Path, number: signal.Signals
 ) -> None:
     cluster = make_cluster(scripted_toml(tmp_path / "script")).up()
     place = tmp_path / "place"
@@ -58,8 +59,8 @@ def test_a_signal_closes_the_window_and_keeps_its_session(
     process = Process("composer", arguments, environment, place)
     try:
         counter = place / ".counter"
-        while not counter.exists():  # the launch has been carried out
-            assert process.child.poll() is None, process.lines
+        qtbot.waitUntil(lambda: counter.exists() or process.child.poll() is not None, timeout=40_000)
+        assert counter.exists(), process.lines  # the launch has been carried out
         process.child.send_signal(number)
         assert process.wait() == 0
     finally:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from panes import Show, drawn, filled, open_pane, turns, wheel
+from panes import Show, drawn, filled, turns, wheel
 from PyQt6.QtCore import QEvent, QMimeData, QPoint, QPointF, Qt, QUrl
 from PyQt6.QtGui import QColor, QContextMenuEvent, QDropEvent, QImage, QPalette, QTextCursor, QTextDocument
 from PyQt6.QtWidgets import QApplication, QPushButton
@@ -18,16 +18,6 @@ from composer.reading.book import Book
 from composer.reading.search_bar import place_after, places
 from composer.reading.transcript_pane import TranscriptPane
 from ssmprov.transcript import Turn, header, parse, turn
-
-
-@pytest.fixture
-def show(qtbot: QtBot, tmp_path: Path) -> Show:
-    def show(text: str) -> TranscriptPane:
-        (tmp_path / TRANSCRIPT).write_text(text, encoding="utf-8")
-        return open_pane(qtbot, tmp_path)
-
-    return show
-
 
 # -- the chosen turn
 

@@ -14,7 +14,7 @@ import pytest
 from cluster import Cluster, scripted_toml
 from PyQt6.QtWidgets import QInputDialog
 from pytestqt.qtbot import QtBot
-from stage import Stage, context_of, opened
+from stage import Stage, agrees, context_name, context_of, opened, two_steps
 
 from clients import Client
 from clients.record import ASKED, Asked, Record, Writer
@@ -28,26 +28,13 @@ fresh = itertools.count(1)
 def stage(qtbot: QtBot, talk: Cluster, tmp_path: Path) -> Iterator[Stage]:
     """A window with two full steps: turns 1 to 4."""
     with opened(qtbot, talk.endpoint, tmp_path, context=f"race{next(fresh)}") as found:
-        found.ready()
-        for name, value in (("s1", "[USER]: "), ("s2", FENCE), ("s3", "[ECHO]: ")):
-            found.window.compose.boxes[name].choose(value)
-        found.send("one", "full")
-        found.send("two", "full")
-        yield found
-
-
-def name(stage: Stage) -> str:
-    return stage.window.conductor.wishes.context
+        yield two_steps(found)
 
 
 def choose(stage: Stage, context: str) -> None:
     stage.window.workers.set_context(context)
     stage.window.workers.context_chosen.emit(context)
-    assert name(stage) == context
-
-
-def agrees(stage: Stage, talk: Cluster) -> bool:
-    return context_of(talk, name(stage)) == stage.transcript == stage.window.book.text
+    assert context_name(stage) == context
 
 
 def by_hand(stage: Stage, text: str) -> str:
@@ -60,7 +47,7 @@ def by_hand(stage: Stage, text: str) -> str:
 
 
 def test_a_context_chosen_while_a_turn_waits_is_not_mixed_into_its_history(stage: Stage, talk: Cluster) -> None:
-    mine, whole = name(stage), stage.transcript
+    mine, whole = context_name(stage), stage.transcript
     with Client(talk.endpoint) as client:
         client.turn("a stranger", model="talk", save=f"{mine}-other")
         head = client.show(mine, model="talk").row.object
@@ -86,7 +73,7 @@ def test_a_context_chosen_while_a_turn_waits_is_not_mixed_into_its_history(stage
 
 
 def test_a_context_chosen_while_something_is_undone_ends_its_history(stage: Stage, talk: Cluster) -> None:
-    mine, whole = name(stage), stage.transcript
+    mine, whole = context_name(stage), stage.transcript
     with Record(stage.directory).locked():
         stage.press("undo")
         stage.until(lambda: "Waiting" in stage.notices)
@@ -102,7 +89,7 @@ def test_a_context_chosen_while_something_is_undone_ends_its_history(stage: Stag
 def test_what_another_program_appended_can_be_undone_by_the_checkpoints(stage: Stage, talk: Cluster) -> None:
     whole = stage.transcript
     with Client(talk.endpoint) as client:
-        reply = client.turn("(Turn 5) [X]: more", model="talk", context=name(stage), save=name(stage))
+        reply = client.turn("(Turn 5) [X]: more", model="talk", context=context_name(stage), save=context_name(stage))
     before = by_hand(stage, "(Turn 5) [X]: more" + reply.text)
     stage.press("undo")
     stage.until(lambda: "cannot be undone" in stage.notices)
@@ -225,7 +212,7 @@ def test_more_replies_are_drawn_beside_the_same_transcript_only(stage: Stage, ta
 
 
 def test_a_reply_drawn_for_one_context_is_not_picked_into_another(stage: Stage, talk: Cluster) -> None:
-    mine, whole = name(stage), stage.transcript
+    mine, whole = context_name(stage), stage.transcript
     draw(stage, 2)
     with Client(talk.endpoint) as client:
         client.fork(mine, [f"{mine}-twin"], model="talk")
@@ -243,7 +230,7 @@ def test_a_reply_drawn_for_one_context_is_not_picked_into_another(stage: Stage, 
 
 
 def test_a_fork_does_not_write_over_what_is_kept_under_its_name(stage: Stage, talk: Cluster) -> None:
-    left = f"{name(stage)}.1"
+    left = f"{context_name(stage)}.1"
     kept = stage.directory / f".transcript.{left}.txt"
     kept.write_text("the only copy")
     index = next(i for i, t in enumerate(stage.window.book.items) if isinstance(t, Turn) and t.number == 2)
@@ -254,7 +241,7 @@ def test_a_fork_does_not_write_over_what_is_kept_under_its_name(stage: Stage, ta
 
 
 def test_a_name_that_is_saved_over_leaves_a_branch_where_it_did_not_lead_here(stage: Stage, talk: Cluster) -> None:
-    saved = f"{name(stage)}-saved"
+    saved = f"{context_name(stage)}-saved"
     with Client(talk.endpoint) as client:
         client.turn("a stranger", model="talk", save=saved)
     for expected in (1, 1):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from panes import Show, drawn, filled, open_pane, turns, wheel
+from panes import Show, drawn, filled, turns, wheel
 from PyQt6.QtCore import Qt
 from PyQt6.QtWidgets import QPushButton
 from pytestqt.qtbot import QtBot
@@ -16,16 +16,6 @@ from clients.record import TRANSCRIPT
 from composer.reading.book import Book
 from composer.reading.transcript_pane import TranscriptPane
 from ssmprov.transcript import header, turn
-
-
-@pytest.fixture
-def show(qtbot: QtBot, tmp_path: Path) -> Show:
-    def show(text: str) -> TranscriptPane:
-        (tmp_path / TRANSCRIPT).write_text(text, encoding="utf-8")
-        return open_pane(qtbot, tmp_path)
-
-    return show
-
 
 # -- what is drawn
 

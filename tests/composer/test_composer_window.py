@@ -13,7 +13,7 @@ from cli_runner import runner
 from cluster import Cluster, scripted_toml
 from PyQt6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
-from stage import Stage, ask_slowly, context_of, opened, slow_cluster
+from stage import Stage, agrees, ask_slowly, context_of, opened, slow_cluster
 
 from clients import Client
 from clients.record import Record
@@ -32,11 +32,6 @@ def stage(qtbot: QtBot, talk: Cluster, tmp_path: Path) -> Iterator[Stage]:
 def choose(stage: Stage, opening: str, divider: str, reply: str) -> None:
     for name, value in zip(("s1", "s2", "s3"), (opening, divider, reply), strict=True):
         stage.window.compose.boxes[name].choose(value)
-
-
-def agrees(stage: Stage, cluster: Cluster) -> bool:
-    """Whether the context has read the transcript, and nothing else."""
-    return context_of(cluster, stage.window.conductor.wishes.context) == stage.transcript
 
 
 # -- steps
