@@ -17,6 +17,7 @@ from clients.aio import AsyncClient
 from ssmprov import configuration
 from ssmprov.configuration import BridgeTable, Configuration
 from ssmprov.errors import BadRequest, SsmprovError
+from ssmprov.keys import INSECURE_VARIABLE
 from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED, die_with_parent
 
 
@@ -30,6 +31,12 @@ from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED, die_with_parent
 )
 @click.option("--model", help="The model, instead of the configured one.")
 @click.option("--ready-file", type=click.Path(path_type=Path), help="Write the bound address here (JSON) when serving.")
+@click.option(
+    "--insecure",
+    is_flag=True,
+    envvar=INSECURE_VARIABLE,
+    help="Listen beyond this machine too, for anybody: not advised.",
+)
 def bridge(
     config: Path | None,
     home: Path | None,
@@ -38,6 +45,7 @@ def bridge(
     port: int | None,
     model: str | None,
     ready_file: Path | None,
+    insecure: bool,
 ) -> None:
     """Serve the null-terminated TCP protocol of the old tools until SIGTERM or Ctrl-C."""
     die_with_parent()
@@ -45,7 +53,7 @@ def bridge(
         configured = configuration.load(config, home)
         table = choose(configured, index, port, model)
         client = AsyncClient(endpoint or configured.endpoints()[0], home=configured.home, agent="bridge")
-        asyncio.run(run(client, table, ready_file))
+        asyncio.run(run(client, table, ready_file, insecure=insecure))
     except SsmprovError as error:
         print(f"ssmprov bridge: {error}", file=sys.stderr)
         sys.exit(EXIT_CONFIGURATION if SUPERVISED in os.environ and not error.retry else error.exit_code)
@@ -74,14 +82,14 @@ def choose(configured: Configuration, index: int | None, port: int | None, model
     raise BadRequest("no such bridge is configured: say --port and --model")
 
 
-async def run(client: AsyncClient, table: BridgeTable, ready_file: Path | None) -> None:
+async def run(client: AsyncClient, table: BridgeTable, ready_file: Path | None, *, insecure: bool = False) -> None:
     """Serve one bridge until a signal asks for its end."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
     loop.add_signal_handler(signal.SIGINT, (lambda: None) if SUPERVISED in os.environ else stop.set)
     async with client:
-        server = Server(client, table)
+        server = Server(client, table, insecure=insecure)
         listening = await server.start()
         if ready_file is not None:
             _write(ready_file, {"port": server.port, "host": table.host})

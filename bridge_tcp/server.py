@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ipaddress
 import os
 import sys
 from collections.abc import Iterator
@@ -14,8 +13,8 @@ from bridge_tcp.port import Port
 from bridge_tcp.replies import ERROR, Refusal
 from bridge_tcp.session import Session
 from clients.aio import AsyncClient
-from ssmprov.configuration import BridgeTable, parse_size
-from ssmprov.errors import Conflict, SsmprovError
+from ssmprov.configuration import BridgeTable, is_loopback, parse_size
+from ssmprov.errors import BadRequest, Conflict, SsmprovError
 
 BACKLOG = 128
 WRITE_S = 30.0
@@ -33,7 +32,13 @@ CLEAN_AGAIN_S = 5.0
 class Server:
     """Serves one port until `stop` is set."""
 
-    def __init__(self, client: AsyncClient, table: BridgeTable) -> None:
+    def __init__(self, client: AsyncClient, table: BridgeTable, *, insecure: bool = False) -> None:
+        """`insecure` lets it listen where other machines can reach it. Raises BadRequest for such a host without it."""
+        if not (insecure or is_loopback(table.host)):
+            raise BadRequest(
+                f"{table.host} can be reached from other machines, and this protocol asks nobody who they are: let it "
+                "listen on 127.0.0.1 (and reach it through ssh), or say --insecure"
+            )
         self._client = client
         self._table = table
         self._limit = parse_size(table.request_bytes)
@@ -169,10 +174,3 @@ async def _send(writer: asyncio.StreamWriter, reply: str) -> None:
     writer.write(reply.encode("utf-8") + NUL)
     async with asyncio.timeout(WRITE_S):
         await writer.drain()
-
-
-def is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import click
 
+from broker.keys import Gate
 from broker.loop import Loop
 from broker.machine import Broker
 from broker.metrics import Metrics
 from broker.state import Bounds
 from ssmprov import configuration, wire
 from ssmprov.configuration import parse_size
-from ssmprov.errors import SsmprovError
+from ssmprov.errors import NoSpace, SsmprovError
+from ssmprov.keys import INSECURE_VARIABLE
 from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED, die_with_parent
 
 
@@ -24,7 +26,10 @@ from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED, die_with_parent
 @click.option("--config", type=click.Path(path_type=Path), envvar="SSMPROV_CONFIG", help="The TOML configuration.")
 @click.option("--home", type=click.Path(path_type=Path), envvar="SSMPROV_HOME", help="The working directory.")
 @click.option("--listen", multiple=True, help="An endpoint instead of the configured ones; may be repeated.")
-def broker(config: Path | None, home: Path | None, listen: tuple[str, ...]) -> None:
+@click.option(
+    "--insecure", is_flag=True, envvar=INSECURE_VARIABLE, help="Listen beyond this machine without keys: not advised."
+)
+def broker(config: Path | None, home: Path | None, listen: tuple[str, ...], insecure: bool) -> None:
     """Serve as the broker until SIGTERM or Ctrl-C, then drain."""
     die_with_parent()
     if SUPERVISED in os.environ:
@@ -34,14 +39,25 @@ def broker(config: Path | None, home: Path | None, listen: tuple[str, ...]) -> N
         table = configured.tables.broker
         endpoints = [configuration.endpoint_of(text, configured.home) for text in listen] or configured.endpoints()
         bounds = Bounds(
-            table.queue, table.queue_per_client, parse_size(table.queue_bytes), parse_size(table.answers_bytes)
+            table.queue,
+            table.queue_per_client,
+            parse_size(table.queue_bytes),
+            parse_size(table.answers_bytes),
+            table.connections,
+            table.connections_per_key,
+            table.requests_per_s,
         )
         metrics = Metrics(table.metrics_port) if table.metrics_port is not None else None
         expected = frozenset(model.name for model in configured.tables.model)
         machine = Broker(wire.new_id(), time.monotonic(), bounds, os.getpid(), expected)
-        Loop(endpoints, machine, metrics).run()
+        gate = Gate(configured.home) if _wants_keys(endpoints) and Gate.has_keys(configured.home) else None
+        Loop(endpoints, machine, metrics, gate, insecure=insecure, memory=parse_size(table.memory)).run()
         if metrics:
             metrics.close()
     except SsmprovError as error:
         print(f"ssmprov broker: {error}", file=sys.stderr)
-        sys.exit(EXIT_CONFIGURATION if SUPERVISED in os.environ else error.exit_code)
+        sys.exit(EXIT_CONFIGURATION if SUPERVISED in os.environ and not isinstance(error, NoSpace) else error.exit_code)
+
+
+def _wants_keys(endpoints: list[str]) -> bool:
+    return any(endpoint.startswith("tcp://") for endpoint in endpoints)

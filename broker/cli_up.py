@@ -9,6 +9,7 @@ import click
 
 from broker.supervise import Supervisor
 from ssmprov.configuration import CONFIG_FILE, Configuration, home_of, load
+from ssmprov.keys import INSECURE_VARIABLE
 
 
 @click.command()
@@ -23,14 +24,21 @@ from ssmprov.configuration import CONFIG_FILE, Configuration, home_of, load
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write this file (JSON: endpoint, ports, process ids) when everything serves; it goes when `up` ends.",
 )
+@click.option(
+    "--insecure",
+    is_flag=True,
+    envvar=INSECURE_VARIABLE,
+    help="Let broker and bridges listen beyond this machine without keys: not advised.",
+)
 @click.pass_context
-def up(ctx: click.Context, config: Path | None, ready_file: Path | None) -> None:
+def up(ctx: click.Context, config: Path | None, ready_file: Path | None, insecure: bool) -> None:
     """Start broker, workers and bridges of one configuration, and watch over them, until Ctrl-C.
 
     A process that is lost is started again. A second Ctrl-C hurries the end.
     """
     configuration, source = chosen(config)
-    ctx.exit(Supervisor(configuration, source, ready_file.absolute() if ready_file else None).run())
+    ready = ready_file.absolute() if ready_file else None
+    ctx.exit(Supervisor(configuration, source, ready, insecure=insecure).run())
 
 
 def chosen(config: Path | None) -> tuple[Configuration, Path]:

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
+from broker.door import Door
 from broker.records import Client, Task
 from broker.state import MAX_ARGS, State
 from ssmprov import ops, wire
 from ssmprov.errors import BadRequest, Busy, SsmprovError, Unavailable, nearest, problem_of
+from ssmprov.keys import User
 
 
 class Intake:
     """The part of the machine that takes requests from clients."""
 
-    def __init__(self, state: State) -> None:
+    def __init__(self, state: State, door: Door) -> None:
         self._state = state
+        self._door = door
 
-    def accept(self, client: Client, request: wire.Request, payloads: list[bytes]) -> None:
+    def accept(self, client: Client, user: User, request: wire.Request, payloads: list[bytes]) -> None:
         """Take a request in, or refuse it at once; a resent one is joined to its first."""
         state = self._state
         if self._joined(client, request):
             return
         try:
-            task = self._task(client, request, payloads)
+            self._door.check_rate(user)
+            task = self._task(client, user, request, payloads)
             self._check_room(client, task)
             model = state.model_of(task)
         except SsmprovError as error:
@@ -84,7 +88,7 @@ class Intake:
                 have = min(request.have, len(task.text))
                 state.send(worker.route, wire.Credit(task.id, request.credit, task.attempt, have))
 
-    def _task(self, client: Client, request: wire.Request, payloads: list[bytes]) -> Task:
+    def _task(self, client: Client, user: User, request: wire.Request, payloads: list[bytes]) -> Task:
         state = self._state
         if state.draining:
             raise Unavailable("the broker is shutting down: send the request again in a moment", retry_ms=1000)
@@ -101,6 +105,7 @@ class Intake:
         elif not request.model:
             raise BadRequest(f"several models are served: name one{nearest('', state.models)}")
         args = ops.decode_args(request)
+        user.check(ops.right(request, args), request.op)
         shared, exclusive = ops.locks(request, args)
         state.order += 1
         return Task(
@@ -117,10 +122,16 @@ class Intake:
             waits_since=state.now,
         )
 
+    def _waiting_of(self, client: Client) -> int:
+        """The open requests of a client; of one with a key, those of all clients with this key."""
+        if not (key := client.key):
+            return len(client.tasks)
+        return sum(len(other.tasks) for other in self._state.clients.values() if other.key == key)
+
     def _check_room(self, client: Client, task: Task) -> None:
         state = self._state
         bounds = state.bounds
-        mine = len(client.tasks)
+        mine = self._waiting_of(client)
         size = task.bytes
         if state.queued >= bounds.queue or mine >= bounds.queue_per_client:
             who = "the broker's queue" if state.queued >= bounds.queue else "this client's queue"

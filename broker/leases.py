@@ -167,7 +167,7 @@ class Leases:
         task.attempt = item.attempt
         task.found = task.unasked = True
         state.tasks[task.id] = task
-        state.clients.setdefault(item.client, Client(item.client, None, state.now)).tasks.add(task.id)
+        state.clients.setdefault(item.client, Client(item.client, None, None, state.now)).tasks.add(task.id)
         return task
 
     # -- liveness

@@ -15,15 +15,34 @@ from pathlib import Path
 
 import zmq
 
+from broker.keys import Gate
 from broker.machine import STALL_S, Broker
 from broker.metrics import Metrics
-from broker.records import Action, Drain, Event, Kill, Log, Received, Refuse, Route, Send, Stop, Tick, Unreachable
+from broker.records import (
+    Action,
+    Admit,
+    Drain,
+    Event,
+    Kill,
+    Log,
+    Received,
+    Refuse,
+    Route,
+    Send,
+    Stop,
+    Tick,
+    Unreachable,
+)
 from ssmprov import sockets, wire
-from ssmprov.configuration import private_directory
-from ssmprov.errors import BadRequest, Conflict, Unavailable
-from ssmprov.process import started_at
+from ssmprov.configuration import host_of, is_loopback, private_directory
+from ssmprov.errors import BadRequest, Conflict, NoSpace, Refused, Unavailable
+from ssmprov.keys import LOCAL, User
+from ssmprov.process import is_worker, memory_of, started_at
 
 TICK_S = 0.1
+WATCH_S = 1.0
+"""How often the allow-list and the memory are looked at."""
+
 BATCH = 512
 """Messages taken in one go before the clock is looked at."""
 
@@ -34,10 +53,27 @@ BACKLOG_RETRY_MS = 5
 class Loop:
     """Runs a broker on its endpoints until it has drained."""
 
-    def __init__(self, endpoints: Sequence[str], broker: Broker, metrics: Metrics | None = None) -> None:
+    def __init__(
+        self,
+        endpoints: Sequence[str],
+        broker: Broker,
+        metrics: Metrics | None = None,
+        gate: Gate | None = None,
+        *,
+        insecure: bool = False,
+        memory: int = 4 * 2**30,
+    ) -> None:
+        """`gate` has TCP endpoints speak CURVE; `insecure` lets others than loopback be bound without one.
+
+        `memory` is how many bytes this process may hold before it ends itself (see `_watch`).
+        """
         self._broker = broker
         self._metrics = metrics
-        self._endpoints = list(endpoints)
+        self._gate = gate
+        self._insecure = insecure
+        self._memory = memory
+        self._watch_at = 0.0
+        self._endpoints = sorted(endpoints, key=lambda endpoint: not endpoint.startswith("ipc://"))  # `arm` lasts
         self._context = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
         sockets.prepare_router(self._router)
@@ -50,8 +86,14 @@ class Loop:
         self._stopped = False
 
     def run(self) -> None:
-        """Serve. Raises Conflict where another broker holds an endpoint, BadRequest where one cannot be bound."""
+        """Serve until drained.
+
+        Raises Conflict where another broker holds an endpoint, BadRequest where one cannot be bound, NoSpace where this
+        process has taken more memory than it may.
+        """
         try:
+            if self._gate:
+                self._gate.start(self._context)
             for endpoint in self._endpoints:
                 self._bind(endpoint)
             self._catch_signals()
@@ -72,11 +114,16 @@ class Loop:
             except OSError as error:
                 raise Unavailable(f"cannot listen on {endpoint}: {error.strerror}: {error.filename or path}") from None
             self._paths.append(path)
-        elif not _is_loopback(rest):
+        elif not (self._gate or self._insecure or is_loopback(host_of(rest))):
             raise BadRequest(
-                f"{endpoint} can be reached from other machines, where the wire is not protected: "
-                "listen on 127.0.0.1, or on an ipc:// socket"
+                f"{endpoint} can be reached from other machines, where without keys everybody may read, change and ask "
+                "everything: make some with `ssmprov keys new broker`, listen on 127.0.0.1 or an ipc:// socket, or say "
+                "--insecure"
             )
+        elif not self._gate and not is_loopback(host_of(rest)):
+            self._act(Log(f"{endpoint} can be reached from other machines, and nobody is asked who they are"))
+        if self._gate and scheme != "ipc":
+            self._gate.arm(self._router)
         try:
             self._router.bind(endpoint)
         except zmq.ZMQError as error:
@@ -104,6 +151,8 @@ class Loop:
         self._router.disable_monitor()
         self._monitor.close(linger=0)
         self._router.close(linger=500)
+        if self._gate:
+            self._gate.stop()
         self._context.term()
         for path in self._paths:
             path.unlink(missing_ok=True)
@@ -136,21 +185,51 @@ class Loop:
                 self._handle(Tick(now))
                 if self._metrics:
                     self._metrics.update(self._broker)
+                if now >= self._watch_at:
+                    self._watch_at = now + WATCH_S
+                    self._watch()
+
+    def _watch(self) -> None:
+        """Look at what changes outside: the allow-list, and how much memory this process has taken.
+
+        ZeroMQ keeps the parts of a message until the last one has come, and bounds neither their number nor their sum;
+        nor does it tell whose they are. So a peer that never ends its message can only be met here: all connections
+        are given up, with all that they hold. What was accepted goes on at the workers, and is taken up again after
+        the restart.
+        """
+        if self._gate and self._gate.changed():
+            self._handle(Admit(time.monotonic(), self._gate.users))
+        if (taken := memory_of(os.getpid())) > self._memory:
+            raise NoSpace(
+                f"the broker has taken {taken >> 20} MiB of memory, more than the {self._memory >> 20} MiB of `memory` "
+                "in [broker]: it ends, so that it can be started again"
+            )
+
+    def _take(self) -> tuple[User | None, Route, list[bytes]]:
+        """The next message: who sent it, its route, its frames."""
+        if self._gate is None:
+            route, *frames = self._router.recv_multipart(zmq.NOBLOCK)
+            return LOCAL, route, frames
+        first = self._router.recv(zmq.NOBLOCK, copy=False)
+        return self._gate.user_of(first), first.bytes, self._router.recv_multipart() if first.more else []
 
     def _receive(self) -> bool:
         """Take what has come, in bounded batches; whether the socket was emptied."""
         for _ in range(BATCH):
             try:
-                route, *frames = self._router.recv_multipart(zmq.NOBLOCK)
+                user, route, frames = self._take()
             except zmq.Again:
                 return True
             now = time.monotonic()
+            if user is None:
+                self._handle(Refuse(now, route, Refused("this key is let in no more")))
+                continue
             try:
                 message, payloads = wire.decode(frames)
             except wire.WireError as error:
                 self._handle(Refuse(now, route, error))
             else:
-                self._handle(Received(now, route, message, payloads, frames))
+                self._handle(Received(now, route, message, payloads, frames, user))
         return False
 
     def _disconnected(self) -> None:
@@ -218,14 +297,14 @@ class Loop:
                     break
 
 
-def _is_loopback(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
-    return host in ("localhost", "::1") or host.startswith("127.")
-
-
 def _kill(action: Kill) -> None:
-    """End a lost worker's process on this host, unless its id has passed on to another process."""
+    """End a lost worker's process on this host, unless its id has passed on to another process.
+
+    The id is what the worker said of itself: no other program is ended for it.
+    """
     if action.host != socket.gethostname() or action.pid <= 1 or started_at(action.pid) != action.started:
+        return
+    if not is_worker(action.pid):
         return
     with contextlib.suppress(ProcessLookupError, PermissionError):
         handle = os.pidfd_open(action.pid)

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+from broker.door import Door
 from broker.intake import Intake
 from broker.leases import Leases
 from broker.records import (
     Action,
+    Admit,
     Client,
     Drain,
     Event,
@@ -25,7 +27,8 @@ from broker.records import (
 from broker.state import Bounds, State
 from broker.status import Rates, report
 from ssmprov import wire
-from ssmprov.errors import Busy, SsmprovError, Unsupported, WorkerLost, problem_of
+from ssmprov.errors import Busy, Refused, SsmprovError, Unsupported, WorkerLost, problem_of
+from ssmprov.keys import Role, User
 
 GONE_S = 5.0
 """A client that does not come back for so long cancels its turns that save nothing."""
@@ -58,7 +61,8 @@ class Broker:
         self.state = State(bounds or Bounds(), now, now, expected=expected, identity=identity)
         self.rates = Rates(now)
         self._leases = Leases(self.state)
-        self._intake = Intake(self.state)
+        self._door = Door(self.state)
+        self._intake = Intake(self.state, self._door)
         self._ticked_at = now
         self._drain_until = 0.0
 
@@ -73,9 +77,10 @@ class Broker:
                 except SsmprovError as wrong:
                     state.send(event.route, wire.Bye(str(wrong)[:900], problem_of(wrong)))
             case Refuse():
-                error = problem_of(event.error)
-                state.send(event.route, wire.Bye(str(event.error)[:900], error))
-                self._gone(event.route, "it sent what is no message")
+                self._turn_out(event.route, event.error, "it sent what is no message")
+            case Admit():
+                for peer in self._door.admit(event.users):
+                    self._turn_out(peer.route, Refused("this key is let in no more"), "its key was revoked")
             case Unreachable():
                 self._gone(event.route, "its connection broke")
             case Tick():
@@ -93,17 +98,20 @@ class Broker:
         state = self.state
         peer = state.peers.get(event.route)
         message = event.message
+        if peer is not None and peer.user.public != event.user.public:
+            self._gone(event.route, "another key took its routing id")
+            peer = None
         if peer is None:
             if isinstance(message, wire.Bye):
                 return
-            if len(state.peers) >= state.bounds.peers:
+            if self._door.is_crowded(event.user):
                 error = Busy("the broker has as many connections as it takes", retry_ms=1000)
                 state.send(event.route, wire.Bye(str(error), problem_of(error)))
                 return
             if not isinstance(message, wire.Hello):
                 state.send(event.route, wire.Bye("say HELLO first"))
                 return
-            peer = state.peers[event.route] = Peer(event.route)
+            peer = state.peers[event.route] = Peer(event.route, event.user)
         peer.unanswered = 0
         if isinstance(message, wire.Hello):
             self._hello(peer, message)
@@ -118,6 +126,7 @@ class Broker:
 
     def _hello(self, peer: Peer, hello: wire.Hello) -> None:
         state = self.state
+        self._door.check_id(hello.client, peer.user)
         if wire.VERSION not in hello.versions:
             wrong = Unsupported(f"this broker speaks version {wire.VERSION} only: update the peer")
             state.send(peer.route, wire.Bye(str(wrong), problem_of(wrong)))
@@ -126,7 +135,8 @@ class Broker:
             self._part(peer)
         peer.client = hello.client
         if hello.role == "client":
-            known = state.clients.setdefault(hello.client, Client(hello.client, None))
+            known = state.clients.setdefault(hello.client, Client(hello.client, None, peer.user))
+            known.user = peer.user
             if known.route not in (None, peer.route):
                 state.peers.pop(known.route, None)
             known.route = peer.route
@@ -146,6 +156,7 @@ class Broker:
             self._abandon(client)
 
     def _register(self, peer: Peer, offer: wire.Register, payloads: list[bytes]) -> None:
+        peer.user.check(Role.WORKER, "to serve a model")
         pins = wire.unpack(b"".join(payloads), dict[str, str]) if payloads else {}
         self._leases.register(peer, offer, pins)
 
@@ -156,10 +167,10 @@ class Broker:
             return
         if isinstance(message, wire.Request):
             if message.op == "status":
-                self._status(client, message)
+                self._status(client, peer.user, message)
             else:
                 peer.probe_at = min(peer.probe_at, self.state.now + PROBE_S)
-                self._intake.accept(client, message, event.payloads)
+                self._intake.accept(client, peer.user, message, event.payloads)
             return
         task = self.state.tasks.get(getattr(message, "id", b""))
         if task is None or task.client != client.id:
@@ -243,11 +254,21 @@ class Broker:
                 return worker
         return None
 
-    def _status(self, client: Client, request: wire.Request) -> None:
+    def _status(self, client: Client, user: User, request: wire.Request) -> None:
+        try:
+            self._door.check_rate(user)
+            user.check(Role.READ, "status")
+        except SsmprovError as error:
+            self._intake.refuse(client, request, error)
+            return
         final, payloads = wire.final(wire.Final(request.id, request.attempt), report(self.state, self.rates, self.pid))
         self.state.send(client.route, final, payloads)
 
     # -- losses
+
+    def _turn_out(self, route: Route, error: SsmprovError, why: str) -> None:
+        self.state.send(route, wire.Bye(str(error)[:900], problem_of(error)))
+        self._gone(route, why)
 
     def _gone(self, route: Route, why: str) -> None:
         peer = self.state.peers.pop(route, None)

@@ -8,17 +8,20 @@ from collections.abc import Mapping
 import msgspec
 import zmq
 
-from ssmprov import ops, wire
+from ssmprov import ops, sockets, wire
 from ssmprov.errors import error_of
+from ssmprov.keys import Credentials
 
 
-def ask_status(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, timeout_s: float) -> ops.StatusResult | None:
+def ask_status(
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, timeout_s: float, credentials: Credentials | None = None
+) -> ops.StatusResult | None:
     """The broker's status, or None where it does not answer in time. Raises what the broker answers as an error."""
     deadline = time.monotonic() + timeout_s
     socket = context.socket(zmq.DEALER)
-    socket.linger = 0
     try:
-        socket.connect(endpoint)
+        sockets.connect_dealer(socket, endpoint, credentials)
+        socket.sndtimeo = max(1, int(timeout_s * 1000))
         client = wire.new_id()
         request = wire.Request(wire.new_id(), "status", ttl_ms=max(1, int(timeout_s * 1000)), args=wire.pack({}))
         socket.send_multipart(wire.encode(wire.Hello(client, agent="supervisor")))
@@ -30,6 +33,8 @@ def ask_status(context: zmq.Context[zmq.Socket[bytes]], endpoint: str, timeout_s
                     raise error_of(message.error)
                 raw, _ = wire.take_result(message, payloads)
                 return wire.unpack(raw, ops.StatusResult)
+    except zmq.Again:  # there is no connection
+        return None
     finally:
         socket.close()
     return None

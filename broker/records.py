@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 from ssmprov import wire
+from ssmprov.errors import SsmprovError
+from ssmprov.keys import LOCAL, User
 from ssmprov.names import parse_ref
 
 Route = bytes
@@ -16,22 +18,23 @@ Id = bytes
 
 @dataclass(slots=True)
 class Received:
-    """A decoded message of a route; `frames` are its raw ones, to be forwarded as they are."""
+    """A decoded message of a route; `frames` are its raw ones, to be forwarded as they are, `user` who sent it."""
 
     now: float
     route: Route
     message: wire.Message
     payloads: list[bytes]
     frames: Sequence[bytes]
+    user: User = LOCAL
 
 
 @dataclass(slots=True)
 class Refuse:
-    """A route sent what is no message of the protocol."""
+    """A route sent what is no message of the protocol, or is let in no more."""
 
     now: float
     route: Route
-    error: wire.WireError
+    error: SsmprovError
 
 
 @dataclass(slots=True)
@@ -40,6 +43,14 @@ class Unreachable:
 
     now: float
     route: Route
+
+
+@dataclass(slots=True)
+class Admit:
+    """The allow-list has changed: who is let in from now on, by public key."""
+
+    now: float
+    users: Mapping[str, User]
 
 
 @dataclass(slots=True)
@@ -52,7 +63,7 @@ class Drain:
     now: float
 
 
-Event = Received | Refuse | Unreachable | Tick | Drain
+Event = Received | Refuse | Unreachable | Admit | Tick | Drain
 
 
 @dataclass(slots=True)
@@ -88,6 +99,7 @@ class Peer:
     """A route and who speaks on it: `client` and `worker` are '' until it has said so."""
 
     route: Route
+    user: User = LOCAL
     client: Id = b""
     worker: str = ""
     unanswered: int = 0
@@ -96,10 +108,35 @@ class Peer:
 
 @dataclass(slots=True)
 class Client:
+    """Who asks; its id belongs to the key that said it first, which is not known before (None)."""
+
     id: Id
     route: Route | None
+    user: User | None
     gone_at: float = 0.0
     tasks: set[Id] = field(default_factory=set)
+
+    @property
+    def key(self) -> str:
+        """Its public key, '' for none."""
+        return self.user.public if self.user else ""
+
+
+@dataclass(slots=True)
+class Allowance:
+    """How many requests a key may ask at once; it fills up with time, to as many as two seconds bring."""
+
+    requests: float
+    since: float
+
+    def take(self, now: float, per_s: float) -> float:
+        """Use one up: 0.0, or the seconds until there is one again."""
+        self.requests = min(max(1.0, 2 * per_s), self.requests + (now - self.since) * per_s)
+        self.since = now
+        if self.requests < 1:
+            return (1 - self.requests) / per_s
+        self.requests -= 1
+        return 0.0
 
 
 @dataclass(slots=True, eq=False)

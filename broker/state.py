@@ -40,13 +40,18 @@ LATE_S = 5.0
 
 @dataclass(slots=True)
 class Bounds:
-    """What may be held: queued requests in all and of one client, their bytes, and kept answers' bytes."""
+    """What may be held: queued requests in all and of one client, their bytes, kept answers' bytes, connections.
+
+    `peers_per_key` and `requests_per_s` bind each key of the allow-list, as does `queue_per_client`.
+    """
 
     queue: int = 1024
     queue_per_client: int = 256
     queue_bytes: int = 256 * 2**20
     answers_bytes: int = 64 * 2**20
     peers: int = 4096
+    peers_per_key: int = 32
+    requests_per_s: float = 200.0
 
 
 @dataclass(slots=True)

@@ -25,6 +25,7 @@ from broker.children import Child, ending
 from broker.probe import BoundPort, ask_status, missing
 from ssmprov.configuration import Configuration, private_directory
 from ssmprov.errors import SsmprovError
+from ssmprov.keys import INSECURE_VARIABLE, credentials_for
 from ssmprov.names import worker_name
 from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED
 
@@ -39,7 +40,9 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 class Supervisor:
     """Runs the children of one configuration until a signal asks it to stop, or one cannot be started."""
 
-    def __init__(self, configuration: Configuration, config_file: Path, ready_file: Path | None = None) -> None:
+    def __init__(
+        self, configuration: Configuration, config_file: Path, ready_file: Path | None = None, *, insecure: bool = False
+    ) -> None:
         self.configuration = configuration
         self.config_file = config_file
         self.ready_file = ready_file
@@ -56,6 +59,9 @@ class Supervisor:
             "NO_COLOR": "1",
             "PYTHONUNBUFFERED": "1",
         }
+        if insecure:
+            self.environment[INSECURE_VARIABLE] = "1"
+        self.credentials = credentials_for(self.endpoint, configuration.home)
         self.signals = 0
         self.fatal = False
         self.serving = False
@@ -177,7 +183,7 @@ class Supervisor:
         if broker.process is None:
             return
         try:
-            status = ask_status(self.context, self.endpoint, PROBE_TIMEOUT_S)
+            status = ask_status(self.context, self.endpoint, PROBE_TIMEOUT_S, self.credentials)
         except SsmprovError as error:
             self.say("up", f"the broker answers: {error}")
             return

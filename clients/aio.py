@@ -55,13 +55,14 @@ class AsyncClient:
         patience_s: float = 10.0,
     ) -> None:
         self.endpoint = link.choose_endpoint(endpoint, home)
+        self._credentials = link.choose_credentials(self.endpoint, home)
         self._core = Core(agent=agent, endpoint=self.endpoint, timeout_s=timeout_s, patience_s=patience_s)
         self._tasks: LinkTasks | None = None
 
     @property
     def _link(self) -> LinkTasks:
         if self._tasks is None:
-            self._tasks = LinkTasks(self._core, self.endpoint)
+            self._tasks = LinkTasks(self._core, self.endpoint, self._credentials)
         return self._tasks
 
     async def close(self) -> None:

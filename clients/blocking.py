@@ -57,7 +57,7 @@ class Client:
     ) -> None:
         self.endpoint = link.choose_endpoint(endpoint, home)
         self._core = Core(agent=agent, endpoint=self.endpoint, timeout_s=timeout_s, patience_s=patience_s)
-        self._thread = LinkThread(self._core, self.endpoint)
+        self._thread = LinkThread(self._core, self.endpoint, link.choose_credentials(self.endpoint, home))
         atexit.register(self.close)
 
     def close(self) -> None:

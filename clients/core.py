@@ -3,6 +3,7 @@
 A face (`clients.blocking`, `clients.aio`) feeds it what its socket saw and carries out what it returns:
 
     connected, disconnected    the socket has a connection, or lost it
+    turned_away                the broker would not speak with us
     received                   the frames of one message
     tick                       some time has passed
     open, consumed, supply, cancel, forget, close    what its callers want
@@ -145,10 +146,19 @@ class Core:
         self._resend(now)
         return self._take()
 
-    def disconnected(self, now: float) -> list[Action]:
+    def disconnected(self, now: float, why: str = "") -> list[Action]:
+        """There is no connection any more; `why` is what may be the cause."""
         self._up = False
+        self._reason = why or self._reason
         self._lose(now)
         return self._take()
+
+    def turned_away(self, error: SsmprovError, now: float) -> list[Action]:
+        """The broker's door is closed to us: nothing that is open will be answered."""
+        actions = self.disconnected(now)
+        for exchange in list(self._open.values()):
+            self._end(exchange, Result(error=error))
+        return [*actions, *self._take()]
 
     def received(self, frames: list[bytes], now: float) -> list[Action]:
         """One message. What is none, or belongs to no open request, is passed over."""
@@ -197,7 +207,7 @@ class Core:
 
     def _dismissed(self, message: wire.Bye, now: float) -> None:
         """The broker refuses us for good, or leaves, or does not know us any more."""
-        self._reason = message.reason
+        self._reason = f"it last said: {message.reason}"
         if message.error is not None:
             for exchange in list(self._open.values()):
                 self._end(exchange, Result(error=error_of(message.error)))
@@ -300,7 +310,7 @@ class Core:
                 f"the broker{where} went away and has not come back; whether the request took effect is unknown: "
                 "start it with `ssmprov up` and look"
             )
-        said = f" (it last said: {self._reason})" if self._reason else ""
+        said = f" ({self._reason})" if self._reason else ""
         return Unreachable(f"no broker answers{where}{said}: start one with `ssmprov up`")
 
     def _end(self, exchange: Exchange, result: Result) -> None:

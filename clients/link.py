@@ -12,6 +12,7 @@ from clients.core import Action, Send
 from clients.exchange import Event, Result
 from ssmprov import configuration
 from ssmprov.errors import SsmprovError, problem_of
+from ssmprov.keys import Credentials, credentials_for
 
 TICK_S = 0.1
 LINGER_MS = 250
@@ -28,6 +29,11 @@ def choose_endpoint(endpoint: str | None, home: Path | None) -> str:
         return configuration.endpoint_of(chosen, home or configuration.home_of())
     named = os.environ.get("SSMPROV_CONFIG") if home is None else None
     return configuration.load(Path(named) if named else None, home).endpoints()[0]
+
+
+def choose_credentials(endpoint: str, home: Path | None) -> Credentials | None:
+    """The keys for an endpoint, if it needs some. Raises what `ssmprov.keys.credentials_for` raises."""
+    return credentials_for(endpoint, home or configuration.home_of())
 
 
 B = TypeVar("B")

@@ -15,6 +15,7 @@ from clients.core import Action, Core
 from clients.exchange import Event
 from ssmprov import sockets, wire
 from ssmprov.errors import Cancelled, SsmprovError
+from ssmprov.keys import Credentials
 
 DRAIN_TURNS = 100
 """How often the receiving task gets a turn before a tick that finds messages waiting goes on without them."""
@@ -27,8 +28,10 @@ Box = asyncio.Queue[Event]
 class LinkTasks:
     """A core on its socket. All methods belong to one event loop."""
 
-    def __init__(self, core: Core, endpoint: str) -> None:
+    def __init__(self, core: Core, endpoint: str, credentials: Credentials | None = None) -> None:
         self._core = core
+        self._endpoint = endpoint
+        self._credentials = credentials
         self._desk: link.Desk[Box] = link.Desk(Box.put_nowait)
         self._busy = asyncio.Event()
         self._closed = False
@@ -37,7 +40,7 @@ class LinkTasks:
         self._socket = self._context.socket(zmq.DEALER)
         self._monitor: zmq.asyncio.Socket = self._socket.get_monitor_socket(sockets.EVENTS)
         try:
-            sockets.connect_dealer(self._socket, endpoint)
+            sockets.connect_dealer(self._socket, endpoint, credentials)
         except BaseException:
             self._close_sockets()
             self._context.term()
@@ -113,7 +116,17 @@ class LinkTasks:
             frames = await self._monitor.recv_multipart()
             now = time.monotonic()
             self._desk.outbox.clear()
-            self.act(self._core.connected(now) if sockets.is_connection(frames) else self._core.disconnected(now))
+            if sockets.is_connection(frames):
+                self.act(self._core.connected(now))
+            elif error := sockets.refusal(frames, self._endpoint, self._credentials):
+                self.act(self._core.turned_away(error, now))
+                asyncio.get_running_loop().call_later(sockets.REDIAL_S, self._redial)
+            else:
+                self.act(self._core.disconnected(now, sockets.suspicion(frames, self._credentials)))
+
+    def _redial(self) -> None:
+        if not self._socket.closed:
+            sockets.redial(self._socket, self._endpoint)
 
     async def _tick(self) -> None:
         while True:

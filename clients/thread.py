@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import signal
 import threading
@@ -19,6 +20,7 @@ from clients.core import Action, Core
 from clients.exchange import Event, Result, cancelled
 from ssmprov import sockets, wire
 from ssmprov.errors import SsmprovError
+from ssmprov.keys import Credentials
 
 BATCH = 256
 """Messages taken before commands and times are looked at."""
@@ -34,9 +36,12 @@ Command = Callable[[float], list[Action]]
 class LinkThread(threading.Thread):
     """Runs a core on a DEALER socket. Other threads `post` commands; events come back in each request's box."""
 
-    def __init__(self, core: Core, endpoint: str) -> None:
+    def __init__(self, core: Core, endpoint: str, credentials: Credentials | None = None) -> None:
         super().__init__(name="ssmprov client", daemon=True)
         self._core = core
+        self._endpoint = endpoint
+        self._credentials = credentials
+        self._redial_at = math.inf
         self._desk: link.Desk[Box] = link.Desk(Box.put)
         self._commands: deque[Command] = deque()
         self._closing = False
@@ -46,7 +51,7 @@ class LinkThread(threading.Thread):
         self._socket = self._context.socket(zmq.DEALER)
         self._monitor = self._socket.get_monitor_socket(sockets.EVENTS)
         try:
-            sockets.connect_dealer(self._socket, endpoint)
+            sockets.connect_dealer(self._socket, endpoint, credentials)
         except BaseException:
             self._close_sockets()
             raise
@@ -122,7 +127,8 @@ class LinkThread(threading.Thread):
         next_tick = 0.0
         while not self._closing or self._commands:
             poller.register(self._socket, zmq.POLLIN | (zmq.POLLOUT if self._desk.outbox else 0))
-            pause_ms = max(0, int((next_tick - time.monotonic()) * 1000) + 1) if self._core.busy else None
+            due = min(next_tick if self._core.busy else math.inf, self._redial_at)
+            pause_ms = None if due == math.inf else max(0, int((due - time.monotonic()) * 1000) + 1)
             ready = dict(poller.poll(pause_ms))
             drained = self._receive() if self._socket in ready else True
             if self._monitor in ready:
@@ -130,6 +136,9 @@ class LinkThread(threading.Thread):
             if self._awake in ready:
                 self._obey()
             now = time.monotonic()
+            if now >= self._redial_at:
+                self._redial_at = math.inf
+                sockets.redial(self._socket, self._endpoint)
             if drained and now >= next_tick:
                 next_tick = now + link.TICK_S
                 self._desk.file(self._core.tick(now))
@@ -153,8 +162,11 @@ class LinkThread(threading.Thread):
                 self._desk.outbox.clear()
                 if sockets.is_connection(frames):
                     self._desk.file(self._core.connected(now))
+                elif error := sockets.refusal(frames, self._endpoint, self._credentials):
+                    self._redial_at = now + sockets.REDIAL_S
+                    self._desk.file(self._core.turned_away(error, now))
                 else:
-                    self._desk.file(self._core.disconnected(now))
+                    self._desk.file(self._core.disconnected(now, sockets.suspicion(frames, self._credentials)))
 
     def _obey(self) -> None:
         with contextlib.suppress(BlockingIOError):

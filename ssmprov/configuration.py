@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 import os
 import re
 import stat
@@ -31,7 +32,11 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
 class BrokerTable(msgspec.Struct, forbid_unknown_fields=True):
-    """`[broker]`. Bounds: queued requests in all and of one client, bytes held for resends and queues."""
+    """`[broker]`. Bounds: queued requests in all and of one client, bytes held for resends and queues, connections.
+
+    `connections_per_key` and `requests_per_s` (an average) bind each key of the allow-list; a process on the broker's
+    own socket is not counted so. A broker that has taken more than `memory` ends, and its supervisor starts it again.
+    """
 
     listen: tuple[str, ...] = ("ipc://run/broker.sock",)
     queue: Whole = 1024
@@ -39,6 +44,10 @@ class BrokerTable(msgspec.Struct, forbid_unknown_fields=True):
     queue_bytes: str = "256 MiB"
     answers_bytes: str = "64 MiB"
     metrics_port: Port | None = None
+    connections: Whole = 4096
+    connections_per_key: Whole = 32
+    requests_per_s: Annotated[float, Meta(gt=0, le=1_000_000)] = 200.0
+    memory: str = "4 GiB"
 
 
 class ModelTable(msgspec.Struct, forbid_unknown_fields=True):
@@ -173,7 +182,7 @@ def _check(tables: Tables, where: str) -> None:
             parse_size(table.hot_bytes)
             if not table.devices:
                 raise BadRequest(f'model {table.name!r} needs at least one device, such as "cpu"')
-        for text in (tables.broker.queue_bytes, tables.broker.answers_bytes):
+        for text in (tables.broker.queue_bytes, tables.broker.answers_bytes, tables.broker.memory):
             parse_size(text)
         for bridge in tables.bridge:
             parse_size(bridge.request_bytes)
@@ -216,6 +225,21 @@ def endpoint_of(text: str, home: Path) -> str:
         if len(os.fsencode(path)) > MAX_IPC_PATH:
             raise BadRequest(f"{path} is too long for a socket: set XDG_RUNTIME_DIR to a shorter directory")
     return f"ipc://{path}"
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host, as an address or `localhost`, can be reached from this machine only."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def host_of(address: str) -> str:
+    """The host of `HOST:PORT`."""
+    return address.rpartition(":")[0]
 
 
 def private_directory(path: Path) -> Path:

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ckpt": ("clients.cli_ckpt:ckpt", "List, show, fork, move, export and check contexts."),
     "settings": ("clients.cli_settings:settings", "List, show and write sampling sets."),
     "convert": ("workers.cli_convert:convert", "Write an RWKV-7 model as a GGUF file, for the llama runtime."),
+    "keys": ("clients.cli_keys:keys", "Make keys, and say who may reach the broker over the network."),
     "broker": ("broker.cli:broker", "Run the broker alone."),
     "worker": ("workers.cli_worker:worker", "Run one worker alone."),
     "bridge": ("bridge_tcp.cli:bridge", "Run one TCP bridge alone."),
@@ -86,7 +87,8 @@ def load_command(name: str, target: str) -> click.Command:
     lazy=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Options may also stand in the environment: SSMPROV_HOME, SSMPROV_BROKER, SSMPROV_CONFIG, SSMPROV_DEBUG; "
-    "SSMPROV_MODEL is the model of the shell tools.",
+    "SSMPROV_MODEL is the model of the shell tools, SSMPROV_KEY and SSMPROV_BROKER_KEY are the keys for a broker on "
+    "another machine.",
 )
 @click.option("--home", type=click.Path(path_type=Path, file_okay=False), help="The working directory.")
 @click.option("--broker", metavar="ENDPOINT", help="The broker: ipc://PATH or tcp://ADDRESS:PORT.")

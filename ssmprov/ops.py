@@ -13,6 +13,7 @@ from msgspec import Meta, Raw
 
 from ssmprov import wire
 from ssmprov.errors import BadRequest
+from ssmprov.keys import Role
 from ssmprov.names import check_name, parse_ref
 
 Text = Annotated[str, Meta(max_length=200)]
@@ -381,6 +382,12 @@ INTERNAL = frozenset({"settle", "warm"})
 NEEDS_CONTEXT = frozenset({"ckpt.show", "ckpt.log", "ckpt.fork", "ckpt.move", "ckpt.export", "ckpt.replay"})
 SAVES = frozenset({"ckpt.fork", "ckpt.move", "ckpt.rm", "ckpt.import", "settings.set"})
 
+READS = frozenset(
+    {"status", "ckpt.ls", "ckpt.show", "ckpt.log", "ckpt.tree", "ckpt.export", "settings.ls", "settings.show"}
+)
+CARE = frozenset({"ckpt.verify", "ckpt.gc"})
+"""What reads or writes the whole store."""
+
 
 def decode_args(request: wire.Request) -> Any:
     """The typed arguments of a request, names checked. Raises BadRequest."""
@@ -430,3 +437,12 @@ def locks(request: wire.Request, args: Any) -> tuple[frozenset[str], frozenset[s
 def saves(request: wire.Request, args: Any) -> bool:
     """Whether the request has a durable effect, so that it is finished even when its client is gone."""
     return request.op in SAVES or bool(getattr(args, "save", ""))
+
+
+def right(request: wire.Request, args: Any) -> Role:
+    """The role that a request needs."""
+    if request.op in READS:
+        return Role.READ
+    if request.op in CARE:
+        return Role.ADMIN
+    return Role.WRITE if saves(request, args) else Role.GENERATE

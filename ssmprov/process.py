@@ -6,6 +6,7 @@ import ctypes
 import os
 import signal
 import sys
+from itertools import pairwise
 
 SUPERVISED = "SSMPROV_SUPERVISED"
 """Environment variable that holds the supervisor's process id."""
@@ -40,5 +41,26 @@ def started_at(pid: int) -> int:
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
             return int(file.read().rpartition(")")[2].split()[19])
+    except (OSError, ValueError, IndexError):
+        return 0
+
+
+def is_worker(pid: int) -> bool:
+    """Whether a process of this host was started as a worker: `python -m workers`, or `ssmprov worker`."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            words = file.read(65_536).split(b"\0")
+    except OSError:
+        return False
+    if (b"-m", b"workers") in pairwise(words):
+        return True
+    return b"worker" in words and any(os.path.basename(word) == b"ssmprov" for word in words[:3])
+
+
+def memory_of(pid: int) -> int:
+    """The bytes of memory that a process of this host holds; 0 where that cannot be told."""
+    try:
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
+            return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return 0

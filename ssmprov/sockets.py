@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from typing import Any
 
 import zmq
 
 from ssmprov import wire
-from ssmprov.errors import BadRequest
+from ssmprov.errors import BadRequest, Refused, SsmprovError
+from ssmprov.keys import BROKER_KEY_VARIABLE, Credentials
 
 SHARED = (
     (zmq.SNDHWM, wire.HIGH_WATER_MARK),
@@ -21,8 +23,19 @@ SHARED = (
 OF_A_ROUTER = ((zmq.ROUTER_MANDATORY, 1), (zmq.HANDSHAKE_IVL, 5000))
 OF_A_DEALER = ((zmq.RECONNECT_IVL, 50), (zmq.RECONNECT_IVL_MAX, 1000), (zmq.HANDSHAKE_IVL, 2000), (zmq.IMMEDIATE, 1))
 
-EVENTS = zmq.EVENT_HANDSHAKE_SUCCEEDED | zmq.EVENT_DISCONNECTED
+EVENTS = (
+    zmq.EVENT_HANDSHAKE_SUCCEEDED
+    | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+    | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
+    | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+    | zmq.EVENT_DISCONNECTED
+)
 """What a DEALER's monitor is asked for."""
+
+REDIAL_S = 1.0
+"""ZeroMQ gives up an endpoint that has refused it; after so long it is tried again."""
+
+_MECHANISM_MISMATCH = 0x11000002  # ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH of zmq.h
 
 
 def prepare_router(socket: zmq.Socket[Any]) -> None:
@@ -31,20 +44,59 @@ def prepare_router(socket: zmq.Socket[Any]) -> None:
         socket.setsockopt(option, value)
 
 
-def connect_dealer(socket: zmq.Socket[Any], endpoint: str) -> None:
-    """Set a DEALER's options and connect it. Raises BadRequest for an endpoint that is none."""
+def connect_dealer(socket: zmq.Socket[Any], endpoint: str, credentials: Credentials | None = None) -> None:
+    """Set a DEALER's options and keys and connect it. Raises BadRequest for an endpoint that is none."""
     for option, value in (*SHARED, *OF_A_DEALER):
         socket.setsockopt(option, value)
+    if credentials:
+        socket.curve_publickey = credentials.pair.public.encode()
+        socket.curve_secretkey = credentials.pair.secret.encode()
+        socket.curve_serverkey = credentials.broker.encode()
     try:
         socket.connect(endpoint)
     except zmq.ZMQError as error:
         raise BadRequest(f"{endpoint!r} is no endpoint to connect to: {error}") from None
 
 
-def is_connection(frames: list[bytes]) -> bool:
-    """Whether a monitor's message says that there is a connection now; else there is none any more.
+def redial(socket: zmq.Socket[Any], endpoint: str) -> None:
+    """Try an endpoint again that has refused this socket."""
+    with contextlib.suppress(zmq.ZMQError):  # it was given up altogether
+        socket.disconnect(endpoint)
+    socket.connect(endpoint)
 
-    A monitor's first frame is the event (16 bits) and its value (32 bits), as zmq_socket_monitor(3) lays it out.
-    """
-    event, _ = struct.unpack("=Hi", frames[0])
-    return bool(event == zmq.EVENT_HANDSHAKE_SUCCEEDED)
+
+def is_connection(frames: list[bytes]) -> bool:
+    """Whether a monitor's message says that there is a connection now; else there is none any more."""
+    return _event(frames)[0] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+
+
+def refusal(frames: list[bytes], endpoint: str, credentials: Credentials | None) -> SsmprovError | None:
+    """Why a broker would not speak with us, where a monitor's message says so."""
+    event, value = _event(frames)
+    if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and credentials:
+        name, public = credentials.name, credentials.pair.public
+        return Refused(
+            f"the broker at {endpoint} does not let this key in: on its machine, run `ssmprov keys allow {name} "
+            f"'{public}' --role generate` (or read, write, admin, worker)"
+        )
+    if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and value == _MECHANISM_MISMATCH:
+        if credentials:
+            return Refused(f"the broker at {endpoint} has no keys: unset {BROKER_KEY_VARIABLE}, or have it make some")
+        return Refused(
+            f"the broker at {endpoint} asks for keys: set {BROKER_KEY_VARIABLE} to its public key (`ssmprov keys ls` "
+            "there shows it)"
+        )
+    return None
+
+
+def suspicion(frames: list[bytes], credentials: Credentials | None) -> str:
+    """What may be wrong where a handshake ended without a word: a broker with another key hangs up so, or dies so."""
+    if credentials and _event(frames)[0] == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+        return f"the handshake failed: is {BROKER_KEY_VARIABLE} the broker's public key?"
+    return ""
+
+
+def _event(frames: list[bytes]) -> tuple[int, int]:
+    """A monitor's first frame is the event (16 bits) and its value (32 bits), as zmq_socket_monitor(3) lays it out."""
+    event, value = struct.unpack("=HI", frames[0])
+    return event, value

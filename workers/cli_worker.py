@@ -12,6 +12,7 @@ import click
 from ssmprov import configuration, wire
 from ssmprov.configuration import Configuration, ModelTable, parse_size
 from ssmprov.errors import BadRequest, SsmprovError
+from ssmprov.keys import credentials_for
 from ssmprov.names import worker_name
 from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED, die_with_parent
 from ssmprov.settings import Sets
@@ -59,6 +60,7 @@ def worker(config: Path | None, home: Path | None, endpoint: str | None, model: 
 
 def serve(configured: Configuration, table: ModelTable, index: int, endpoint: str) -> None:
     """Load, register, and serve until drained."""
+    credentials = credentials_for(endpoint, configured.home, "worker")
     runtime = base.load(table.runtime, _plan(configured, table, index))
     directory = configured.store(table)
     name = worker_name(table.name, index)
@@ -77,7 +79,7 @@ def serve(configured: Configuration, table: ModelTable, index: int, endpoint: st
             settings,
         )
         place = Place(name, card, store.uuid, runtime.slots, table.stall_s)
-        front = Worker(endpoint, place)
+        front = Worker(endpoint, place, credentials)
         front.batch = Batch(runtime, table.slice_tokens, front.on_news, front.on_done)
         sets = Sets(directory / "settings", settings)
         sets.default()

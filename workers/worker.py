@@ -20,6 +20,7 @@ import zmq
 
 from ssmprov import ops, sockets, wire
 from ssmprov.errors import Refused, SsmprovError, Unavailable, error_of, problem_of
+from ssmprov.keys import Credentials
 from ssmprov.process import started_at
 from workers.batch import Batch, News
 from workers.job import Job, Stream
@@ -49,8 +50,9 @@ class Place:
 class Worker:
     """The socket thread. `run` returns when it has drained, and raises Refused when it must not serve."""
 
-    def __init__(self, endpoint: str, place: Place) -> None:
+    def __init__(self, endpoint: str, place: Place, credentials: Credentials | None = None) -> None:
         self._endpoint = endpoint
+        self._credentials = credentials
         self._place = place
         self._identity = wire.new_id()
         self._streams: dict[bytes, Stream] = {}
@@ -109,7 +111,7 @@ class Worker:
             poller.register(item, zmq.POLLIN)
         self._heard_at = time.monotonic()
         try:
-            sockets.connect_dealer(self._socket, self._endpoint)
+            sockets.connect_dealer(self._socket, self._endpoint, self._credentials)
             while not self._ended():
                 ready = dict(poller.poll(self._pause()))
                 if monitor in ready:
@@ -155,10 +157,13 @@ class Worker:
 
     def _monitored(self, monitor: zmq.Socket[bytes]) -> None:
         while monitor.poll(0):
-            if sockets.is_connection(monitor.recv_multipart()):
+            frames = monitor.recv_multipart()
+            if sockets.is_connection(frames):
                 self._hello()
-            else:
-                self._leased = False
+                continue
+            self._leased = False
+            if not self._draining_until:
+                self._broken = self._broken or sockets.refusal(frames, self._endpoint, self._credentials)
 
     def _hello(self) -> None:
         """Introduce ourselves on a new connection, and take the lease up again."""

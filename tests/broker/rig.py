@@ -11,6 +11,7 @@ from broker.machine import Broker
 from broker.records import Drain, Event, Kill, Log, Received, Refuse, Send, Stop, Tick, Unreachable
 from broker.state import Bounds
 from ssmprov import ops, wire
+from ssmprov.keys import LOCAL, User
 
 IDENTITY = b"B" * 16
 TICK_S = 0.1
@@ -54,14 +55,15 @@ class Inbox:
 class Peer:
     """One connection to the broker."""
 
-    def __init__(self, rig: Rig, route: bytes) -> None:
+    def __init__(self, rig: Rig, route: bytes, user: User = LOCAL) -> None:
         self.rig = rig
         self.route = route
+        self.user = user
         self.inbox = rig.inboxes[route] = Inbox()
 
     def say(self, message: wire.Message, payloads: Sequence[bytes] = ()) -> None:
         frames = wire.encode(message, payloads)
-        self.rig.handle(Received(self.rig.now, self.route, *wire.decode(frames), frames))
+        self.rig.handle(Received(self.rig.now, self.route, *wire.decode(frames), frames, self.user))
 
     def hears(self, kind: type[M]) -> tuple[M, list[bytes]]:
         """The next message of a kind, past whatever comes before it."""
@@ -90,8 +92,8 @@ class Peer:
 class Caller(Peer):
     """A client."""
 
-    def __init__(self, rig: Rig, route: bytes, client: bytes) -> None:
-        super().__init__(rig, route)
+    def __init__(self, rig: Rig, route: bytes, client: bytes, user: User = LOCAL) -> None:
+        super().__init__(rig, route, user)
         self.id = client
         self.say(wire.Hello(client))
         self.hears(wire.Hello)
@@ -119,8 +121,8 @@ class Caller(Peer):
 class Hand(Peer):
     """A worker."""
 
-    def __init__(self, rig: Rig, route: bytes, name: str, **fields: Any) -> None:
-        super().__init__(rig, route)
+    def __init__(self, rig: Rig, route: bytes, name: str, user: User = LOCAL, **fields: Any) -> None:
+        super().__init__(rig, route, user)
         self.name = name
         self.pulses = True
         self.progress = 0
@@ -217,12 +219,12 @@ class Rig:
         self._routes += 1
         return b"route%d" % self._routes
 
-    def peer(self) -> Peer:
-        return Peer(self, self._route())
+    def peer(self, user: User = LOCAL) -> Peer:
+        return Peer(self, self._route(), user)
 
-    def caller(self, client: bytes | None = None) -> Caller:
+    def caller(self, client: bytes | None = None, user: User = LOCAL) -> Caller:
         route = self._route()
-        return Caller(self, route, client or route.ljust(16, b"."))
+        return Caller(self, route, client or route.ljust(16, b"."), user)
 
     def hand(self, name: str = "talk/0", **fields: Any) -> Hand:
         found = Hand(self, self._route(), name, **fields)

@@ -243,7 +243,7 @@ class TestPeers:
         assert time.monotonic() - gone < SOON_S
 
     def test_a_lost_workers_process_is_ended_for_sure(self, alive: Cluster, peers: Peers) -> None:
-        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        with subprocess.Popen([sys.executable, "-c", "input()", "-m", "workers"], stdin=subprocess.PIPE) as child:
             worker = Peer(alive.endpoint, "worker")
             worker.leases("kill/0", pid=child.pid, started=started_at(child.pid), host=socket.gethostname())
             worker.close()
@@ -251,7 +251,7 @@ class TestPeers:
 
     def test_but_no_other_process_that_got_its_id_since(self, alive: Cluster, peers: Peers) -> None:
         witness = peers(alive.endpoint)
-        with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        with subprocess.Popen([sys.executable, "-c", "input()", "-m", "workers"], stdin=subprocess.PIPE) as child:
             worker = Peer(alive.endpoint, "worker")
             worker.leases("spare/0", pid=child.pid, started=started_at(child.pid) - 1, host=socket.gethostname())
             worker.close()
@@ -316,7 +316,7 @@ class TestStartAndEnd:
     def test_an_address_that_others_reach_is_refused(self, make_cluster: Callable[[str], Cluster]) -> None:
         for address in ("0.0.0.0", "*", "[::]", "192.0.2.1"):
             process = make_cluster(f'[broker]\nlisten = ["tcp://{address}:5999"]\n').broker()
-            process.expect("can be reached from other machines, where the wire is not protected")
+            process.expect("can be reached from other machines, where without keys everybody may read")
             assert process.wait() == EXIT_CONFIGURATION
 
     def test_loopback_is_served_and_held(self, make_cluster: Callable[[str], Cluster], peers: Peers) -> None:
