@@ -17,7 +17,9 @@ from typing import Any, Literal, NamedTuple
 
 from clients import sandbox_bwrap, sandbox_copy, sandbox_kernel
 from clients.sandbox_follow import Cancelled, follow
+from ssmprov.configuration import home_of
 from ssmprov.errors import BadRequest, SsmprovError, Unsupported
+from ssmprov.keys import secret_places
 
 Role = Literal["BASH", "PYTHON"]
 
@@ -190,10 +192,12 @@ def _landlock(place: _Place) -> _View:
     secrets = sandbox_bwrap.SECRETS if str(place.work) in homes else ()
     if place.scratch.is_relative_to(place.work):  # a copy that held itself would never end
         secrets = (*secrets, str(place.scratch.relative_to(place.work)))
+    keys = secret_places(home_of())
+    secrets = (*secrets, *(os.path.relpath(path, place.work) for path in keys))
     before = sandbox_copy.copy(place.work, copied, without=secrets)
     command = place.command(str(place.scratch))
     Path(command[-1]).write_bytes(place.code)
-    hidden = {"/tmp", "/var/tmp", "/run", "/dev", str(place.scratch.parent), *homes}  # noqa: S108
+    hidden = {"/tmp", "/var/tmp", "/run", "/dev", str(place.scratch.parent), *homes, *keys}  # noqa: S108
     readable = [*_outside(hidden), *sandbox_bwrap.interpreter(), command[-1]]
     readable += [os.path.realpath("/etc/resolv.conf")] if place.network else []
     devices = [f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom")]

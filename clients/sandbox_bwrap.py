@@ -12,6 +12,9 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from ssmprov.configuration import home_of
+from ssmprov.keys import secret_places
+
 PRIVATE_BYTES = 256 << 20
 """Size of each private directory in memory: /tmp, /dev/shm, the home directory."""
 
@@ -111,6 +114,8 @@ def view(program: str, directory: Path, *, network: bool) -> list[str]:
     for place in private:
         if place not in outer:
             args += [*size, "--tmpfs", place]
+    for path in secret_places(home_of()):
+        args += ["--tmpfs", path, "--remount-ro", path] if os.path.isdir(path) else ["--ro-bind", "/dev/null", path]
     if work in homes():
         for name in SECRETS:
             path = os.path.realpath(directory / name)

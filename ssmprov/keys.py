@@ -2,7 +2,7 @@
 
 The wire is protected by CURVE (RFC 26 of ZeroMQ, https://rfc.zeromq.org/spec/26/): both sides hold a pair of keys, the
 broker admits only the public keys of its allow-list, and a client knows the broker by its public key. Keys are written
-in Z85, 40 characters, in the directory `keys` of the working directory (0700):
+in Z85, 40 characters, in the directory `.keys` of the working directory (0700), which RUN hides:
 
     NAME.key        a pair of keys, secret: only its owner may read it (0600)
     NAME.pub        the public one of it
@@ -120,8 +120,15 @@ def check_name(name: str) -> str:
 # -- files
 
 
+def secret_places(home: Path) -> list[str]:
+    """Where secret keys lie, as real paths: what code of others must not read."""
+    named = os.environ.get(KEY_VARIABLE, "")
+    places = [directory_of(home), *([Path(named).expanduser()] if "/" in named else [])]
+    return [os.path.realpath(place) for place in places if place.exists()]
+
+
 def directory_of(home: Path) -> Path:
-    return home / "keys"
+    return home / ".keys"
 
 
 def make(home: Path, name: str) -> Pair:

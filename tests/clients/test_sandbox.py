@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import select
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,7 +22,9 @@ import pytest
 
 from clients import sandbox, sandbox_bwrap, sandbox_kernel
 from clients.sandbox import Ended, Limits, Mechanism, run
+from ssmprov import keys
 from ssmprov.errors import BadRequest, SsmprovError, Unsupported
+from ssmprov.keys import AllowList, Role
 
 Run = Callable[..., Ended]
 
@@ -296,6 +299,32 @@ def test_secrets_cannot_be_read(fenced: Run, home: Path, monkeypatch: pytest.Mon
     assert b"SSMPROV" not in ended.output
     assert b"private key" not in ended.output
     assert ended.output.endswith(b"looked\n")
+
+
+@pytest.mark.parametrize("inside", [True, False], ids=["where the code works", "elsewhere"])
+def test_keys_for_brokers_cannot_be_read_or_changed(
+    fenced: Run, work: Path, inside: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not os.access("/opt", os.W_OK):
+        pytest.skip("this needs a directory beside the home and the temporary ones, which are hidden anyway")
+    outside = tempfile.mkdtemp(prefix="ssmprov-test-", dir="/opt")
+    try:
+        house, other = work if inside else Path(outside), Path(outside) / "other.key"
+        keys.make(house, "broker")
+        AllowList(house).allow("broker", "", Role.ADMIN)
+        other.write_text("secret-key of mine")
+        monkeypatch.setenv("SSMPROV_HOME", str(house))
+        monkeypatch.setenv("SSMPROV_KEY", str(other))
+        before = {path: path.read_bytes() for path in (house / ".keys").iterdir()}
+        attempt = (
+            "cat $k/* $o; echo x > $k/broker.pub; mv $k $k.away; mkdir -p $k; echo {} > $k/allowed.json; echo looked"
+        )
+        ended = fenced(f"k={house}/.keys; o={other}; {attempt}")
+        assert b"secret-key" not in ended.output
+        assert ended.output.endswith(b"looked\n")
+        assert {path: path.read_bytes() for path in (house / ".keys").iterdir()} == before
+    finally:
+        shutil.rmtree(outside)
 
 
 def test_a_loopback_server_of_the_host_is_out_of_reach(fenced: Run, listener: socket.socket) -> None:

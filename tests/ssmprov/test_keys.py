@@ -26,7 +26,7 @@ def bare(monkeypatch: pytest.MonkeyPatch) -> None:
 class TestPairs:
     def test_a_pair_is_for_its_owners_eyes_alone(self, tmp_path: Path) -> None:
         made = keys.make(tmp_path, "laptop")
-        directory = tmp_path / "keys"
+        directory = tmp_path / ".keys"
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
         assert stat.S_IMODE((directory / "laptop.key").stat().st_mode) == 0o600
         assert keys.load(directory / "laptop.key") == made
@@ -37,7 +37,7 @@ class TestPairs:
         made = keys.make(tmp_path, "laptop")
         with pytest.raises(Conflict, match="choose another name"):
             keys.make(tmp_path, "laptop")
-        assert keys.load(tmp_path / "keys/laptop.key") == made
+        assert keys.load(tmp_path / ".keys/laptop.key") == made
 
     @pytest.mark.parametrize("name", ["", ".", "..", "../up", "a/b", ".hidden", "a b", "x" * 65, "é", "a\n"])
     def test_a_name_is_no_path(self, tmp_path: Path, name: str) -> None:
@@ -50,7 +50,7 @@ class TestPairs:
     @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])
     def test_a_secret_that_others_can_read_is_not_used(self, tmp_path: Path, mode: int) -> None:
         keys.make(tmp_path, "laptop")
-        path = tmp_path / "keys/laptop.key"
+        path = tmp_path / ".keys/laptop.key"
         path.chmod(mode)
         with pytest.raises(Refused, match="chmod 600"):
             keys.load(path)
@@ -193,7 +193,7 @@ class TestCredentials:
         assert keys.credentials_for("tcp://127.0.0.1:7000", tmp_path, "worker") == keys.Credentials(
             "worker", worker, PUBLIC
         )
-        monkeypatch.setenv(keys.KEY_VARIABLE, str(tmp_path / "elsewhere/keys/phone.key"))
+        monkeypatch.setenv(keys.KEY_VARIABLE, str(tmp_path / "elsewhere/.keys/phone.key"))
         assert keys.credentials_for("tcp://192.0.2.7:7000", tmp_path) == keys.Credentials("phone", other, PUBLIC)
 
     def test_the_brokers_own_machine_knows_its_key(self, tmp_path: Path) -> None:

@@ -55,10 +55,10 @@ class House:
         home = self.cluster.home.parent / f"home of {name}"
         if not home.exists():
             keys.make(home, name)
-            (home / "keys" / f"{name}.key").rename(home / "keys/client.key")
-            shutil.copy(self.cluster.home / "keys/broker.pub", home / "keys")
+            (home / ".keys" / f"{name}.key").rename(home / ".keys/client.key")
+            shutil.copy(self.cluster.home / ".keys/broker.pub", home / ".keys")
         if role is not None:
-            self.allowed.allow(name, keys.load(home / "keys/client.key").public, role)
+            self.allowed.allow(name, keys.load(home / ".keys/client.key").public, role)
         return home
 
     def guest(self, name: str, role: Role | None = None, **options: Any) -> Client:
@@ -110,7 +110,7 @@ class TestWithoutARight:
 
     def test_a_broker_that_is_another_gets_nothing_either(self, guarded: House, tmp_path: Path) -> None:
         keys.make(tmp_path, "client")
-        shutil.copy(tmp_path / "keys/client.pub", tmp_path / "keys/broker.pub")
+        shutil.copy(tmp_path / ".keys/client.pub", tmp_path / ".keys/broker.pub")
         with (
             Client(guarded.endpoint, home=tmp_path, timeout_s=1.0) as client,
             pytest.raises(Unreachable, match=f"the handshake failed: is {keys.BROKER_KEY_VARIABLE}"),
