@@ -24,8 +24,8 @@ import zmq
 from broker.children import Child, ending
 from broker.probe import BoundPort, ask_status, missing
 from ssmprov.configuration import Configuration, private_directory
-from ssmprov.errors import SsmprovError
-from ssmprov.keys import INSECURE_VARIABLE, credentials_for
+from ssmprov.errors import Refused, SsmprovError
+from ssmprov.keys import INSECURE_VARIABLE, AllowList, Credentials, Role, credentials_for
 from ssmprov.names import worker_name
 from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED
 
@@ -61,11 +61,23 @@ class Supervisor:
         }
         if insecure:
             self.environment[INSECURE_VARIABLE] = "1"
-        self.credentials = credentials_for(self.endpoint, configuration.home)
+        self.credentials = self._credentials()
         self.signals = 0
         self.fatal = False
         self.serving = False
         self.wrote_ready = False
+
+    def _credentials(self) -> Credentials | None:
+        """The keys to ask the broker with. Raises Refused where it would not let them in."""
+        found = credentials_for(self.endpoint, self.configuration.home)
+        if found is not None:
+            user = AllowList(self.configuration.home).users().get(found.pair.public)
+            if user is None or not user.may(Role.READ):
+                raise Refused(
+                    f"the broker would not let its own supervisor in at {self.endpoint}: run `ssmprov keys allow "
+                    f"{found.name}`, or let it listen on an ipc:// socket, too"
+                )
+        return found
 
     def _children(self) -> Iterator[Child]:
         config = ["--config", str(self.config_file)]

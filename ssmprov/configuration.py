@@ -114,7 +114,9 @@ class Configuration(msgspec.Struct, frozen=True):
         return self.path(model.checkpoints or f".checkpoints/{model.name}")
 
     def endpoints(self) -> list[str]:
-        return [endpoint_of(text, self.home) for text in self.tables.broker.listen]
+        """Where the broker listens; the first is what processes of this machine use, an ipc one if there is any."""
+        listed = [endpoint_of(text, self.home) for text in self.tables.broker.listen]
+        return sorted(listed, key=lambda endpoint: not endpoint.startswith("ipc://"))
 
 
 def home_of(environment: Mapping[str, str] = os.environ) -> Path:

@@ -10,7 +10,7 @@ import zmq
 
 from ssmprov import wire
 from ssmprov.errors import BadRequest, Refused, SsmprovError
-from ssmprov.keys import BROKER_KEY_VARIABLE, Credentials
+from ssmprov.keys import BROKER_KEY_VARIABLE, Credentials, Role
 
 SHARED = (
     (zmq.SNDHWM, wire.HIGH_WATER_MARK),
@@ -75,9 +75,10 @@ def refusal(frames: list[bytes], endpoint: str, credentials: Credentials | None)
     event, value = _event(frames)
     if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and credentials:
         name, public = credentials.name, credentials.pair.public
+        role = Role.WORKER if name == Role.WORKER else Role.GENERATE
         return Refused(
             f"the broker at {endpoint} does not let this key in: on its machine, run `ssmprov keys allow {name} "
-            f"'{public}' --role generate` (or read, write, admin, worker)"
+            f"'{public}' --role {role}`"
         )
     if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and value == _MECHANISM_MISMATCH:
         if credentials:

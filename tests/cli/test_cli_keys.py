@@ -85,3 +85,14 @@ def test_bad_input_changes_nothing(machine: Run, words: list[str], code: int, sa
     assert says in done.stderr
     assert "Traceback" not in done.stderr
     assert json.loads(machine("keys", "ls", "--json").stdout) == {"allowed": {}, "made": {}}
+
+
+def test_up_says_whose_key_is_missing(make_cluster: Callable[[str], Cluster]) -> None:
+    run = runner(make_cluster('[broker]\nlisten = ["tcp://127.0.0.1:5998"]\n'))
+    run("keys", "new", "broker")
+    for says in ("`ssmprov keys new client` makes it", "run `ssmprov keys allow client`"):
+        done = run("up")
+        assert done.returncode in (1, 4)
+        assert says in done.stderr
+        assert done.stderr.count("\n") == 1
+        run("keys", "new")
