@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import sys
 import time
@@ -21,6 +22,8 @@ from ssmprov.errors import NoSpace, SsmprovError
 from ssmprov.keys import INSECURE_VARIABLE
 from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED, die_with_parent
 
+FILES = 65_536
+
 
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), envvar="SSMPROV_CONFIG", help="The TOML configuration.")
@@ -34,6 +37,7 @@ def broker(config: Path | None, home: Path | None, listen: tuple[str, ...], inse
     die_with_parent()
     if SUPERVISED in os.environ:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _open_many_files()
     try:
         configured = configuration.load(config, home)
         table = configured.tables.broker
@@ -57,6 +61,14 @@ def broker(config: Path | None, home: Path | None, listen: tuple[str, ...], inse
     except SsmprovError as error:
         print(f"ssmprov broker: {error}", file=sys.stderr)
         sys.exit(EXIT_CONFIGURATION if SUPERVISED in os.environ and not isinstance(error, NoSpace) else error.exit_code)
+
+
+def _open_many_files() -> None:
+    """Have room for as many connections as this system lets a program have."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < FILES:
+        wanted = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _wants_keys(endpoints: list[str]) -> bool:

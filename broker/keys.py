@@ -50,6 +50,7 @@ class Gate:
         router.curve_secretkey = self._pair.secret.encode()
         router.curve_server = True
         router.zap_domain = DOMAIN.encode()
+        router.zap_enforce_domain = True  # with nobody to ask, nobody is let in
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Whether a key is let in: what ZeroMQ's authenticator asks, on its own thread."""
@@ -63,8 +64,8 @@ class Gate:
         """Who sent a message, of which `frame` is the first; None for a key that is let in no more."""
         try:
             public = frame.get("User-Id")
-        except zmq.ZMQError:  # it came without a key, through an endpoint that asks for none
-            return LOCAL
+        except zmq.ZMQError:  # it came without a key: through a Unix socket, or not at all
+            return LOCAL if str(frame.get("Peer-Address")).startswith("localhost:") else None
         return self.users.get(str(public))
 
     def changed(self) -> bool:

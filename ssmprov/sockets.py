@@ -82,7 +82,10 @@ def refusal(frames: list[bytes], endpoint: str, credentials: Credentials | None)
         )
     if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and value == _MECHANISM_MISMATCH:
         if credentials:
-            return Refused(f"the broker at {endpoint} has no keys: unset {BROKER_KEY_VARIABLE}, or have it make some")
+            return Refused(
+                f"the broker at {endpoint} speaks without keys: start it again if its keys are new, else unset "
+                f"{BROKER_KEY_VARIABLE}"
+            )
         return Refused(
             f"the broker at {endpoint} asks for keys: set {BROKER_KEY_VARIABLE} to its public key (`ssmprov keys ls` "
             "there shows it)"

@@ -17,6 +17,7 @@ import pytest
 import zmq
 from cluster import PATIENCE_S, Cluster, scripted_toml
 
+from broker.keys import Gate
 from clients.aio import AsyncClient
 from clients.blocking import Client
 from ssmprov import keys, ops, wire
@@ -122,7 +123,10 @@ class TestWithoutARight:
         process = talk.start("plain", "-m", "broker", "--listen", endpoint)
         keys.make(tmp_path, "client")
         keys.make(tmp_path, "broker")
-        with Client(endpoint, home=tmp_path, timeout_s=5.0) as client, pytest.raises(Refused, match="has no keys"):
+        with (
+            Client(endpoint, home=tmp_path, timeout_s=5.0) as client,
+            pytest.raises(Refused, match="speaks without keys: start it again"),
+        ):
             client.status()
         process.stop()
 
@@ -140,6 +144,28 @@ class TestWithoutARight:
                     await client.status()
 
         asyncio.run(ask())
+
+
+def test_a_gate_that_nobody_keeps_lets_nobody_in(tmp_path: Path) -> None:
+    keys.make(tmp_path, "broker")
+    stranger = keys.make(tmp_path, "client")
+    context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+    router, dealer = context.socket(zmq.ROUTER), context.socket(zmq.DEALER)
+    gate = Gate(tmp_path)
+    gate.start(context)
+    gate.arm(router)
+    router.bind(f"tcp://127.0.0.1:{(port := free_port())}")
+    gate.stop()
+    dealer.linger = router.linger = 0
+    dealer.curve_publickey, dealer.curve_secretkey = stranger.public.encode(), stranger.secret.encode()
+    dealer.curve_serverkey = keys.public_of(str(tmp_path / ".keys/broker.pub")).encode()
+    dealer.connect(f"tcp://127.0.0.1:{port}")
+    dealer.send(b"let me in")
+    if router.poll(1000):
+        assert gate.user_of(router.recv(copy=False)) is None
+    dealer.close()
+    router.close()
+    context.term()
 
 
 class TestRoles:
