@@ -11,7 +11,6 @@ from aftermath import Aftermath
 from house import ENDLESS, GREEDY, SOME, House, Listener
 from peers import Peer, Peers
 
-from clients.blocking import Client
 from ssmprov import ops, wire
 from ssmprov.errors import Unavailable
 
@@ -101,8 +100,7 @@ def test_an_import_under_way_is_whole_or_not_there(house: House, aftermath: Afte
             under_way.set()
             try:
                 client.import_(tmp_path / "large.ssm", name, model="talk")
-            except Unavailable as error:
-                assert "again" in str(error)
+            except Unavailable:
                 broken_off += 1
                 if name not in {row.name for row in client.ls("imported/", model="talk").rows}:
                     client.import_(tmp_path / "large.ssm", name, model="talk")
@@ -112,7 +110,7 @@ def test_an_import_under_way_is_whole_or_not_there(house: House, aftermath: Afte
 
 
 def test_an_import_that_was_done_is_told_again_by_the_store(house: House, aftermath: Aftermath, peers: Peers) -> None:
-    """The file was sent whole and the answer was lost with the broker: a client sends the request again, not the file."""
+    """The answer was lost with the broker: a client sends the request again, and not the file."""
     with house.client() as client:
         house.turn(client, "carried", "carried", max_tokens=0)
         path = house.home / "carried.ssm"
