@@ -22,9 +22,11 @@ from broker.records import (
     Action,
     Admit,
     Drain,
+    Ended,
     Event,
     Kill,
     Log,
+    Look,
     Received,
     Refuse,
     Route,
@@ -37,7 +39,7 @@ from ssmprov import sockets, wire
 from ssmprov.configuration import host_of, is_loopback, private_directory
 from ssmprov.errors import BadRequest, Conflict, NoSpace, Refused, Unavailable
 from ssmprov.keys import LOCAL, User
-from ssmprov.process import is_worker, memory_of, started_at
+from ssmprov.process import has_ended, host, is_worker, memory_of, started_at
 
 TICK_S = 0.1
 WATCH_S = 1.0
@@ -259,6 +261,10 @@ class Loop:
                 return self._send(action.route, action.frames)
             case Kill():
                 _kill(action)
+            case Look():
+                here = action.process.host == host()
+                if here and has_ended(action.process.pid, action.process.started):
+                    return Ended(time.monotonic(), action.client)
             case Log():
                 print(action.text, file=sys.stderr, flush=True)
             case Stop():

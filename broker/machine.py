@@ -12,8 +12,10 @@ from broker.records import (
     Admit,
     Client,
     Drain,
+    Ended,
     Event,
     Id,
+    Look,
     Peer,
     Received,
     Refuse,
@@ -87,6 +89,8 @@ class Broker:
                 self._tick()
             case Drain():
                 self._drain()
+            case Ended():
+                self._ended(event.client)
         if self._drain_until and all(task.internal for task in state.tasks.values()):
             self._stop()
         actions, state.actions = state.actions, []
@@ -140,6 +144,7 @@ class Broker:
             if known.route not in (None, peer.route):
                 state.peers.pop(known.route, None)
             known.route = peer.route
+            known.process = hello.process
         answer = wire.Hello(
             self.identity, "broker", (wire.VERSION,), wire.HEARTBEAT_IVL_MS, CREDIT_OF_CLIENT, "ssmprov"
         )
@@ -285,6 +290,18 @@ class Broker:
         if client and client.route == peer.route:
             client.route = None
             client.gone_at = self.state.now
+            self._look(client)
+
+    def _look(self, client: Client) -> None:
+        """A connection may come again, a process that has ended does not: nobody waits for that one."""
+        if client.process and client.tasks:
+            self.state.actions.append(Look(client.id, client.process))
+
+    def _ended(self, client_id: Id) -> None:
+        client = self.state.clients.get(client_id)
+        if client and client.route is None:
+            client.gone_at = math.inf
+            self._abandon(client)
 
     def _abandon(self, client: Client) -> None:
         """Cancel what a client that is gone has asked for, but for turns that save."""
@@ -311,6 +328,8 @@ class Broker:
             elif now - client.gone_at >= GONE_S:
                 client.gone_at = math.inf
                 self._abandon(client)
+            elif client.gone_at != math.inf:
+                self._look(client)
         for worker in state.expire():
             self._leases.lose(worker, "it let a turn's deadline pass without progress")
         self._leases.watch()

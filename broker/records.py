@@ -63,7 +63,15 @@ class Drain:
     now: float
 
 
-Event = Received | Refuse | Unreachable | Admit | Tick | Drain
+@dataclass(slots=True)
+class Ended:
+    """The process of a client that was asked for (`Look`) has ended: it will not come back."""
+
+    now: float
+    client: Id
+
+
+Event = Received | Refuse | Unreachable | Admit | Tick | Drain | Ended
 
 
 @dataclass(slots=True)
@@ -82,6 +90,14 @@ class Kill:
 
 
 @dataclass(slots=True)
+class Look:
+    """See whether the process of a client that is gone has ended."""
+
+    client: Id
+    process: wire.Process
+
+
+@dataclass(slots=True)
 class Log:
     text: str
 
@@ -91,7 +107,7 @@ class Stop:
     """The drain is complete."""
 
 
-Action = Send | Kill | Log | Stop
+Action = Send | Kill | Look | Log | Stop
 
 
 @dataclass(slots=True)
@@ -114,6 +130,7 @@ class Client:
     route: Route | None
     user: User | None
     gone_at: float = 0.0
+    process: wire.Process | None = None
     tasks: set[Id] = field(default_factory=set)
 
     @property

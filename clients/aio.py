@@ -22,6 +22,7 @@ from clients.requests import Reply, TurnOptions
 from clients.transfer import Download, Upload
 from ssmprov import ops, wire
 from ssmprov.errors import BadRequest, SsmprovError
+from ssmprov.process import this
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -56,7 +57,13 @@ class AsyncClient:
     ) -> None:
         self.endpoint = link.choose_endpoint(endpoint, home)
         self._credentials = link.choose_credentials(self.endpoint, home)
-        self._core = Core(agent=agent, endpoint=self.endpoint, timeout_s=timeout_s, patience_s=patience_s)
+        self._core = Core(
+            agent=agent,
+            endpoint=self.endpoint,
+            timeout_s=timeout_s,
+            patience_s=patience_s,
+            process=wire.Process(*this()),
+        )
         self._tasks: LinkTasks | None = None
 
     @property

@@ -56,10 +56,17 @@ class Core:
     """The open requests of one client, and its standing with the broker. Times are monotonic seconds."""
 
     def __init__(
-        self, *, agent: str = "", endpoint: str = "", timeout_s: float = 3.0, patience_s: float = 10.0
+        self,
+        *,
+        agent: str = "",
+        endpoint: str = "",
+        timeout_s: float = 3.0,
+        patience_s: float = 10.0,
+        process: wire.Process | None = None,
     ) -> None:
         self.client = wire.new_id()
         self.agent = agent[:100]
+        self.process = process
         self.endpoint = endpoint
         self.timeout_s = timeout_s
         self.patience_s = patience_s
@@ -192,7 +199,7 @@ class Core:
     def _greet(self, now: float) -> None:
         self._heard_at = now
         self._probing = False
-        self._send(wire.Hello(self.client, agent=self.agent))
+        self._send(wire.Hello(self.client, agent=self.agent, process=self.process))
 
     def _lose(self, now: float) -> None:
         if self._lost_at is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
 import signal
+import socket
 import sys
 from itertools import pairwise
 
@@ -64,3 +66,31 @@ def memory_of(pid: int) -> int:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, ValueError, IndexError):
         return 0
+
+
+def host() -> str:
+    """Names the place in which a process id means something: this host, and the process namespace on it."""
+    namespace = 0
+    with contextlib.suppress(OSError):
+        namespace = os.stat("/proc/self/ns/pid").st_ino
+    return f"{socket.gethostname()[:200]}/{namespace}"
+
+
+def this() -> tuple[int, int, str]:
+    """This process as others may ask for it: id, start, host."""
+    return os.getpid(), started_at(os.getpid()), host()
+
+
+def has_ended(pid: int, started: int) -> bool:
+    """Whether that process of this host has ended for sure; False where that cannot be told."""
+    if pid <= 1 or not started:
+        return False
+    try:
+        os.kill(pid, 0)
+        with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
+            fields = file.read().rpartition(")")[2].split()
+        return fields[0] in "ZX" or int(fields[19]) != started
+    except ProcessLookupError:
+        return True
+    except (OSError, ValueError, IndexError):
+        return False

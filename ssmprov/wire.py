@@ -88,6 +88,14 @@ class Running(msgspec.Struct, omit_defaults=True):
     save: Name = ""
 
 
+class Process(msgspec.Struct, omit_defaults=True):
+    """Which process speaks: its id and start on its host, as `ssmprov.process.this` tells them."""
+
+    pid: Count
+    started: Count
+    host: Name
+
+
 class Hello(Message):
     client: Id
     role: str = "client"
@@ -95,6 +103,7 @@ class Hello(Message):
     heartbeat_ms: Count = HEARTBEAT_IVL_MS
     credit: Credits = 0
     agent: Annotated[str, Meta(max_length=100)] = ""
+    process: Process | None = None
 
 
 class Register(Message):

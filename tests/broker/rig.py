@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from broker.machine import Broker
-from broker.records import Drain, Event, Kill, Log, Received, Refuse, Send, Stop, Tick, Unreachable
+from broker.records import Drain, Event, Kill, Log, Look, Received, Refuse, Send, Stop, Tick, Unreachable
 from broker.state import Bounds
 from ssmprov import ops, wire
 from ssmprov.keys import LOCAL, User
@@ -189,6 +189,7 @@ class Rig:
         self.broken: set[bytes] = set()
         self.hands: list[Hand] = []
         self.killed: list[Kill] = []
+        self.looked: list[Look] = []
         self.log: list[str] = []
         self.stopped = False
         self._routes = 0
@@ -210,6 +211,8 @@ class Rig:
                             self.inboxes[action.route].add(action.frames)
                     case Kill():
                         self.killed.append(action)
+                    case Look():
+                        self.looked.append(action)
                     case Log():
                         self.log.append(action.text)
                     case Stop():
