@@ -39,7 +39,7 @@ def test_the_turns_of_an_ended_process_are_cancelled_at_once_but_for_those_that_
     rig = Rig()
     hand, client = rig.hand(), caller(rig)
     client.asks(turn(1))
-    client.asks(turn(2, save="kept"))
+    client.asks(turn(2, "", "kept"))
     client.is_lost()
     rig.handle(Ended(rig.now, client.id))
     assert hand.heard(wire.Cancel) == [wire.Cancel(id_of(1), "drop")]
