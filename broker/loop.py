@@ -48,6 +48,8 @@ WATCH_S = 1.0
 BATCH = 512
 """Messages taken in one go before the clock is looked at."""
 
+LOOK_AGAIN_S = 0.01
+
 BACKLOG_MESSAGES = 4096
 BACKLOG_RETRY_MS = 5
 
@@ -262,13 +264,21 @@ class Loop:
             case Kill():
                 _kill(action)
             case Look():
-                here = action.process.host == host()
-                if here and has_ended(action.process.pid, action.process.started):
-                    return Ended(time.monotonic(), action.client)
+                return self._look(action)
             case Log():
                 print(action.text, file=sys.stderr, flush=True)
             case Stop():
                 self._stopped = True
+        return None
+
+    def _look(self, look: Look) -> Event | None:
+        """Whether a client's process has ended. Its sockets close a moment before that, so it is asked again soon."""
+        if look.process.host != host():
+            return None
+        now = time.monotonic()
+        if has_ended(look.process.pid, look.process.started):
+            return Ended(now, look.client)
+        self._next_tick = min(self._next_tick, now + LOOK_AGAIN_S)
         return None
 
     def _send(self, route: Route, frames: Sequence[bytes]) -> Event | None:
