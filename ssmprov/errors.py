@@ -178,7 +178,9 @@ def problem_of(error: BaseException, *, worker: str = "") -> Problem:
         )
     if isinstance(error, OSError) and error.errno in (27, 28, 122):  # EFBIG, ENOSPC, EDQUOT
         where = f" while writing {error.filename}" if error.filename else ""
-        return Problem("no_space", f"the disk is full{where}: free some space and try again", worker=worker)
+        details = {"file": str(error.filename)} if error.filename else {}
+        message = f"the disk is full{where}: free some space and try again"
+        return Problem("no_space", message, details=details, worker=worker)
     text = "".join(tb.format_exception(error))[-8192:]
     message = f"{type(error).__name__}: {error}. This is a fault of ssmprov; the log has its traceback."
     return Problem("internal", message[:2000], worker=worker, traceback=text)

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ssmprov import wire
 from ssmprov.errors import BadRequest, Cancelled, Corrupt, TimedOut
+from workers.checkpoints.files import no_space
 
 PATIENCE_S = 60.0
 """A client that grants or sends nothing for so long ends its transfer."""
@@ -103,10 +104,10 @@ def send(path: Path, transfer: Transfer) -> None:
 
 
 def receive(path: Path, transfer: Transfer, size: int, sha256: str) -> None:
-    """Write a file of `size` bytes from CHUNKs. Raises BadRequest and Corrupt for what does not add up."""
+    """Write a file of `size` bytes from CHUNKs. Raises BadRequest and Corrupt for what does not add up, and NoSpace."""
     digest = hashlib.sha256()
     transfer.ask(AHEAD)
-    with path.open("wb") as file:
+    with no_space(path), path.open("wb") as file:
         seq = done = 0
         while done < size:
             chunk, data = transfer.read()
