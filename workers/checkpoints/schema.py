@@ -192,11 +192,12 @@ def translated(path: Path) -> Iterator[None]:
 
 
 def _ours(error: sqlite3.DatabaseError, path: Path) -> SsmprovError | None:
-    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    extended = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    code = extended & 0xFF
     undecodable = str(error).startswith("Could not decode to UTF-8")  # raised by Python, with no code
     if code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB) or undecodable:
         return Corrupt(f"{path} is damaged ({error}): take the store from a backup", file=str(path))
-    if code == sqlite3.SQLITE_FULL:
+    if code == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_SHMSIZE:  # no room for the log, or its index
         return NoSpace(
             f"the disk is full: {path} was not changed; free some space and try again",
             file=str(path),
