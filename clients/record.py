@@ -328,7 +328,7 @@ class Writer:
         self._carry_out(head, data)
 
     def _carry_out(self, head: dict[str, Any], data: bytes) -> None:
-        with self._transcript.open("ab+") as file:
+        with durable.naming(self._transcript), self._transcript.open("ab+") as file:
             file.seek(head["at"])
             there = file.read()
             beyond = file.tell() < head["at"]

@@ -7,7 +7,7 @@ import os
 import tempfile
 from pathlib import Path
 
-from ssmprov import ops, wire
+from ssmprov import durable, ops, wire
 from ssmprov.errors import BadRequest, Corrupt, NotFound
 
 
@@ -26,7 +26,8 @@ class Download:
         self._file = os.fdopen(handle, "wb")
 
     def write(self, data: bytes) -> None:
-        self._file.write(data)
+        with durable.naming(self._path):
+            self._file.write(data)
         self._hash.update(data)
         self._bytes += len(data)
 
@@ -36,8 +37,9 @@ class Download:
             raise Corrupt(
                 f"{self._bytes} of {exported.bytes} bytes arrived, or their hash is another one: export it again"
             )
-        self._file.flush()
-        os.fsync(self._file.fileno())
+        with durable.naming(self._path):
+            self._file.flush()
+            os.fsync(self._file.fileno())
         self._file.close()
         self._part.replace(self._path)
         directory = os.open(self._path.absolute().parent, os.O_RDONLY)

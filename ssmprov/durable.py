@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 
@@ -18,7 +20,7 @@ def write(path: Path, data: bytes) -> None:
     """As `replace`, but for the directory: who has more to do in it syncs that at the end."""
     temporary = path.with_name(f"{path.name if path.name[:1] == '.' else '.' + path.name}.{secrets.token_hex(4)}")
     try:
-        with temporary.open("xb") as file:
+        with naming(path), temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -36,3 +38,14 @@ def sync(directory: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Errors of writing say which file it was about, which the system leaves out: a full disk, for one."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            error.filename = str(path)
+        raise
