@@ -16,6 +16,13 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         yield house
 
 
+@pytest.fixture(scope="module")
+def talking_house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    """One without the RWKV model, for tests to which a runtime makes no difference."""
+    with opened(tmp_path_factory.mktemp("talking"), models=("talk",)) as house:
+        yield house
+
+
 @pytest.fixture
 def aftermath(house: House) -> Iterator[Aftermath]:
     """The common check, before and after a test."""
