@@ -156,6 +156,7 @@ def guarded(record: Record) -> Iterator[None]:
 class Asked:
     """A turn that was sent: under which id (hex), when (seconds since 1970), with which arguments of a client.
 
+    `boot` and `uptime` tell when on a clock that no one can set, as long as the machine runs.
     `before` is recorded before its reply, the counter stands at `counter` then, and the context `also` follows it.
     """
 
@@ -166,6 +167,8 @@ class Asked:
     before: str
     counter: int | None
     also: str = ""
+    boot: str = ""
+    uptime: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,9 +254,14 @@ class Writer:
         try:
             found = Asked(**json.loads(self._asked.read_bytes()))
             bytes.fromhex(found.id)
-            texts = (found.id, found.prompt, found.before, found.also)
+            texts = (found.id, found.prompt, found.before, found.also, found.boot)
             sound = len(found.id) == 32 and all(isinstance(text, str) for text in texts)
-            sound = sound and isinstance(found.at, int | float) and isinstance(found.arguments, dict)
+            sound = (
+                sound
+                and isinstance(found.at, int | float)
+                and isinstance(found.uptime, int | float)
+                and isinstance(found.arguments, dict)
+            )
             if sound and (found.counter is None or isinstance(found.counter, int)):
                 return found
         except FileNotFoundError:

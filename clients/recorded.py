@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from clients.record import ASKED, MOVING, Asked, Writer
 from ssmprov import wire
+from ssmprov.clock import boot, uptime_s
 from ssmprov.commands import parse_bang
 from ssmprov.errors import Busy, NotFound, SsmprovError, TimedOut, Unavailable, Unreachable, WorkerLost
 from ssmprov.names import check_name, split_model
@@ -87,9 +88,8 @@ def send(writer: Writer, client: Client, turn: Outgoing, ask: Ask, say: Say) -> 
     request_id = wire.new_id()
     if turn.arguments.get("save"):
         client.models()  # that a broker is there, before anything is written
-        writer.ask(
-            Asked(request_id.hex(), time.time(), turn.prompt, turn.arguments, turn.before, turn.counter, turn.also)
-        )
+        what = (turn.prompt, turn.arguments, turn.before, turn.counter, turn.also)
+        writer.ask(Asked(request_id.hex(), time.time(), *what, boot(), uptime_s()))
     try:
         reply = ask(turn.prompt, request_id)
     except SsmprovError as error:
@@ -151,11 +151,18 @@ def _must_be_served(client: Client, model: str, note: str) -> None:
         )
 
 
+def _remembered(asked: Asked) -> bool:
+    """Whether a server still knows the outcome. Only past a restart of this machine is the wall clock believed."""
+    if asked.boot and asked.boot == boot():
+        return 0 <= uptime_s() - asked.uptime < REMEMBERED_S
+    return 0 <= time.time() - asked.at < REMEMBERED_S
+
+
 def _finish_turn(writer: Writer, connect: Callable[[], Client], say: Say) -> None:
     asked = writer.asked()
     assert asked is not None, "there is a note"
     name = asked.arguments.get("save", "")
-    if not 0 <= time.time() - asked.at < REMEMBERED_S:
+    if not _remembered(asked):
         say(
             f"a turn was broken off too long ago to be taken up: {name} may have read it, and the transcript does not "
             f"hold it; compare with `ssmprov ckpt show {name} --text`"

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssmprov.clock import boot, uptime_s
 from ssmprov.errors import Conflict, NotFound, WrongModel, nearest
 from ssmprov.names import Ref
 from ssmprov.ops import Row
 from workers.checkpoints import schema
-from workers.checkpoints.clock import boot, uptime_s
 from workers.checkpoints.lineage import ROOT_DIGEST, StepRecord, settings_json
 from workers.context import Identity
 
