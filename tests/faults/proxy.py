@@ -42,6 +42,7 @@ class Proxy:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._ended = asyncio.Event()
         self._server = self._run(self._listen())
         self.port: int = self._server.sockets[0].getsockname()[1]
 
@@ -91,8 +92,10 @@ class Proxy:
         await self._server.wait_closed()
 
     async def _cut(self, reset: bool) -> None:
+        self._ended.set()
+        self._ended = asyncio.Event()
         for writer in list(self._open):
-            if reset:
+            if reset and not writer.transport.is_closing():
                 writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
                 writer.transport.abort()
             else:
@@ -105,7 +108,7 @@ class Proxy:
         self._tasks.add(task)
         self._open.add(writer)
         try:
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, asyncio.CancelledError):
                 await self._relay(reader, writer)
         finally:
             await _closed(writer)
@@ -129,6 +132,7 @@ class Proxy:
     ) -> None:
         """Read on while the delayed pieces wait their time, so that a delay is no limit to the rate."""
         waiting: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
+        ended = self._ended
         loop = asyncio.get_running_loop()
 
         async def write() -> None:
@@ -157,6 +161,9 @@ class Proxy:
                 flow = flow_of()
                 if not flow.swallow:
                     waiting.put_nowait((loop.time() + flow.delay_s, data))
+                elif not data:  # nor is an end passed on
+                    await ended.wait()
+                    writing.cancel()
                 if not data:
                     break
 
