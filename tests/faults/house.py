@@ -180,7 +180,7 @@ class House:
         for process in [self.start(f"{model}/{index}") for model in self.models for index in (0, 1)]:
             process.expect(" serves ")
         self.start("bridge/0").expect("listens on")
-        self._read_bridge()
+        self.read_bridge()
         return self
 
     def start(self, name: str) -> Process:
@@ -202,7 +202,7 @@ class House:
         self.ready = json.loads((self.home / "ready.json").read_text())
         return self
 
-    def _read_bridge(self) -> None:
+    def read_bridge(self) -> None:
         self.ready["bridges"] = [json.loads((self.home / "bridge.json").read_text())]
 
     def warm(self) -> House:
@@ -241,7 +241,7 @@ class House:
         process = self.start(name)
         if name.startswith("bridge"):
             process.expect("listens on")
-            self._read_bridge()
+            self.read_bridge()
         elif name != "broker":
             process.expect(" serves ")
         return self

@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from checkpoint_toy import IDENTITY, check_text, child, finish, grow, open_store, say, text_of
 
+from ssmprov import clock
 from ssmprov.errors import BadRequest, Conflict, Corrupt, NotFound, Refused, Unsupported, WrongModel
 from ssmprov.names import Ref, parse_ref
-from workers.checkpoints import RequestKey, Store, catalogue, clock
+from workers.checkpoints import RequestKey, Store, catalogue
 from workers.context import Read, Snapshot, empty
 
 
