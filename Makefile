@@ -3,6 +3,7 @@
 #   make up       serve, until Ctrl-C
 #   make test     all tests          make check    formatting, lint, types, import rules
 #   make bench    measure            make llama    build llama.cpp for GGUF models: the extra `llama`
+#   make fuzz     damaged bytes for every decoder: SECONDS=60 SEED=1 TARGET=all, a target's name, or live
 #   make screenshots                 pictures of the window, into docs/images
 #
 # `make llama GPU=cuda` (or metal, vulkan) builds it for a GPU, `make llama REBUILD=1` again for another processor.
@@ -26,7 +27,7 @@ LLAMA_CMAKE := $(if $(GPU),-DGGML_$(shell echo $(GPU) | tr a-z A-Z)=ON)
 LLAMA_FLAGS := -DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF $(LLAMA_CMAKE)
 REBUILD :=
 
-.PHONY: demo up test check bench llama screenshots setup clean $(if $(or $(REBUILD),$(GPU)),$(LLAMA_LIBRARY))
+.PHONY: demo up test check bench fuzz llama screenshots setup clean $(if $(or $(REBUILD),$(GPU)),$(LLAMA_LIBRARY))
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -46,6 +47,13 @@ check: $(STAMP)
 
 bench: $(STAMP)
 	@$(BIN)/python -P -m benchmarks $(ARGS)
+
+fuzz: SECONDS := 60
+fuzz: SEED := 1
+fuzz: TARGET := all
+fuzz: $(STAMP)
+	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python -P -m fuzz \
+	  --seconds $(SECONDS) --seed $(SEED) --target $(TARGET) $(ARGS)
 
 screenshots: $(STAMP)
 	@$(BIN)/python -P -m demo.screenshots docs/images
