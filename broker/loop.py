@@ -316,13 +316,14 @@ class Loop:
 def _kill(action: Kill) -> None:
     """End a lost worker's process on this host, unless its id has passed on to another process.
 
-    The id is what the worker said of itself: no other program is ended for it.
+    The id is what the worker said of itself: no other program is ended for it, a time of 0 names no process, and an id
+    may be larger than any is.
     """
-    if action.host != socket.gethostname() or action.pid <= 1 or started_at(action.pid) != action.started:
+    if action.host != socket.gethostname() or action.pid <= 1 or not action.started:
         return
-    if not is_worker(action.pid):
+    if started_at(action.pid) != action.started or not is_worker(action.pid):
         return
-    with contextlib.suppress(ProcessLookupError, PermissionError):
+    with contextlib.suppress(OSError, OverflowError):
         handle = os.pidfd_open(action.pid)
         try:
             if started_at(action.pid) == action.started:

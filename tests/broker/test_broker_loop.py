@@ -112,6 +112,15 @@ class TestPeers:
             peer.say(wire.Hello(peer.id))
             peer.hears(wire.Hello)
 
+    def test_a_worker_that_names_a_process_that_cannot_be_ends_nothing(self, alive: Cluster, peers: Peers) -> None:
+        """A lost worker's process is ended: by an id that no process has, as a forged REGISTER may bring it."""
+        witness = peers(alive.endpoint)
+        for number, pid in enumerate((2**22 + 1, 2**31, 2**53 - 1)):
+            forged = Peer(alive.endpoint, "worker")
+            forged.leases(f"forged/{number}", pid=pid, started=number % 2, host=socket.gethostname())
+            forged.close()
+        witness.status_when(lambda status: not any(worker.model == "forged" for worker in status.workers))
+
     def test_what_is_too_large_ends_its_connection_only(self, alive: Cluster, peers: Peers) -> None:
         large, many, witness = peers(alive.endpoint), peers(alive.endpoint), peers(alive.endpoint)
         large.socket.send_multipart([b"SSP1REQUEST", b"x" * (wire.MAX_PAYLOAD + 1)])
