@@ -22,7 +22,10 @@ from ssmprov.names import check_model
 
 CONFIG_FILE = "ssmprov.toml"
 MAX_IPC_PATH = 107
-_SIZE = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*((?:[KMGT]i?)?)B?\s*\Z", re.IGNORECASE)
+MAX_DOTS = 1000
+"""Of one line. The reader's time grows with the square of a dotted key's parts, and no key here has more than two."""
+
+_SIZE = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*((?:[KMGT]i?)?)B?\s*\Z", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 _UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
@@ -107,8 +110,17 @@ class Configuration(msgspec.Struct, frozen=True):
         raise NotFound(f"no model {name!r} is configured{nearest(name, [t.name for t in self.tables.model])}")
 
     def path(self, text: str) -> Path:
-        """A path of the configuration: absolute, from the user's home (~), or below the working directory."""
-        return (self.home / Path(text).expanduser()).absolute()
+        """A path of the configuration: absolute, from the user's home (~), or below the working directory.
+
+        Raises BadRequest for what no file can be called.
+        """
+        try:
+            path = Path(text).expanduser()
+        except RuntimeError:
+            raise BadRequest(f"{text!r} begins with the home of a user whom this machine does not know") from None
+        if "\0" in text:
+            raise BadRequest(f"{text!r} is no path: it holds U+0000")
+        return (self.home / path).absolute()
 
     def store(self, model: ModelTable) -> Path:
         return self.path(model.checkpoints or f".checkpoints/{model.name}")
@@ -150,9 +162,11 @@ def load(path: Path | None = None, home: Path | None = None) -> Configuration:
 
 def parse(text: str, where: str) -> Tables:
     """The tables of a TOML text. Raises BadRequest that names `where` and the key."""
+    if any(line.count(".") > MAX_DOTS for line in text.splitlines()):
+        raise BadRequest(f"{where} has a line with more than {MAX_DOTS} dots")
     try:
         raw = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:  # also of a number with more digits than Python reads
         raise BadRequest(f"{where} is no TOML: {error}") from None
     _check_keys(raw, where)
     try:
