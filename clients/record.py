@@ -34,6 +34,9 @@ PENDING = ".transcript.pending"
 ASKED = ".transcript.asked"
 MOVING = ".transcript.moving"
 MAX_COUNTER = 10**15
+MAX_FILE = (1 << 63) - 1
+"""No file reaches beyond that."""
+
 LOOK_S = 0.05
 """How often a wait for the lock that can be cancelled looks."""
 
@@ -256,12 +259,8 @@ class Writer:
             bytes.fromhex(found.id)
             texts = (found.id, found.prompt, found.before, found.also, found.boot)
             sound = len(found.id) == 32 and all(isinstance(text, str) for text in texts)
-            sound = (
-                sound
-                and isinstance(found.at, int | float)
-                and isinstance(found.uptime, int | float)
-                and isinstance(found.arguments, dict)
-            )
+            sound = sound and _writable(*texts) and isinstance(found.arguments, dict)
+            sound = sound and isinstance(found.at, int | float) and isinstance(found.uptime, int | float)
             if sound and (found.counter is None or isinstance(found.counter, int)):
                 return found
         except FileNotFoundError:
@@ -286,7 +285,8 @@ class Writer:
             found = Moving(**json.loads(self._moving.read_bytes()))
             texts = (found.model, found.name, found.head, found.object, found.tail, found.sha256, found.kept)
             numbers = (found.at, found.counter)
-            if all(isinstance(text, str) for text in texts) and all(type(n) is int and n >= 0 for n in numbers):
+            sound = all(isinstance(text, str) for text in texts) and _writable(*texts)
+            if sound and all(type(n) is int and n >= 0 for n in numbers):
                 return found
         except FileNotFoundError:
             return None
@@ -352,13 +352,21 @@ class Writer:
         durable.sync(self._directory)
 
 
+def _writable(*texts: str) -> bool:
+    """Whether the texts have bytes: JSON can also spell surrogates that stand for none."""
+    try:
+        return all(text.encode("utf-8", "surrogateescape") is not None for text in texts)
+    except UnicodeEncodeError:
+        return False
+
+
 def _head(first: bytes, data: bytes) -> dict[str, Any] | None:
     """The first line of a pending file, if the rest is what it says."""
     try:
         head = json.loads(first)
         sound = (
             isinstance(head["at"], int)
-            and head["at"] >= 0
+            and 0 <= head["at"] <= MAX_FILE
             and head["bytes"] == len(data)
             and head["sha256"] == hashlib.sha256(data).hexdigest()
             and (head["counter"] is None or isinstance(head["counter"], int))
