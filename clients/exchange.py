@@ -94,6 +94,10 @@ class Window:
         self.granted = max(0, self.size - self.unread)
         return self.granted
 
+    def arrive(self, seq: int) -> None:
+        """The piece `seq` of this attempt has come; one beyond the credit counts for no more than that."""
+        self.arrived = max(self.arrived, min(seq, self.granted))
+
     def grant(self) -> int:
         """The credit to add now: 0 until half of the window is free."""
         room = self.size - self.unread - (self.granted - self.arrived)
@@ -170,7 +174,7 @@ class Exchange:
         """Take a PARTIAL in. Raises Gap, TooLong, or UnicodeDecodeError for what is no UTF-8."""
         if message.attempt != self.attempt:
             return []
-        self.window.arrived = max(self.window.arrived, message.seq)
+        self.window.arrive(message.seq)
         events: list[Event] = [Progress(message.done, message.total)] if message.total else []
         return events + self._pieces(message.offset, b"".join(payloads), message.tokens)
 
@@ -178,7 +182,7 @@ class Exchange:
         """Take a CHUNK of an exported file in. Raises Gap."""
         if message.attempt != self.attempt or self.kind != "data":
             return []
-        self.window.arrived = max(self.window.arrived, message.seq)
+        self.window.arrive(message.seq)
         return self._pieces(message.offset, b"".join(payloads))
 
     def final(self, message: wire.Final, payloads: list[bytes]) -> list[Event]:
