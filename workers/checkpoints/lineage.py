@@ -21,6 +21,8 @@ ROOT_DIGEST = bytes(32)
 """What a root has for its parent's digest."""
 
 MAX_SEED = 1 << 63
+MAX_TOTAL = 1 << 62
+"""What a foreign state may claim to have read, so that the catalogue can count on from there."""
 
 
 class StepRecord(msgspec.Struct, frozen=True):
@@ -66,8 +68,8 @@ class StepRecord(msgspec.Struct, frozen=True):
         if len(self.tokens) % 4:
             raise BadRequest("a step's token ids are not whole 32-bit numbers")
         if self.opaque:
-            if self.text or self.total < 0:
-                raise BadRequest("a root imported without tokens cannot have a text")
+            if self.text or not 0 <= self.total < MAX_TOTAL:
+                raise BadRequest("a root imported without tokens cannot have a text, nor a count that no context has")
         elif self.total != parent_total + self.step_tokens:
             raise BadRequest(
                 f"the state has read {self.total} tokens, its parent {parent_total} and this step {self.step_tokens}"
