@@ -17,9 +17,11 @@ from dataclasses import dataclass
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 import numpy as np
+from msgspec import Meta
 
 from ssmprov.errors import BadRequest, Corrupt, NotFound
 from workers.context import Arrays, Identity
@@ -37,7 +39,7 @@ class Reply(msgspec.Struct, forbid_unknown_fields=True):
 
 class Script(msgspec.Struct, forbid_unknown_fields=True):
     replies: list[Reply]
-    token_delay_s: float = 0.0
+    token_delay_s: Annotated[float, Meta(ge=0, le=86_400)] = 0.0
 
 
 @dataclass(slots=True)
