@@ -18,7 +18,7 @@ from typing import Any
 import msgspec
 
 from ssmprov import ops, wire
-from ssmprov.errors import Problem, SsmprovError
+from ssmprov.errors import BadRequest, Problem, SsmprovError
 from ssmprov.names import parse_ref
 from ssmprov.settings import Sets, as_values
 from workers.adoption import Adopt, refuse_untrusted, take_over
@@ -86,7 +86,9 @@ class Service:
         self._do(self._lane, job.request, end, job)
 
     def operate(self, request: wire.Request, args: Any) -> None:
-        """Do an operation on the store."""
+        """Do an operation on the store. Raises BadRequest for one that is the broker's own."""
+        if request.op not in self._operations:
+            raise BadRequest(f"{request.op} is not for a worker")
         lane, action = self._operations[request.op]
         self._do(lane, request, lambda: action(request, args))
 
