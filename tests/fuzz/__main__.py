@@ -6,6 +6,8 @@ TARGET is the name of one target, several with commas between, `all` of them in 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import itertools
 import json
 import resource
 import sys
@@ -14,11 +16,14 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fuzz.engine import TAKEN, Fuzzer, Target, keep, kept, smaller
+from fuzz.engine import TAKEN, Fuzzer, Tally, Target, keep, kept, smaller
 from fuzz.targets import all_targets
 
 SLICE = 2000
-"""Runs between two looks at the clock of the progress line."""
+"""Runs between two looks at the progress line."""
+
+ROUND = 250_000
+"""Runs with one seed, then the next one follows: what one of them was led to does not take all the time."""
 
 
 def main() -> int:
@@ -27,13 +32,14 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=0, help="end each target after so many runs")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--target", default="all")
+    parser.add_argument("--attacks", default="", help="of `live`: which ones, with commas between")
     parser.add_argument("--outcomes", action="store_true", help="list how the runs ended")
     parser.add_argument("--json", type=Path, help="write the figures there, too")
     options = parser.parse_args()
     if options.target == "live":
         from fuzz.live import run  # it starts processes: only where they are asked for
 
-        return run(options.seconds, options.seed, options.json)
+        return run(options.seconds, options.seed, options.attacks, options.json)
     known = all_targets()
     names = list(known) if options.target == "all" else options.target.split(",")
     if unknown := [name for name in names if name not in known]:
@@ -49,14 +55,24 @@ def main() -> int:
 
 def fuzz(target: Target, seed: int, seconds: float, runs: int, *, outcomes: bool) -> dict[str, object]:
     """Fuzz one target; its figures. What it finds goes into the corpus."""
-    fuzzer = Fuzzer(target, seed, kept(target.name))
-    tally = fuzzer.tally
+    tally, known = Tally(), kept(target.name)
     until = time.monotonic() + seconds
-    with tqdm(desc=target.name, unit="run", unit_scale=True, total=runs or None, mininterval=1.0, leave=False) as bar:
-        while time.monotonic() < until and (not runs or tally.runs < runs):
-            before = tally.runs
-            fuzzer.run(min(SLICE, runs - before) if runs else SLICE, until)
-            bar.update(tally.runs - before)
+    with (
+        tqdm(desc=target.name, unit="run", unit_scale=True, total=runs or None, mininterval=1.0, leave=False) as bar,
+        contextlib.suppress(KeyboardInterrupt),  # then what there is so far is told
+    ):
+        for number in itertools.count():
+            fuzzer = Fuzzer(target, seed + number, known)
+            try:
+                while fuzzer.tally.runs < ROUND and time.monotonic() < until and not 0 < runs <= tally.runs:
+                    before = fuzzer.tally.runs
+                    fuzzer.run(min(SLICE, ROUND - before, runs - tally.runs if runs else SLICE), until)
+                    bar.update(fuzzer.tally.runs - before)
+                    tally.runs += fuzzer.tally.runs - before
+            finally:
+                tally.add(fuzzer.tally)
+            if fuzzer.tally.runs < ROUND:
+                break
     findings = {}
     for finding in tally.findings.values():
         name = keep(target.name, smaller(target, finding).data)

@@ -21,6 +21,9 @@ from ssmprov.errors import SsmprovError
 
 TAKEN = "taken"
 MAX_POOL = 400
+MAX_KEPT = 8192
+"""Bytes of an input that is kept to be mutated further: with large ones a run would soon do little else than copy."""
+
 MAX_OUTCOMES = 3000
 HANG_S = 20
 """CPU seconds after which a run is ended."""
@@ -66,6 +69,13 @@ class Tally:
     slowest_s: float = 0.0
     outcomes: Counter[str] = field(default_factory=Counter)
     findings: dict[str, Finding] = field(default_factory=dict)
+
+    def add(self, other: Tally) -> None:
+        """Count another series as well; its runs are counted as they are made."""
+        self.seconds += other.seconds
+        self.slowest_s = max(self.slowest_s, other.slowest_s)
+        self.outcomes += other.outcomes
+        self.findings = other.findings | self.findings
 
 
 class Hang(BaseException):
@@ -151,6 +161,8 @@ class Fuzzer:
 
     def _keep(self, data: bytes) -> None:
         """An input that ended in a new way is worth mutating further."""
+        if len(data) > MAX_KEPT:
+            return
         if len(self._pool) < MAX_POOL + len(self._seeds):
             self._pool.append(data)
         else:
