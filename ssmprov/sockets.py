@@ -13,9 +13,9 @@ from ssmprov.errors import BadRequest, Refused, SsmprovError
 from ssmprov.keys import BROKER_KEY_VARIABLE, Credentials, Role
 
 UNLIMITED = 0
-"""Of received messages. libzmq 4.3.5 aborts the process (`Assertion failed: !_io_error`) when a peer whose messages have
-reached that mark goes, and the heartbeat's timer fires before enough of them were read. So there is no mark: requests,
-credit and the broker's own bounds limit what a peer that keeps to the protocol may have under way."""
+"""Of received messages. libzmq 4.3.5 aborts the process (`Assertion failed: !_io_error`) where a peer's messages have
+reached that mark, the peer goes, and a heartbeat comes due before enough of them were read. So there is no mark:
+requests, credit and the broker's own bounds limit what a peer that keeps to the protocol has under way."""
 
 SHARED = (
     (zmq.SNDHWM, wire.HIGH_WATER_MARK),
