@@ -65,7 +65,7 @@ class Gate:
         try:
             public = frame.get("User-Id")
         except zmq.ZMQError:  # it came without a key: through a Unix socket, or not at all
-            return LOCAL if str(frame.get("Peer-Address")).startswith("localhost:") else None
+            return LOCAL if _address_of(frame).startswith("localhost:") else None
         return self.users.get(str(public))
 
     def changed(self) -> bool:
@@ -80,3 +80,11 @@ class Gate:
             print(f"the keys stay as they were: {error}", file=sys.stderr, flush=True)
             return False
         return True
+
+
+def _address_of(frame: zmq.Frame) -> str:
+    """From where a message came; '' where its sender had gone before ZeroMQ asked for that."""
+    try:
+        return str(frame.get("Peer-Address"))
+    except zmq.ZMQError:
+        return ""
