@@ -162,7 +162,7 @@ def load(path: Path) -> Pair:
         public, secret = load_certificate(path)
     except FileNotFoundError:
         raise NotFound(f"there is no key {path}: `ssmprov keys new {path.stem}` makes it") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, IndexError) as error:  # the last one of a line that ends before its key
         raise BadRequest(f"cannot read the key {path}: {error}") from None
     try:
         pair = Pair(public.decode("ascii"), (secret or b"").decode("ascii"))
