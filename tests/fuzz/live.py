@@ -11,23 +11,26 @@ import json
 import os
 import resource
 import secrets
+import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from random import Random
 from typing import Any
 
 from cluster import Cluster, scripted_toml
 
 from clients.blocking import Client
-from fuzz import zmtp
-from fuzz.attacks import ATTACKS, IDLE, Attack, Doors
+from fuzz import HERE, zmtp
+from fuzz.attacks import ATTACKS, IDLE, Doors
 from fuzz.hostile import torment
+from ssmprov import keys
 
 SAMPLE_S = 0.25
 BACK_S = 30.0
@@ -35,6 +38,7 @@ BACK_S = 30.0
 
 SPARE_FILES = 16
 ECHO = "[ECHO]:"
+NAMES = tuple(attack.__name__ for attack in ATTACKS)
 
 
 @dataclass
@@ -65,10 +69,12 @@ class Use:
 
 
 class House:
-    """Broker (ipc and loopback TCP), one worker of the scripted model, a bridge."""
+    """Broker (ipc and loopback TCP, with keys if asked), one worker of the scripted model, a bridge."""
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, *, guarded: bool = False) -> None:
         port = _free_port()
+        if guarded:
+            keys.make(home, keys.BROKER)
         toml = f'[broker]\nlisten = ["ipc://run/broker.sock", "tcp://127.0.0.1:{port}"]\n{scripted_toml(home)}'
         self.cluster = Cluster(home, toml + '[[bridge]]\nport = 0\nmodel = "talk"\nidle_s = 5.0\n').up()
         ready = home / "ready"
@@ -77,7 +83,8 @@ class House:
         )
         bridge = json.loads(ready.read_text())["port"]
         room = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-        self.doors = Doors(self.cluster.endpoint.removeprefix("ipc://"), port, bridge, max(50, min(IDLE, room - 600)))
+        ipc = self.cluster.endpoint.removeprefix("ipc://")
+        self.doors = Doors(ipc, port, bridge, max(50, min(IDLE, room - 600)), guarded)
         self.uses = {name: Use(process.child.pid) for name, process in self.cluster.processes.items()}
 
     def look(self) -> None:
@@ -176,48 +183,56 @@ def many_files() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
-def besiege(home: Path, seconds: float, seed: int, attacks: tuple[Attack, ...] = ATTACKS) -> dict[str, object]:
+def besiege(
+    home: Path, seconds: float, seed: int, attacks: Sequence[str] = NAMES, *, guarded: bool = False
+) -> dict[str, object]:
     """Attack a house for so long; the figures, with `faults` where a promise was broken."""
     with many_files():
-        house = House(home)
+        house = House(home, guarded=guarded)
         try:
             return _besieged(house, seconds, seed, attacks)
         finally:
             house.cluster.close()
 
 
-def _besieged(house: House, seconds: float, seed: int, attacks: tuple[Attack, ...]) -> dict[str, object]:
+def _besieged(house: House, seconds: float, seed: int, attacks: Sequence[str]) -> dict[str, object]:
     honest = Honest(house)
     house.look()
-    struck: dict[str, int] = {}
-    broken: list[str] = []
-
-    def strike(attack: Attack) -> None:
-        name = attack.__name__
-        try:
-            struck[name] = attack(house.doors, Random(f"{name} {seed}"), until)
-        except Exception as error:
-            broken.append(f"the attack {name} failed itself: {type(error).__name__}: {error}")
-
-    until = time.monotonic() + seconds
-    threads = [threading.Thread(target=strike, args=(attack,), daemon=True) for attack in attacks]
-    for thread in (honest, *threads):
+    struck: Counter[str] = Counter()
+    strangers = threading.Thread(target=_strike, args=(house.doors, attacks, seconds, seed, struck), daemon=True)
+    for thread in (honest, strangers):
         thread.start()
-    while time.monotonic() < until:
+    while strangers.is_alive():
         house.look()
-        time.sleep(SAMPLE_S)
-    for thread in threads:
-        thread.join(30.0)
+        strangers.join(SAMPLE_S)
     honest.end()
     house.settles()
     return {
         "seconds": seconds,
-        "struck": struck,
+        "struck": dict(struck),
         "turns": honest.turns,
         "slowest_turn_s": round(honest.slowest_s, 2),
         "uses": {name: use.figures for name, use in house.uses.items()},
-        "faults": [*broken, *honest.faults, *house.dead()],
+        "faults": [*honest.faults, *house.dead()],
     }
+
+
+def _strike(doors: Doors, attacks: Sequence[str], seconds: float, seed: int, struck: Counter[str]) -> None:
+    """Let strangers in a process of their own attack; where it ends before its time, the next ones come."""
+    until = time.monotonic() + seconds
+    while (left := until - time.monotonic()) > 0:
+        order = {"doors": asdict(doors), "attacks": list(attacks), "seconds": left, "seed": seed}
+        command = [sys.executable, "-P", "-m", "fuzz.attacks", json.dumps(order)]
+        path = os.pathsep.join((str(HERE.parents[1]), str(HERE.parent)))
+        with subprocess.Popen(
+            command, env=os.environ | {"PYTHONPATH": path}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        ) as child:
+            assert child.stdout is not None
+            for line in child.stdout:
+                name, _, count = line.strip().partition(" ")
+                struck[name] += int(count or 0)
+        struck["ended"] += child.returncode == -signal.SIGABRT
+        seed += 1
 
 
 def endless(home: Path, mebibytes: int) -> dict[str, int]:
@@ -243,10 +258,11 @@ def endless(home: Path, mebibytes: int) -> dict[str, int]:
 
 def run(seconds: float, seed: int, only: str, out: Path | None) -> int:
     """`make fuzz TARGET=live`; with `only` the attacks of these names, with commas between."""
-    chosen = tuple(attack for attack in ATTACKS if not only or attack.__name__ in only.split(","))
+    chosen = only.split(",") if only else NAMES
     figures: dict[str, Any] = {}
     steps: dict[str, Callable[[Path], object]] = {"siege": lambda home: besiege(home, seconds, seed, chosen)}
     if not only:
+        steps["guarded"] = lambda home: besiege(home, seconds / 5, seed, guarded=True)
         steps["hostile"] = lambda home: torment(home, seconds / 5, seed)
         steps["endless"] = lambda home: endless(home, 256)
     for name, step in steps.items():

@@ -8,19 +8,21 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from fuzz.hostile import torment
-from fuzz.live import SPARE_FILES, besiege
+import pytest
 
-SIEGE_S = 7.0
+from fuzz.hostile import torment
+from fuzz.live import NAMES, SPARE_FILES, besiege
+
 MORE_MIB = 200
 """What an attack may cost a process: the pages of its queues, once, not so much for each stranger."""
 
 
-def test_a_house_under_siege_stays_up_and_serves(tmp_path: Path) -> None:
-    figures: Any = besiege(tmp_path / "home", SIEGE_S, seed=1)
+@pytest.mark.parametrize(("guarded", "seconds"), [(False, 7.0), (True, 3.0)], ids=["open", "with keys"])
+def test_a_house_under_siege_stays_up_and_serves(tmp_path: Path, guarded: bool, seconds: float) -> None:
+    figures: Any = besiege(tmp_path / "home", seconds, seed=1, guarded=guarded)
     assert figures["faults"] == []
     assert figures["turns"] > 0
-    assert all(struck > 0 for struck in figures["struck"].values())
+    assert set(NAMES) <= figures["struck"].keys()
     for use in figures["uses"].values():
         assert use["mib_most"] < use["mib_before"] + MORE_MIB
         assert use["files_after"] <= use["files_before"] + SPARE_FILES

@@ -10,6 +10,12 @@ from random import Random
 GREETING = b"\xff" + bytes(8) + b"\x7f\x03\x01" + b"NULL".ljust(20, b"\0") + bytes(32)
 """Signature, version 3.1, the mechanism without keys, no server."""
 
+CURVE = GREETING[:12] + b"CURVE".ljust(20, b"\0") + bytes(32)
+"""The greeting of a client with keys."""
+
+CURVE_HELLO = b"\x04\xc8\x05HELLO\x01\x00" + bytes(192)
+"""And its first command, whose box is none."""
+
 _READY = b"\x05READY" + b"\x0bSocket-Type" + (6).to_bytes(4, "big") + b"DEALER"
 READY = b"\x04" + bytes([len(_READY)]) + _READY
 MORE, LONG, COMMAND = 1, 2, 4
@@ -39,13 +45,17 @@ def dial(address: tuple[str, int] | str) -> socket.socket:
 def shake(address: tuple[str, int] | str) -> socket.socket:
     """A connection past its handshake."""
     connection = dial(address)
-    connection.sendall(GREETING + READY)
     got = b""
-    while len(got) < len(GREETING) + len(READY) - 2:
-        part = connection.recv(4096)
-        if not part:
-            raise ConnectionError("the handshake was refused")
-        got += part
+    try:
+        connection.sendall(GREETING + READY)
+        while len(got) < len(GREETING) + len(READY) - 2:
+            part = connection.recv(4096)
+            if not part:
+                raise ConnectionError("the handshake was refused")
+            got += part
+    except OSError:
+        connection.close()
+        raise
     return connection
 
 
