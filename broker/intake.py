@@ -55,7 +55,7 @@ class Intake:
             self._rejoin(task, client, request)
             return True
         kept = state.answers.find(request.id, client.id)
-        if kept is None:
+        if kept is None or _open(kept[0]):
             return False
         state.send_answer(client.id, request.attempt, 0, request.have, *kept)
         return True
@@ -138,3 +138,8 @@ class Intake:
             raise Busy(f"{who} is full ({state.queued} requests wait): try again", retry_ms=100 + 10 * state.queued)
         if state.queued_bytes + size > bounds.queue_bytes:
             raise Busy(f"{state.queued_bytes} bytes of requests wait already: try again", retry_ms=500)
+
+
+def _open(answer: wire.Final) -> bool:
+    """Whether an answer said that nobody knew: by now the store may, and says so to whoever asks again."""
+    return answer.error is not None and answer.error.details.get("committed") == "unknown"

@@ -604,6 +604,22 @@ class TestALostWorker:
         assert [final.id for final in caller.heard(wire.Final)] == [id_of(2)]
         rig.assert_idle()
 
+    def test_whoever_asks_again_then_is_not_told_again_that_nobody_knows(self, rig: Rig) -> None:
+        hand, caller = rig.hand(), rig.caller()
+        caller.asks(turn(1, "a", "a"))
+        hand.is_lost()
+        rig.tick()
+        caller.answer(1)
+        hand = rig.hand()
+        settle, _ = hand.hears(wire.Request)
+        caller.asks(turn(1, "a", "a"))
+        hand.gets(1)
+        hand.answers(settle.id, result=ops.Settled(True))
+        hand.answers(1, b"one")
+        final, text = caller.answer(1)
+        assert (final.error, text) == (None, b"one")
+        rig.assert_idle()
+
     def test_even_when_the_next_worker_is_long_in_coming(self, rig: Rig) -> None:
         hand, caller = rig.hand(), rig.caller()
         caller.asks(turn(1, "a", "a"))

@@ -405,6 +405,8 @@ class Client:
         if message.attempt == ask.attempt:
             assert message.seq == ask.seq, "FINAL counts other PARTIALs than have come"
         for attempt, other in ask.answers.items():
+            if other.error is not None and other.error.details.get("committed") == "unknown":
+                continue  # nobody knew then, and by now somebody may
             generations = {self.world.generations[ask.request.id, number] for number in (attempt, message.attempt)}
             if len(generations) == 1:
                 same = (other.error, bytes(other.result)) == (message.error, bytes(message.result))
