@@ -231,6 +231,8 @@ class Service:
 
     def _settle(self, request: wire.Request, args: ops.Settle) -> None:
         lost = Outcome(error=wire.unpack(args.problem, Problem))
+        assert lost.error is not None
+        lost.error.details["committed"] = False  # so it is from here on, for whoever asks again
         _, answer = self._store.settle(RequestKey(args.request, MARGIN_S), lost.encode())
         stands = msgspec.msgpack.decode(answer, type=Outcome)
         head = self._store.head(args.save) if args.save else None

@@ -36,6 +36,9 @@ def test_a_stopped_worker_is_lost_killed_and_replaced(make_cluster: Callable[[st
         assert lost.value.details["committed"] == "unknown"  # nobody was there to decide
         assert stopped.wait() == -signal.SIGKILL
         cluster.worker("talk", 0)
+        with pytest.raises(WorkerLost) as lost:
+            client.turn("[SLOW]:", context="ctx", save="ctx", request_id=stream.id)
+        assert lost.value.details["committed"] is False  # decided by now, and whoever asks again is told
         assert client.text("ctx") == "before"
         assert client.turn("[SLOW]:", context="ctx", save="ctx", max_tokens=2).text == " 0 1"
         assert client.status().workers[0].epoch > 1
