@@ -154,8 +154,9 @@ class Exchange:
         return self.attempt == 0 or not file
 
     def next_request(self, now: float) -> wire.Request:
-        """The REQUEST of a new attempt, which goes on from the text that has arrived."""
+        """The REQUEST of a new attempt, which goes on from the text that has arrived; a file begins anew."""
         self.attempt += 1
+        self.upload = Upload()
         self.retry_at = None
         return msgspec.structs.replace(
             self.request,
@@ -212,7 +213,7 @@ class Exchange:
 
     def _want(self) -> list[Event]:
         upload = self.upload
-        if upload.asked or upload.allowed <= 0:
+        if upload.asked or upload.finished or upload.allowed <= 0:
             return []
         upload.asked = True
         return [Want(upload.offset)]

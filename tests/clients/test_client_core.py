@@ -448,6 +448,14 @@ def test_a_whole_file_is_asked_for_again_when_the_connection_is_lost() -> None:
     world.act(world.core.supply(request.id, 0, b"abcdef", True))
     world.connect()
     assert [frames[0] for frames in world.to_broker] == [b"SSP1HELLO", b"SSP1REQUEST"]
+    [want] = world.core.received(wire.encode(wire.Credit(request.id, 2)), world.now)
+    assert not isinstance(want, Send)
+    assert want.event == Want(0), "whoever takes it now has nothing of the file"
+    [chunk] = world.core.supply(request.id, 0, b"abcdef", True)
+    assert isinstance(chunk, Send)
+    message, _ = wire.decode(chunk.frames)
+    assert isinstance(message, wire.Chunk)
+    assert (message.attempt, message.seq) == (2, 1)
 
 
 def test_a_reply_that_is_no_utf8_is_an_error_and_not_half_a_text() -> None:

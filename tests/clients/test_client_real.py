@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 import zmq
 from cluster import Cluster, scripted_toml
 
-from ssmprov import wire
+from clients.calls import Call
+from clients.exchange import Result, Want
+from ssmprov import ops, wire
 from ssmprov.errors import Cancelled, Conflict, NotFound, SsmprovError, WorkerLost
 
 SLOW = {"replies": [{"after": "", "pieces": [f" {n}é" for n in range(120)]}], "token_delay_s": 0.01}
@@ -68,6 +71,23 @@ def test_an_export_comes_back_as_an_import(talk: Cluster, tmp_path: Path) -> Non
         client.show("client/file")
     client.import_(tmp_path / "x.ssm", "client/back")
     assert client.text("client/back").startswith("file")
+
+
+def test_an_import_that_is_asked_for_again_has_one_effect_and_needs_no_file(talk: Cluster, tmp_path: Path) -> None:
+    client, path = talk.client(), tmp_path / "x.ssm"
+    client.turn("file", context="new", save="client/source", create=True)
+    client.export("client/source", path)
+    data = path.read_bytes()
+    args = ops.Import("client/twice", len(data), hashlib.sha256(data).hexdigest())
+    call = Call("ckpt.import", args, "talk")
+    box = client.open(call)
+    assert isinstance(box.get(), Want)
+    client._supply(call.id, 0, data, True)
+    first = box.get()
+    assert isinstance(first, Result)
+    again = talk.client().open(call).get()
+    assert isinstance(again, Result)
+    assert (again.error, again.result) == (None, first.result)
 
 
 def test_a_stream_goes_on_over_a_killed_broker(slow: Cluster) -> None:
