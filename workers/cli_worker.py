@@ -16,6 +16,7 @@ from ssmprov.keys import credentials_for
 from ssmprov.names import worker_name
 from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED, die_with_parent
 from ssmprov.settings import Sets
+from workers import scratch
 from workers.adoption import adopter
 from workers.answers import Answers
 from workers.batch import Batch
@@ -67,6 +68,7 @@ def serve(configured: Configuration, table: ModelTable, index: int, endpoint: st
     embedded = table.path == EMBEDDED
     settings = table.settings or default_set("mini" if embedded else runtime.identity.architecture)
     with Store(directory, table.name, runtime.identity, keep_steps=table.keep_steps) as store:
+        scratch.sweep(directory)
         hot = HotStates(parse_size(table.hot_bytes))
         card = wire.ModelCard(
             table.name,

@@ -7,12 +7,9 @@ Three lanes of threads, so that the socket's thread never touches the disk: `tex
 from __future__ import annotations
 
 import sys
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -25,6 +22,7 @@ from workers.adoption import Adopt, refuse_untrusted, take_over
 from workers.answers import MARGIN_S, Answers, Outcome, key_of, milliseconds
 from workers.checkpoints import RequestKey, Store
 from workers.job import Job
+from workers.scratch import scratch
 from workers.transfer import Transfer, receive, send
 from workers.turns import TEXT_PAGE, Turns
 
@@ -94,7 +92,7 @@ class Service:
 
     def export(self, request: wire.Request, transfer: Transfer) -> None:
         def action() -> None:
-            with _scratch() as path:
+            with scratch(self._store.directory) as path:
                 exported = self._store.export(parse_ref(request.context), path)
                 send(path, transfer)
             self._answers.reply(request, exported)
@@ -109,7 +107,7 @@ class Service:
             if (former := self._store.outcome(request.id)) is not None:  # its file does not come a second time
                 self._answers.repeat(request, former)
                 return
-            with _scratch() as path:
+            with scratch(self._store.directory) as path:
                 receive(path, transfer, args.bytes, args.sha256)
                 if args.trust:
                     stands = take_over(self._store, self._adopt, path, args.save, key_of(request))
@@ -243,10 +241,3 @@ class Service:
         ref = parse_ref(request.context)
         self._turns.load(None, self._store.resolve(ref))
         self._answers.reply(request, None, hot=[ref.name])
-
-
-@contextmanager
-def _scratch() -> Iterator[Path]:
-    """A path for a file that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="ssmprov-") as folder:
-        yield Path(folder) / "context"

@@ -70,4 +70,5 @@ def left_files(home: Path, ready: Path, scratch: Path, stores: Iterable[Path]) -
     for store in stores:
         faults += [f"{path} is left over" for path in (store / "holders").iterdir()]
         faults += [f"{path} is a temporary file" for path in (store / "objects").rglob("*.tmp")]
+        faults += [f"{path} is a temporary file" for path in (store / "scratch").glob("*")]
     return faults
