@@ -38,6 +38,10 @@ GONE_S = 5.0
 STALL_S = 0.5
 """A gap between two ticks that is longer is the broker's own: nobody is judged for it."""
 
+RETURN_S = 1.5
+"""So long after a stall of its own the broker holds no broken connection against a worker, whose silence timer ran out
+for it: the worker is about to come back on another one."""
+
 PROBE_S = 0.2
 PROBE_IDLE_S = 5.0
 MAX_UNANSWERED = 40
@@ -66,6 +70,7 @@ class Broker:
         self._door = Door(self.state)
         self._intake = Intake(self.state, self._door)
         self._ticked_at = now
+        self._returns_until = 0.0
         self._drain_until = 0.0
 
     def handle(self, event: Event) -> list[Action]:
@@ -84,7 +89,8 @@ class Broker:
                 for peer in self._door.admit(event.users):
                     self._turn_out(peer.route, Refused("this key is let in no more"), "its key was revoked")
             case Unreachable():
-                self._gone(event.route, "its connection broke")
+                if not self._forgiven(event.route):
+                    self._gone(event.route, "its connection broke")
             case Tick():
                 self._tick()
             case Drain():
@@ -284,6 +290,17 @@ class Broker:
             self._leases.lose(worker, why)
         self._part(peer)
 
+    def _forgiven(self, route: Route) -> bool:
+        """Whether a worker's connection may have broken for a stall of the broker's own; it is looked at again."""
+        state = self.state
+        peer = state.peers.get(route)
+        if state.now - self._ticked_at > STALL_S:  # the tick that will see the stall is still to come
+            self._returns_until = state.now + RETURN_S
+        if peer is None or not peer.worker or state.now >= self._returns_until:
+            return False
+        peer.probe_at = self._returns_until
+        return True
+
     def _part(self, peer: Peer) -> None:
         """A client speaks on this route no more."""
         client = self.state.clients.get(peer.client)
@@ -340,6 +357,7 @@ class Broker:
 
     def _forgive(self, seconds: float) -> None:
         """After a stall of the broker's own, nobody's silence during it counts."""
+        self._returns_until = self.state.now + RETURN_S
         for model in self.state.models.values():
             for worker in model.workers.values():
                 worker.seen_at = min(worker.seen_at + seconds, self.state.now)

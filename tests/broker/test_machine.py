@@ -8,7 +8,7 @@ import pytest
 from rig import CARD, IDENTITY, Caller, Hand, Rig, id_of, request, turn
 
 from broker.leases import MAX_TRIES, SILENT_S
-from broker.machine import DRAIN_S, GONE_S, MAX_CREDIT, MAX_UNANSWERED
+from broker.machine import DRAIN_S, GONE_S, MAX_CREDIT, MAX_UNANSWERED, RETURN_S
 from broker.placement import MAX_STATE_OPS
 from broker.records import Received, Tick
 from broker.state import ABSENT_S, LATE_S, MAX_ARGS, START_GRACE_S, Bounds
@@ -25,7 +25,7 @@ def young() -> Rig:
 @pytest.fixture
 def rig(young: Rig) -> Rig:
     """A broker that has been there for a while."""
-    young.tick(10.0)
+    young.wait(10.0)
     return young
 
 
@@ -427,6 +427,31 @@ class TestTimes:
         rig.wait(1.0)
         assert not rig.killed
         assert not caller.heard(wire.Final)
+
+    def test_nor_for_a_connection_that_broke_meanwhile_if_it_comes_back(self, rig: Rig) -> None:
+        hand, caller = rig.hand(), rig.caller()
+        caller.asks(turn(1, "a", "a"))
+        rig.now += 60.0
+        hand.is_lost()
+        rig.tick(0.0)
+        rig.wait(RETURN_S / 2)
+        hand = hand.again(running(1, save="a"))
+        hand.answers(1, b"one")
+        assert caller.answer(1)[1] == b"one"
+        rig.wait(2 * RETURN_S)
+        assert not rig.killed
+
+    def test_and_one_that_does_not_come_back_is_lost_then(self, rig: Rig) -> None:
+        hand, caller = rig.hand(), rig.caller()
+        caller.asks(turn(1))
+        rig.now += 60.0
+        rig.tick(0.0)
+        hand.is_lost()
+        rig.wait(RETURN_S - 0.3)
+        assert not rig.killed
+        rig.wait(0.6)
+        assert rig.killed
+        assert "its connection broke" in caller.error(1)
 
     def test_nor_is_anybody_forgiven_for_more_than_the_stall(self, rig: Rig) -> None:
         hand = rig.hand()

@@ -35,8 +35,10 @@ def _request(calls: list[Call], catalogue: Catalogue, collected: float) -> Itera
     order = calls[0].order
     good = [call for call in calls if call.ok]
     who = f"{order.op} {calls[0].n}"
+    closed = any(call.order.cancel_mode == "close" for call in calls)
     for call in good:
-        yield from _said(call)
+        if not closed:
+            yield from _said(call)
         yield from _shown(call, catalogue)
     if good and order.op in ("bridge.say", "bridge.bang"):
         made = catalogue.marks.get(mark_of(order), [""])[0]
@@ -78,7 +80,7 @@ def _said(call: Call) -> Iterator[str]:
         return
     whole = expected(order.prompt)
     stop = call.result.get("stop", "")
-    if call.text != whole and not (stop in CUT and whole.startswith(call.text)) and order.cancel_mode != "close":
+    if call.text != whole and not (stop in CUT and whole.startswith(call.text)):
         yield f"turn {call.n} was answered {call.text[-40:]!r} ({stop}), where its script says {whole[-40:]!r}"
 
 

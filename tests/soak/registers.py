@@ -68,8 +68,18 @@ class _Search:
         """Keep the configurations in which this operation has taken effect; whether there are any."""
         self.configurations = set(self._with({index}))
         self.open.discard(index)
-        self.configurations = {(value, done - {index}) for value, done in self.configurations}
+        self.configurations = self._least({(value, done - {index}) for value, done in self.configurations})
         return bool(self.configurations)
+
+    def _least(self, configurations: set[Configuration]) -> set[Configuration]:
+        """Without those that differ from another one only in that more of what need not happen has happened."""
+        groups: dict[Configuration, list[frozenset[int]]] = {}
+        for value, done in sorted(configurations, key=lambda one: len(one[1])):
+            needed = frozenset(index for index in done if self.operations[index].sure)
+            least = groups.setdefault((value, needed), [])
+            if not any(other <= done for other in least):
+                least.append(done)
+        return {(value, done) for (value, _), kept in groups.items() for done in kept}
 
     def end(self) -> bool:
         """Whether all that surely took effect can have done so."""

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from cluster import Cluster, scripted_toml
 
-from ssmprov.errors import TimedOut, Unavailable, WorkerLost
+from ssmprov.errors import TimedOut, Unavailable, Unreachable, WorkerLost
 
 SLOW: dict[str, Any] = {
     "replies": [{"after": "[SLOW]:", "pieces": [f" {i}" for i in range(10_000)]}],
@@ -105,3 +105,28 @@ def test_pins_and_contexts_outlive_every_process(make_cluster: Callable[[str], C
         assert {row.name: row.pinned for row in client.ls().rows} == {"a": "talk/0", "b": "talk/1", "root": ""}
         assert client.turn("!", context="b").result.worker == "talk/1"
         assert client.turn("!", context="a").result.worker == "talk/0"
+
+
+def test_a_broker_that_was_stopped_for_a_while_loses_no_worker_and_no_turn(
+    make_cluster: Callable[[str], Cluster],
+) -> None:
+    """Its silence cut every connection, and it finds them cut before it hears that everybody is back."""
+    cluster = make_cluster("")
+    script = {"replies": [{"after": "[SLOW]:", "pieces": [f" {i}" for i in range(400)]}], "token_delay_s": 0.01}
+    cluster.config.write_text(scripted_toml(cluster.home, workers=2, script=script))
+    cluster.up()
+    with cluster.client() as client:
+        before = {worker.name: worker.pid for worker in client.status().workers}
+        streams = [client.stream("[SLOW]:", save=f"ctx/{number}") for number in range(4)]
+        pieces = [iter(stream) for stream in streams]
+        for each in pieces:
+            next(each)
+        broker = cluster.processes["broker"].child
+        broker.send_signal(signal.SIGSTOP)
+        with cluster.client(timeout_s=1.5) as other, pytest.raises(Unreachable):
+            other.status()
+        broker.send_signal(signal.SIGCONT)
+        for each in pieces:
+            list(each)
+        assert {stream.reply.text for stream in streams} == {"".join(f" {i}" for i in range(400))}
+        assert {worker.name: worker.pid for worker in client.status().workers} == before
