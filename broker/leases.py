@@ -63,7 +63,9 @@ class Leases:
             progress_at=state.now,
         )
         peer.worker = worker.name
-        if not (model.workers or old):  # else this broker has seen every change since, and the offer may be older
+        if not (model.workers or old):
+            model.moved = False
+        if not model.moved:  # the store's last word; once this broker has seen pins change, an offer may be older
             model.pins = dict(pins)
         model.workers[worker.name] = worker
         state.log(f"worker {worker.name} registered (process {worker.pid}, epoch {epoch})")

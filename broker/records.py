@@ -239,12 +239,16 @@ class Worker:
 
 @dataclass(slots=True)
 class Model:
-    """A served model; `hot` maps a name to the worker that held it last, `ready` waits for a worker."""
+    """A served model; `hot` maps a name to the worker that held it last, `ready` waits for a worker.
+
+    `moved` tells that this broker has seen pins change.
+    """
 
     card: wire.ModelCard
     store: str
     workers: dict[str, Worker] = field(default_factory=dict)
     pins: dict[str, str] = field(default_factory=dict)
+    moved: bool = False
     hot: OrderedDict[str, str] = field(default_factory=OrderedDict)
     ready: list[Task] = field(default_factory=list)
     empty_at: float = 0.0

@@ -115,11 +115,12 @@ class State:
     def model_of(self, task: Task) -> Model | None:
         """The task's model; None while workers may still register after a start. Raises NotFound.
 
-        A resent request waits for all of them: the worker that has it already may be the last to come back.
+        A resent request waits for all of them: the worker that has it already may be the last to come back. What only
+        reads the store need not: to do it twice does no harm.
         """
         name = task.request.model
         model = self.models.get(name)
-        if task.attempt > 1 and self.now - self.started_at < START_GRACE_S:
+        if task.attempt > 1 and (task.slot or task.saves) and self.now - self.started_at < START_GRACE_S:
             return None
         if model is None and not self._may_come(name):
             raise NotFound(f"no model {name!r} is served{nearest(name, self.models)}")
@@ -299,6 +300,7 @@ class State:
         for name in final.hot:
             remember_hot(model, name, task.worker)
         for name, worker in final.pins.items():
+            model.moved = True
             if worker:
                 model.pins[name] = worker
             else:

@@ -191,7 +191,7 @@ class TestPlacement:
         caller.asks(turn(2, "b"))
         assert [m.id for m in first.heard(wire.Request)] == [id_of(2)]
         rig.wait(ABSENT_S / 2)
-        rig.hand("talk/1").gets(1)
+        rig.hand("talk/1", pins={"a": "talk/1"}).gets(1)
 
     def test_and_errs_with_a_sentence_when_it_does_not_come(self, rig: Rig) -> None:
         rig.hand("talk/0", pins={"a": "talk/1"})
@@ -204,14 +204,28 @@ class TestPlacement:
         rig.assert_idle()
 
     def test_the_absence_of_its_worker_counts_from_when_it_left(self, rig: Rig) -> None:
-        rig.hand("talk/0", pins={"a": "talk/1"})
-        pinned, caller = rig.hand("talk/1", slots=1), rig.caller()
+        pins = {"a": "talk/1"}
+        rig.hand("talk/0", pins=pins)
+        pinned, caller = rig.hand("talk/1", slots=1, pins=pins), rig.caller()
         caller.asks(turn(1, "a"))
         caller.asks(turn(2, "a"))
         rig.wait(ABSENT_S - 1)
         pinned.is_lost()
         rig.wait(ABSENT_S / 2)
-        rig.hand("talk/1").gets(2)
+        rig.hand("talk/1", pins=pins).gets(2)
+
+    def test_of_two_workers_that_come_back_the_later_knows_the_pins_better(self, rig: Rig) -> None:
+        """The one may have moved a context after the other read the pins, and its answer went down with a broker."""
+        rig.hand("talk/0")
+        rig.hand("talk/1", pins={"a": "talk/1"})
+        assert rig.state.models["talk"].pins == {"a": "talk/1"}
+
+    def test_but_no_offer_undoes_what_the_broker_has_seen(self, rig: Rig) -> None:
+        first, caller = rig.hand("talk/0"), rig.caller()
+        caller.asks(request(1, "ckpt.move", ops.Move("w0"), context="a"))
+        first.answers(1, pins={"a": "talk/0"})
+        rig.hand("talk/1", pins={})
+        assert rig.state.models["talk"].pins == {"a": "talk/0"}
 
     def test_a_move_pins_and_a_move_to_nowhere_takes_the_pin_away(self, rig: Rig) -> None:
         _, second = workers(rig, 2)
@@ -922,6 +936,11 @@ class TestABrokerThatWasRestarted:
         hand.gets(1)
         hand.answers(1)
         hand.gets(3)
+
+    def test_but_what_only_reads_the_store_is_done_at_once(self, young: Rig) -> None:
+        hand, caller = young.hand(), young.caller()
+        caller.asks(request(1, "ckpt.ls", attempt=2))
+        hand.gets(1)
 
     def test_who_is_ready_waits_again_for_a_name_that_turns_out_to_be_held(self, young: Rig) -> None:
         first, caller = young.hand("talk/0", slots=1), young.caller()

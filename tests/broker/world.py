@@ -670,8 +670,11 @@ class World:
         for _ in range(400):
             self.flow()
             for name in MODELS:
-                if name not in self.processes:
+                process = self.processes.get(name)
+                if process is None:
                     self.start(name)
+                elif not process.leased:
+                    process.offer()  # it was told to try again: a former life may still hold its name
             for process in list(self.processes.values()):
                 for run in list(process.runs.values()):
                     process.work(run, b".", end=True)
