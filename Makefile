@@ -4,6 +4,7 @@
 #   make test     all tests          make check    formatting, lint, types, import rules
 #   make bench    measure            make llama    build llama.cpp for GGUF models: the extra `llama`
 #   make fuzz     damaged bytes for every decoder: SECONDS=60 SEED=1 TARGET=all, a target's name, or live
+#   make soak     kill processes under load, and check what the clients saw: make soak SECONDS=600 SEED=1
 #   make screenshots                 pictures of the window, into docs/images
 #
 # `make llama GPU=cuda` (or metal, vulkan) builds it for a GPU, `make llama REBUILD=1` again for another processor.
@@ -27,7 +28,8 @@ LLAMA_CMAKE := $(if $(GPU),-DGGML_$(shell echo $(GPU) | tr a-z A-Z)=ON)
 LLAMA_FLAGS := -DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF $(LLAMA_CMAKE)
 REBUILD :=
 
-.PHONY: demo up test check bench fuzz llama screenshots setup clean $(if $(or $(REBUILD),$(GPU)),$(LLAMA_LIBRARY))
+.PHONY: demo up test check bench fuzz soak llama screenshots setup clean \
+  $(if $(or $(REBUILD),$(GPU)),$(LLAMA_LIBRARY))
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
@@ -48,12 +50,16 @@ check: $(STAMP)
 bench: $(STAMP)
 	@$(BIN)/python -P -m benchmarks $(ARGS)
 
-fuzz: SECONDS := 60
+SECONDS := 60
+
 fuzz: SEED := 1
 fuzz: TARGET := all
 fuzz: $(STAMP)
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python -P -m fuzz \
 	  --seconds $(SECONDS) --seed $(SEED) --target $(TARGET) $(ARGS)
+
+soak: $(STAMP)
+	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python -P -m soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 screenshots: $(STAMP)
 	@$(BIN)/python -P -m demo.screenshots docs/images

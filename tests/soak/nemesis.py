@@ -12,7 +12,7 @@ from soak.choices import RWKV, SCRIPTED
 from soak.system import System, send
 
 PATIENCE_S = 45.0
-PAUSE_S = 0.3
+PAUSE_S = 0.25
 """Between two strikes in the mean, where the first one's end is not waited for."""
 
 MEASURED = 0.2

@@ -1,4 +1,4 @@
-"""The checker of what is kept sees a lost checkpoint, a turn twice, a text that was never said, a name that went back."""
+"""The checker of what is kept sees a lost checkpoint, a turn that happened twice, a text that was never said."""
 
 from __future__ import annotations
 
@@ -98,7 +98,9 @@ BAD: dict[str, tuple[list[Call], list[Step], dict[str, str], str]] = {
     "a name went back": ([ONE, TWO], [S1, S2], {"a": "o1"}, "is no register"),
     "a name is gone": ([ONE, TWO], [S1, S2], {}, "is no register"),
     "another text than was said": ([ONE, TWO], [S1, ODD], {"a": "o2"}, "is not its prompt and reply"),
-    "another reply than the script's": ([ONE, say("c2", "o1", "o2", at=2, text="hello?")], [S1, ODD], {"a": "o2"}, "script"),
+    "another reply than the script's": (
+        [ONE, say("c2", "o1", "o2", at=2, text="hello?")], [S1, ODD], {"a": "o2"}, "script",
+    ),
     "another parent than was told": (
         [ONE, say("c2", "", "o2", save="b", context="", at=2)], [S1, S2], {"a": "o1", "b": "o2"}, "stands after #o1",
     ),
@@ -106,9 +108,12 @@ BAD: dict[str, tuple[list[Call], list[Step], dict[str, str], str]] = {
     "told that it did not happen, and it did": (
         [ONE, lost(say("c2", "o1", "o2", at=2), committed=False)], [S1, S2], {"a": "o2"}, "took effect",
     ),
-    "two writers won": ([ONE, TWO, say("c3", "o1", "o3", at=2)], [S1, S2, step("c3", "o1", "o3")], {"a": "o3"}, "register"),
+    "two writers won": (
+        [ONE, TWO, say("c3", "o1", "o3", at=2)], [S1, S2, step("c3", "o1", "o3")], {"a": "o3"}, "register",
+    ),
     "a fork forked what was there before": (
-        [ONE, TWO, asked("ckpt.fork", 4, "a", {"object": "o1"}, targets=["b"])], [S1, S2], {"a": "o2", "b": "o1"}, "a is no",
+        [ONE, TWO, asked("ckpt.fork", 4, "a", {"object": "o1"}, targets=["b"])], [S1, S2], {"a": "o2", "b": "o1"},
+        "a is no",
     ),
     "a diary lost a turn that it had acknowledged": (
         [ONE, TWO, say("c3", "o2", "o3", at=4)], [S1, S2, step("c3", "o1", "o3")], {"a": "o3"}, "<c2> 0 times",

@@ -34,7 +34,8 @@ GOOD = {
     "the answer brings the rest": [sent(), ACCEPTED, partial(1, 0), final(1, 3, b"def")],
     "not streamed": [sent(), ACCEPTED, final(0, 0, b"abcdef")],
     "taken up again where it was": [
-        sent(), ACCEPTED, partial(1, 0), sent(2, 3), Frame("accepted", 2), partial(1, 3, b"de", 2), final(1, 5, b"f", 2),
+        sent(), ACCEPTED, partial(1, 0), sent(2, 3), Frame("accepted", 2), partial(1, 3, b"de", 2),
+        final(1, 5, b"f", 2),
     ],
     "taken up again by a broker that knows less": [sent(), partial(1, 0), sent(2, 3), partial(1, 0, b"abcdef", 2)],
     "progress of the prompt": [sent(), partial(1, 0, b""), partial(2, 0, b""), partial(3, 0), final(3, 3, b"def")],
