@@ -6,8 +6,12 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 from cluster import Cluster, scripted_toml
+
+hypothesis.settings.register_profile("untimed", deadline=None)  # a machine that is busy with something else is no fault
+hypothesis.settings.load_profile("untimed")
 
 
 def pytest_configure() -> None:
