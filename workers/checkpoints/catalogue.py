@@ -1,31 +1,39 @@
-"""The catalogue in SQLite: transactions, steps, names, history and outcomes.
+"""The catalogue in SQLite: steps, names, history and outcomes.
 
-One connection serves all threads of a `Store` under a lock. A change is one transaction that holds SQLite's write lock
-from its first statement, so what it read before it wrote still holds when it commits.
+Whatever is read is held against its row's seal first: a row that is not what was written is Corrupt, never believed.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
-import sqlite3
-import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ssmprov.clock import boot, uptime_s
-from ssmprov.errors import Conflict, NotFound, WrongModel, nearest
+from ssmprov.errors import Conflict, NoSpace, NotFound, WrongModel, nearest
 from ssmprov.names import Ref
 from ssmprov.ops import Row
-from workers.checkpoints import schema
+from workers.checkpoints.database import Database
+from workers.checkpoints.files import Files
 from workers.checkpoints.lineage import ROOT_DIGEST, StepRecord, settings_json
+from workers.checkpoints.seals import seal_of, whole
 from workers.context import Identity
 
 SWEEP_EVERY = 256
 """Outcomes inserted by one process between two deletions of expired ones."""
+
+MAX_NAMES = 1_000_000
+
+ENTRY = 22
+"""Columns of the view `entries`."""
+
+NAME = "n.name, n.step, n.object, n.pinned, n.created, n.updated, n.seal"
+
+_WALK = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +63,9 @@ class Entry:
     dtype: str
 
 
-def entry(row: Sequence[Any]) -> Entry:
+def entry_unchecked(row: Sequence[Any]) -> Entry:
     """The first columns of a row, those of the view."""
-    values = list(row[:21])
+    values = list(row[: ENTRY - 1])
     values[1] = values[1].hex()
     values[3] = values[3].hex() if values[3] else ""
     for flag in (10, 12, 13):
@@ -65,70 +73,55 @@ def entry(row: Sequence[Any]) -> Entry:
     return Entry(*values)
 
 
-class Catalogue:
-    """Raises Corrupt, NoSpace, Busy or Unavailable naming the file where SQLite cannot go on."""
+class Catalogue(Database):
+    """Steps, names and outcomes."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._lock = threading.RLock()
-        self._connection = schema.open_catalogue(path)
+    def __init__(self, path: Path, lock: Path, files: Files, *, max_names: int = MAX_NAMES) -> None:
+        super().__init__(path, lock, files)
+        self.max_names = max_names
         self._inserted = 0
 
-    def close(self) -> None:
-        with self._lock:
-            self._connection.close()
-
-    def run(self, sql: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[Any]:
-        """All rows of one statement."""
-        with self._lock, schema.translated(self.path):
-            return self._connection.execute(sql, values).fetchall()
-
-    @contextmanager
-    def change(self) -> Iterator[sqlite3.Connection]:
-        """One durable transaction, committed when the body ends and rolled back when it raises."""
-        with self._transaction("BEGIN IMMEDIATE") as connection:
-            yield connection
-
-    @contextmanager
-    def view(self) -> Iterator[sqlite3.Connection]:
-        """One reading transaction, or the change that is under way: all that is read belongs to one moment."""
-        with self._lock:
-            if self._connection.in_transaction:
-                yield self._connection
-                return
-            with self._transaction("BEGIN") as connection:
-                yield connection
-
-    @contextmanager
-    def passing_change(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that a power cut may undo, and that therefore waits for no disk."""
-        with self._lock, schema.translated(self.path):
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-            try:
-                with self.change() as connection:
-                    yield connection
-            finally:
-                self._connection.execute("PRAGMA synchronous = FULL")
-
-    @contextmanager
-    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
-        with self._lock, schema.translated(self.path):
-            self._connection.execute(begin)
-            try:
-                yield self._connection
-                self._connection.execute("COMMIT")
-            except BaseException:
-                if self._connection.in_transaction:
-                    self._connection.execute("ROLLBACK")
-                raise
-
     # ---- steps ---------------------------------------------------------------------------------------------------
+    def entry(self, row: Sequence[Any]) -> Entry:
+        """The first columns of a row, those of the view. Raises Corrupt."""
+        if not whole(row[:ENTRY]):
+            known = "" if row[0] is None else f" ({row[0]})"
+            raise self.damaged(f"a row of steps{known} is missing or was changed")
+        return entry_unchecked(row)
+
     def by_number(self, number: int) -> Entry:
-        return entry(self.run("SELECT * FROM entries WHERE number = ?", (number,))[0])
+        rows = self.run("SELECT * FROM entries WHERE number = ?", (number,))
+        if not rows:
+            raise self.damaged(f"a row of steps ({number}) is missing")
+        return self.entry(rows[0])
 
     def by_object(self, object_id: str) -> Entry | None:
         rows = self.run("SELECT * FROM entries WHERE object = ?", (bytes.fromhex(object_id),))
-        return entry(rows[0]) if rows else None
+        step = self.entry(rows[0]) if rows else None
+        if step and step.object != object_id:
+            raise self.damaged("its index of objects is not what was written")
+        return step
+
+    def lineage(self, step: Entry) -> Iterator[Entry]:
+        """The step and its ancestors, newest first, each of them checked."""
+        yield step
+        child, wanted = step, step.parent_number
+        while wanted is not None:
+            rows = self.run(
+                "WITH RECURSIVE up (number, parent, n) AS (SELECT number, parent, 1 FROM steps WHERE number = :start"
+                " UNION ALL SELECT s.number, s.parent, n + 1 FROM up JOIN steps s ON s.number = up.parent"
+                " WHERE s.number < up.number AND n < :limit)"
+                " SELECT e.* FROM up JOIN entries e ON e.number = up.number ORDER BY up.n",
+                {"start": wanted, "limit": _WALK},
+            )
+            if not rows:
+                raise self.damaged(f"a row of steps ({wanted}) is missing")
+            for row in rows:
+                found = self.entry(row)
+                if (found.number, found.object) != (child.parent_number, child.parent):
+                    raise self.damaged(f"the row of steps {child.number} points at another than its parent")
+                yield found
+                child, wanted = found, found.parent_number
 
     def find(self, ref: Ref) -> Entry:
         """The step that a reference means. Raises NotFound."""
@@ -142,18 +135,34 @@ class Catalogue:
         if len(rows) > 1:
             ids = ", ".join(f"#{row[1].hex()[: len(digits) + 4]}" for row in rows[:3])
             raise NotFound(f"#{digits} begins the ids of several checkpoints ({ids}): write more digits")
-        return entry(rows[0])
+        step = self.entry(rows[0])
+        if not step.object.startswith(digits):
+            raise self.damaged("its index of objects is not what was written")
+        return step
 
     def _find_named(self, ref: Ref) -> Entry:
-        rows = self.run("SELECT e.* FROM names n JOIN entries e ON e.number = n.step WHERE n.name = ?", (ref.name,))
+        rows = self.run(
+            f"SELECT e.*, {NAME} FROM names n LEFT JOIN entries e ON e.number = n.step WHERE n.name = ?",  # noqa: S608
+            (ref.name,),
+        )
         if not rows:
             raise self.no_name(ref.name)
-        head = entry(rows[0])
+        head = self.named(rows[0])
         if ref.back >= head.depth:
             last = f", the last being {ref.name}~{head.depth - 1}" if head.depth > 1 else ""
             steps = "1 step" if head.depth == 1 else f"{head.depth} steps"
             raise NotFound(f"there is no {ref}: {ref.name} has {steps}{last}")
-        return head if not ref.back else self.by_number(self.ancestor(head.number, ref.back))
+        return next(itertools.islice(self.lineage(head), ref.back, None))
+
+    def named(self, row: Sequence[Any]) -> Entry:
+        """The step of a row that is `entries` and then `NAME`. Raises Corrupt."""
+        name = row[ENTRY : ENTRY + 7]
+        if not whole(name):
+            raise self.damaged(f"the row of the name {name[0]!r} was changed")
+        step = self.entry(row)
+        if (step.number, bytes.fromhex(step.object)) != (name[1], name[2]):
+            raise self.damaged(f"the name {name[0]!r} does not stand where it was put")
+        return step
 
     def no_name(self, name: str) -> NotFound:
         """The error for a name that is not there, with the nearest that is."""
@@ -161,17 +170,6 @@ class Catalogue:
         known = like or self.run("SELECT name FROM names WHERE name NOT LIKE '@%' LIMIT 500")
         hint = nearest(name, [row[0] for row in known]).replace("; there is ", "; there are, for example, ")
         return NotFound(f"there is no context {name!r}{hint}", name=name)
-
-    def ancestor(self, number: int, back: int) -> int:
-        """The step `back` steps before; it must exist."""
-        rows = self.run(
-            "WITH RECURSIVE up (number, parent, n) AS (SELECT number, parent, 0 FROM steps WHERE number = ?"
-            " UNION ALL SELECT s.number, s.parent, n + 1 FROM up JOIN steps s ON s.number = up.parent WHERE n < ?)"
-            " SELECT number FROM up WHERE n = ?",
-            (number, back, back),
-        )
-        found: int = rows[0][0]
-        return found
 
     def add_step(self, object_id: str, record: StepRecord, identity: Identity, size: int, created: float) -> Entry:
         """Insert a step below its parent, or mark the one that is there as stored when `size` is positive.
@@ -183,6 +181,7 @@ class Catalogue:
             known = self._insert_step(object_id, record, identity, size, created)
         elif size and not known.stored:
             self.run("UPDATE steps SET stored = 1, bytes = ? WHERE number = ?", (size, known.number))
+            self.seal("steps", "number", known.number)
         return known
 
     def parent_of(self, record: StepRecord, identity: Identity) -> Entry | None:
@@ -237,6 +236,8 @@ class Catalogue:
             ),
         )
         self.run("INSERT INTO reads (step, tokens, text) VALUES (?, ?, ?)", (number, record.tokens, record.text))
+        self.seal("steps", "number", number)
+        self.seal("reads", "step", number)
         return self.by_number(number)
 
     def _identity(self, *identity: str) -> int:
@@ -248,12 +249,15 @@ class Catalogue:
             "SELECT number FROM identities WHERE fingerprint = ? AND architecture = ? AND layout = ? AND dtype = ?",
             identity,
         )[0][0]
+        self.seal("identities", "number", number)
         return number
 
     # ---- names ---------------------------------------------------------------------------------------------------
     def head(self, name: str) -> str | None:
-        rows = self.run("SELECT s.object FROM names n JOIN steps s ON s.number = n.step WHERE n.name = ?", (name,))
-        return rows[0][0].hex() if rows else None
+        rows = self.run(f"SELECT {NAME} FROM names n WHERE n.name = ?", (name,))  # noqa: S608 (our own words)
+        if rows and not whole(rows[0]):
+            raise self.damaged(f"the row of the name {name!r} was changed")
+        return rows[0][2].hex() if rows else None
 
     def expect_head(self, name: str, expected: str | None) -> None:
         """Raises Conflict unless the name stands where it is expected to."""
@@ -275,20 +279,42 @@ class Catalogue:
         now = time.time()
         rows = self.run("SELECT step FROM names WHERE name = ?", (name,))
         if not rows:
-            self.run("INSERT INTO names VALUES (?, ?, ?, ?, ?)", (name, step.number, pinned or "", now, now))
+            self._room_for(name)
+            self.run(
+                "INSERT INTO names (name, step, object, pinned, created, updated) VALUES (?, ?, ?, ?, ?, ?)",
+                (name, step.number, bytes.fromhex(step.object), pinned or "", now, now),
+            )
+            self.seal("names", "name", name)
             return
         old = rows[0][0]
         self.run(
-            "UPDATE names SET step = ?, updated = ?, pinned = coalesce(?, pinned) WHERE name = ?",
-            (step.number, now, pinned, name),
+            "UPDATE names SET step = ?, object = ?, updated = ?, pinned = coalesce(?, pinned) WHERE name = ?",
+            (step.number, bytes.fromhex(step.object), now, pinned, name),
         )
+        self.seal("names", "name", name)
         if old not in (step.number, step.parent_number):
             self.run("INSERT INTO history (name, step) VALUES (?, ?)", (name, old))
+            self.run(f"UPDATE history SET seal = {seal_of('history')} WHERE number = last_insert_rowid()")  # noqa: S608
             self.run(
                 "DELETE FROM history WHERE name = :name AND number <= (SELECT number FROM history WHERE name = :name"
                 " ORDER BY number DESC LIMIT 1 OFFSET :keep)",
                 {"name": name, "keep": keep},
             )
+
+    def _room_for(self, name: str) -> None:
+        ((count,),) = self.run("SELECT count(*) FROM names")
+        if count >= self.max_names:
+            raise NoSpace(
+                f"{name} was not made: the store has {count} names, and the model's `max_names` is {self.max_names}. "
+                "Remove some with `ssmprov ckpt rm`, or raise it in the configuration; those that are there still move",
+                names=count,
+            )
+
+    def pin(self, name: str, worker: str) -> None:
+        """Inside a change. Raises NotFound."""
+        self.find(Ref(name))
+        self.run("UPDATE names SET pinned = ? WHERE name = ?", (worker, name))
+        self.seal("names", "name", name)
 
     def names_of(self, numbers: Iterable[int]) -> dict[int, list[str]]:
         """The names that stand at each of the steps."""
@@ -302,8 +328,12 @@ class Catalogue:
 
     # ---- outcomes ------------------------------------------------------------------------------------------------
     def outcome(self, request_id: bytes) -> bytes | None:
-        rows = self.run("SELECT answer FROM outcomes WHERE request = ?", (request_id,))
-        return rows[0][0] if rows else None
+        rows = self.run(
+            "SELECT request, answer, boot, until, lasts, seal FROM outcomes WHERE request = ?", (request_id,)
+        )
+        if rows and not (whole(rows[0]) and rows[0][0] == request_id):
+            raise self.damaged("the answer of an earlier request was changed")
+        return rows[0][1] if rows else None
 
     def add_outcome(self, request_id: bytes, answer: bytes, expires_s: float) -> None:
         """Inside a change that has found none."""
@@ -311,6 +341,7 @@ class Catalogue:
             "INSERT INTO outcomes (request, answer, boot, until, lasts) VALUES (?, ?, ?, ?, ?)",
             (request_id, answer, boot(), uptime_s() + expires_s, expires_s),
         )
+        self.seal("outcomes", "request", request_id)
         if self._inserted % SWEEP_EVERY == 0:
             self.sweep_outcomes()
         self._inserted += 1
@@ -320,15 +351,6 @@ class Catalogue:
         now = uptime_s()
         self.run("DELETE FROM outcomes WHERE boot = ? AND until < ?", (boot(), now))
         self.run("DELETE FROM outcomes WHERE boot <> ? AND lasts < ?", (boot(), now))
-
-    # ---- what the catalogue says of itself -----------------------------------------------------------------------
-    def meta(self, key: str) -> str | None:
-        rows = self.run("SELECT value FROM meta WHERE key = ?", (key,))
-        return rows[0][0] if rows else None
-
-    def set_meta(self, key: str, value: str) -> None:
-        """Inside a change."""
-        self.run("INSERT INTO meta VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value", (key, value))
 
 
 def row_of(step: Entry, name: str, model: str, pinned: str = "") -> Row:

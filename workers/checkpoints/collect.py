@@ -21,9 +21,9 @@ from workers.checkpoints.catalogue import Catalogue
 from workers.checkpoints.files import locked
 from workers.checkpoints.holds import drop_dead
 from workers.checkpoints.objects import Objects
+from workers.checkpoints.seals import ROWS
 
 BATCH = 64
-
 
 PATIENCE_S = 2.0
 PAUSE_S = 0.01
@@ -52,13 +52,26 @@ def collect(
     while True:
         try:
             with locked(lock, wait=False):
+                check(catalogue)
                 if dry_run:
                     return _preview(catalogue, objects, keep_steps)
                 return _collect(catalogue, objects, holders, keep_steps)
         except BlockingIOError as error:
             if time.monotonic() >= until:
-                raise Busy("another gc of this store is running: wait for it", retry_ms=1000) from error
+                raise Busy(
+                    "another gc, a repair or a backup of this store is running: wait for it", retry_ms=1000
+                ) from error
             time.sleep(PAUSE_S)
+
+
+def check(catalogue: Catalogue) -> None:
+    """Raises Corrupt unless the catalogue is sound: what a damaged one does not reach may be wanted."""
+    for (fault,) in catalogue.run("PRAGMA integrity_check(1)"):
+        if fault != "ok":
+            raise catalogue.damaged(fault)
+    for table in ("steps", *ROWS):
+        if broken := catalogue.broken(table):
+            raise catalogue.damaged(f"a row of {table} ({broken[0]}) was changed")
 
 
 def _preview(catalogue: Catalogue, objects: Objects, keep_steps: int) -> Collected:
@@ -80,7 +93,9 @@ def _collect(catalogue: Catalogue, objects: Objects, holders: Path, keep_steps: 
         plan = _plan(connection, steps, keep_steps)
         gone = [number for number in (*plan.doomed, *plan.unstored) if steps[number].stored]
         connection.executemany("INSERT OR IGNORE INTO trash VALUES (?)", [(steps[number].object,) for number in gone])
-        connection.executemany("UPDATE steps SET stored = 0 WHERE number = ?", [(number,) for number in plan.unstored])
+        for number in plan.unstored:
+            connection.execute("UPDATE steps SET stored = 0 WHERE number = ?", (number,))
+            catalogue.seal("steps", "number", number)
         connection.executemany("DELETE FROM steps WHERE number = ?", [(number,) for number in plan.doomed])
         catalogue.sweep_outcomes()
     trash = [object_id.hex() for (object_id,) in catalogue.run("SELECT object FROM trash")]

@@ -8,10 +8,10 @@ import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ssmprov.errors import NoSpace
+from ssmprov.errors import Busy, NoSpace, Unavailable
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
@@ -96,11 +96,45 @@ def no_space(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def usable(path: Path) -> Iterator[None]:
+    """Whatever the disk refuses to do with a file as NoSpace or Unavailable, naming it."""
+    try:
+        with no_space(path):
+            yield
+    except OSError as error:
+        raise Unavailable(
+            f"{path} cannot be written ({error.strerror}): see to its disk and its permissions", file=str(path)
+        ) from error
+
+
+@contextmanager
 def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[None]:
     """Hold the lock file, which dies with the process; BlockingIOError when it is taken and `wait` is false."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise Unavailable(
+            f"{path} cannot be used as a lock ({error.strerror}): see to its disk and its permissions, and move it "
+            "away where it is no plain file",
+            file=str(path),
+        ) from error
     try:
         fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
         yield
     finally:
         os.close(fd)
+
+
+@contextmanager
+def in_use(directory: Path, *, alone: bool = False) -> Iterator[None]:
+    """Hold the store open, or to have it for oneself, closed: Busy when another process stands in the way.
+
+    Every process that has the store open shares this lock as long as it does.
+    """
+    with ExitStack() as held:
+        try:
+            held.enter_context(locked(directory / "in-use", shared=not alone, wait=False))
+        except BlockingIOError as error:
+            what = "is open in another process: stop whatever serves it first" if alone else "is being put in place"
+            raise Busy(f"the store {directory} {what}, and try again", retry_ms=1000) from error
+        yield

@@ -90,12 +90,13 @@ def drop_dead(directory: Path, connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM holds WHERE holder = ?", (holder,))
     for path in directory.iterdir():
         if not _alive(path):
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # a directory, which is none of ours
+                path.unlink(missing_ok=True)
 
 
 def _alive(path: Path) -> bool:
     try:
-        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
+        fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
         return False
     try:

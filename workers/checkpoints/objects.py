@@ -12,6 +12,7 @@ One metadata key, because the library writes several in an order of its own and 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -26,7 +27,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from ssmprov.errors import BadRequest, Corrupt, Unsupported, WrongModel
-from workers.checkpoints.files import Files, no_space
+from workers.checkpoints.files import Files, usable
 from workers.checkpoints.lineage import StepRecord
 from workers.context import WINDOW, Identity, Snapshot
 
@@ -153,13 +154,16 @@ class Objects:
     def write(self, object_id: str, data: bytes) -> None:
         """Make the object whole and durable; one that is there already is kept if it is right. Raises NoSpace."""
         path = self.path(object_id)
-        with no_space(path):
+        with usable(path):
             self.files.make_directory(path.parent)
-        if self._keep(object_id, path, len(data)):
-            return
-        temporary = path.with_name(f"{object_id}.{secrets.token_hex(8)}.tmp")
-        with self.files.replacing(path, temporary) as write:
-            write(data)
+            if self._keep(object_id, path, len(data)):
+                return
+            with self.files.replacing(path, self.temporary(object_id)) as write:
+                write(data)
+
+    def temporary(self, object_id: str) -> Path:
+        """A name of its own for a file that is to become the object."""
+        return self.path(object_id).with_name(f"{object_id}.{secrets.token_hex(8)}.tmp")
 
     def _keep(self, object_id: str, path: Path, size: int) -> bool:
         """Whether the right bytes are there; if so they are made durable, as their writer may have died too early."""
@@ -197,6 +201,8 @@ class Objects:
     @contextlib.contextmanager
     def _opened(self, path: Path) -> Iterator[int]:
         try:
+            if path.parent.is_symlink():
+                raise OSError(errno.ELOOP, "its directory is a symbolic link, which a store does not follow")
             fd = self.files.open(path)
         except FileNotFoundError as error:
             raise _corrupt(path, "it is missing") from error
@@ -237,7 +243,7 @@ def _digest(fd: int) -> tuple[str, int, bytes]:
 
 def _corrupt(path: Path, what: str) -> Corrupt:
     return Corrupt(
-        f"{path} is damaged: {what}. Nothing else was touched; take it from a backup, or read its context again "
-        "from its tokens with `ssmprov ckpt replay`",
+        f"{path} is damaged: {what}. Nothing else was touched; take it from a backup, or let `ssmprov ckpt verify "
+        "--repair` see to it: what can be read again from its tokens is then read again when it is asked for",
         file=str(path),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 
@@ -11,29 +12,18 @@ from numpy.typing import NDArray
 from ssmprov.errors import BadRequest, Unsupported
 from ssmprov.names import Ref, parse_ref
 from ssmprov.ops import Page, Row, Shown, Step, Steps
-from workers.checkpoints.catalogue import Catalogue, Entry, entry, row_of
+from workers.checkpoints.catalogue import ENTRY, NAME, Catalogue, Entry, row_of
 from workers.checkpoints.lineage import StepRecord
+from workers.checkpoints.seals import whole
 
 EXCERPT_BYTES = 240
 _PAST_ALL = "\U0010ffff"
-
-_LINEAGE = (
-    "WITH RECURSIVE up (number, parent) AS (SELECT number, parent FROM steps WHERE number = ?"
-    " UNION ALL SELECT s.number, s.parent FROM up JOIN steps s ON s.number = up.parent)"
-    " SELECT number FROM up ORDER BY number"
-)
-_TOKENS = (
-    "WITH RECURSIVE up (number, parent) AS"
-    " (SELECT number, parent FROM steps WHERE number = :start AND number > :floor"
-    " UNION ALL SELECT s.number, s.parent FROM up JOIN steps s ON s.number = up.parent WHERE s.number > :floor)"
-    " SELECT r.tokens FROM up JOIN reads r ON r.step = up.number ORDER BY up.number"
-)
 
 
 def ls(catalogue: Catalogue, model: str, prefix: str, after: str, limit: int, *, reserved: bool) -> Page:
     """A page of names in order; reserved ones only when asked for, or when the prefix is one."""
     rows = catalogue.run(
-        "SELECT e.*, n.name, n.pinned FROM names n JOIN entries e ON e.number = n.step"
+        f"SELECT e.*, {NAME} FROM names n LEFT JOIN entries e ON e.number = n.step"  # noqa: S608 (our own words)
         " WHERE n.name > :after AND n.name >= :prefix AND n.name < :end AND (:reserved OR n.name NOT LIKE '@%')"
         " ORDER BY n.name LIMIT :limit",
         {
@@ -44,8 +34,17 @@ def ls(catalogue: Catalogue, model: str, prefix: str, after: str, limit: int, *,
             "limit": limit + 1,
         },
     )
-    page = [row_of(entry(row), row[-2], model, row[-1]) for row in rows[:limit]]
+    page = [row_of(catalogue.named(row), row[ENTRY], model, row[ENTRY + 3]) for row in rows[:limit]]
     return Page(rows=page, more=len(rows) > limit)
+
+
+def pins(catalogue: Catalogue) -> dict[str, str]:
+    """Each pinned name's worker."""
+    rows = catalogue.run(f"SELECT {NAME} FROM names n WHERE n.pinned <> '' ORDER BY n.name")  # noqa: S608
+    for row in rows:
+        if not whole(row):
+            raise catalogue.damaged(f"the row of the name {row[0]!r} was changed")
+    return {row[0]: row[3] for row in rows}
 
 
 def row(catalogue: Catalogue, model: str, ref: Ref) -> Row:
@@ -76,19 +75,18 @@ def text(catalogue: Catalogue, ref: Ref, offset: int, limit: int, *, since_root:
     if not since_root:
         _refuse_opaque(step, ref)
     end = min(offset + limit, step.text_bytes)
-    rows = catalogue.run(
-        "WITH RECURSIVE up (number, parent, begins, ends) AS"
-        " (SELECT number, parent, text_bytes - step_bytes, text_bytes FROM steps WHERE number = :start"
-        " UNION ALL SELECT s.number, s.parent, s.text_bytes - s.step_bytes, s.text_bytes"
-        " FROM up JOIN steps s ON s.number = up.parent WHERE up.begins > :offset)"
-        " SELECT up.begins, r.text FROM up JOIN reads r ON r.step = up.number"
-        " WHERE up.begins < :end AND up.ends > :offset ORDER BY up.number",
-        {"start": step.number, "offset": offset, "end": end},
-    )
-    if not rows:
+    wanted: list[Entry] = []
+    for each in catalogue.lineage(step):
+        begins = each.text_bytes - each.step_bytes
+        if begins < end and each.text_bytes > offset:
+            wanted.append(each)
+        if begins <= offset:
+            break
+    if not wanted:
         return b""
-    skipped = offset - rows[0][0]
-    return b"".join(part for _, part in rows)[skipped : skipped + end - offset]
+    skipped = offset - (wanted[-1].text_bytes - wanted[-1].step_bytes)
+    parts = [_read(catalogue, each)[1] for each in reversed(wanted)]
+    return b"".join(parts)[skipped : skipped + end - offset]
 
 
 def tokens(catalogue: Catalogue, ref: Ref) -> NDArray[np.int32]:
@@ -100,39 +98,35 @@ def tokens(catalogue: Catalogue, ref: Ref) -> NDArray[np.int32]:
 
 def tokens_between(catalogue: Catalogue, ancestor: Entry | None, step: Entry) -> NDArray[np.int32]:
     """[T] what was read after the ancestor (None: after the empty context) up to the step."""
-    floor = ancestor.number if ancestor else 0
-    rows = catalogue.run(_TOKENS, {"start": step.number, "floor": floor})
-    return np.frombuffer(b"".join(part for (part,) in rows), "<i4").astype(np.int32)
+    between = itertools.takewhile(lambda each: not ancestor or each.number != ancestor.number, catalogue.lineage(step))
+    parts = [_read(catalogue, each)[0] for each in between]
+    return np.frombuffer(b"".join(reversed(parts)), "<i4").astype(np.int32)
 
 
 def nearest_stored(catalogue: Catalogue, step: Entry) -> Entry | None:
     """The step itself or the nearest ancestor whose object is kept."""
-    rows = catalogue.run(
-        "WITH RECURSIVE up (number, parent, stored) AS"
-        " (SELECT number, parent, stored FROM steps WHERE number = ?"
-        " UNION ALL SELECT s.number, s.parent, s.stored FROM up JOIN steps s ON s.number = up.parent"
-        " WHERE NOT up.stored)"
-        " SELECT number FROM up WHERE stored",
-        (step.number,),
-    )
-    return catalogue.by_number(rows[0][0]) if rows else None
+    return next((each for each in catalogue.lineage(step) if each.stored), None)
 
 
 def lineage_numbers(catalogue: Catalogue, step: Entry) -> list[int]:
     """From the root to the step."""
-    return [number for (number,) in catalogue.run(_LINEAGE, (step.number,))]
+    return [each.number for each in catalogue.lineage(step)][::-1]
+
+
+def _read(catalogue: Catalogue, step: Entry) -> tuple[bytes, bytes]:
+    """The tokens and the text that a step read. Raises Corrupt."""
+    rows = catalogue.run("SELECT step, tokens, text, seal FROM reads WHERE step = ?", (step.number,))
+    if not rows or not whole(rows[0]):
+        raise catalogue.damaged(f"what step #{step.object[:12]} read is missing or was changed")
+    _, tokens, text, _ = rows[0]
+    return tokens, text
 
 
 def records(catalogue: Catalogue, numbers: Iterable[int]) -> Iterator[tuple[Entry, StepRecord]]:
     """The steps with all that was recorded of each, one after the other."""
     for number in numbers:
-        rows = catalogue.run(
-            "SELECT e.*, r.tokens, r.text FROM entries e JOIN reads r ON r.step = e.number WHERE e.number = ?",
-            (number,),
-        )
-        if rows:
-            step = entry(rows[0])
-            yield step, record(step, *rows[0][-2:])
+        step = catalogue.by_number(number)
+        yield step, record(step, *_read(catalogue, step))
 
 
 def record(step: Entry, tokens: bytes, text: bytes) -> StepRecord:
@@ -161,12 +155,13 @@ def log(catalogue: Catalogue, ref: Ref, limit: int, before: str) -> Steps:
         start = last.parent_number
     rows = catalogue.run(
         "WITH RECURSIVE up (number, parent, n) AS (SELECT number, parent, 1 FROM steps WHERE number = :start"
-        " UNION ALL SELECT s.number, s.parent, n + 1 FROM up JOIN steps s ON s.number = up.parent WHERE n <= :limit)"
+        " UNION ALL SELECT s.number, s.parent, n + 1 FROM up JOIN steps s ON s.number = up.parent"
+        " WHERE n <= :limit AND s.number < up.number)"
         " SELECT e.*, substr(r.text, 1, :excerpt) FROM up JOIN entries e ON e.number = up.number"
         " JOIN reads r ON r.step = e.number ORDER BY e.number DESC",
         {"start": start, "limit": limit, "excerpt": EXCERPT_BYTES},
     )
-    shown = [(entry(row), row[-1]) for row in rows[:limit]]
+    shown = [(catalogue.entry(row), row[-1]) for row in rows[:limit]]
     names = catalogue.names_of(step.number for step, _ in shown)
     return Steps(
         steps=[_step(step, step.parent, excerpt, names, step.step_tokens, step.step_bytes) for step, excerpt in shown],
@@ -190,6 +185,9 @@ def tree(catalogue: Catalogue, ref: Ref | None, limit: int) -> Steps:
             (root,),
         )
     parents = dict(links)
+    apart = any(parent is not None and not (parent < step and parent in parents) for step, parent in links)
+    if apart or any(head not in parents for (head,) in named):
+        raise catalogue.damaged("a step does not follow from the one that it points at")
     heads = [step for (step,) in named]
     count = min(limit, len(heads))
     above = _contract(parents, heads[:count])
@@ -205,7 +203,7 @@ def tree(catalogue: Catalogue, ref: Ref | None, limit: int) -> Steps:
     listed: dict[int, Entry] = {}
     steps = []
     for row in rows:
-        step = entry(row)
+        step = catalogue.entry(row)
         listed[step.number] = step
         parent = listed.get(above[step.number] or 0)
         between = step.tokens - (parent.tokens if parent else 0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -17,14 +17,14 @@ from ssmprov.errors import BadRequest, Corrupt, Refused, Unsupported, WrongModel
 from ssmprov.names import Ref, check_name
 from ssmprov.ops import Collected, Exported, ForkResult, Page, Row, Shown, Steps, Verified
 from workers.checkpoints import objects, queries, transfer
-from workers.checkpoints.catalogue import Catalogue, Entry
+from workers.checkpoints.catalogue import MAX_NAMES, Catalogue, Entry
 from workers.checkpoints.collect import collect
-from workers.checkpoints.files import Files
+from workers.checkpoints.files import Files, in_use
 from workers.checkpoints.holds import Holds
 from workers.checkpoints.lineage import record_of
 from workers.checkpoints.objects import Objects
 from workers.checkpoints.results import ANY, Committed, Done, Expect, Loaded, RequestKey
-from workers.checkpoints.schema import prepare_store
+from workers.checkpoints.schema import finish_succession, prepare_store
 from workers.checkpoints.verify import verify
 from workers.context import Identity, Read, Snapshot, empty
 
@@ -51,6 +51,7 @@ class Store:
         identity: Identity | None = None,
         *,
         keep_steps: int = 20,
+        max_names: int = MAX_NAMES,
         files: Files | None = None,
     ) -> None:
         self.directory = directory
@@ -58,25 +59,30 @@ class Store:
         self.keep_steps = max(1, keep_steps)
         files = files or Files()
         self._lock = directory / "lock"
+        self._files = files
         self._objects = Objects(directory / "objects", files)
+        self._open = ExitStack()
         path = directory / "catalogue.sqlite"
-        prepare_store(directory, path, self._lock, model, files)
-        self._catalogue = Catalogue(path)
-        self._holds = Holds(directory / "holders", self._lock, self._catalogue)
         try:
-            self.uuid = self._catalogue.meta("uuid") or ""
-            self.model = self._catalogue.meta("model") or ""
+            prepare_store(directory, path, self._lock, model, files)
+            self._open.enter_context(in_use(directory))
+            finish_succession(path, self._lock, files)
+            self._catalogue = Catalogue(path, self._lock, files, max_names=max_names)
+            self._open.callback(self._catalogue.close)
+            self._holds = Holds(directory / "holders", self._lock, self._catalogue)
+            self.uuid = self._noted("uuid")
+            self.model = self._noted("model")
             if model not in ("", self.model):
                 raise Refused(f"{directory} holds the checkpoints of {self.model}: give {model} a directory of its own")
             if identity is not None:
                 self._note_identity(identity)
         except BaseException:
-            self._catalogue.close()
+            self._open.close()
             raise
 
     def close(self) -> None:
         self._holds.close()
-        self._catalogue.close()
+        self._open.close()
 
     def __enter__(self) -> Self:
         return self
@@ -224,15 +230,14 @@ class Store:
         """Pin a name to a worker ('' takes the pin away). NotFound."""
 
         def make() -> Row:
-            self._catalogue.find(Ref(name))
-            self._catalogue.run("UPDATE names SET pinned = ? WHERE name = ?", (worker, name))
+            self._catalogue.pin(name, worker)
             return self.row(Ref(name))
 
         return self._change(request, make, answer)
 
     def pins(self) -> dict[str, str]:
         """Each pinned name's worker."""
-        return dict(self._catalogue.run("SELECT name, pinned FROM names WHERE pinned <> '' ORDER BY name"))
+        return queries.pins(self._catalogue)
 
     def remove(
         self,
@@ -369,6 +374,12 @@ class Store:
         if self._catalogue.meta("identity") != noted:
             with self._catalogue.change():
                 self._catalogue.set_meta("identity", noted)
+
+    def _noted(self, key: str) -> str:
+        found = self._catalogue.meta(key)
+        if found is None:
+            raise self._catalogue.damaged(f"it does not say its {key}")
+        return found
 
     def _noted_identity(self) -> Identity:
         noted = self._catalogue.meta("identity")

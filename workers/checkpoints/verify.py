@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from ssmprov.errors import BadRequest, Corrupt, SsmprovError
 from ssmprov.ops import Verified
-from workers.checkpoints.catalogue import Catalogue, Entry, entry
+from workers.checkpoints.catalogue import ENTRY, Catalogue, Entry, entry_unchecked
 from workers.checkpoints.lineage import ROOT_DIGEST
 from workers.checkpoints.objects import Objects
 from workers.checkpoints.queries import record
+from workers.checkpoints.seals import ROWS, whole
 
 MAX_FAULTS = 200
 CHUNK = 256
@@ -19,17 +21,14 @@ CHUNK = 256
 def verify(catalogue: Catalogue, objects: Objects) -> Verified:
     """Reads everything, changes nothing, and lets writers go on."""
     result = Verified(objects=0, bytes=0)
-    faults = [f"{catalogue.path}: {row[0]}" for row in catalogue.run("PRAGMA quick_check") if row[0] != "ok"]
-    faults += [
-        f"{catalogue.path}: a row of {row[0]} points nowhere" for row in catalogue.run("PRAGMA foreign_key_check")
-    ]
+    faults = [f"{catalogue.path}: {fault}" for fault in catalogue_faults(catalogue)]
     try:
-        for step, fault in _lineages(catalogue):
+        for number, step, fault in lineages(catalogue):
             if fault:
-                faults.append(f"{catalogue.path}: step #{step.object[:12]}: {fault}")
-            if step.stored:
+                faults.append(f"{catalogue.path}: step {f'#{step.object[:12]}' if step else number}: {fault}")
+            if step and step.stored:
                 result.objects += 1
-                size, fault = _object(catalogue, objects, step)
+                size, fault = object_fault(catalogue, objects, step)
                 result.bytes += size
                 if fault:
                     faults.append(fault)
@@ -44,8 +43,31 @@ def verify(catalogue: Catalogue, objects: Objects) -> Verified:
     return result
 
 
-def _lineages(catalogue: Catalogue) -> Iterator[tuple[Entry, str]]:
-    """Each step with what is wrong in its row, parents first."""
+def catalogue_faults(catalogue: Catalogue) -> list[str]:
+    """What is wrong with the file, and with each row but those of `steps`, which `lineages` reads."""
+    faults = []
+    try:
+        faults += [row[0] for row in catalogue.run("PRAGMA integrity_check") if row[0] != "ok"]
+        faults += [f"a row of {row[0]} points nowhere" for row in catalogue.run("PRAGMA foreign_key_check")]
+    except Corrupt as error:
+        faults.append(str(error.__cause__ or error))
+    for table in ROWS:
+        try:
+            faults += [f"a row of {table} ({_shown(key)}) was changed" for key in catalogue.broken(table)]
+        except Corrupt as error:
+            faults.append(f"the rows of {table} cannot be read ({error.__cause__ or error})")
+    with suppress(Corrupt):  # told above
+        sql = "SELECT n.name FROM names n LEFT JOIN steps s ON s.number = n.step WHERE s.object IS NOT n.object"
+        faults += [f"the name {name!r} does not stand where it was put" for (name,) in catalogue.run(sql)]
+    return faults
+
+
+def _shown(key: object) -> str:
+    return key.hex() if isinstance(key, bytes) else str(key)
+
+
+def lineages(catalogue: Catalogue) -> Iterator[tuple[int, Entry | None, str]]:
+    """Each step's number, the step unless its row was changed, and what is wrong with it; parents first."""
     last = 0
     while rows := catalogue.run(
         "SELECT e.*, p.lineage, p.tokens, p.text_bytes, p.depth, p.root, p.opaque, r.tokens, r.text FROM entries e"
@@ -54,8 +76,11 @@ def _lineages(catalogue: Catalogue) -> Iterator[tuple[Entry, str]]:
         (last, CHUNK),
     ):
         for row in rows:
-            step = entry(row)
-            yield step, _fault(step, row)
+            if whole(row[:ENTRY]):
+                step = entry_unchecked(row)
+                yield step.number, step, _fault(step, row)
+            else:
+                yield row[0], None, "its row was changed"
         last = rows[-1][0]
 
 
@@ -81,12 +106,13 @@ def _fault(step: Entry, row: Sequence[Any]) -> str:
     return ""
 
 
-def _object(catalogue: Catalogue, objects: Objects, step: Entry) -> tuple[int, str]:
+def object_fault(catalogue: Catalogue, objects: Objects, step: Entry) -> tuple[int, str]:
+    """The size of a stored step's object, and what is wrong with it."""
     try:
         size, header = objects.check(step.object)
     except SsmprovError as error:
-        now = catalogue.by_object(step.object)
-        collected = now is None or not now.stored  # by a gc that ran beside
+        # A gc that ran beside may have collected it.
+        collected = not catalogue.run("SELECT 1 FROM steps WHERE number = ? AND stored", (step.number,))
         return 0, "" if collected else error.message
     claims = (header.parent, header.lineage, header.tokens, header.seed, header.exact, header.fingerprint, header.dtype)
     row = (step.parent, step.lineage.hex(), step.tokens, step.seed, step.exact, step.fingerprint, step.dtype)

@@ -1,0 +1,132 @@
+"""A catalogue of an older version is brought up to this one; one of a newer version is left alone."""
+
+from __future__ import annotations
+
+import shutil
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from checkpoint_toy import check_text, child, finish, open_store, say
+
+from ssmprov.errors import Corrupt, Unsupported
+from ssmprov.names import Ref, parse_ref
+from workers.checkpoints import Store
+from workers.checkpoints.tables import APPLICATION, VERSION
+
+V1 = Path(__file__).with_name("catalogue_v1.sql")
+COLUMNS = {
+    "meta": "key, value",
+    "identities": "number, fingerprint, architecture, layout, dtype",
+    "steps": "number, object, parent, root, depth, tokens, text_bytes, step_tokens, step_bytes, stored, bytes, opaque,"
+    " exact, identity, seed, created, kind, settings, lineage",
+    "reads": "step, tokens, text",
+    "names": "name, step, pinned, created, updated",
+    "history": "number, name, step",
+    "outcomes": "request, answer, boot, until, lasts",
+}
+
+
+def as_version_1(directory: Path) -> None:
+    """Make the store's catalogue one of version 1, whose tables are those of the file beside this one."""
+    path = directory / "catalogue.sqlite"
+    older = directory / "older"
+    with closing(sqlite3.connect(older, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.executescript(V1.read_text())
+        connection.execute("ATTACH ? AS new", (str(path),))
+        for table, columns in COLUMNS.items():
+            connection.execute(f"INSERT INTO main.{table} SELECT {columns} FROM new.{table}")
+        connection.execute(f"PRAGMA application_id = {APPLICATION}")
+        connection.execute("PRAGMA user_version = 1")
+    older.rename(path)
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A store of version 1 with forks, a history, an outcome, a pin and a collected state."""
+    with open_store(tmp_path / "s", keep_steps=2) as store:
+        for n in range(5):
+            say(store, "a", bytes([65 + n]), request=bytes([n]) * 16)
+        store.fork(parse_ref("a~1"), ["b"])
+        say(store, "b", b"!")
+        say(store, "c", b"?")
+        store.fork(Ref("c"), ["b"], overwrite=True)
+        store.pin("a", "toy/1")
+        store.gc()
+    as_version_1(tmp_path / "s")
+    return tmp_path / "s"
+
+
+def test_a_store_of_version_1_is_brought_up_and_nothing_is_lost(old: Path) -> None:
+    before = (old / "catalogue.sqlite").read_bytes()
+    with open_store(old, keep_steps=2) as store:
+        assert store.verify().faults == []
+        assert (store.text(Ref("a")), store.text(Ref("b"))) == (b"ABCDE", b"?")
+        assert len(store.load(parse_ref("a~3")).replay) == 2
+        assert (store.pins(), store.outcome(b"\x04" * 16)) == ({"a": "toy/1"}, b"saved " + store.head("a").encode())  # type: ignore[union-attr]
+        say(store, "a", b"F")
+        store.gc()
+        check_text(store, "a")
+        assert store._catalogue.run("SELECT count(*) FROM history") == [(1,)]
+        assert store.verify().faults == []
+    with closing(sqlite3.connect(old / "catalogue.sqlite.v1")) as kept, closing(sqlite3.connect(":memory:")) as was:
+        (old / "was").write_bytes(before)
+        was.execute("ATTACH ? AS old", (str(old / "was"),))
+        for table, columns in COLUMNS.items():
+            assert (
+                kept.execute(f"SELECT {columns} FROM {table}").fetchall()
+                == was.execute(f"SELECT {columns} FROM old.{table}").fetchall()
+            )
+        assert kept.execute("PRAGMA user_version").fetchone() == (1,)
+
+
+def test_a_migrated_catalogue_has_the_tables_of_a_fresh_one(old: Path, tmp_path: Path) -> None:
+    found = []
+    open_store(tmp_path / "fresh").close()
+    open_store(old).close()
+    for directory in (old, tmp_path / "fresh"):
+        with closing(sqlite3.connect(directory / "catalogue.sqlite")) as connection:
+            found.append(set(connection.execute("SELECT type, name, tbl_name, sql FROM sqlite_master")))
+            assert connection.execute("PRAGMA user_version").fetchone() == (VERSION,)
+    assert found[0] == found[1]
+
+
+def test_processes_that_open_it_at_once_migrate_it_once(old: Path) -> None:
+    opener = "with open_store(Path(sys.argv[1])) as store: print(len(store.verify().faults), store.text(Ref('a')))"
+    for process in [child(opener, old) for _ in range(3)]:
+        assert finish(process) == "0 b'ABCDE'\n"
+
+
+def test_a_damaged_older_catalogue_is_left_as_it_is(old: Path) -> None:
+    path = old / "catalogue.sqlite"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DELETE FROM steps WHERE number = 2")
+        connection.commit()
+    whole = path.read_bytes()
+    with pytest.raises(Corrupt, match=r"catalogue\.sqlite"):
+        open_store(old)
+    assert path.read_bytes() == whole
+
+
+def test_a_newer_catalogue_is_refused_and_says_what_to_do(tmp_path: Path) -> None:
+    with open_store(tmp_path / "s") as store:
+        say(store, "a", b"x")
+    path = tmp_path / "s" / "catalogue.sqlite"
+    shutil.copy(path, tmp_path / "whole")
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE future (x)")
+        connection.execute(f"PRAGMA user_version = {VERSION + 1}")
+        connection.commit()
+    changed = path.read_bytes()
+    for opening in (open_store, Store):
+        with pytest.raises(Unsupported, match=r"catalogue\.sqlite has the version 3.*update ssmprov"):
+            opening(tmp_path / "s")
+    assert path.read_bytes() == changed
+    shutil.copy(tmp_path / "whole", path)
+    with closing(sqlite3.connect(path)) as connection:  # with the tables of this version the number is what is wrong
+        connection.execute(f"PRAGMA user_version = {VERSION + 1}")
+        connection.commit()
+    with pytest.raises(Corrupt, match="version"):
+        open_store(tmp_path / "s")

@@ -1,0 +1,106 @@
+"""The catalogue's connection: statements, transactions, seals, and what the catalogue says of itself.
+
+One connection serves all threads of a `Store` under a lock. A change is one transaction that holds SQLite's write lock
+from its first statement, so what it read before it wrote still holds when it commits.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ssmprov.errors import Corrupt
+from workers.checkpoints import schema
+from workers.checkpoints.files import Files
+from workers.checkpoints.seals import ROWS, seal_of, whole
+from workers.checkpoints.sqlite_errors import damaged, translated
+
+
+class Database:
+    """Raises Corrupt, NoSpace, Busy or Unavailable naming the file where SQLite cannot go on."""
+
+    def __init__(self, path: Path, lock: Path, files: Files) -> None:
+        self.path = path
+        self._lock = threading.RLock()
+        self._connection = schema.open_catalogue(path, lock, files)
+
+    def close(self) -> None:
+        with self._lock:
+            self._connection.close()
+
+    def run(self, sql: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[Any]:
+        """All rows of one statement."""
+        with self._lock, translated(self.path):
+            return self._connection.execute(sql, values).fetchall()
+
+    @contextmanager
+    def change(self) -> Iterator[sqlite3.Connection]:
+        """One durable transaction, committed when the body ends and rolled back when it raises."""
+        with self._transaction("BEGIN IMMEDIATE") as connection:
+            yield connection
+
+    @contextmanager
+    def view(self) -> Iterator[sqlite3.Connection]:
+        """One reading transaction, or the change that is under way: all that is read belongs to one moment."""
+        with self._lock:
+            if self._connection.in_transaction:
+                yield self._connection
+                return
+            with self._transaction("BEGIN") as connection:
+                yield connection
+
+    @contextmanager
+    def passing_change(self) -> Iterator[sqlite3.Connection]:
+        """A transaction that a power cut may undo, and that therefore waits for no disk."""
+        with self._lock, translated(self.path):
+            self._connection.execute("PRAGMA synchronous = NORMAL")
+            try:
+                with self.change() as connection:
+                    yield connection
+            finally:
+                self._connection.execute("PRAGMA synchronous = FULL")
+
+    @contextmanager
+    def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
+        with self._lock, translated(self.path):
+            self._connection.execute(begin)
+            try:
+                yield self._connection
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    # ---- seals ---------------------------------------------------------------------------------------------------
+    def damaged(self, what: str) -> Corrupt:
+        return damaged(self.path, what)
+
+    def seal(self, table: str, column: str, value: object) -> None:
+        """Seal the rows of `table` that were just written, those with `value` in `column`. Inside a change."""
+        self.run(f"UPDATE {table} SET seal = {seal_of(table)} WHERE {column} = ?", (value,))  # noqa: S608 (our own words)
+
+    def broken(self, table: str) -> list[Any]:
+        """The first columns of the rows of `table` that are not what was written."""
+        column = "number" if table == "steps" else ROWS[table][0]
+        sql = f"SELECT {column} FROM {table} WHERE seal IS NOT {seal_of(table)}"  # noqa: S608
+        return [row[0] for row in self.run(sql)]
+
+    # ---- what the catalogue says of itself -----------------------------------------------------------------------
+    def meta(self, key: str) -> str | None:
+        rows = self.run("SELECT key, value, seal FROM meta WHERE key = ?", (key,))
+        if rows and not whole(rows[0]):
+            raise self.damaged(f"what it says of its {key} was changed")
+        return rows[0][1] if rows else None
+
+    def set_meta(self, key: str, value: str) -> None:
+        """Inside a change."""
+        self.run(
+            "INSERT INTO meta (key, value) VALUES (?, ?) ON CONFLICT (key) DO UPDATE SET value = excluded.value",
+            (key, value),
+        )
+        self.seal("meta", "key", key)

@@ -1,0 +1,66 @@
+"""A checksum for every row of the catalogue, which finds what SQLite itself cannot notice.
+
+SQLite finds a page that is no page. It does not find a bit that has flipped in a number or a letter: a name would then
+stand at another checkpoint. So each row carries a seal over all that it says, and a step's also over what it points at.
+A seal is no signature: it is made against accidents, and whoever can write the file can write the seals.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import sqlite3
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+ROWS = {
+    "meta": ("key", "value"),
+    "identities": ("number", "fingerprint", "architecture", "layout", "dtype"),
+    "reads": ("step", "tokens", "text"),
+    "names": ("name", "step", "object", "pinned", "created", "updated"),
+    "history": ("number", "name", "step"),
+    "outcomes": ("request", "answer", "boot", "until", "lasts"),
+}
+"""The columns that a row's seal covers, by table. A step is sealed as the view `entries` shows it."""
+
+ENTRY_COLUMNS = (
+    "number, object, parent_number, parent, root, depth, tokens, text_bytes, step_tokens, step_bytes, stored, bytes,"
+    " opaque, exact, seed, created, kind, settings, lineage, fingerprint, dtype"
+)
+
+
+def seal(*values: object) -> bytes:
+    """8 bytes over values of the types that SQLite knows. Equal values of different types have different seals."""
+    digest = hashlib.blake2b(digest_size=8)
+    for value in values:
+        kind, data = _encoded(value)
+        digest.update(b"%c%d:" % (kind, len(data)))
+        digest.update(data)
+    return digest.digest()
+
+
+def _encoded(value: Any) -> tuple[bytes, bytes]:
+    if isinstance(value, str):
+        return b"s", value.encode()
+    if isinstance(value, bytes):
+        return b"b", value
+    if isinstance(value, float):
+        return b"f", struct.pack("<d", value)
+    return b"n", b"" if value is None else b"%d" % value
+
+
+def install(connection: sqlite3.Connection) -> None:
+    """Let the connection's SQL call `seal`."""
+    connection.create_function("seal", -1, seal, deterministic=True)
+
+
+def seal_of(table: str) -> str:
+    """SQL: what the seal of a row of `table` should be."""
+    if table == "steps":
+        return f"(SELECT seal({ENTRY_COLUMNS}) FROM entries WHERE entries.number = steps.number)"  # noqa: S608
+    return f"seal({', '.join(ROWS[table])})"
+
+
+def whole(row: Sequence[object]) -> bool:
+    """Whether a row that ends with its seal is the one that was written."""
+    return seal(*row[:-1]) == row[-1]

@@ -1,0 +1,59 @@
+"""SQLite's errors as ours, naming the file."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ssmprov.errors import Busy, Corrupt, NoSpace, SsmprovError, Unavailable
+
+_DAMAGE = frozenset(
+    {
+        sqlite3.SQLITE_CORRUPT,
+        sqlite3.SQLITE_NOTADB,
+        sqlite3.SQLITE_CONSTRAINT,  # our rows break no rule: an index or a row is not what was written
+        sqlite3.SQLITE_MISMATCH,
+        sqlite3.SQLITE_TOOBIG,
+    }
+)
+_DISK = frozenset(
+    {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
+)
+_DAMAGE_SAYS = ("Could not decode to UTF-8", "user-defined function raised exception", "string or blob too big")
+"""Beginnings of what Python and SQLite say of a text that is none, where they give no code for it."""
+
+
+@contextmanager
+def translated(path: Path) -> Iterator[None]:
+    """Errors of SQLite as ours, naming the file."""
+    try:
+        yield
+    except sqlite3.DatabaseError as error:
+        if ours := _ours(error, path):
+            raise ours from error
+        raise
+
+
+def damaged(path: Path, what: str) -> Corrupt:
+    """The catalogue's own damage, with what to do about it."""
+    return Corrupt(
+        f"{path} is damaged: {what}. See what it hits with `ssmprov ckpt verify --store {path.parent}`, and mend it "
+        "with --repair once no worker serves it, or take the store from a backup",
+        file=str(path),
+    )
+
+
+def _ours(error: sqlite3.DatabaseError, path: Path) -> SsmprovError | None:
+    extended = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
+    code = extended & 0xFF
+    if code in _DAMAGE or str(error).startswith(_DAMAGE_SAYS):
+        return damaged(path, str(error))
+    if code == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_SHMSIZE:  # no room for the log, or its index
+        return NoSpace(f"the disk is full: {path} was not changed; free some space and try again", file=str(path))
+    if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        return Busy(f"{path} is locked by another process: try again", retry_ms=1000, file=str(path))
+    if code not in _DISK:
+        return None  # a mistake in our SQL is a fault, not a condition of the disk
+    return Unavailable(f"{path} cannot be used ({error}): see to its disk and its permissions", file=str(path))
