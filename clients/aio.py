@@ -151,6 +151,7 @@ class AsyncClient:
     move = method(requests.move)
     rm = method(requests.rm)
     verify = method(requests.verify)
+    repair = method(requests.repair)
     gc = method(requests.gc)
     replay = method(requests.replay)
     settings_ls = method(requests.settings_ls)

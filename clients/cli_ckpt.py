@@ -23,7 +23,14 @@ def ckpt() -> None:
     """
 
 
-for command in (cli_store.export, cli_store.import_, cli_store.verify, cli_store.gc, cli_store.replay):
+for command in (
+    cli_store.export,
+    cli_store.import_,
+    cli_store.verify,
+    cli_store.backup,
+    cli_store.gc,
+    cli_store.replay,
+):
     ckpt.add_command(command)
 
 

@@ -1,4 +1,4 @@
-"""`ssmprov ckpt export|import|verify|gc|replay`: the care of checkpoints, served or (`--store`) at rest."""
+"""`ssmprov ckpt export|import|verify|backup|gc|replay`: the care of checkpoints, served or (`--store`) at rest."""
 
 from __future__ import annotations
 
@@ -36,21 +36,58 @@ def at_rest() -> Any:
 @click.command()
 @model_option
 @store_option
+@click.option(
+    "--repair", is_flag=True, help="Mend what can be mended; nothing is deleted. Of the catalogue: with --store."
+)
 @json_option
 @click.pass_context
-def verify(ctx: click.Context, model: str, store: Path | None, as_json: bool) -> None:
+def verify(ctx: click.Context, model: str, store: Path | None, repair: bool, as_json: bool) -> None:
     """Hash every object again and check every lineage. Exit code 1 where something is wrong."""
     if store is not None:
-        found = at_rest().verify(store)
+        found = at_rest().repair(store, model) if repair else at_rest().verify(store)
     else:
         with connect() as client:
-            found = client.verify(model=model)
+            found = client.repair(model=model) if repair else client.verify(model=model)
+    if as_json:
+        echo_json(found)
+    else:
+        for sentence in found.repairs:
+            click.echo(f"repaired: {printable(sentence)}")
+        for fault in found.faults:
+            click.echo(printable(fault))
+        summary = f"{found.objects} objects, {size(found.bytes)}, {len(found.faults)} faults"
+        click.echo(f"{summary} left, {len(found.repairs)} repairs" if repair else summary, err=bool(found.faults))
+    ctx.exit(1 if found.faults else 0)
+
+
+@click.command()
+@click.argument("target", metavar="DEST", type=click.Path(path_type=Path, file_okay=False))
+@model_option
+@click.option(
+    "--store",
+    type=click.Path(path_type=Path, file_okay=False),
+    metavar="DIR",
+    help="Copy this store, not that of a configured model.",
+)
+@json_option
+@click.pass_context
+def backup(ctx: click.Context, target: Path, model: str, store: Path | None, as_json: bool) -> None:
+    """Copy a store to the directory DEST, while it serves. Again to the same DEST, only what is new is copied.
+
+    It reads the store's own files, so it runs on the host of its workers. DEST is a store itself: `ssmprov ckpt verify
+    --store DEST` checks it. Exit code 1 where the store lacks an object, which the backup then lacks too.
+    """
+    found = at_rest().backup(store, model, target)
     if as_json:
         echo_json(found)
     else:
         for fault in found.faults:
-            click.echo(printable(fault))
-        click.echo(f"{found.objects} objects, {size(found.bytes)}, {len(found.faults)} faults", err=bool(found.faults))
+            click.echo(printable(fault), err=True)
+        click.echo(
+            f"{target}: {found.objects} objects, {size(found.bytes)}, of which {found.copied} "
+            f"({size(found.copied_bytes)}) were copied now",
+            err=True,
+        )
     ctx.exit(1 if found.faults else 0)
 
 

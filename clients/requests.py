@@ -175,6 +175,11 @@ def verify(*, model: str = "") -> Plan[ops.Verified]:
     return (yield from _ask("ckpt.verify", ops.Verify(), ops.Verified, model))
 
 
+def repair(*, model: str = "") -> Plan[ops.Verified]:
+    """Mend what can be mended of a model's store while it serves, then verify it."""
+    return (yield from _ask("ckpt.repair", ops.Repair(), ops.Verified, model))
+
+
 def gc(*, model: str = "", dry_run: bool = False) -> Plan[ops.Collected]:
     """Collect what no name, history or pin reaches."""
     return (yield from _ask("ckpt.gc", ops.Collect(dry_run), ops.Collected, model))

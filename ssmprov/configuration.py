@@ -74,6 +74,7 @@ class ModelTable(msgspec.Struct, forbid_unknown_fields=True):
     n_gpu_layers: Annotated[int, Meta(ge=0, le=9999)] | None = None
     hot_bytes: str = "512 MiB"
     keep_steps: Whole = 20
+    max_names: Whole = 1_000_000
     slice_tokens: Annotated[int, Meta(ge=1, le=4096)] = 128
     stall_s: Seconds = 60.0
 

@@ -189,11 +189,27 @@ class Verify(msgspec.Struct, omit_defaults=True):
     pass
 
 
+class Repair(msgspec.Struct, omit_defaults=True):
+    """Mend what can be mended while the store serves, then verify it."""
+
+
 class Verified(msgspec.Struct, omit_defaults=True):
-    """`faults` holds one sentence for each object or row that is wrong, naming the file."""
+    """`faults` has a sentence for each object or row that is wrong, naming the file; `repairs` one for each repair."""
 
     objects: int
     bytes: int
+    faults: list[str] = []
+    repairs: list[str] = []
+
+
+class BackedUp(msgspec.Struct, omit_defaults=True):
+    """A backup that stands: what it holds, how much of it was copied now, and what the store itself lacks."""
+
+    objects: int
+    bytes: int
+    copied: int = 0
+    copied_bytes: int = 0
+    removed: int = 0
     faults: list[str] = []
 
 
@@ -369,6 +385,7 @@ ARGS: dict[str, type[msgspec.Struct]] = {
     "ckpt.export": Export,
     "ckpt.import": Import,
     "ckpt.verify": Verify,
+    "ckpt.repair": Repair,
     "ckpt.gc": Collect,
     "ckpt.replay": Replay,
     "settings.ls": SettingsLs,

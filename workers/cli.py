@@ -5,12 +5,17 @@
 
 from __future__ import annotations
 
+import os
+from importlib import resources
 from pathlib import Path
 
-from ssmprov.errors import BadRequest, NotFound
+from ssmprov import configuration
+from ssmprov.errors import BadRequest, NotFound, nearest
 from ssmprov.names import parse_ref
-from ssmprov.ops import Collected, Exported, Row, Verified
+from ssmprov.ops import BackedUp, Collected, Exported, Row, Verified
 from workers.checkpoints import Store
+from workers.checkpoints.files import Files
+from workers.checkpoints.salvage import mend_catalogue
 from workers.kv_pickle import is_pickle
 
 
@@ -18,6 +23,21 @@ def verify(directory: Path) -> Verified:
     """Re-hash every object and every lineage of a store."""
     with Store(directory) as store:
         return store.verify()
+
+
+def repair(directory: Path, model: str) -> Verified:
+    """Mend a store: its catalogue, then its objects. `model` is asked for only where the catalogue lost it."""
+    repairs = mend_catalogue(directory, model, Files())
+    with Store(directory, model) as store:
+        found = store.repair()
+    found.repairs = repairs + found.repairs
+    return found
+
+
+def backup(directory: Path | None, model: str, target: Path) -> BackedUp:
+    """Copy a store, which may serve meanwhile: the one named, or that of a configured model."""
+    with Store(directory or _configured(model)) as store:
+        return store.backup(target.absolute())
 
 
 def gc(directory: Path, *, dry_run: bool) -> Collected:
@@ -42,3 +62,16 @@ def import_(directory: Path, path: Path, name: str) -> Row:
         done = store.import_(path, name)
     assert done.result is not None  # without a request id nothing is a duplicate
     return done.result
+
+
+def _configured(model: str) -> Path:
+    """The store of a model of the configuration that `ssmprov up` would serve."""
+    named = os.environ.get("SSMPROV_CONFIG")
+    if named or (configuration.home_of() / configuration.CONFIG_FILE).exists():
+        configured = configuration.load(Path(named) if named else None)
+    else:
+        configured = configuration.load(Path(str(resources.files("config") / "default.toml")), configuration.home_of())
+    tables = configured.tables.model
+    if not model and len(tables) != 1:
+        raise BadRequest(f"name the model with --model{nearest('', [table.name for table in tables])}")
+    return configured.store(configured.model(model) if model else tables[0])

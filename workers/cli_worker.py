@@ -67,7 +67,9 @@ def serve(configured: Configuration, table: ModelTable, index: int, endpoint: st
     name = worker_name(table.name, index)
     embedded = table.path == EMBEDDED
     settings = table.settings or default_set("mini" if embedded else runtime.identity.architecture)
-    with Store(directory, table.name, runtime.identity, keep_steps=table.keep_steps) as store:
+    with Store(
+        directory, table.name, runtime.identity, keep_steps=table.keep_steps, max_names=table.max_names
+    ) as store:
         scratch.sweep(directory)
         hot = HotStates(parse_size(table.hot_bytes))
         card = wire.ModelCard(

@@ -1,7 +1,7 @@
 """A worker's operations: what each request does to the checkpoint store, and on which thread.
 
 Three lanes of threads, so that the socket's thread never touches the disk: `text` checks and tokenizes prompts,
-`store` does what is short (load, commit, names, queries), `care` what may take long (verify, gc, files, texts).
+`store` does what is short (load, commit, names, queries), `care` what may take long (verify, repair, gc, files, texts).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from ssmprov.settings import Sets, as_values
 from workers.adoption import Adopt, refuse_untrusted, take_over
 from workers.answers import MARGIN_S, Answers, Outcome, key_of, milliseconds
 from workers.checkpoints import RequestKey, Store
+from workers.checkpoints.verify import bounded
 from workers.job import Job
 from workers.scratch import scratch
 from workers.transfer import Transfer, receive, send
@@ -49,7 +50,8 @@ class Service:
             "ckpt.fork": (self._lane, self._fork),
             "ckpt.move": (self._lane, self._move),
             "ckpt.rm": (self._lane, self._remove),
-            "ckpt.verify": (self._care, lambda r, _: self._answers.reply(r, self._store.verify())),
+            "ckpt.verify": (self._care, lambda r, _: self._answers.reply(r, bounded(self._store.verify()))),
+            "ckpt.repair": (self._care, lambda r, _: self._answers.reply(r, bounded(self._store.repair()))),
             "ckpt.gc": (self._care, lambda r, a: self._answers.reply(r, self._store.gc(dry_run=a.dry_run))),
             "settings.ls": (self._lane, self._settings_ls),
             "settings.show": (self._lane, self._settings_show),

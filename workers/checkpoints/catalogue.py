@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import sqlite3
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -18,7 +19,6 @@ from ssmprov.errors import Conflict, NoSpace, NotFound, WrongModel, nearest
 from ssmprov.names import Ref
 from ssmprov.ops import Row
 from workers.checkpoints.database import Database
-from workers.checkpoints.files import Files
 from workers.checkpoints.lineage import ROOT_DIGEST, StepRecord, settings_json
 from workers.checkpoints.seals import seal_of, whole
 from workers.context import Identity
@@ -76,8 +76,8 @@ def entry_unchecked(row: Sequence[Any]) -> Entry:
 class Catalogue(Database):
     """Steps, names and outcomes."""
 
-    def __init__(self, path: Path, lock: Path, files: Files, *, max_names: int = MAX_NAMES) -> None:
-        super().__init__(path, lock, files)
+    def __init__(self, path: Path, connection: sqlite3.Connection, *, max_names: int = MAX_NAMES) -> None:
+        super().__init__(path, connection)
         self.max_names = max_names
         self._inserted = 0
 

@@ -11,7 +11,8 @@ from __future__ import annotations
 
 import sqlite3
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,21 +48,30 @@ class _Plan:
 def collect(
     catalogue: Catalogue, objects: Objects, holders: Path, lock: Path, keep_steps: int, *, dry_run: bool
 ) -> Collected:
-    """Raises Busy while another collection runs. Writers hold the lock too, for a moment as they open the store."""
+    """Raises Busy while another process has the store's lock, Corrupt where the catalogue is damaged."""
+    with alone(lock):
+        check(catalogue)
+        if dry_run:
+            return _preview(catalogue, objects, keep_steps)
+        return _collect(catalogue, objects, holders, keep_steps)
+
+
+@contextmanager
+def alone(lock: Path) -> Iterator[None]:
+    """Have the store's lock: no gc, repair or backup runs beside. Writers have it for a moment as they first hold."""
     until = time.monotonic() + PATIENCE_S
-    while True:
-        try:
-            with locked(lock, wait=False):
-                check(catalogue)
-                if dry_run:
-                    return _preview(catalogue, objects, keep_steps)
-                return _collect(catalogue, objects, holders, keep_steps)
-        except BlockingIOError as error:
-            if time.monotonic() >= until:
-                raise Busy(
-                    "another gc, a repair or a backup of this store is running: wait for it", retry_ms=1000
-                ) from error
-            time.sleep(PAUSE_S)
+    with ExitStack() as held:
+        while True:
+            try:
+                held.enter_context(locked(lock, wait=False))
+                break
+            except BlockingIOError as error:
+                if time.monotonic() >= until:
+                    raise Busy(
+                        "another gc, a repair or a backup of this store is running: wait for it", retry_ms=1000
+                    ) from error
+                time.sleep(PAUSE_S)
+        yield
 
 
 def check(catalogue: Catalogue) -> None:
@@ -80,8 +90,10 @@ def _preview(catalogue: Catalogue, objects: Objects, keep_steps: int) -> Collect
         plan = _plan(connection, steps, keep_steps)
         gone = set(plan.doomed) | set(plan.unstored)
         staying = {step.object.hex() for number, step in steps.items() if step.stored and number not in gone}
-        held = _held(connection)
-        found = [(path, object_id) for path, object_id in objects.files_found() if object_id]
+        held = held_objects(connection)
+        found = [
+            (path, object_id) for path, object_id in objects.files_found() if object_id and not _is_directory(path)
+        ]
         sizes = [_size(path) for path, object_id in found if _goes(objects, path, object_id, held, staying)]
         return Collected(len(sizes), sum(sizes), len(plan.doomed), plan.kept)
 
@@ -104,11 +116,16 @@ def _collect(catalogue: Catalogue, objects: Objects, holders: Path, keep_steps: 
     strays = [
         (path, object_id)
         for path, object_id in objects.files_found()
-        if object_id and (object_id not in stored or path != objects.path(object_id))
+        if object_id and (object_id not in stored or path != objects.path(object_id)) and not _is_directory(path)
     ]
     stray_count, stray_size = _delete(catalogue, objects, strays)
     catalogue.run("PRAGMA wal_checkpoint(TRUNCATE)")
     return Collected(count + stray_count, size + stray_size, len(plan.doomed), plan.kept)
+
+
+def _is_directory(path: Path) -> bool:
+    """Whether it is one, which nobody of us makes here: `verify --repair` moves it away."""
+    return path.is_dir() and not path.is_symlink()
 
 
 def _steps(connection: sqlite3.Connection) -> dict[int, _Step]:
@@ -116,7 +133,7 @@ def _steps(connection: sqlite3.Connection) -> dict[int, _Step]:
     return {number: _Step(parent, *rest) for number, parent, *rest in rows}
 
 
-def _held(connection: sqlite3.Connection) -> set[str]:
+def held_objects(connection: sqlite3.Connection) -> set[str]:
     return {object_id.hex() for (object_id,) in connection.execute("SELECT object FROM holds")}
 
 
@@ -155,7 +172,7 @@ def _delete(catalogue: Catalogue, objects: Objects, files: list[tuple[Path, str]
     for start in range(0, len(files), BATCH):
         batch = files[start : start + BATCH]
         with catalogue.change() as connection:
-            held = _held(connection)
+            held = held_objects(connection)
             stored = _stored(connection, {object_id for _, object_id in batch})
             for path, object_id in batch:
                 if _goes(objects, path, object_id, held, stored) and path.exists():

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from ssmprov.errors import Corrupt
-from workers.checkpoints import schema
-from workers.checkpoints.files import Files
 from workers.checkpoints.seals import ROWS, seal_of, whole
 from workers.checkpoints.sqlite_errors import damaged, translated
 
@@ -23,10 +21,10 @@ from workers.checkpoints.sqlite_errors import damaged, translated
 class Database:
     """Raises Corrupt, NoSpace, Busy or Unavailable naming the file where SQLite cannot go on."""
 
-    def __init__(self, path: Path, lock: Path, files: Files) -> None:
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
         self._lock = threading.RLock()
-        self._connection = schema.open_catalogue(path, lock, files)
+        self._connection = connection
 
     def close(self) -> None:
         with self._lock:
@@ -75,6 +73,11 @@ class Database:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
                 raise
+
+    def copy_to(self, target: sqlite3.Connection) -> None:
+        """Copy the catalogue as of one moment; writers of other processes go on."""
+        with self._lock, translated(self.path):
+            self._connection.backup(target)
 
     # ---- seals ---------------------------------------------------------------------------------------------------
     def damaged(self, what: str) -> Corrupt:

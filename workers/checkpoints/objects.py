@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import hashlib
+import itertools
 import os
 import re
 import secrets
@@ -81,6 +82,11 @@ def encode(snapshot: Snapshot, record: StepRecord, identity: Identity, lineage: 
         tensors["logits"] = np.asarray(snapshot.logits, np.float32)
     tensors["window"] = np.asarray(snapshot.window, np.int32)
     return save(tensors, {"ssmprov": msgspec.json.encode(header, order="sorted").decode()})
+
+
+def name_of(data: bytes) -> str:
+    """The id of an object with these bytes."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def header_of(data: bytes, path: Path) -> Header:
@@ -183,7 +189,7 @@ class Objects:
     def read(self, object_id: str) -> bytes:
         """The object's bytes, which hash to its id. Raises Corrupt naming the file."""
         path = self.path(object_id)
-        with self._opened(path) as fd, open(fd, "rb", closefd=False) as file:
+        with self.opened(object_id) as fd, open(fd, "rb", closefd=False) as file:
             data = file.read()
         if hashlib.sha256(data).hexdigest() != object_id:
             raise _corrupt(path, "its bytes do not hash to its name")
@@ -192,14 +198,19 @@ class Objects:
     def check(self, object_id: str) -> tuple[int, Header]:
         """The object's size and header after hashing it, in bounded memory. Raises Corrupt, Unsupported."""
         path = self.path(object_id)
-        with self._opened(path) as fd:
+        with self.opened(object_id) as fd:
             digest, size, start = _digest(fd)
         if digest != object_id:
             raise _corrupt(path, "its bytes do not hash to its name")
         return size, header_of(start, path)
 
+    def corrupt(self, object_id: str, what: str) -> Corrupt:
+        return _corrupt(self.path(object_id), what)
+
     @contextlib.contextmanager
-    def _opened(self, path: Path) -> Iterator[int]:
+    def opened(self, object_id: str) -> Iterator[int]:
+        """The object's file for reading. Raises Corrupt naming it."""
+        path = self.path(object_id)
         try:
             if path.parent.is_symlink():
                 raise OSError(errno.ELOOP, "its directory is a symbolic link, which a store does not follow")
@@ -214,6 +225,18 @@ class Objects:
             raise _corrupt(path, f"it cannot be read ({error.strerror})") from error
         finally:
             os.close(fd)
+
+    def quarantine(self, path: Path) -> Path:
+        """Move what stands at a path below the directory out of the way; where it is now. Nothing is overwritten."""
+        place = self.directory.with_name("quarantine")
+        with usable(place):
+            self.files.make_directory(place)
+            names = (f"{path.name}.{n}" if n else path.name for n in itertools.count())
+            target = next(place / name for name in names if not os.path.lexists(place / name))
+            self.files.rename(path, target)
+            self.files.sync_directory(place)
+            self.files.sync_directory(path.parent)
+        return target
 
     def files_found(self) -> Iterator[tuple[Path, str]]:
         """Everything under the directory, with the object that it is (or was to become), '' for what is not ours."""
@@ -246,4 +269,5 @@ def _corrupt(path: Path, what: str) -> Corrupt:
         f"{path} is damaged: {what}. Nothing else was touched; take it from a backup, or let `ssmprov ckpt verify "
         "--repair` see to it: what can be read again from its tokens is then read again when it is asked for",
         file=str(path),
+        what=what,
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -15,16 +14,18 @@ from numpy.typing import NDArray
 
 from ssmprov.errors import BadRequest, Corrupt, Refused, Unsupported, WrongModel
 from ssmprov.names import Ref, check_name
-from ssmprov.ops import Collected, Exported, ForkResult, Page, Row, Shown, Steps, Verified
+from ssmprov.ops import BackedUp, Collected, Exported, ForkResult, Page, Row, Shown, Steps, Verified
 from workers.checkpoints import objects, queries, transfer
+from workers.checkpoints.backup import backup
 from workers.checkpoints.catalogue import MAX_NAMES, Catalogue, Entry
 from workers.checkpoints.collect import collect
 from workers.checkpoints.files import Files, in_use
 from workers.checkpoints.holds import Holds
 from workers.checkpoints.lineage import record_of
 from workers.checkpoints.objects import Objects
+from workers.checkpoints.repair import repair
 from workers.checkpoints.results import ANY, Committed, Done, Expect, Loaded, RequestKey
-from workers.checkpoints.schema import finish_succession, prepare_store
+from workers.checkpoints.schema import finish_succession, open_catalogue, prepare_store
 from workers.checkpoints.verify import verify
 from workers.context import Identity, Read, Snapshot, empty
 
@@ -67,7 +68,7 @@ class Store:
             prepare_store(directory, path, self._lock, model, files)
             self._open.enter_context(in_use(directory))
             finish_succession(path, self._lock, files)
-            self._catalogue = Catalogue(path, self._lock, files, max_names=max_names)
+            self._catalogue = Catalogue(path, open_catalogue(path, self._lock, files), max_names=max_names)
             self._open.callback(self._catalogue.close)
             self._holds = Holds(directory / "holders", self._lock, self._catalogue)
             self.uuid = self._noted("uuid")
@@ -167,7 +168,7 @@ class Store:
             self._catalogue.expect_head(name, expect)  # before megabytes are written; decided again below
         parent = self._catalogue.parent_of(record, identity)
         data = objects.encode(snapshot, record, identity, self._catalogue.digest(record, parent))
-        object_id = hashlib.sha256(data).hexdigest()
+        object_id = objects.name_of(data)
 
         def make() -> str:
             if not isinstance(expect, Expect):
@@ -299,6 +300,20 @@ class Store:
     def verify(self) -> Verified:
         """Re-hash every object and every lineage; writers may go on meanwhile."""
         return verify(self._catalogue, self._objects)
+
+    def repair(self) -> Verified:
+        """Mend what can be mended while the store serves, and verify it: `repairs` and `faults` tell of each.
+
+        Busy while a gc or a backup runs.
+        """
+        repairs = repair(self._catalogue, self._objects, self._lock)
+        found = self.verify()
+        found.repairs = repairs
+        return found
+
+    def backup(self, target: Path) -> BackedUp:
+        """Copy the store to `target`, while it serves. Raises BadRequest, Refused, Busy, NoSpace."""
+        return backup(self.directory, self._catalogue, self._objects, target, self._files)
 
     def gc(self, *, dry_run: bool = False) -> Collected:
         """Collect what no name, history or hold reaches. Busy while another gc runs."""

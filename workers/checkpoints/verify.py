@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Container, Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
 from ssmprov.errors import BadRequest, Corrupt, SsmprovError
 from ssmprov.ops import Verified
-from workers.checkpoints.catalogue import ENTRY, Catalogue, Entry, entry_unchecked
+from workers.checkpoints.catalogue import ENTRY, NAME, Catalogue, Entry, entry_unchecked
 from workers.checkpoints.lineage import ROOT_DIGEST
 from workers.checkpoints.objects import Objects
 from workers.checkpoints.queries import record
@@ -22,6 +23,7 @@ def verify(catalogue: Catalogue, objects: Objects) -> Verified:
     """Reads everything, changes nothing, and lets writers go on."""
     result = Verified(objects=0, bytes=0)
     faults = [f"{catalogue.path}: {fault}" for fault in catalogue_faults(catalogue)]
+    bad: dict[int, tuple[Entry, str]] = {}
     try:
         for number, step, fault in lineages(catalogue):
             if fault:
@@ -31,9 +33,14 @@ def verify(catalogue: Catalogue, objects: Objects) -> Verified:
                 size, fault = object_fault(catalogue, objects, step)
                 result.bytes += size
                 if fault:
-                    faults.append(fault)
+                    bad[step.number] = step, fault
     except Corrupt as error:  # of the catalogue itself; an object's is a fault among others
         faults.append(error.message)
+    for step, fault in bad.values():
+        try:
+            faults.append(f"{fault}; {consequence(catalogue, step, bad)}")
+        except Corrupt:  # of the catalogue, so that nobody can tell
+            faults.append(fault)
     for path, object_id in objects.files_found():
         if not object_id or path.is_symlink():
             faults.append(f"{path} is no object of this store: move it away")
@@ -41,6 +48,18 @@ def verify(catalogue: Catalogue, objects: Objects) -> Verified:
         faults[MAX_FAULTS:] = [f"and {len(faults) - MAX_FAULTS} more faults"]
     result.faults = faults
     return result
+
+
+def bounded(found: Verified, chars: int = 20_000) -> Verified:
+    """With no more sentences than one message takes."""
+    for sentences in (found.faults, found.repairs):
+        total = 0
+        for index, sentence in enumerate(sentences):
+            total += len(sentence.encode()) + 8
+            if total > chars:
+                sentences[index:] = [f"and {len(sentences) - index} more: `ssmprov ckpt verify --store DIR` tells all"]
+                break
+    return found
 
 
 def catalogue_faults(catalogue: Catalogue) -> list[str]:
@@ -113,9 +132,44 @@ def object_fault(catalogue: Catalogue, objects: Objects, step: Entry) -> tuple[i
     except SsmprovError as error:
         # A gc that ran beside may have collected it.
         collected = not catalogue.run("SELECT 1 FROM steps WHERE number = ? AND stored", (step.number,))
-        return 0, "" if collected else error.message
+        what = error.details.get("what", error.message)
+        return 0, "" if collected else f"{objects.path(step.object)} is damaged: {what}"
     claims = (header.parent, header.lineage, header.tokens, header.seed, header.exact, header.fingerprint, header.dtype)
     row = (step.parent, step.lineage.hex(), step.tokens, step.seed, step.exact, step.fingerprint, step.dtype)
     if size != step.size or claims != row:
-        return size, f"{objects.path(step.object)} and its row in the catalogue disagree"
+        return size, f"{objects.path(step.object)} is damaged: it and its row in the catalogue disagree"
     return size, ""
+
+
+def consequence(catalogue: Catalogue, step: Entry, bad: Container[int]) -> str:
+    """What the damage of a step's object means, where those of the steps `bad` are damaged."""
+    hit = [
+        name
+        for name, head in heads(catalogue)
+        if next((each.number for each in catalogue.lineage(head) if each.stored), None) == step.number
+    ]
+    whose = f"the state of {_listed(hit)}" if hit else "no name's present state"
+    ancestor = sound_ancestor(catalogue, step, bad)
+    if ancestor or not step.opaque:
+        return f"{whose}; it can be read again from its tokens: `ssmprov ckpt verify --repair`"
+    return (
+        f"{whose}; it cannot be read again, since its root came without tokens and no ancestor of it is sound: take "
+        "the file from a backup"
+    )
+
+
+def heads(catalogue: Catalogue) -> Iterator[tuple[str, Entry]]:
+    """Each name and where it stands."""
+    sql = f"SELECT e.*, {NAME} FROM names n LEFT JOIN entries e ON e.number = n.step"  # noqa: S608 (our own words)
+    for row in catalogue.run(sql):
+        yield row[ENTRY], catalogue.named(row)
+
+
+def sound_ancestor(catalogue: Catalogue, step: Entry, bad: Container[int]) -> Entry | None:
+    """The nearest ancestor whose object is kept and sound."""
+    above = itertools.islice(catalogue.lineage(step), 1, None)
+    return next((each for each in above if each.stored and each.number not in bad), None)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -1,0 +1,86 @@
+"""Repair of a store's files, also while it serves. Nothing is deleted but what a killed writer left half written.
+
+A state whose file is damaged or missing, and which its tokens lead to again, is marked as not stored: its file goes to
+`quarantine/`, and the next load reads the tokens. One that nothing could lead to stays where it is and stays refused.
+What is wrong with the catalogue itself is mended at rest, by `salvage`; until then nothing here trusts it.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+from ssmprov.errors import Corrupt
+from workers.checkpoints.catalogue import Catalogue, Entry
+from workers.checkpoints.collect import alone, check, held_objects
+from workers.checkpoints.objects import Objects
+from workers.checkpoints.verify import heads, lineages, object_fault, sound_ancestor
+
+
+def repair(catalogue: Catalogue, objects: Objects, lock: Path) -> list[str]:
+    """What was done, one sentence each. Raises Busy."""
+    done: list[str] = []
+    with suppress(Corrupt):  # the catalogue's own damage: `verify` tells what it is
+        check(catalogue)
+        found = [step for _, step, _ in lineages(catalogue) if step and step.stored]
+        bad = {step.number: step for step in found if object_fault(catalogue, objects, step)[1]}
+        with alone(lock):  # gc decides by the same rows and files
+            done += _clear(catalogue, objects)
+            for sentence in _set_aside(catalogue, objects, bad):
+                done.append(sentence)  # as it is done, whatever stops the next
+    return done
+
+
+def _clear(catalogue: Catalogue, objects: Objects) -> list[str]:
+    """Move away what is no file of ours, and remove what killed writers left."""
+    done = []
+    for path, object_id in list(objects.files_found()):
+        if not os.path.lexists(path):
+            continue  # its writer has just renamed it
+        if not object_id or not stat.S_ISREG(path.lstat().st_mode):
+            if object_id and path == objects.path(object_id) and _stored(catalogue, object_id):
+                continue  # a damaged state like another
+            done.append(f"{path} is no file of this store: moved to {objects.quarantine(path)}")
+        elif path != objects.path(object_id):
+            with catalogue.change() as connection:
+                if object_id not in held_objects(connection) and path.exists():
+                    objects.files.unlink(path)
+                    done.append(f"{path} was left by a writer that was killed: removed")
+    return done
+
+
+def _set_aside(catalogue: Catalogue, objects: Objects, bad: dict[int, Entry]) -> Iterator[str]:
+    """Take away the damaged states that can be read again."""
+    names: dict[int, list[str]] = {}
+    if bad:
+        for name, head in heads(catalogue):
+            names.setdefault(head.number, []).append(name)
+    for step in bad.values():
+        ancestor = sound_ancestor(catalogue, step, bad)
+        if ancestor or not step.opaque:  # else nothing leads to it again
+            yield from _one(catalogue, objects, step, ancestor, names.get(step.number, []))
+
+
+def _one(catalogue: Catalogue, objects: Objects, step: Entry, ancestor: Entry | None, names: list[str]) -> list[str]:
+    """Inside one change, in which nobody can begin to write the object anew."""
+    path = objects.path(step.object)
+    with catalogue.change() as connection:
+        if step.object in held_objects(connection):
+            return [f"{path} is damaged, and in use at this moment: left as it is; repair again later"]
+        _, fault = object_fault(catalogue, objects, step)
+        if not fault:
+            return []  # an equal commit has just written it anew
+        where = f"moved to {objects.quarantine(path)}" if os.path.lexists(path) else "it is missing"
+        catalogue.run("UPDATE steps SET stored = 0 WHERE number = ?", (step.number,))
+        catalogue.seal("steps", "number", step.number)
+    whose = f" ({', '.join(names[:8])})" if names else ""
+    start = f"#{ancestor.object[:12]}" if ancestor else "its beginning"
+    return [f"{fault}: {where}; #{step.object[:12]}{whose} is read again from {start} when it is asked for"]
+
+
+def _stored(catalogue: Catalogue, object_id: str) -> bool:
+    step = catalogue.by_object(object_id)
+    return step is not None and step.stored
