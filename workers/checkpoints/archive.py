@@ -16,6 +16,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import secrets
 import struct
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -71,7 +72,7 @@ def write_archive(
     """Write the file, which appears whole or not at all: its SHA-256 and size."""
     inner, outer = hashlib.sha256(), hashlib.sha256()
     size = 0
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
     with files.replacing(path, temporary) as write:
 
         def put(data: bytes) -> None:

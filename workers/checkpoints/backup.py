@@ -124,7 +124,9 @@ def _copy_settings(source: Path, target: Path, files: Files) -> None:
         files.make_directory(target)
         for each in sorted(source.glob("*.json")):
             if each.is_file() and not each.is_symlink():
-                with files.replacing(target / each.name, target / f".{each.name}.tmp") as write:
+                temporary = target / f".{each.name}.tmp"
+                files.unlink(temporary)  # of a backup that was stopped
+                with files.replacing(target / each.name, temporary) as write:
                     write(each.read_bytes())
 
 

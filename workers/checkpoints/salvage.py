@@ -9,6 +9,7 @@ opaque root: it continues as it was, and what it has read is not known any more.
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
 import uuid
@@ -31,6 +32,9 @@ from workers.checkpoints.scraps import Scraps
 from workers.checkpoints.seals import whole
 from workers.checkpoints.verify import catalogue_faults, lineages
 from workers.context import Identity
+
+SCRATCH = "repair-"
+"""What begins the name of a directory in the store that a repair works in."""
 
 RECOVERED = "recovered"
 """What begins the names of states whose own name is lost."""
@@ -85,7 +89,9 @@ def _keep(path: Path, files: Files) -> Path:
             source = path.with_name(path.name + suffix)
             if source.exists():
                 target = kept.with_name(kept.name + suffix)
-                with source.open("rb") as read, files.replacing(target, target.with_suffix(".tmp")) as write:
+                temporary = path.with_name("catalogue.kept.tmp")
+                files.unlink(temporary)  # of a repair that was stopped
+                with source.open("rb") as read, files.replacing(target, temporary) as write:
                     while chunk := read.read(1 << 20):
                         write(chunk)
     return kept
@@ -124,7 +130,9 @@ class _Found:
 
 def _rebuild(directory: Path, path: Path, kept: Path, model: str, files: Files) -> list[str]:
     objects = Objects(directory / "objects", files)
-    with tempfile.TemporaryDirectory(prefix="repair-", dir=directory) as scratch, Scraps(kept, Path(scratch)) as scraps:
+    for left in directory.glob(f"{SCRATCH}*"):  # by a repair that was stopped
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=directory) as scratch, Scraps(kept, Path(scratch)) as scraps:
         meta = {key: value for key, value, _ in scraps.rows("meta")}
         meta["model"] = check_model(meta.get("model") or model) if meta.get("model") or model else ""
         if not meta["model"]:
