@@ -154,6 +154,29 @@ def test_care_through_the_broker_and_on_the_store_itself(
     refused(ssmprov("ckpt", "verify", "--store", str(tmp_path)), 4, "no store")
 
 
+def test_a_store_is_mended_and_backed_up_while_it_serves(
+    ssmprov: Run, primed: str, talk: Cluster, tmp_path: Path
+) -> None:
+    shown = parsed(ssmprov("ckpt", "show", primed, "--json"))
+    store = talk.home / ".checkpoints/talk"
+    state = store / "objects" / shown["object"][:2] / f"{shown['object']}.safetensors"
+    done = parsed(ssmprov("ckpt", "backup", str(tmp_path / "b"), "--json"))
+    assert done["copied"] == done["objects"] > 0
+    assert "0 (0 B) were copied now" in ssmprov("ckpt", "backup", str(tmp_path / "b"), "--store", str(store)).stderr
+    assert parsed(ssmprov("ckpt", "verify", "--store", str(tmp_path / "b"), "--json"))["faults"] == []
+    state.write_bytes(b"spoiled")
+    damaged = ssmprov("ckpt", "verify")
+    assert damaged.returncode == 1
+    assert f"state of {primed}; it can be read again from its tokens: `ssmprov ckpt verify --repair`" in damaged.stdout
+    mended = answer(ssmprov("ckpt", "verify", "--repair"))
+    assert mended.startswith(f"repaired: {state}")
+    assert "0 faults left, 1 repairs" in mended
+    assert (store / "quarantine" / state.name).read_bytes() == b"spoiled"
+    assert parsed(ssmprov("ckpt", "verify", "--repair", "--store", str(store), "--json"))["repairs"] == []
+    assert parsed(ssmprov("pipe", "--load", f"{primed}", "--in", "USER", "--json", text="hi"))["name"] == ""
+    assert answer(ssmprov("ckpt", "show", primed, "--text")) == PRIMED
+
+
 def test_replay_reads_the_same_text_again(ssmprov: Run, primed: str) -> None:
     done = parsed(ssmprov("ckpt", "replay", primed, "--json"))
     assert (done["tokens"], done["text_equal"]) == (len(PRIMED), True)

@@ -52,6 +52,7 @@ LOCKS: list[tuple[str, str, dict[str, Any], set[str], set[str], bool]] = [
     ("ckpt.export", OBJECT, {}, set(), set(), False),
     ("ckpt.import", "", {"save": "a", "bytes": 1}, set(), {"a"}, True),
     ("ckpt.verify", "", {}, set(), set(), False),
+    ("ckpt.repair", "", {}, set(), set(), False),
     ("ckpt.gc", "", {}, set(), set(), False),
     ("ckpt.replay", "a", {}, {"a"}, set(), False),
     ("ckpt.replay", "a", {"save": "b"}, {"a"}, {"b"}, True),

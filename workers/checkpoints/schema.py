@@ -88,10 +88,7 @@ def open_catalogue(path: Path, lock: Path, files: Files) -> sqlite3.Connection:
         )
         try:
             seals.install(connection)
-            connection.execute("PRAGMA trusted_schema = OFF")
-            connection.execute("PRAGMA cell_size_check = ON")
-            connection.execute("PRAGMA synchronous = FULL")
-            _check_header(connection, path)
+            _begin(connection, path)
             if version_of(connection) < VERSION:
                 migrate(connection, path, lock, files)
             if tables_of(connection) != _fresh_tables():
@@ -102,6 +99,18 @@ def open_catalogue(path: Path, lock: Path, files: Files) -> sqlite3.Connection:
             connection.close()
             raise
     return connection
+
+
+def _begin(connection: sqlite3.Connection, path: Path) -> None:
+    try:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA cell_size_check = ON")
+        connection.execute("PRAGMA synchronous = FULL")
+        _check_header(connection, path)
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # such as a format or an encoding that there is not
+            raise damaged(path, str(error)) from error
+        raise
 
 
 def check_files(path: Path) -> None:

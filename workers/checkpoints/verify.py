@@ -41,8 +41,9 @@ def verify(catalogue: Catalogue, objects: Objects) -> Verified:
             faults.append(f"{fault}; {consequence(catalogue, step, bad)}")
         except Corrupt:  # of the catalogue, so that nobody can tell
             faults.append(fault)
+    told = {objects.path(step.object) for step, _ in bad.values()}
     for path, object_id in objects.files_found():
-        if not object_id or path.is_symlink():
+        if path not in told and (not object_id or path.is_symlink()):
             faults.append(f"{path} is no object of this store: move it away")
     if len(faults) > MAX_FAULTS:
         faults[MAX_FAULTS:] = [f"and {len(faults) - MAX_FAULTS} more faults"]
@@ -100,6 +101,8 @@ def lineages(catalogue: Catalogue) -> Iterator[tuple[int, Entry | None, str]]:
                 yield step.number, step, _fault(step, row)
             else:
                 yield row[0], None, "its row was changed"
+        if rows[-1][0] <= last:
+            raise catalogue.damaged("its rows do not follow each other")
         last = rows[-1][0]
 
 
