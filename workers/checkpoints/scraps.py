@@ -59,7 +59,7 @@ class Scraps:
         try:
             connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
             version = connection.execute("PRAGMA user_version").fetchone()[0]
-        except sqlite3.DatabaseError:
+        except (sqlite3.DatabaseError, UnicodeDecodeError):
             connection.close()
             with self._copy.open("r+b") as file:
                 for offset, data in _FIXED.items():
@@ -147,7 +147,7 @@ class Scraps:
         try:
             for row in self._connection.execute(sql, values):
                 rows.append(row)
-        except sqlite3.Error:
+        except (sqlite3.Error, UnicodeDecodeError):
             return rows, False
         return rows, True
 

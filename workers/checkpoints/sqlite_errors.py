@@ -34,6 +34,8 @@ def translated(path: Path) -> Iterator[None]:
         if ours := _ours(error, path):
             raise ours from error
         raise
+    except UnicodeDecodeError as error:  # Python's, of what SQLite quotes from the file
+        raise damaged(path, "a text in it is none") from error
 
 
 def damaged(path: Path, what: str) -> Corrupt:

@@ -12,22 +12,23 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ssmprov.errors import BadRequest, Corrupt, Refused, Unsupported, WrongModel
+from ssmprov.errors import BadRequest, Refused
 from ssmprov.names import Ref, check_name
 from ssmprov.ops import BackedUp, Collected, Exported, ForkResult, Page, Row, Shown, Steps, Verified
 from workers.checkpoints import objects, queries, transfer
 from workers.checkpoints.backup import backup
-from workers.checkpoints.catalogue import MAX_NAMES, Catalogue, Entry
+from workers.checkpoints.catalogue import MAX_NAMES, Catalogue
 from workers.checkpoints.collect import collect
 from workers.checkpoints.files import Files, in_use
 from workers.checkpoints.holds import Holds
 from workers.checkpoints.lineage import record_of
+from workers.checkpoints.loading import load
 from workers.checkpoints.objects import Objects
 from workers.checkpoints.repair import repair
 from workers.checkpoints.results import ANY, Committed, Done, Expect, Loaded, RequestKey
 from workers.checkpoints.schema import finish_succession, open_catalogue, prepare_store
 from workers.checkpoints.verify import verify
-from workers.context import Identity, Read, Snapshot, empty
+from workers.context import Identity, Read, Snapshot
 
 T = TypeVar("T")
 
@@ -116,32 +117,7 @@ class Store:
         Raises NotFound, WrongModel, Corrupt (a present file that is wrong, or a missing one that should be there: never
         silently replayed), Unsupported (an opaque root whose object is gone).
         """
-        identity = self._own()
-        while True:
-            with self._catalogue.view():
-                step = self._catalogue.find(ref)
-                base = queries.nearest_stored(self._catalogue, step)
-                replay = queries.tokens_between(self._catalogue, base, step)
-            if base is None:
-                snapshot = self._before_root(step, ref, identity)
-                break
-            try:
-                data = self._objects.read(base.object)
-            except Corrupt:
-                now = self._catalogue.by_object(base.object)
-                if now is not None and now.stored:
-                    raise
-                continue  # a gc collected it just now, and the catalogue says from where to replay
-            snapshot = objects.decode(data, base.object, self._objects.path(base.object), identity)
-            break
-        return Loaded(
-            object=step.object,
-            snapshot=snapshot,
-            replay=replay,
-            parent=step.parent,
-            seed=step.seed,
-            tokens=step.tokens,
-        )
+        return load(self._catalogue, self._objects, ref, self._own())
 
     def commit(
         self,
@@ -364,19 +340,6 @@ class Store:
             reply = answer(result)
             self._catalogue.add_outcome(request.id, reply, request.expires_s)
             return Done(result, reply)
-
-    def _before_root(self, step: Entry, ref: Ref, identity: Identity) -> Snapshot:
-        """The empty context, from which a lineage without any stored object is replayed."""
-        if step.opaque:
-            raise Unsupported(f"{ref} began as an imported state, which is gone and cannot be replayed")
-        if step.fingerprint != identity.fingerprint:
-            raise WrongModel(
-                f"{ref} was made by the model {step.fingerprint[:12]}, and this is {identity.fingerprint[:12]}: "
-                "read its text into this one with `ssmprov ckpt replay THEIRS:NAME --to OURS --save NAME`",
-                made_by=step.fingerprint,
-                needed=identity.fingerprint,
-            )
-        return empty()
 
     def _own(self) -> Identity:
         if self.identity is None:

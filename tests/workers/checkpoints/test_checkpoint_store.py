@@ -11,7 +11,7 @@ import pytest
 from checkpoint_toy import IDENTITY, check_text, child, finish, grow, open_store, say, text_of
 
 from ssmprov import clock
-from ssmprov.errors import BadRequest, Conflict, Corrupt, NoSpace, NotFound, Refused, Unsupported, WrongModel
+from ssmprov.errors import BadRequest, Conflict, Corrupt, NotFound, Refused, Unsupported, WrongModel
 from ssmprov.names import Ref, parse_ref
 from workers.checkpoints import RequestKey, Store, catalogue
 from workers.context import Read, Snapshot, empty
@@ -385,24 +385,3 @@ def test_threads_share_a_store(store: Store) -> None:
     for thread in threads:
         thread.join()
     assert [store.text(Ref(name)) for name in "abc"] == [name * 10 for name in (b"a", b"b", b"c")]
-
-
-def test_names_are_limited_and_those_that_are_there_still_move(tmp_path: Path) -> None:
-    with open_store(tmp_path / "s", max_names=2) as store:
-        say(store, "a", b"x")
-        store.fork(Ref("a"), ["b"])
-        store.export(Ref("a"), tmp_path / "archive")
-        before = [row.object for row in store.ls().rows]
-        for new in (
-            lambda: say(store, "c", b"y"),
-            lambda: store.fork(Ref("a"), ["b", "c"], overwrite=True),
-            lambda: store.import_(tmp_path / "archive", "c"),
-        ):
-            with pytest.raises(NoSpace, match=r"has 2 names.*max_names.*ckpt rm"):
-                new()
-        assert [row.object for row in store.ls().rows] == before
-        say(store, "a", b"y")
-        store.fork(Ref("a"), ["b"], overwrite=True)
-        store.remove(["b"])
-        say(store, "c", b"z")
-        assert store.verify().faults == []
