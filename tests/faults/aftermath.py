@@ -18,6 +18,8 @@ class Aftermath:
         self.open_files = house.open_files()
 
     def check(self) -> None:
+        if not self.house.supervised:
+            self.house.mend()
         self.processes()
         with self.house.client() as client:
             self.texts(client)

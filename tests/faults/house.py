@@ -246,6 +246,12 @@ class House:
             process.expect(" serves ")
         return self
 
+    def mend(self) -> None:
+        """Start again what was killed beside: on a busy machine a heartbeat may come too late for a worker."""
+        for name in [name for name in self.ready["pids"] if self.cluster.processes[name].child.poll() is not None]:
+            print(f"{name} has ended and is started again")
+            self.lost(name)
+
     def processes(self) -> set[int]:
         """Whatever runs in this house, known or not; `up` itself left out."""
         found = set()
