@@ -154,7 +154,7 @@ class Loop:
         signal.set_wakeup_fd(-1)
         self._router.disable_monitor()
         self._monitor.close(linger=0)
-        self._router.close(linger=500)
+        self._router.close(linger=2000)  # the last answers, to readers on a busy machine
         if self._gate:
             self._gate.stop()
         self._context.term()
