@@ -14,7 +14,7 @@ class Aftermath:
     """Remembers what a quiet house has open, and compares when a test is done."""
 
     def __init__(self, house: House) -> None:
-        self.house = house
+        self.house = house.warm()
         self.open_files = house.open_files()
 
     def check(self) -> None:

@@ -209,13 +209,12 @@ class House:
         """Let every worker do a turn that saves, so that what is opened once is open."""
         with self.client() as client:
             for model in self.models:
-                client.turn("warm", model=model, save="warm", create=True, max_tokens=0)
-                self.acknowledged[f"{model}:warm"] = "warm"
                 for index in (0, 1):
                     name = f"warm/{index}"
-                    client.fork(f"{model}:warm", [name], on=[f"{model}/{index}"])
-                    client.turn("er", model=model, context=name, save=name, max_tokens=0)
-                    self.acknowledged[f"{model}:{name}"] = "warmer"
+                    if f"{model}:{name}" not in self.acknowledged:
+                        self.turn(client, "warm", name, model=model, max_tokens=0)
+                        client.move(f"{model}:{name}", f"{model}/{index}")
+                    self.turn(client, "er", name, model=model, max_tokens=0)
         return self
 
     # -- who is there

@@ -121,6 +121,7 @@ def test_a_pinned_contexts_worker_that_never_comes_back(house: House, aftermath:
         client.move("pinned", "talk/0")
         house.turn(client, "free", "free", max_tokens=0)
         house.cluster.processes["talk/0"].kill()
+        until(lambda: len(client.status().workers) == 1, "the broker knows it")
         moment = Moment()
         with pytest.raises(SsmprovError, match=r"time ran out while it waited|pinned to talk/0"):
             client.turn("!", context="pinned", save="pinned", max_tokens=2, ttl_s=1.0)

@@ -33,8 +33,11 @@ def nothing_is_left(house: House, children: list[psutil.Process]) -> None:
     assert house.processes() == set()
     assert not (house.home / "ready.json").exists()
     assert [path.name for path in (house.home / "run").iterdir()] == ["broker.sock.lock"]
-    for model in house.models:
-        assert list((house.home / ".checkpoints" / model).glob("holders/*")) == []
+    if not any("kill" in line for line in house.up.lines):  # else `gc` removes it, which sees that nobody holds it
+        for model in house.models:
+            assert list((house.home / ".checkpoints" / model).glob("holders/*")) == []
+    for left in house.home.glob(".checkpoints/*/holders/*"):
+        left.unlink()
 
 
 @pytest.mark.parametrize("name", SIGNALS)
@@ -124,10 +127,11 @@ def test_sigterm_to_the_broker_answers_what_runs_first(house: House, aftermath: 
         stream = Listener(client.stream("[LONG]:", save="drained", **ENDLESS)).has(3)
         process = house.cluster.processes["broker"]
         assert process.stop() == 0
-        assert stream.end().error is None
-        house.acknowledge("drained", "[LONG]:" + stream.text)
         assert not (house.home / "run" / "broker.sock").exists()
-        house.start("broker")
+        house.start("broker")  # a client that has not read its answer by then asks for it again
+        assert stream.end().error is None
+        assert stream.stream.reply.result.stop == "cancelled"
+        house.acknowledge("drained", "[LONG]:" + stream.text)
         house.turn(client, "!", "drained", model="talk", max_tokens=2)
 
 
