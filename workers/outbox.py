@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ssmprov import wire
-from ssmprov.errors import problem_of
+from ssmprov.errors import WorkerLost, problem_of
 from workers.job import Stream
 
 
@@ -56,6 +56,8 @@ class Outbox:
             text = b"".join(payloads[n:])
             final.offset = min(stream.offset, len(text)) if final.error is None else stream.offset
             payloads = [*payloads[:n], *wire.split_text(text[final.offset :])]
+            if final.error is None and not text.startswith(stream.text[: stream.offset]):
+                final, payloads = _another_reply(final, stream.offset), []
         try:
             sent = self._send(final, payloads)
         except wire.WireError as error:  # an answer that no message holds is none; it must not end the worker
@@ -64,3 +66,14 @@ class Outbox:
         if sent:
             self._streams.pop(final.id, None)
         return sent
+
+
+def _another_reply(final: wire.Final, offset: int) -> wire.Final:
+    """The end of a turn of which another worker, before a broker's restart, has committed another reply.
+
+    What was streamed here and the rest of what was committed there would be a text that no state has read.
+    """
+    lost = WorkerLost(
+        "the turn was committed with another reply than the one that was streamed: load its context", committed=True
+    )
+    return wire.Final(final.id, final.attempt, final.epoch, final.seq, offset, problem_of(lost))

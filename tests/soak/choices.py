@@ -89,7 +89,7 @@ class Choices:
         order.prompt = f"<{self._mark}.{self._count}>{random.choice(['', 'some words, ', 'x' * 300])}"
         order.prompt += random.choice(ENDINGS)
         if model == RWKV:
-            order.args |= {"max_tokens": random.choice([0, 4, 12, 24]), "values": {"temp": 0.0}}
+            order.args |= {"max_tokens": random.choice([0, 4, 12, 24]), "values": {"temp": random.choice([0.0, 1.0])}}
         elif random.random() < 0.1:
             order.args["max_tokens"] = random.choice([0, 1, 5])
         if random.random() < 0.5:

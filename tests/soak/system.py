@@ -27,6 +27,8 @@ KINDS = ["blocking", "aio", "blocking", "aio", "blocking", "aio", "bridge", "blo
 
 KEYS = 'slots = 4\nkeep_steps = 4\nhot_bytes = "48 KiB"\nslice_tokens = 32\n'
 SERVES_S = 60.0
+TESTS = str(Path(__file__).parents[1])
+"""Where the children find this package."""
 
 
 def free_port() -> int:
@@ -65,6 +67,7 @@ class System:
         self._log = (home / "up.log").open("ab")
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith("SSMPROV_")} | {
             "SSMPROV_HOME": str(home),
+            "PYTHONPATH": os.pathsep.join([TESTS, *filter(None, [os.environ.get("PYTHONPATH")])]),
             "TMPDIR": str(self.scratch),
             "OMP_NUM_THREADS": "1",
             "OMP_WAIT_POLICY": "passive",
@@ -160,9 +163,7 @@ class System:
     def stop(self) -> int:
         """The orderly end of `up`: its exit status."""
         self._up.send_signal(signal.SIGTERM)
-        status = self._up.wait(40)
-        self._log.close()
-        return status
+        return self._up.wait(40)
 
     # -- the clients
 
@@ -228,6 +229,7 @@ class System:
             if player.process is not None and player.process.poll() is None:
                 player.process.kill()
                 player.process.wait()
+        self._log.close()
 
 
 def send(pid: int, number: signal.Signals) -> bool:
