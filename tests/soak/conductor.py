@@ -14,7 +14,7 @@ import msgspec
 from clients.blocking import Client
 from soak import blocking, catalogues, effects, lineages, registers, resources, wires
 from soak.choices import RWKV, SCRIPTED, SHARED
-from soak.history import History, Order, Recorder, load
+from soak.history import Call, History, Order, Recorder, load
 from soak.nemesis import Nemesis
 from soak.player import Ending, Scribe, saves
 from soak.system import System
@@ -24,6 +24,8 @@ MODELS = (SCRIPTED, RWKV)
 WARM_S = 4.0
 END_S = 60.0
 REPLAYED = 4
+FAULTS = frozenset({"internal", "corrupt", "refused", "wrong_model"})
+"""Codes that no fault of the soak's explains."""
 
 Say = Callable[[str], None]
 
@@ -148,9 +150,14 @@ def check(history: History, stores: dict[str, catalogues.Catalogue]) -> list[str
         elif not verdict.decided:
             findings.append(f"{model}:{name}: whether it is a register was not found out")
     for call in history.calls:
-        if call.error is not None and call.error.code in ("internal", "corrupt", "refused", "wrong_model"):
+        if call.error is not None and (call.error.code in FAULTS or _out_of_touch(call)):
             findings.append(f"call {call.n} ({call.order.op}) failed: {call.error.code}: {call.error.message}")
     return findings
+
+
+def _out_of_touch(call: Call) -> bool:
+    """Whether a client gave the broker up, which was never away for as long as a client waits for it."""
+    return call.error is not None and call.error.code == "unreachable" and not call.order.op.startswith("bridge.")
 
 
 def _figures(history: History) -> Counter[str]:

@@ -136,6 +136,14 @@ def test_each_broken_promise_is_seen(name: str) -> None:
     assert any(says in finding for finding in found), found
 
 
+def test_a_client_that_gave_up_is_seen_but_not_the_bridges() -> None:
+    gone = Problem("unreachable", "the broker went away and has not come back")
+    call = Call("c1.0.3", "l", Order("fd" * 16, "ckpt.tree", "talk"), error=gone, ended=1)
+    assert any("unreachable" in finding for finding in findings([call], []))
+    call.order.op, call.order.prompt = "bridge.command", "/t"
+    assert findings([call], []) == []
+
+
 def test_two_answers_under_one_id_are_seen() -> None:
     again = say("c2", "o1", "o9", at=4)
     again.order = TWO.order
