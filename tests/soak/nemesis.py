@@ -31,6 +31,7 @@ WEIGHTS = {
     "kill client": 7,
     "kill broker and worker": 8,
     "kill both scripted workers": 5,
+    "stop worker and kill broker": 4,
     "kill everything": 2,
 }
 
@@ -121,6 +122,10 @@ class Nemesis:
                 order = ["broker", scripted[0]]
                 random.shuffle(order)
                 self._signal(signal.SIGKILL, pids, *order)
+            case ["stop", "worker and kill broker"]:  # the next broker gives its turns to another before it is back
+                whom = random.choice([*scripted, f"{RWKV}/0"])
+                self._signal(signal.SIGSTOP, pids, whom, seconds=random.uniform(2.0, 6.0))
+                self._signal(signal.SIGKILL, pids, "broker")
             case ["kill", "both scripted workers"]:
                 self._signal(signal.SIGKILL, pids, *scripted)
             case [verb, what]:
@@ -128,13 +133,14 @@ class Nemesis:
                 whom = {"scripted worker": scripted[0], "rwkv worker": f"{RWKV}/{random.randrange(2)}"}.get(what, what)
                 self._signal(number, pids, whom)
 
-    def _signal(self, number: signal.Signals, pids: dict[str, int], *names: str) -> None:
+    def _signal(self, number: signal.Signals, pids: dict[str, int], *names: str, seconds: float = 0.0) -> None:
+        """`seconds` is for how long to stop; a while where it is not told."""
         for name in names:
             if (pid := pids.get(name)) is None or not send(pid, number):
                 continue  # it is down already, from a strike before
             self._signalled(number, 1)
             if number == signal.SIGSTOP:
-                self._pending.append((time.monotonic() + self._random.uniform(0.3, 3.0), pid))
+                self._pending.append((time.monotonic() + (seconds or self._random.uniform(0.3, 3.0)), pid))
             else:
                 self._struck[name] = pid
 

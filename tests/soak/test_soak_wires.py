@@ -76,6 +76,9 @@ def test_the_pieces_of_a_file_are_counted_too() -> None:
 
 def test_a_call_that_was_accepted_and_never_answered_is_seen() -> None:
     late = Problem("timeout", "the request's time ran out and the broker did not say how it ended")
-    call = Call("c0.0.1", "c0.0.1", TURN, ended=1.0, error=late)
-    assert wires.unanswered(History([call], {call.n: [sent()]})) == []
-    assert wires.unanswered(History([call], {call.n: [sent(), ACCEPTED]})) != []
+    call = Call("c0.0.1", "c0.0.1", TURN, ended=60.0, error=late)
+    taken = [Frame("sent", at=1.0), Frame("accepted", at=1.0)]
+    assert wires.unanswered(History([call], {call.n: taken})) != []
+    assert wires.unanswered(History([call], {call.n: taken[:1]})) == []
+    again = [*taken, Frame("sent", 2, at=55.0), Frame("accepted", 2, at=55.0)]
+    assert wires.unanswered(History([call], {call.n: again})) == [], "that broker has hardly begun"

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from soak.history import Call, Frame, History
 
 
+ANSWERED_S = 20.0
+"""A broker that has taken a request and lives for so long has an answer to it."""
+
+
 def check(history: History) -> list[str]:
     """A sentence for each promise of the wire that was broken."""
     faults = []
@@ -82,12 +86,13 @@ def _streamed(call: Call, frames: Iterable[Frame]) -> Iterator[str]:
 
 
 def unanswered(history: History) -> list[str]:
-    """Calls that a broker had taken and that ended without its answer, though their client lived on."""
+    """Calls that a broker had taken, which then lived on for long enough, and that ended without its answer."""
     faults = []
     for call in history.calls:
         if call.error is None or "did not say how it ended" not in call.error.message:
             continue
         frames = history.frames.get(call.n, [])
-        if any(frame.kind == "accepted" for frame in frames):
+        asked_at = max((frame.at for frame in frames if frame.kind == "sent"), default=call.ended)
+        if frames and frames[-1].kind != "sent" and call.ended - asked_at > ANSWERED_S:
             faults.append(f"call {call.n} ({call.order.op}) was accepted and never answered")
     return faults
