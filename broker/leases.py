@@ -253,9 +253,16 @@ class Leases:
             state.fail(task, self._loss(task, worker, why))
 
     def _loss(self, task: Task, worker: Worker, why: str) -> WorkerLost:
+        if task.slot:
+            what = f"in mid-turn ({why}); the context stands at its last commit: send the turn again"
+        elif task.saves:
+            what = (
+                f"({why}) and did not say whether {task.request.op} took effect: look, or ask under the same id again"
+            )
+        else:
+            what = f"({why}); {task.request.op} changes nothing: ask again"
         return WorkerLost(
-            f"worker {worker.name} was lost in mid-turn ({why}); the context stands at its last commit: "
-            "send the turn again",
+            f"worker {worker.name} was lost {what}",
             worker=worker.name,
             seq=task.seq,
         )

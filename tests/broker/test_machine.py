@@ -974,7 +974,9 @@ class TestABrokerThatWasRestarted:
         hand.is_lost()
         assert not caller.heard(wire.Final), "it may have been answered by the broker before"
         caller.asks(request(1, "ckpt.fork", ops.Fork(["b"]), context="a", attempt=2))
-        assert caller.error(1).startswith("worker_lost")
+        lost = caller.error(1)
+        assert lost.startswith("worker_lost")
+        assert "did not say whether ckpt.fork took effect" in lost
         assert not other.heard(wire.Request)
 
     def test_questions_of_the_last_broker_are_not_taken_for_its_own(self, young: Rig) -> None:

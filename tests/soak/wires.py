@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 from soak.history import Call, Frame, History
 
-
 ANSWERED_S = 20.0
 """A broker that has taken a request and lives for so long has an answer to it."""
 
