@@ -94,26 +94,43 @@ def bring_back(work: Path, directory: Path, before: dict[str, Stamp]) -> list[st
         if path.startswith("."):
             refused |= set() if same else {path.partition("/")[0]}
         elif not same:
+            _make_folders(directory, path)
             _place(work / path, directory / path, found)
     for path in before:
         if path not in after:
             if path.startswith("."):
                 refused.add(path.partition("/")[0])
-            else:
+            elif all(_is_folder(folder) for folder in _folders(directory, path)):  # else it went with its folder
                 remove(directory / path)
     return sorted(refused)
 
 
+def _folders(directory: Path, path: str) -> list[Path]:
+    """The folders on the way from a directory to an entry below it, the outermost first."""
+    return [directory / folder for folder in reversed(Path(path).parents[:-1])]
+
+
+def _is_folder(path: Path) -> bool:
+    """Whether it is a folder itself. The code may have put a link in its place, or another run: it would lead out."""
+    return path.is_dir() and not path.is_symlink()
+
+
+def _make_folders(directory: Path, path: str) -> None:
+    for folder in _folders(directory, path):
+        if not _is_folder(folder):
+            remove(folder)
+            folder.mkdir()
+
+
 def _place(source: Path, target: Path, found: os.stat_result) -> None:
     mode = stat.S_IMODE(found.st_mode) & 0o777
-    target.parent.mkdir(parents=True, exist_ok=True)
     if stat.S_ISDIR(found.st_mode):
-        if target.is_symlink() or not target.is_dir():
+        if not _is_folder(target):
             remove(target)
             target.mkdir()
         target.chmod(mode)
         return
-    if target.is_dir() and not target.is_symlink():
+    if _is_folder(target):
         remove(target)
     aside = target.with_name(f".{target.name[:200]}.{os.getpid()}.new")
     aside.unlink(missing_ok=True)

@@ -20,7 +20,7 @@ from typing import Any
 
 import pytest
 
-from clients import sandbox, sandbox_bwrap, sandbox_kernel
+from clients import sandbox, sandbox_bwrap, sandbox_copy, sandbox_kernel
 from clients.sandbox import Ended, Limits, Mechanism, run
 from ssmprov import keys
 from ssmprov.errors import BadRequest, SsmprovError, Unsupported
@@ -255,6 +255,37 @@ def test_dot_files_can_be_read(fenced: Run, work: Path) -> None:
 
 
 # The rest of the machine
+
+
+@pytest.mark.parametrize("instead", ["ln -s '{}' here", "touch here"], ids=["a link", "a file"])
+def test_a_folder_that_becomes_a_link_leads_no_removal_outside(
+    fenced: Run, tmp_path: Path, work: Path, instead: str
+) -> None:
+    outside = tmp_path / "outside"
+    for folder in (work / "here", outside):
+        (folder / "papers").mkdir(parents=True)
+        (folder / ".profile").write_text("kept")
+        (folder / "papers/thesis").write_text("kept")
+    assert fenced("rm -r here; " + instead.format(outside)).status == 0
+    assert (outside / ".profile").read_text() == (outside / "papers/thesis").read_text() == "kept"
+    assert (work / "here").is_symlink() == ("ln" in instead)
+    assert not (work / "here").is_dir() or (work / "here").is_symlink()
+
+
+def test_what_comes_back_goes_through_no_link_that_another_run_has_made(tmp_path: Path, work: Path) -> None:
+    outside, copied = tmp_path / "outside", tmp_path / "copied"
+    for folder in (work / "here/deep", outside / "deep", copied):
+        folder.mkdir(parents=True)
+    (work / "here/deep/old").write_text("")
+    (outside / "deep/old").write_text("kept")
+    before = sandbox_copy.copy(work, copied)
+    (copied / "here/deep/.profile").write_text("new")
+    (copied / "here/deep/old").unlink()
+    shutil.rmtree(work / "here")
+    (work / "here").symlink_to(outside)
+    sandbox_copy.bring_back(copied, work, before)
+    assert [path.name for path in (outside / "deep").iterdir()] == ["old"]
+    assert (work / "here/deep/.profile").read_text() == "new"
 
 
 def test_nothing_outside_can_be_removed_or_made(fenced: Run, tmp_path: Path, home: Path) -> None:
