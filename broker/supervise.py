@@ -23,7 +23,7 @@ import zmq
 
 from broker.children import Child, ending
 from broker.probe import BoundPort, ask_status, missing
-from ssmprov.configuration import Configuration, private_directory
+from ssmprov.configuration import RUN_DIRECTORY, Configuration, private_directory
 from ssmprov.errors import Refused, SsmprovError
 from ssmprov.keys import INSECURE_VARIABLE, AllowList, Credentials, Role, credentials_for
 from ssmprov.names import worker_name
@@ -47,7 +47,7 @@ class Supervisor:
         self.config_file = config_file
         self.ready_file = ready_file
         self.endpoint = configuration.endpoints()[0]
-        self.run_directory = private_directory(configuration.home / "run")
+        self.run_directory = private_directory(configuration.home / RUN_DIRECTORY)
         self.bound: dict[str, Path] = {}
         self.children = list(self._children())
         self.selector = selectors.DefaultSelector()

@@ -17,7 +17,7 @@ from typing import Any, Literal, NamedTuple
 
 from clients import sandbox_bwrap, sandbox_copy, sandbox_kernel
 from clients.sandbox_follow import Cancelled, follow
-from ssmprov.configuration import home_of
+from ssmprov.configuration import RUN_DIRECTORY, home_of
 from ssmprov.errors import BadRequest, SsmprovError, Unsupported
 from ssmprov.keys import secret_places
 
@@ -44,7 +44,7 @@ class Ended:
     """How a run ended: stdout and stderr in order, and the status as a shell gives it (128 + signal).
 
     `reason` says what ended it from outside: timeout, output, memory, processes or cancelled; else it is empty.
-    `dropped` names dot files of the working directory that the code made or changed and that were not kept.
+    `dropped` names what is off limits in the working directory, that the code made or changed, and that was not kept.
     """
 
     output: bytes
@@ -149,7 +149,7 @@ _View = Iterator[tuple[dict[str, Any], list[str]]]
 
 @contextlib.contextmanager
 def _bubblewrap(place: _Place) -> _View:
-    before = {name: _link(place.work / name) for name in sandbox_bwrap.dot_entries(place.work)}
+    before = {name: _link(place.work / name) for name in sandbox_bwrap.off_limits(place.work)}
     folder = sandbox_bwrap.code_folder(place.work)
     command = place.command(folder)
     program = sandbox_bwrap.usable()[0]
@@ -173,8 +173,11 @@ def _link(path: Path) -> str | None:
 
 
 def _sweep(work: Path, before: dict[str, str | None]) -> list[str]:
-    """Remove dot entries that were not there before, and restore links: neither can be kept from the code by mounts."""
-    dropped = [name for name in sandbox_bwrap.dot_entries(work) if name not in before]
+    """Remove new entries that are off limits, and restore links: neither can be kept from the code by mounts.
+
+    A new directory of sockets stays: it can mislead nobody, and it may be that of a broker that has just started.
+    """
+    dropped = [name for name in sandbox_bwrap.off_limits(work) if name not in before and name != RUN_DIRECTORY]
     dropped += [name for name, link in before.items() if link is not None and _link(work / name) != link]
     for name in dropped:
         sandbox_copy.remove(work / name)
@@ -215,7 +218,7 @@ def _landlock(place: _Place) -> _View:
     try:
         yield view, dropped
     finally:
-        dropped += sandbox_copy.bring_back(copied, place.work, before)
+        dropped += sandbox_copy.bring_back(copied, place.work, before, guarded=sandbox_bwrap.house(place.work))
 
 
 def _outside(hidden: set[str], folder: str = "/") -> Iterator[str]:

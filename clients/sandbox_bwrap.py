@@ -12,7 +12,7 @@ import tempfile
 from contextlib import suppress
 from pathlib import Path
 
-from ssmprov.configuration import home_of
+from ssmprov.configuration import CONFIG_FILE, RUN_DIRECTORY, home_of
 from ssmprov.keys import secret_places
 
 PRIVATE_BYTES = 256 << 20
@@ -68,8 +68,21 @@ def beneath(path: str, folder: str) -> bool:
     return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
-def dot_entries(directory: Path) -> list[str]:
-    return sorted(name for name in os.listdir(directory) if name.startswith("."))
+def house(directory: Path) -> tuple[str, ...]:
+    """The entries of a directory that are ssmprov's own, beside dot files; or the one that its own directory lies in.
+
+    The configuration says which files are loaded into workers, and who reaches them.
+    """
+    home = Path(os.path.realpath(home_of()))
+    if home == directory:
+        return (CONFIG_FILE, RUN_DIRECTORY)
+    return home.relative_to(directory).parts[:1] if home.is_relative_to(directory) else ()
+
+
+def off_limits(directory: Path) -> list[str]:
+    """The entries of a directory that code must leave as they are: dot files, and what is ssmprov's own."""
+    names = [name for name in os.listdir(directory) if name.startswith(".")]
+    return sorted({*names, *(name for name in house(directory) if os.path.lexists(directory / name))})
 
 
 def code_folder(directory: Path) -> str:
@@ -107,7 +120,7 @@ def view(program: str, directory: Path, *, network: bool) -> list[str]:
         args += ["--ro-bind-try", resolver, resolver]
 
     args += ["--bind", work, work]
-    for name in dot_entries(directory):
+    for name in off_limits(directory):
         guarded = os.path.realpath(directory / name)  # a link has no mount of its own: what it points to is guarded
         if beneath(guarded, work) and guarded != work:
             args += ["--ro-bind-try", guarded, guarded]

@@ -77,11 +77,13 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def bring_back(work: Path, directory: Path, before: dict[str, Stamp]) -> list[str]:
+def bring_back(
+    work: Path, directory: Path, before: dict[str, Stamp], *, guarded: Collection[str] = ()
+) -> list[str]:
     """Bring new and changed entries of the copy to the directory, and remove what the code removed.
 
-    Entries whose first part begins with a dot stay as they were; the names of those that the code changed or made are
-    returned. A file is replaced in one step, so that a reader sees the old or the new one.
+    Entries whose first part begins with a dot stay as they were, and so do those `guarded`; the names of those that
+    the code changed or made are returned. A file is replaced in one step, so that a reader sees the old or the new one.
     """
     after: dict[str, Stamp] = {}
     refused: set[str] = set()
@@ -91,18 +93,24 @@ def bring_back(work: Path, directory: Path, before: dict[str, Stamp]) -> list[st
         after[path] = _stamp(found)
         old = before.get(path)
         same = old is not None and (old == after[path] or (stat.S_ISDIR(old[0]) and old[0] == after[path][0]))
-        if path.startswith("."):
-            refused |= set() if same else {path.partition("/")[0]}
+        if name := _off_limits(path, guarded):
+            refused |= set() if same else {name}
         elif not same:
             _make_folders(directory, path)
             _place(work / path, directory / path, found)
     for path in before:
         if path not in after:
-            if path.startswith("."):
-                refused.add(path.partition("/")[0])
+            if name := _off_limits(path, guarded):
+                refused.add(name)
             elif all(_is_folder(folder) for folder in _folders(directory, path)):  # else it went with its folder
                 remove(directory / path)
     return sorted(refused)
+
+
+def _off_limits(path: str, guarded: Collection[str]) -> str:
+    """The entry that a path is, or lies in, where that is off limits; else ''."""
+    name = path.partition("/")[0]
+    return name if name.startswith(".") or name in guarded else ""
 
 
 def _folders(directory: Path, path: str) -> list[Path]:

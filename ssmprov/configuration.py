@@ -21,6 +21,7 @@ from ssmprov.errors import BadRequest, NotFound, nearest
 from ssmprov.names import check_model
 
 CONFIG_FILE = "ssmprov.toml"
+RUN_DIRECTORY = "run"
 MAX_IPC_PATH = 107
 MAX_DOTS = 1000
 """Of one line. The reader's time grows with the square of a dotted key's parts, and no key here has more than two."""

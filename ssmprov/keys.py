@@ -29,7 +29,7 @@ import msgspec
 from msgspec import Meta
 
 from ssmprov import durable
-from ssmprov.configuration import host_of, is_loopback, private_directory
+from ssmprov.configuration import home_of, host_of, is_loopback, private_directory
 from ssmprov.errors import BadRequest, Conflict, NotFound, Refused, nearest
 
 BROKER = "broker"
@@ -121,14 +121,23 @@ def check_name(name: str) -> str:
 
 
 def secret_places(home: Path) -> list[str]:
-    """Where secret keys lie, as real paths: what code of others must not read."""
+    """Where secret keys lie, as real paths, none inside another: what code of others must not read."""
+    folders = {os.path.realpath(directory_of(place)) for place in (home, home_of({}))}
     named = os.environ.get(KEY_VARIABLE, "")
-    places = [directory_of(home), *([Path(named).expanduser()] if "/" in named else [])]
-    return [os.path.realpath(place) for place in places if place.exists()]
+    own = {os.path.realpath(key_file(home, named))} if named else set()
+    places = folders | {path for path in own if not any(Path(path).is_relative_to(folder) for folder in folders)}
+    return sorted(path for path in places if os.path.exists(path))
 
 
 def directory_of(home: Path) -> Path:
     return home / ".keys"
+
+
+def key_file(home: Path, own: str) -> Path:
+    """The secret key that `$SSMPROV_KEY` means: a name of those made here, or a path."""
+    if _NAME.match(own) and not own.endswith(".key"):
+        return directory_of(home) / f"{own}.key"
+    return Path(own).expanduser()
 
 
 def make(home: Path, name: str) -> Pair:
@@ -287,6 +296,5 @@ def credentials_for(endpoint: str, home: Path, purpose: str = "client") -> Crede
             f"said: set {BROKER_KEY_VARIABLE} to the broker's public key (`ssmprov keys ls` there shows it), or set "
             f"{INSECURE_VARIABLE}=1"
         )
-    own = os.environ.get(KEY_VARIABLE) or purpose
-    path = directory / f"{own}.key" if _NAME.match(own) and not own.endswith(".key") else Path(own).expanduser()
+    path = key_file(home, os.environ.get(KEY_VARIABLE) or purpose)
     return Credentials(path.stem, load(path), broker)

@@ -23,6 +23,7 @@ import pytest
 from clients import sandbox, sandbox_bwrap, sandbox_copy, sandbox_kernel
 from clients.sandbox import Ended, Limits, Mechanism, run
 from ssmprov import keys
+from ssmprov.configuration import home_of
 from ssmprov.errors import BadRequest, SsmprovError, Unsupported
 from ssmprov.keys import AllowList, Role
 
@@ -244,6 +245,29 @@ def test_dot_files_stay_as_they_are(fenced: Run, work: Path, attempt: str) -> No
     assert look() == before
 
 
+@pytest.mark.parametrize("inner", ["", "house", "deep/house"], ids=["in it", "above it", "far above it"])
+def test_code_changes_nothing_of_ssmprovs_own(
+    fenced: Run, work: Path, inner: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    house = work / inner
+    monkeypatch.setenv("SSMPROV_HOME", str(house))
+    (house / "run").mkdir(parents=True)
+    (house / ".checkpoints").mkdir()
+    own = {house / name: name for name in ("ssmprov.toml", "run/bridge-1.json", ".checkpoints/catalogue")}
+    for path, text in own.items():
+        path.write_text(text)
+    attempt = "echo x > ssmprov.toml; rm -rf run/* .checkpoints; mv ssmprov.toml away; ln -sf /etc/passwd ssmprov.toml"
+    fenced(f"cd ./{inner}; {attempt}; mv run away2; cd {work}; mv deep house elsewhere; rm -rf deep house; touch plain")
+    assert {path: path.read_text() for path in own} == own
+    assert (work / "plain").exists()
+
+
+def test_code_makes_no_configuration(fenced: Run, work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SSMPROV_HOME", str(work))
+    assert fenced("echo x > ssmprov.toml; touch plain").dropped == ("ssmprov.toml",)
+    assert [path.name for path in work.iterdir()] == ["plain"]
+
+
 def test_dropped_dot_files_are_named(fenced: Run, work: Path) -> None:
     assert fenced("echo x > .new; mkdir .made; touch .made/x plain").dropped == (".made", ".new")
     assert [p.name for p in work.iterdir()] == ["plain"]
@@ -356,6 +380,26 @@ def test_keys_for_brokers_cannot_be_read_or_changed(
         assert {path: path.read_bytes() for path in (house / ".keys").iterdir()} == before
     finally:
         shutil.rmtree(outside)
+
+
+def test_a_key_that_is_named_without_a_folder_cannot_be_read(
+    fenced: Run, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(work)
+    (work / "mine.key").write_text("secret-key of mine")
+    monkeypatch.setenv("SSMPROV_KEY", "mine.key")
+    assert b"secret-key" not in fenced("cat mine.key").output
+    assert (work / "mine.key").read_text() == "secret-key of mine"
+
+
+def test_keys_of_the_usual_working_directory_cannot_be_read_from_another(
+    fenced: Run, home: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
+    keys.make(home_of({}), "client")
+    monkeypatch.setenv("SSMPROV_HOME", str(work))
+    monkeypatch.setenv("SSMPROV_KEY", "client")
+    assert b"secret-key" not in fenced("cat .local/share/ssmprov/.keys/*", directory=home).output
 
 
 def test_a_loopback_server_of_the_host_is_out_of_reach(fenced: Run, listener: socket.socket) -> None:
