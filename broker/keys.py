@@ -7,6 +7,7 @@ message with it. A connection lasts when its key is revoked, so each message is 
 from __future__ import annotations
 
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,9 @@ from ssmprov.keys import BROKER, LOCAL, AllowList, User, directory_of, load
 
 DOMAIN = "ssmprov"
 
+STRANGER_S = 1.0
+"""Who knocks with keys of no use fills no log: at most one of them is named in so long."""
+
 
 class Gate:
     """The keys of one broker. Raises what `ssmprov.keys` raises for files that cannot be used."""
@@ -26,7 +30,8 @@ class Gate:
         self._pair = load(directory_of(home) / f"{BROKER}.key")
         self._list = AllowList(home)
         self._stamp = self._list.stamp()
-        self._complained = ""
+        self._stranger_at = -STRANGER_S
+        self._complaint = ""
         self.users = self._list.users()
         self._authenticator: ThreadAuthenticator | None = None
 
@@ -54,9 +59,10 @@ class Gate:
 
     def callback(self, domain: str, key: bytes) -> bool:
         """Whether a key is let in: what ZeroMQ's authenticator asks, on its own thread."""
-        known = domain == DOMAIN and key.decode("ascii", "replace") in self.users
-        if not known and self._complained != (shown := key.decode("ascii", "replace")):
-            self._complained = shown
+        shown = key.decode("ascii", "replace")
+        known = domain == DOMAIN and shown in self.users
+        if not known and time.monotonic() >= self._stranger_at + STRANGER_S:
+            self._stranger_at = time.monotonic()
             print(f"a key that is not allowed was turned away: {shown}", file=sys.stderr, flush=True)
         return known
 
@@ -73,12 +79,14 @@ class Gate:
         stamp = self._list.stamp()
         if stamp == self._stamp:
             return False
-        self._stamp = stamp
         try:
-            self.users = self._list.users()
-        except SsmprovError as error:
-            print(f"the keys stay as they were: {error}", file=sys.stderr, flush=True)
+            users = self._list.users()
+        except SsmprovError as error:  # it is tried again: what it revokes must not stay for want of a free file
+            if self._complaint != str(error):
+                self._complaint = str(error)
+                print(f"the keys stay as they were: {error}", file=sys.stderr, flush=True)
             return False
+        self.users, self._stamp, self._complaint = users, stamp, ""
         return True
 
 

@@ -57,11 +57,8 @@ def allow(name: str, public: str, role: str | None) -> None:
 
     Without PUBLIC it is the key that is allowed under this name, or NAME.pub of the keys made here.
     """
-    allowed = AllowList(home_of())
-    known = allowed.read().get(name)
-    chosen = Role(role) if role else (known.role if known else Role.READ)
-    allowed.allow(name, public_of(public) if public else "", chosen)
-    click.echo(f"{name} may {SHOWN[chosen]}", err=True)
+    entry = AllowList(home_of()).allow(name, public_of(public) if public else "", Role(role) if role else None)
+    click.echo(f"{name} may {SHOWN[entry.role]}", err=True)
 
 
 @keys.command()

@@ -15,11 +15,13 @@ only its owner enters its directory.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import re
 import stat
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -37,6 +39,10 @@ KEY_VARIABLE = "SSMPROV_KEY"
 BROKER_KEY_VARIABLE = "SSMPROV_BROKER_KEY"
 INSECURE_VARIABLE = "SSMPROV_INSECURE"
 MAX_ALLOWED = 10_000
+MAX_KEY_FILE = 64 * 1024
+
+_YES = ("1", "true", "t", "yes", "y", "on")
+"""What switches an option of the command line on by its environment variable, too."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}\Z")
 _Z85 = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}\Z")
@@ -165,8 +171,10 @@ def load(path: Path) -> Pair:
     from zmq.auth import load_certificate
 
     try:
-        mode = path.stat().st_mode
-        if stat.S_IMODE(mode) & 0o077:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_KEY_FILE:
+            raise BadRequest(f"{path} is no file with a pair of keys: `ssmprov keys new NAME` makes one")
+        if stat.S_IMODE(found.st_mode) & 0o077:
             raise Refused(f"others than you may read the secret key {path}: run `chmod 600 {path}`")
         public, secret = load_certificate(path)
     except FileNotFoundError:
@@ -233,15 +241,21 @@ class AllowList:
             raise BadRequest(f"{self.path} has one public key under several names: revoke all but one of them")
         return entries
 
-    def allow(self, name: str, public: str, role: Role) -> Entry:
+    def allow(self, name: str, public: str, role: Role | None = None) -> Entry:
         """Let a key in, or change its role; with '' for the public key, that of the entry, or of NAME.pub here.
 
-        Raises NotFound where no public key is known, Conflict where the name or the key has another one.
+        Without a role it keeps its own, or is `read`. Raises NotFound where no public key is known, Conflict where the
+        name or the key has another one.
         """
+        with self._alone():
+            return self._allow(name, public, role)
+
+    def _allow(self, name: str, public: str, role: Role | None) -> Entry:
         entries = self.read()
         known = entries.get(check_name(name))
         if not public and known is None:
             public = public_of(str(self.directory / f"{name}.pub"))
+        role = role or (known.role if known else Role.READ)
         entry = Entry(public or (known.public if known else ""), role, time.time())
         if known is not None and known.public != entry.public:
             raise Conflict(f"{name} is allowed with another public key: `ssmprov keys revoke {name}` first")
@@ -255,18 +269,29 @@ class AllowList:
 
     def revoke(self, name: str) -> None:
         """Let a key in no more. Raises NotFound."""
-        entries = self.read()
-        if name not in entries:
-            raise NotFound(f"no key {name!r} is allowed{nearest(name, entries)}")
-        del entries[name]
-        self._write(entries)
+        with self._alone():
+            entries = self.read()
+            if name not in entries:
+                raise NotFound(f"no key {name!r} is allowed{nearest(name, entries)}")
+            del entries[name]
+            self._write(entries)
 
     def users(self) -> dict[str, User]:
         """Who is let in, by public key."""
         return {entry.public: User(name, entry.public, entry.role) for name, entry in self.read().items()}
 
-    def _write(self, entries: Mapping[str, Entry]) -> None:
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Change the list while nobody else does: what another change revoked must not come back by this one."""
         private_directory(self.directory)
+        handle = os.open(self.directory / "allowed.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+            yield
+        finally:
+            os.close(handle)
+
+    def _write(self, entries: Mapping[str, Entry]) -> None:
         self.path.touch(mode=0o600)
         durable.replace(self.path, msgspec.json.format(msgspec.json.encode(entries), indent=1) + b"\n")
 
@@ -288,7 +313,7 @@ def credentials_for(endpoint: str, home: Path, purpose: str = "client") -> Crede
         broker = public_of(named)
     elif (directory / f"{BROKER}.pub").exists():
         broker = public_of(str(directory / f"{BROKER}.pub"))
-    elif is_loopback(host_of(address)) or os.environ.get(INSECURE_VARIABLE):
+    elif is_loopback(host_of(address)) or os.environ.get(INSECURE_VARIABLE, "").lower() in _YES:
         return None
     else:
         raise BadRequest(

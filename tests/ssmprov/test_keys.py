@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import stat
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -65,6 +68,21 @@ class TestPairs:
         with pytest.raises(BadRequest, match=r"odd\.key"):
             keys.load(path)
 
+    @pytest.mark.parametrize("kind", ["pipe", "device", "folder", "large"])
+    def test_what_is_no_file_is_not_waited_for(self, tmp_path: Path, kind: str) -> None:
+        path = tmp_path / "x.key"
+        if kind == "pipe":
+            os.mkfifo(path, 0o600)
+        elif kind == "device":
+            path.symlink_to("/dev/zero")
+        elif kind == "folder":
+            path.mkdir(mode=0o700)
+        else:
+            path.touch(0o600)
+            os.truncate(path, 1 << 40)
+        with pytest.raises(BadRequest, match="no file with a pair of keys"):
+            keys.load(path)
+
     def test_one_that_is_not_there_is_told_how_to_make(self, tmp_path: Path) -> None:
         with pytest.raises(NotFound, match="ssmprov keys new gone"):
             keys.load(tmp_path / "gone.key")
@@ -96,6 +114,23 @@ class TestAllowList:
         assert allowed.users() == {}
         with pytest.raises(NotFound, match="no key 'laptop'"):
             allowed.revoke("laptop")
+
+    def test_changes_at_once_lose_none(self, tmp_path: Path) -> None:
+        allowed = AllowList(tmp_path)
+        allowed.allow("leaver", "z" * 40, Role.ADMIN)
+        start = threading.Barrier(9)
+
+        def change(number: int) -> None:
+            start.wait()
+            if number == 0:
+                AllowList(tmp_path).revoke("leaver")
+            for step in range(5):
+                name = f"{number}-{step}"
+                AllowList(tmp_path).allow(name, name.ljust(40, "."), Role.READ)
+
+        with ThreadPoolExecutor(9) as pool:
+            list(pool.map(change, range(9)))
+        assert sorted(allowed.read()) == sorted(f"{number}-{step}" for number in range(9) for step in range(5))
 
     def test_a_pair_made_here_needs_no_public_key(self, tmp_path: Path) -> None:
         made = keys.make(tmp_path, "client")
@@ -181,6 +216,14 @@ class TestCredentials:
             keys.credentials_for(f"tcp://{host}:7000", tmp_path)
         monkeypatch.setenv(keys.INSECURE_VARIABLE, "1")
         assert keys.credentials_for(f"tcp://{host}:7000", tmp_path) is None
+
+    @pytest.mark.parametrize("value", ["0", "false", "no", ""])
+    def test_what_says_no_to_keylessness_is_no_yes(
+        self, tmp_path: Path, value: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setenv(keys.INSECURE_VARIABLE, value)
+        with pytest.raises(BadRequest, match=keys.BROKER_KEY_VARIABLE):
+            keys.credentials_for("tcp://192.0.2.7:7000", tmp_path)
 
     def test_a_broker_key_wants_one_of_our_own(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(keys.BROKER_KEY_VARIABLE, PUBLIC)
