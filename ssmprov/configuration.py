@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import ipaddress
 import os
@@ -262,10 +263,30 @@ def host_of(address: str) -> str:
 
 def private_directory(path: Path) -> Path:
     """Make a directory that only its owner enters (0700), or check the one that stands there."""
-    path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if not path.is_symlink():  # whose target may be another user's choice, and must be there
+        path.mkdir(parents=True, exist_ok=True, mode=0o700)
+    elif path.lstat().st_uid not in (0, os.getuid()):
+        raise BadRequest(f"{path} is a link that another user made: choose another directory for the socket")
     found = path.stat()
+    if found.st_mode & (stat.S_ISVTX | stat.S_IWOTH) == stat.S_ISVTX | stat.S_IWOTH:
+        raise BadRequest(f"{path} is everybody's: choose a directory of its own for the socket")
     if found.st_uid != os.getuid():
         raise BadRequest(f"{path} belongs to another user: choose another directory for the socket")
     if stat.S_IMODE(found.st_mode) & 0o077:
         path.chmod(0o700)
     return path
+
+
+def hold_place(endpoint: str) -> None:
+    """Before a socket in a directory of everybody's /tmp is connected to: see that its own directory is this user's.
+
+    It is made where it is not there yet, so that nobody else makes it and answers in the broker's place.
+    Raises BadRequest.
+    """
+    scheme, _, rest = endpoint.partition("://")
+    folder = Path(rest).parent
+    if scheme != "ipc":
+        return
+    with contextlib.suppress(OSError):
+        if folder.parent.stat().st_mode & stat.S_IWOTH:
+            private_directory(folder)

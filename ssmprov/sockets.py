@@ -9,6 +9,7 @@ from typing import Any
 import zmq
 
 from ssmprov import wire
+from ssmprov.configuration import hold_place
 from ssmprov.errors import BadRequest, Refused, SsmprovError
 from ssmprov.keys import BROKER_KEY_VARIABLE, Credentials, Role
 
@@ -50,7 +51,11 @@ def prepare_router(socket: zmq.Socket[Any]) -> None:
 
 
 def connect_dealer(socket: zmq.Socket[Any], endpoint: str, credentials: Credentials | None = None) -> None:
-    """Set a DEALER's options and keys and connect it. Raises BadRequest for an endpoint that is none."""
+    """Set a DEALER's options and keys and connect it.
+
+    Raises BadRequest for an endpoint that is none, or whose directory is another user's.
+    """
+    hold_place(endpoint)
     for option, value in (*SHARED, *OF_A_DEALER):
         socket.setsockopt(option, value)
     if credentials:

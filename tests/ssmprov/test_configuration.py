@@ -15,6 +15,7 @@ from ssmprov.configuration import (
     Configuration,
     Tables,
     endpoint_of,
+    hold_place,
     home_of,
     parse,
     parse_size,
@@ -254,3 +255,45 @@ def test_a_directory_of_another_user_is_refused(tmp_path: Path) -> None:
     os.chown(other, 12345, -1)
     with pytest.raises(BadRequest, match="belongs to another user"):
         private_directory(other)
+
+
+def test_a_directory_of_everybody_is_no_place_for_a_socket(tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(0o1777)
+    with pytest.raises(BadRequest, match="everybody's"):
+        private_directory(shared)
+    assert shared.stat().st_mode & 0o7777 == 0o1777
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can make what belongs to another user")
+@pytest.mark.parametrize("kind", ["directory", "link", "link to nothing"])
+def test_what_another_user_made_in_the_shared_directory_is_neither_served_in_nor_connected_to(
+    tmp_path: Path, kind: str
+) -> None:
+    shared, mine = tmp_path / "shared", tmp_path / "mine"
+    for folder in (shared, mine):
+        folder.mkdir(mode=0o755)
+    shared.chmod(0o1777)
+    place = shared / "ssmprov-0-abc"
+    if kind == "directory":
+        place.mkdir()
+    else:
+        place.symlink_to(mine if kind == "link" else tmp_path / "nothing")
+    os.lchown(place, 12345, 12345)
+    for act in (lambda: private_directory(place), lambda: hold_place(f"ipc://{place}/broker.sock")):
+        with pytest.raises(BadRequest, match="another user"):
+            act()
+    assert mine.stat().st_mode & 0o777 == 0o755
+
+
+def test_who_connects_holds_the_place_in_a_shared_directory_and_no_other(tmp_path: Path) -> None:
+    shared, own = tmp_path / "shared", tmp_path / "own"
+    for folder in (shared, own):
+        folder.mkdir()
+    shared.chmod(0o1777)
+    for folder in (shared, own):
+        hold_place(f"ipc://{folder}/ssmprov/broker.sock")
+    hold_place("tcp://127.0.0.1:1")
+    assert (shared / "ssmprov").stat().st_mode & 0o777 == 0o700
+    assert not list(own.iterdir())
