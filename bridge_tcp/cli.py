@@ -14,7 +14,7 @@ import msgspec
 
 from bridge_tcp.server import Server
 from clients.aio import AsyncClient
-from ssmprov import configuration
+from ssmprov import configuration, durable
 from ssmprov.configuration import BridgeTable, Configuration
 from ssmprov.errors import BadRequest, SsmprovError
 from ssmprov.keys import INSECURE_VARIABLE
@@ -92,16 +92,10 @@ async def run(client: AsyncClient, table: BridgeTable, ready_file: Path | None, 
         server = Server(client, table, insecure=insecure)
         listening = await server.start()
         if ready_file is not None:
-            _write(ready_file, {"port": server.port, "host": table.host})
+            durable.replace(ready_file, json.dumps({"port": server.port, "host": table.host}).encode() + b"\n")
         server.say(f"{table.model} listens on {table.host}:{server.port}")
         try:
             await server.serve(listening, stop)
         finally:
             if ready_file is not None:
                 ready_file.unlink(missing_ok=True)
-
-
-def _write(path: Path, content: dict[str, object]) -> None:
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(json.dumps(content) + "\n", encoding="utf-8")
-    beside.replace(path)

@@ -23,6 +23,7 @@ import zmq
 
 from broker.children import Child, ending
 from broker.probe import BoundPort, ask_status, missing
+from ssmprov import durable
 from ssmprov.configuration import RUN_DIRECTORY, Configuration, private_directory
 from ssmprov.errors import Refused, SsmprovError
 from ssmprov.keys import INSECURE_VARIABLE, AllowList, Credentials, Role, credentials_for
@@ -219,7 +220,8 @@ class Supervisor:
         ]
         if self.ready_file is not None:
             content = {"endpoint": self.endpoint, "pid": os.getpid(), "bridges": bridges, "pids": pids}
-            _write_atomically(self.ready_file, json.dumps(content, indent=1) + "\n")
+            self.ready_file.parent.mkdir(parents=True, exist_ok=True)
+            durable.replace(self.ready_file, json.dumps(content, indent=1).encode() + b"\n")
             self.wrote_ready = True
         models = ", ".join(table.name for table in self.configuration.tables.model) or "no model"
         self.say("up", f"serving {models} at {self.endpoint}")
@@ -264,10 +266,3 @@ def _read_port(path: Path) -> BoundPort | None:
         return msgspec.json.decode(path.read_bytes(), type=BoundPort)
     except (OSError, msgspec.MsgspecError):
         return None
-
-
-def _write_atomically(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}")
-    beside.write_text(text, encoding="utf-8")
-    beside.replace(path)
