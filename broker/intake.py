@@ -20,10 +20,10 @@ class Intake:
     def accept(self, client: Client, user: User, request: wire.Request, payloads: list[bytes]) -> None:
         """Take a request in, or refuse it at once; a resent one is joined to its first."""
         state = self._state
-        if self._joined(client, request):
-            return
         try:
             self._door.check_rate(user)
+            if self._joined(client, request):
+                return
             task = self._task(client, user, request, payloads)
             self._check_room(client, task)
             model = state.model_of(task)
@@ -106,6 +106,8 @@ class Intake:
             raise BadRequest(f"several models are served: name one{nearest('', state.models)}")
         args = ops.decode_args(request)
         user.check(ops.right(request, args), request.op)
+        if request.op == "ckpt.export":
+            request.credit = max(1, request.credit)  # its first CHUNK comes, whether its reader takes it or not
         shared, exclusive = ops.locks(request, args)
         state.order += 1
         return Task(

@@ -99,7 +99,9 @@ class Leases:
         if model.store != offer.store:
             raise Refused(f"{name} has another checkpoint store: all workers of a model share one")
         live = model.workers.get(offer.worker)
-        if live and (live.pid, live.started, live.host) != (offer.pid, offer.started, offer.host):
+        holder = state.peers.get(live.route) if live else None
+        another = live and (live.pid, live.started, live.host) != (offer.pid, offer.started, offer.host)
+        if live and (another or (holder and holder.user.public != peer.user.public)):
             raise Refused(f"{offer.worker} is leased to process {live.pid} on {live.host}", retry_ms=200)
         return model
 

@@ -174,7 +174,7 @@ class Broker:
     def _from_client(self, peer: Peer, event: Received) -> None:
         client = self.state.clients.get(peer.client)
         message = event.message
-        if client is None:
+        if client is None or client.route != peer.route:  # it said HELLO as a worker, under an id that is a client's
             return
         if isinstance(message, wire.Request):
             if message.op == "status":
@@ -240,6 +240,8 @@ class Broker:
             task.sent = max(task.sent, end)
         task.request.credit = max(0, task.request.credit - 1)
         self.state.counters.partials += 1
+        if task.request.op == "ckpt.export":
+            self.state.release(task)
         known = self.state.clients.get(task.client)
         if known and known.route is not None:
             self.state.forward(known.route, event.frames)

@@ -268,7 +268,7 @@ class State:
             self.answers.keep(self.now, task.client, whole, text)
             if not task.unasked:
                 self.send_answer(task.client, task.attempt, task.seq, task.sent, whole, text)
-        self._release(task)
+        self.release(task)
 
     def fail(self, task: Task, error: SsmprovError) -> None:
         final = wire.Final(task.id, task.attempt, offset=len(task.text), error=problem_of(error))
@@ -279,7 +279,8 @@ class State:
         if worker and worker.tasks.pop(task.id, None):
             self.dispatch(self.models[worker.model])
 
-    def _release(self, task: Task) -> None:
+    def release(self, task: Task) -> None:
+        """Give a task's names to whoever waits for them. An export does so with its first CHUNK: it has read its own."""
         if (task.shared or task.exclusive) and self.locks.has(task):
             self._ready(self.locks.leave(task))
 

@@ -77,9 +77,7 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def bring_back(
-    work: Path, directory: Path, before: dict[str, Stamp], *, guarded: Collection[str] = ()
-) -> list[str]:
+def bring_back(work: Path, directory: Path, before: dict[str, Stamp], *, guarded: Collection[str] = ()) -> list[str]:
     """Bring new and changed entries of the copy to the directory, and remove what the code removed.
 
     Entries whose first part begins with a dot stay as they were, and so do those `guarded`; the names of those that

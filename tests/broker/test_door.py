@@ -113,6 +113,17 @@ def test_an_answer_from_a_forged_epoch_or_another_connection_counts_for_nothing(
     assert not caller.heard(wire.Final)
 
 
+def test_a_lease_goes_to_no_other_key_whatever_its_process_says_it_is(rig: Rig) -> None:
+    worker = rig.hand("talk/0", user=HAND)
+    caller = rig.caller()
+    caller.asks(turn(1, "", "mine"))
+    worker.gets(1)
+    thief = rig.hand("talk/0", user=User("thief", "thief" * 8, Role.WORKER), pid=worker.offer.pid)
+    assert "is leased to process" in thief.hears(wire.Bye)[0].reason
+    worker.answers(1, b"right")
+    assert caller.answer(1)[1] == b"right"
+
+
 class TestClientIds:
     def test_the_answers_of_a_client_go_to_nobody_with_another_key(self, rig: Rig) -> None:
         worker = rig.hand()
@@ -151,6 +162,20 @@ class TestClientIds:
         worker.answers(1, b"the reply")
         rig.peer(OTHER).say(wire.Hello(client))
         assert caller.answer(1)[1] == b"the reply"
+
+    def test_a_worker_that_said_the_id_before_is_not_that_client(self, rig: Rig) -> None:
+        worker = rig.hand()
+        spy = rig.peer(HAND)
+        spy.say(wire.Hello(b"c" * 16, "worker"))
+        caller = rig.caller(b"c" * 16, user=WRITER)
+        caller.asks(turn(1, "", "mine"))
+        worker.gets(1)
+        spy.say(wire.Cancel(id_of(1), "drop"))
+        spy.say(wire.Credit(id_of(1), 1000))
+        spy.say(wire.Chunk(id_of(1), 1), [b"forged"])
+        spy.say(request(2, "status"))
+        assert not worker.heard(wire.Cancel)
+        assert not caller.heard(wire.Final)
 
     def test_a_routing_id_that_another_key_took_over_is_a_new_connection(self, rig: Rig) -> None:
         worker = rig.hand()
@@ -195,6 +220,18 @@ class TestBounds:
         assert final.error is not None
         assert (final.error.code, 50 < final.error.retry_ms <= 101) == ("busy", True)
 
+    def test_an_answer_that_is_asked_for_again_counts_too(self, rig: Rig) -> None:
+        worker = rig.hand()
+        caller = rig.caller(user=READER)
+        caller.asks(request(1, "ckpt.show", ops.Show(), context="x"))
+        worker.gets(1)
+        worker.answers(1, b"t" * 1000)
+        for attempt in range(2, 40):
+            caller.asks(request(1, "ckpt.show", ops.Show(), context="x", attempt=attempt))
+        answers = caller.heard(wire.Final)
+        assert sum(final.error is None for final in answers) == 20
+        assert {final.error.code for final in answers if final.error} == {"busy"}
+
     def test_a_process_without_a_key_is_not_counted_so(self, rig: Rig) -> None:
         callers = [rig.caller() for _ in range(8)]
         for number in range(1, 101):
@@ -212,6 +249,23 @@ class TestBounds:
         other = rig.caller(user=OTHER)
         other.asks(turn(20))
         assert not other.heard(wire.Final)
+
+
+@pytest.mark.parametrize("credit", [0, 8])
+def test_who_reads_an_export_slowly_keeps_nobody_from_its_name(rig: Rig, credit: int) -> None:
+    worker = rig.hand()
+    reader, writer = rig.caller(user=READER), rig.caller(user=WRITER)
+    reader.asks(request(1, "ckpt.export", ops.Export(), context="shared", credit=credit))
+    writer.asks(turn(2, "shared", "shared"))
+    assert worker.gets(1).credit >= 1
+    assert not worker.heard(wire.Request)
+    worker.say(wire.Chunk(id_of(1), 1, 1, worker.epoch), [b"x" * 100])
+    worker.gets(2)
+    worker.answers(2)
+    worker.say(wire.Chunk(id_of(1), 2, 1, worker.epoch, 100, last=True), [b"y"])
+    worker.answers(1)
+    assert reader.answer(1)[0].error is None
+    rig.assert_idle()
 
 
 class TestRevoking:
