@@ -18,6 +18,9 @@ SILENT_S = 5.0
 """A worker whose pulses stop while its connection lives hangs in Python; a dead one is seen sooner, by its socket."""
 
 MAX_TRIES = 3
+MAX_EPOCH = 1 << 52
+"""No worker comes to so many leases: one that claims more is refused, since those after it could not be told theirs."""
+
 SETTLE_TTL_MS = 3600_000
 WARM_TTL_MS = 30_000
 
@@ -85,6 +88,8 @@ class Leases:
                 parse_ref(item.context)
             if item.save:
                 check_name(item.save, reserved=True)
+        if offer.epoch >= MAX_EPOCH:
+            raise Refused(f"{offer.worker} never had the epoch {offer.epoch}")
         if peer.worker not in ("", offer.worker):
             raise Refused(f"this connection is {peer.worker} already: {offer.worker} needs one of its own")
         if name != offer.model.name:
