@@ -53,4 +53,4 @@ def _plain(message: wire.Message) -> bytes:
     return msgspec.msgpack.encode(message)
 
 
-TARGETS = [Target("frames", frames, seeds, (BadRequest,), mutate_frames, runs=30_000)]
+TARGETS = [Target("frames", frames, seeds, (BadRequest,), mutate_frames, runs=20_000)]
