@@ -41,6 +41,10 @@ def test_a_context_travels_whole(store: Store, archive: Path, other: Store, tmp_
     assert other.text(Ref("b")) == b"one two three"
     assert text_of(restored(other.load(parse_ref("b~1")))) == b"one two "
     assert len(other.load(Ref("b")).replay) == 0
+    assert [len(other.load(parse_ref(f"b~{n}")).replay) for n in (1, 2)] == [8, 4]  # its states did not travel
+    assert other.tokens(Ref("b")).tolist() == store.tokens(Ref("a")).tolist()
+    told = [(step.object, step.parent, step.kind, step.created, step.excerpt) for step in store.log(Ref("a")).steps]
+    assert told == [(s.object, s.parent, s.kind, s.created, s.excerpt) for s in other.log(Ref("b")).steps]
     assert other.verify().faults == []
     exported = other.export(Ref("b"), tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == archive.read_bytes()
