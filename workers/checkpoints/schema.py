@@ -122,9 +122,15 @@ def check_files(path: Path) -> None:
         except FileNotFoundError:
             continue
         if stat.S_ISLNK(mode):
-            raise Corrupt(f"{file} is a symbolic link, which a store does not follow: move it away", file=str(file))
+            raise _stranger(file, "is a symbolic link, which a store does not follow")
         if not stat.S_ISREG(mode):
-            raise Corrupt(f"{file} is no regular file: move it away", file=str(file))
+            raise _stranger(file, "is no regular file")
+
+
+def _stranger(file: Path, what: str) -> Corrupt:
+    return Corrupt(
+        f"{file} {what}: move it away, and run `ssmprov ckpt verify --repair --store {file.parent}`", file=str(file)
+    )
 
 
 def _check_header(connection: sqlite3.Connection, path: Path) -> None:
