@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,14 @@ from workers.checkpoints import Store
 def store(tmp_path: Path) -> Iterator[Store]:
     with open_store(tmp_path / "store") as opened:
         yield opened
+
+
+@pytest.fixture
+def place() -> Iterator[Path]:
+    """A directory in memory where there is one: thousands of states are laid out, and none needs the disk itself."""
+    shared = Path("/dev/shm")
+    with tempfile.TemporaryDirectory(prefix="ssmprov-power-", dir=shared if shared.is_dir() else None) as directory:
+        yield Path(directory)
 
 
 @pytest.fixture(autouse=True)

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
-import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -26,14 +25,6 @@ from workers.checkpoints.salvage import mend_catalogue
 from workers.context import Read, Snapshot
 
 Heads = dict[str, str]
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A directory in memory where there is one: thousands of states are laid out, and none needs the disk itself."""
-    shared = Path("/dev/shm")
-    with tempfile.TemporaryDirectory(prefix="ssmprov-power-", dir=shared if shared.is_dir() else None) as directory:
-        yield Path(directory)
 
 
 def heads_of(store: Store) -> Heads:
