@@ -21,5 +21,5 @@ def test_every_promise_holds_while_processes_are_killed(tmp_path: Path) -> None:
     verdict = conductor.run(tmp_path / "home", SECONDS, SEED)
     print(report(verdict))
     assert verdict.findings == []
-    assert sum(verdict.signals.values()) >= SECONDS / 6
-    assert verdict.figures["acknowledged saves"] >= SECONDS
+    assert sum(verdict.signals.values()) >= 5, "a soak in which nothing is killed shows nothing"
+    assert verdict.figures["acknowledged saves"] >= 20, "nor does one in which nothing is saved"

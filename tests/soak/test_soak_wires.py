@@ -38,6 +38,9 @@ GOOD = {
         final(1, 5, b"f", 2),
     ],
     "taken up again by a broker that knows less": [sent(), partial(1, 0), sent(2, 3), partial(1, 0, b"abcdef", 2)],
+    "a piece of an attempt that is over": [
+        sent(), partial(1, 0), sent(2, 3), partial(5, 4, b"ef"), partial(1, 3, b"def", 2), final(1, 6, b"", 2),
+    ],
     "progress of the prompt": [sent(), partial(1, 0, b""), partial(2, 0, b""), partial(3, 0), final(3, 3, b"def")],
 }  # fmt: skip
 BAD = {
@@ -49,6 +52,10 @@ BAD = {
     "the answer counts others": ([sent(), partial(1, 0), final(2, 3, b"def")], "counts 2 pieces, and 1 came"),
     "two answers": ([sent(), final(0, 0, b"abcdef"), final(0, 0, b"abcdef")], "after its answer"),
     "an answer and an error": ([sent(), final(0, 0, b"abcdef"), final(0, 0, code="worker_lost")], "after its answer"),
+    "two answers of an attempt that is over": (
+        [sent(), sent(2), final(0, 0, b"abcdef"), final(0, 0, b"abcdef")],
+        "after its answer",
+    ),
     "a piece after the answer": ([sent(), final(0, 0, b"abcdef"), partial(1, 6)], "after its answer"),
     "an attempt that nobody made": ([sent(), partial(1, 0, attempt=2)], "which was never made"),
     "another text at the second attempt": ([sent(), partial(1, 0), sent(2), partial(1, 0, b"xbc", 2)], "otherwise"),

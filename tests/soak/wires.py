@@ -40,6 +40,10 @@ def _faults(frames: Iterable[Frame]) -> Iterator[str]:
         attempt = attempts.get(frame.attempt)
         if attempt is None:
             yield f"{_what(frame)}, which was never made"
+        elif frame.attempt < max(attempts):  # it was under way when the client asked again, on a new connection
+            if frame.kind == "final" and attempt.ended:
+                yield f"{_what(frame)} came after its answer"
+            attempt.ended = attempt.ended or frame.kind == "final"
         elif frame.kind != "accepted":
             yield from _faults_of(frame, attempt, text)
 
