@@ -40,6 +40,7 @@ from ssmprov.configuration import host_of, is_loopback, private_directory
 from ssmprov.errors import BadRequest, Conflict, NoSpace, Refused, Unavailable
 from ssmprov.keys import LOCAL, User
 from ssmprov.process import has_ended, host, is_worker, memory_of, started_at
+from ssmprov.terminal import printable
 
 TICK_S = 0.1
 WATCH_S = 1.0
@@ -266,7 +267,7 @@ class Loop:
             case Look():
                 return self._look(action)
             case Log():
-                print(action.text, file=sys.stderr, flush=True)
+                print(printable(action.text), file=sys.stderr, flush=True)
             case Stop():
                 self._stopped = True
         return None

@@ -280,7 +280,7 @@ class State:
             self.dispatch(self.models[worker.model])
 
     def release(self, task: Task) -> None:
-        """Give a task's names to whoever waits for them; an export does so with its first CHUNK, having read its."""
+        """Give a task's names to whoever waits for them. An export does so at its first CHUNK: it has read all."""
         if (task.shared or task.exclusive) and self.locks.has(task):
             self._ready(self.locks.leave(task))
 

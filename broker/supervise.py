@@ -29,6 +29,7 @@ from ssmprov.errors import Refused, SsmprovError
 from ssmprov.keys import INSECURE_VARIABLE, AllowList, Credentials, Role, credentials_for
 from ssmprov.names import worker_name
 from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED
+from ssmprov.terminal import harmless
 
 BROKER, WORKER, BRIDGE = range(3)
 GRACE_S = {BRIDGE: 10.0, WORKER: 15.0, BROKER: 5.0}
@@ -258,7 +259,7 @@ class Supervisor:
     def say(self, who: str, what: str) -> None:
         """One line of the log. A log that nobody reads any more stops nothing."""
         with contextlib.suppress(OSError):
-            print(f"{who} | {what}", file=sys.stderr, flush=True)
+            print(harmless(f"{who} | {what}"), file=sys.stderr, flush=True)
 
 
 def _read_port(path: Path) -> BoundPort | None:

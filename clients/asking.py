@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from clients.tables import harmless
 from ssmprov import wire
+from ssmprov.terminal import harmless
 from ssmprov.transcript import FENCE
 
 if TYPE_CHECKING:

@@ -17,9 +17,10 @@ from clients import shell
 from clients.asking import Output, on_interrupt, say
 from clients.record import guarded
 from clients.shell import Told, Wish
-from clients.tables import echo_json, plain, printable
+from clients.tables import echo_json, plain
 from clients.textfile import bytes_of, text_of
 from ssmprov.errors import BadRequest
+from ssmprov.terminal import printable
 from ssmprov.transcript import Turn, half_step, oddities
 from ssmprov.transcript import quote as quoted
 
@@ -131,7 +132,7 @@ def run(
         output = text_of_output(ended.output, ended.status, ended.reason)
     if ended.dropped:
         names = ", ".join(ended.dropped[:5])
-        click.echo(f"dot files here are off limits, and were not kept: {printable(names)}", err=True)
+        click.echo(f"off limits here, and not kept: {printable(names)}", err=True)
     if as_json:
         echo_json(
             {"ran": found.number, "status": ended.status, "reason": ended.reason, "output": output}

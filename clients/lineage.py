@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from clients.tables import printable, short
+from clients.tables import short
 from ssmprov.ops import Step
+from ssmprov.terminal import printable
 
 
 def draw(steps: Sequence[Step], pins: Mapping[str, str]) -> Iterator[str]:

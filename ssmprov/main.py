@@ -14,6 +14,7 @@ import click
 
 from ssmprov import __version__
 from ssmprov.errors import SsmprovError, Unsupported, nearest
+from ssmprov.terminal import harmless
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("broker.cli_up:up", "Start broker, workers and bridges of one configuration, and watch over them."),
@@ -160,7 +161,7 @@ def _run(words: list[str], debug: bool, program: str, subcommand: str) -> int:
     except SsmprovError as error:
         _say(error.message, program)
         if debug:
-            click.echo(error.remote_traceback or traceback.format_exc(), err=True, nl=False)
+            click.echo(harmless(error.remote_traceback or traceback.format_exc()), err=True, nl=False)
         return error.exit_code
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
@@ -181,7 +182,7 @@ def _unexpected(error: Exception, debug: bool) -> str:
 
 
 def _say(message: str, program: str) -> None:
-    click.echo(f"{program}: {message}", err=True)
+    click.echo(harmless(f"{program}: {message}"), err=True)
 
 
 def _open_streams() -> None:

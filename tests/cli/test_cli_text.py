@@ -10,9 +10,10 @@ from clients.asking import Output
 from clients.cli_base import assignments
 from clients.cli_pipe import templated
 from clients.lineage import draw
-from clients.tables import echo_json, echo_table, plain, printable, size
+from clients.tables import echo_json, echo_table, plain, size
 from ssmprov.errors import BadRequest
 from ssmprov.ops import Page, Row, Step
+from ssmprov.terminal import printable
 
 
 def step(name: str, parent: str = "", tokens: int = 10, **fields: object) -> Step:
