@@ -402,7 +402,7 @@ SAVES = frozenset({"ckpt.fork", "ckpt.move", "ckpt.rm", "ckpt.import", "settings
 READS = frozenset(
     {"status", "ckpt.ls", "ckpt.show", "ckpt.log", "ckpt.tree", "ckpt.export", "settings.ls", "settings.show"}
 )
-CARE = frozenset({"ckpt.verify", "ckpt.gc"})
+CARE = frozenset({"ckpt.verify", "ckpt.repair", "ckpt.gc"})
 """What reads or writes the whole store."""
 
 

@@ -42,6 +42,7 @@ NEEDS: dict[str, tuple[Any, str]] = {
     "ckpt.import": (ops.Import("x", 10), "write"),
     "settings.set": (ops.SettingsSet("x", values={"temp": 1.0}), "write"),
     "ckpt.verify": (ops.Verify(), "admin"),
+    "ckpt.repair": (ops.Repair(), "admin"),
     "ckpt.gc": (ops.Collect(), "admin"),
 }
 

@@ -27,6 +27,8 @@ SWEEP_EVERY = 256
 """Outcomes inserted by one process between two deletions of expired ones."""
 
 MAX_NAMES = 1_000_000
+SHARERS = 128
+"""More processes than have one store open."""
 
 ENTRY = 22
 """Columns of the view `entries`."""
@@ -80,6 +82,7 @@ class Catalogue(Database):
         super().__init__(path, connection)
         self.max_names = max_names
         self._inserted = 0
+        self._room = 0  # names that may be made before they are counted again
 
     # ---- steps ---------------------------------------------------------------------------------------------------
     def entry(self, row: Sequence[Any]) -> Entry:
@@ -302,7 +305,16 @@ class Catalogue(Database):
             )
 
     def _room_for(self, name: str) -> None:
+        """Raises NoSpace. Counting takes milliseconds where there are many names, so not each new one is counted.
+
+        As many processes as `SHARERS` may use up what each was found to have room for: together they stay below the
+        limit, and close to it each new name is counted.
+        """
+        self._room -= 1
+        if self._room >= 0:
+            return
         ((count,),) = self.run("SELECT count(*) FROM names")
+        self._room = min(SWEEP_EVERY, (self.max_names - count - 1) // SHARERS)
         if count >= self.max_names:
             raise NoSpace(
                 f"{name} was not made: the store has {count} names, and the model's `max_names` is {self.max_names}. "

@@ -30,3 +30,14 @@ def test_names_are_limited_and_those_that_are_there_still_move(tmp_path: Path) -
         store.remove(["b"])
         say(store, "c", b"z")
         assert store.verify().faults == []
+
+
+def test_several_who_make_names_stay_below_the_limit_together(tmp_path: Path) -> None:
+    with open_store(tmp_path / "s", max_names=600) as one, open_store(tmp_path / "s", max_names=600) as other:
+        say(one, "0", b"x")
+        one.fork(Ref("0"), [str(number) for number in range(1, 300)])
+        for number in range(300, 600):
+            (one if number % 3 else other).fork(Ref("0"), [str(number)])
+        for store in (one, other):
+            with pytest.raises(NoSpace, match="has 600 names"):
+                store.fork(Ref("0"), ["more"])
