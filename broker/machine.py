@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-
+from broker.absence import Absence
 from broker.door import Door
 from broker.intake import Intake
 from broker.leases import Leases
@@ -15,7 +14,6 @@ from broker.records import (
     Ended,
     Event,
     Id,
-    Look,
     Peer,
     Received,
     Refuse,
@@ -31,9 +29,6 @@ from broker.status import Rates, report
 from ssmprov import wire
 from ssmprov.errors import Busy, Refused, SsmprovError, Unsupported, WorkerLost, problem_of
 from ssmprov.keys import Role, User
-
-GONE_S = 5.0
-"""A client that does not come back for so long cancels its turns that save nothing."""
 
 STALL_S = 0.5
 """A gap between two ticks that is longer is the broker's own: nobody is judged for it."""
@@ -67,6 +62,7 @@ class Broker:
         self.state = State(bounds or Bounds(), now, now, expected=expected, identity=identity)
         self.rates = Rates(now)
         self._leases = Leases(self.state)
+        self._absence = Absence(self.state)
         self._door = Door(self.state)
         self._intake = Intake(self.state, self._door)
         self._ticked_at = now
@@ -96,7 +92,7 @@ class Broker:
             case Drain():
                 self._drain()
             case Ended():
-                self._ended(event.client)
+                self._absence.ended(event.client)
         if self._drain_until and all(task.internal for task in state.tasks.values()):
             self._stop()
         actions, state.actions = state.actions, []
@@ -142,7 +138,7 @@ class Broker:
             state.send(peer.route, wire.Bye(str(wrong), problem_of(wrong)))
             return
         if peer.client != hello.client:
-            self._part(peer)
+            self._absence.part(peer)
         peer.client = hello.client
         if hello.role == "client":
             known = state.clients.setdefault(hello.client, Client(hello.client, None, peer.user))
@@ -164,7 +160,7 @@ class Broker:
         client = self.state.clients.get(peer.client)
         self._gone(peer.route, "it said BYE")
         if client and client.route is None:
-            self._abandon(client)
+            self._absence.abandon(client)
 
     def _register(self, peer: Peer, offer: wire.Register, payloads: list[bytes]) -> None:
         peer.user.check(Role.WORKER, "to serve a model")
@@ -290,7 +286,7 @@ class Broker:
         worker = self._worker(peer)
         if worker:
             self._leases.lose(worker, why)
-        self._part(peer)
+        self._absence.part(peer)
 
     def _forgiven(self, route: Route) -> bool:
         """Whether a worker's connection may have broken for a stall of the broker's own; it is looked at again."""
@@ -303,32 +299,6 @@ class Broker:
         peer.probe_at = self._returns_until
         return True
 
-    def _part(self, peer: Peer) -> None:
-        """A client speaks on this route no more."""
-        client = self.state.clients.get(peer.client)
-        if client and client.route == peer.route:
-            client.route = None
-            client.gone_at = self.state.now
-            self._look(client)
-
-    def _look(self, client: Client) -> None:
-        """A connection may come again, a process that has ended does not: nobody waits for that one."""
-        if client.process and client.tasks:
-            self.state.actions.append(Look(client.id, client.process))
-
-    def _ended(self, client_id: Id) -> None:
-        client = self.state.clients.get(client_id)
-        if client and client.route is None:
-            client.gone_at = math.inf
-            self._abandon(client)
-
-    def _abandon(self, client: Client) -> None:
-        """Cancel what a client that is gone has asked for, but for turns that save."""
-        for task_id in list(client.tasks):
-            task = self.state.tasks[task_id]
-            if not task.saves:
-                self.state.cancel(task, "drop")
-
     # -- time
 
     def _tick(self) -> None:
@@ -339,16 +309,7 @@ class Broker:
         if stalled > STALL_S:
             self._forgive(stalled)
         self._probe()
-        for client in list(state.clients.values()):
-            if client.route is not None:
-                continue
-            if not client.tasks:
-                del state.clients[client.id]
-            elif now - client.gone_at >= GONE_S:
-                client.gone_at = math.inf
-                self._abandon(client)
-            elif client.gone_at != math.inf:
-                self._look(client)
+        self._absence.watch()
         for worker in state.expire():
             self._leases.lose(worker, "it let a turn's deadline pass without progress")
         self._leases.watch()

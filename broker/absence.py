@@ -1,0 +1,59 @@
+"""Clients that are gone: for a moment, for good, or as a process that has ended."""
+
+from __future__ import annotations
+
+import math
+
+from broker.records import Client, Id, Look, Peer
+from broker.state import State
+
+GONE_S = 5.0
+"""A client that does not come back for so long cancels its turns that save nothing."""
+
+
+class Absence:
+    """The part of the machine that waits for clients, and gives up waiting."""
+
+    def __init__(self, state: State) -> None:
+        self._state = state
+
+    def part(self, peer: Peer) -> None:
+        """A client speaks on this route no more."""
+        client = self._state.clients.get(peer.client)
+        if client and client.route == peer.route:
+            client.route = None
+            client.gone_at = self._state.now
+            self._look(client)
+
+    def _look(self, client: Client) -> None:
+        """A connection may come again, a process that has ended does not: nobody waits for that one."""
+        if client.process and client.tasks:
+            self._state.actions.append(Look(client.id, client.process))
+
+    def ended(self, client_id: Id) -> None:
+        """What `_look` asked: the client's process has ended."""
+        client = self._state.clients.get(client_id)
+        if client and client.route is None:
+            client.gone_at = math.inf
+            self.abandon(client)
+
+    def abandon(self, client: Client) -> None:
+        """Cancel what a client that is gone has asked for, but for turns that save."""
+        for task_id in list(client.tasks):
+            task = self._state.tasks[task_id]
+            if not task.saves:
+                self._state.cancel(task, "drop")
+
+    def watch(self) -> None:
+        """Forget clients that are gone and have nothing under way; give up those that stay away too long."""
+        state = self._state
+        for client in list(state.clients.values()):
+            if client.route is not None:
+                continue
+            if not client.tasks:
+                del state.clients[client.id]
+            elif state.now - client.gone_at >= GONE_S:
+                client.gone_at = math.inf
+                self.abandon(client)
+            elif client.gone_at != math.inf:
+                self._look(client)
