@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from rig import CARD, IDENTITY, Caller, Hand, Rig, id_of, request, turn
 
-from broker.leases import MAX_TRIES, SILENT_S
 from broker.absence import GONE_S
+from broker.leases import MAX_TRIES, SILENT_S
 from broker.machine import DRAIN_S, MAX_CREDIT, MAX_UNANSWERED, RETURN_S
 from broker.placement import MAX_STATE_OPS
 from broker.records import Received, Tick
