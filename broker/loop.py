@@ -18,6 +18,7 @@ import zmq
 from broker.keys import Gate
 from broker.machine import STALL_S, Broker
 from broker.metrics import Metrics
+from broker.ports import Ports
 from broker.records import (
     Action,
     Admit,
@@ -82,7 +83,8 @@ class Loop:
         self._context = zmq.Context()
         self._router = self._context.socket(zmq.ROUTER)
         sockets.prepare_router(self._router)
-        self._monitor = self._router.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED)
+        self._ports = Ports(self._router)
+        self._monitor = self._router.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_ACCEPTED)
         self._backlog: dict[Route, deque[Sequence[bytes]]] = {}
         self._locks: list[int] = []
         self._paths: list[Path] = []
@@ -130,7 +132,7 @@ class Loop:
         if self._gate and scheme != "ipc":
             self._gate.arm(self._router)
         try:
-            self._router.bind(endpoint)
+            (self._router.bind if scheme == "ipc" else self._ports.open)(endpoint)
         except zmq.ZMQError as error:
             held = ". Another program holds it" if error.errno == zmq.EADDRINUSE else ""
             raise Conflict(f"cannot listen on {endpoint}: {error}{held}") from None
@@ -178,7 +180,7 @@ class Loop:
             ready = dict(poller.poll(max(0, int(pause))))
             drained = self._receive() if self._router in ready else True
             if self._monitor in ready:
-                self._disconnected()
+                self._monitored()
             if self._wake.fileno() in ready:
                 self._signalled()
             if self._backlog:
@@ -195,13 +197,15 @@ class Loop:
                     self._watch()
 
     def _watch(self) -> None:
-        """Look at what changes outside: the allow-list, and how much memory this process has taken.
+        """Look at what changes outside: files, the allow-list, and how much memory this process has taken.
 
         ZeroMQ keeps the parts of a message until the last one has come, and bounds neither their number nor their sum;
         nor does it tell whose they are. So a peer that never ends its message can only be met here: all connections
         are given up, with all that they hold. What was accepted goes on at the workers, and is taken up again after
         the restart.
         """
+        if self._ports.open_again():
+            self._act(Log("the TCP endpoints are open again"))
         if self._gate and self._gate.changed():
             self._handle(Admit(time.monotonic(), self._gate.users))
         if (taken := memory_of(os.getpid())) > self._memory:
@@ -237,14 +241,22 @@ class Loop:
                 self._handle(Received(now, route, message, payloads, frames, user))
         return False
 
-    def _disconnected(self) -> None:
-        """Somebody has gone, and a ROUTER does not say who: ask everybody now instead of at the next probe."""
+    def _monitored(self) -> None:
+        """Somebody has come or gone.
+
+        A ROUTER does not say who has gone: ask everybody now instead of at the next probe.
+        """
+        gone = False
         with contextlib.suppress(zmq.Again):
             while True:
-                self._monitor.recv_multipart(zmq.NOBLOCK)
-        for peer in self._broker.state.peers.values():
-            peer.probe_at = 0.0
-        self._next_tick = min(self._next_tick, time.monotonic())
+                event, value = sockets.event_of(self._monitor.recv_multipart(zmq.NOBLOCK))
+                gone |= event != zmq.EVENT_ACCEPTED
+                if event == zmq.EVENT_ACCEPTED and self._ports.accepted(value):
+                    self._act(Log("no files are left for more connections: the TCP endpoints are closed for a while"))
+        if gone:
+            for peer in self._broker.state.peers.values():
+                peer.probe_at = 0.0
+            self._next_tick = min(self._next_tick, time.monotonic())
 
     def _signalled(self) -> None:
         numbers = self._wake.recv(64)

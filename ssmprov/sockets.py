@@ -77,12 +77,12 @@ def redial(socket: zmq.Socket[Any], endpoint: str) -> None:
 
 def is_connection(frames: list[bytes]) -> bool:
     """Whether a monitor's message says that there is a connection now; else there is none any more."""
-    return _event(frames)[0] == zmq.EVENT_HANDSHAKE_SUCCEEDED
+    return event_of(frames)[0] == zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 
 def refusal(frames: list[bytes], endpoint: str, credentials: Credentials | None) -> SsmprovError | None:
     """Why a broker would not speak with us, where a monitor's message says so."""
-    event, value = _event(frames)
+    event, value = event_of(frames)
     if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and credentials:
         name, public = credentials.name, credentials.pair.public
         role = Role.WORKER if name == Role.WORKER else Role.GENERATE
@@ -105,12 +105,12 @@ def refusal(frames: list[bytes], endpoint: str, credentials: Credentials | None)
 
 def suspicion(frames: list[bytes], credentials: Credentials | None) -> str:
     """What may be wrong where a handshake ended without a word: a broker with another key hangs up so, or dies so."""
-    if credentials and _event(frames)[0] == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
+    if credentials and event_of(frames)[0] == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
         return f"the handshake failed: is {BROKER_KEY_VARIABLE} the broker's public key?"
     return ""
 
 
-def _event(frames: list[bytes]) -> tuple[int, int]:
+def event_of(frames: list[bytes]) -> tuple[int, int]:
     """A monitor's first frame is the event (16 bits) and its value (32 bits), as zmq_socket_monitor(3) lays it out."""
     event, value = struct.unpack("=HI", frames[0])
     return event, value

@@ -363,6 +363,40 @@ class TestListening:
         assert process.stop() == 0
 
 
+def test_connections_without_a_key_that_take_every_file_do_not_end_the_broker(
+    make_cluster: Callable[[str], Cluster], tmp_path: Path
+) -> None:
+    cluster = make_cluster("")
+    keys.make(cluster.home, "broker")
+    AllowList(cluster.home).allow("client", keys.make(cluster.home, "client").public, Role.READ)
+    port = free_port()
+    listen = f'[broker]\nlisten = ["tcp://127.0.0.1:{port}", "ipc://run/broker.sock"]\n'
+    cluster.config.write_text(listen + scripted_toml(cluster.home))
+    program = (
+        "import resource, runpy; resource.setrlimit(resource.RLIMIT_NOFILE, (400, 400)); "
+        "runpy.run_module('broker', run_name='__main__')"
+    )
+    broker = cluster.start("broker", "-c", program)
+    with cluster.client() as client, contextlib.ExitStack() as held:
+        client.status()
+        with contextlib.suppress(OSError):  # refused, once the port is closed
+            for _ in range(1000):
+                held.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE_S))
+        broker.expect("the TCP endpoints are closed for a while")
+        with cluster.client() as another:
+            assert another.status().broker.pid == broker.child.pid
+        held.close()
+        broker.expect("the TCP endpoints are open again")
+    with Client(f"tcp://127.0.0.1:{port}", home=cluster.home, timeout_s=PATIENCE_S) as guest:
+        assert guest.status().broker.pid == broker.child.pid
+    with (
+        Client(f"tcp://127.0.0.1:{port}", home=tmp_path / "bare", timeout_s=PATIENCE_S) as stranger,
+        pytest.raises(Refused, match="asks for keys"),
+    ):
+        stranger.status()
+    assert broker.stop() == 0
+
+
 def test_a_message_without_an_end_costs_the_broker_its_connections_and_nothing_else(
     make_cluster: Callable[[str], Cluster],
 ) -> None:
