@@ -23,9 +23,9 @@ class Door:
         self._allowances: dict[str, Allowance] = {}
 
     def is_crowded(self, user: User) -> bool:
-        """Whether nobody can be taken in any more, or nobody with this key."""
+        """Whether nobody can be taken in any more, or nobody with this key. The last places are for who needs none."""
         peers, bounds = self._state.peers, self._state.bounds
-        if len(peers) >= bounds.peers:
+        if len(peers) >= bounds.peers - (bounds.peers // 8 if user.public else 0):
             return True
         if not user.public or user.role is Role.WORKER:
             return False

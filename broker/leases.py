@@ -21,6 +21,7 @@ MAX_TRIES = 3
 MAX_EPOCH = 1 << 52
 """No worker comes to so many leases: one that claims more is refused, since those after it could not be told theirs."""
 
+MAX_MODELS = 256
 SETTLE_TTL_MS = 3600_000
 WARM_TTL_MS = 30_000
 
@@ -96,6 +97,7 @@ class Leases:
             raise Refused(f"{offer.worker} is no worker of {offer.model.name}")
         model = state.models.get(name)
         if model is None or not (model.workers or self._unfinished(name)):
+            self._make_room(name)
             ready = model.ready if model else []
             model = state.models[name] = Model(offer.model, offer.store, ready=ready)
             return model
@@ -109,6 +111,17 @@ class Leases:
         if live and (another or (holder and holder.user.public != peer.user.public)):
             raise Refused(f"{offer.worker} is leased to process {live.pid} on {live.host}", retry_ms=200)
         return model
+
+    def _make_room(self, name: str) -> None:
+        """Forget models that nobody serves or asks for, before one too many is known. Raises Refused."""
+        models = self._state.models
+        if name in models or len(models) < MAX_MODELS:
+            return
+        asked = {task.request.model for task in self._state.tasks.values()}
+        for idle in [key for key, model in models.items() if not model.workers and key not in asked]:
+            del models[idle]
+        if len(models) >= MAX_MODELS:
+            raise Refused(f"{len(models)} models are served already")
 
     def _unfinished(self, model: str) -> bool:
         return any(task.request.model == model and task.phase == "settling" for task in self._state.tasks.values())

@@ -18,7 +18,7 @@ from clients.cli_pipe import read_text, templated
 from clients.record import Record
 from clients.shell import Wish
 from clients.tables import echo_json, echo_table
-from ssmprov.configuration import home_of
+from ssmprov.configuration import home_of, private_directory
 from ssmprov.errors import BadRequest, NotFound
 from ssmprov.names import split_model
 from ssmprov.transcript import check_role, turns_of
@@ -147,7 +147,8 @@ def run(
     )
     output = Output(live=sys.stdout.isatty() if stream is None else stream, bare=not fence)
     if live:
-        place = Record(home_of() / ".filters" / model / context)
+        folder = private_directory(home_of() / ".filters")
+        place = Record(folder / model / context)
         place.directory.mkdir(parents=True, exist_ok=True)
         told = shell.recorded(
             place,

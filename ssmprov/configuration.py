@@ -266,12 +266,12 @@ def private_directory(path: Path) -> Path:
     if not path.is_symlink():  # whose target may be another user's choice, and must be there
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     elif path.lstat().st_uid not in (0, os.getuid()):
-        raise BadRequest(f"{path} is a link that another user made: choose another directory for the socket")
+        raise BadRequest(f"{path} is a link that another user made: choose another directory")
     found = path.stat()
     if found.st_mode & (stat.S_ISVTX | stat.S_IWOTH) == stat.S_ISVTX | stat.S_IWOTH:
-        raise BadRequest(f"{path} is everybody's: choose a directory of its own for the socket")
+        raise BadRequest(f"{path} is everybody's: choose a directory of its own")
     if found.st_uid != os.getuid():
-        raise BadRequest(f"{path} belongs to another user: choose another directory for the socket")
+        raise BadRequest(f"{path} belongs to another user: choose another directory")
     if stat.S_IMODE(found.st_mode) & 0o077:
         path.chmod(0o700)
     return path

@@ -198,6 +198,21 @@ class TestBounds:
         rig.caller(user=OTHER)
         rig.caller()
 
+    def test_keys_leave_places_for_who_needs_none(self, rig: Rig) -> None:
+        for number in range(11):
+            rig.hand(f"talk/{number}", user=HAND)
+        with pytest.raises(AssertionError, match="heard no Hello"):
+            rig.hand("talk/11", user=HAND)
+        assert rig.caller()
+
+    def test_models_that_come_and_go_are_not_kept_for_ever(self, rig: Rig) -> None:
+        rig.hand("talk/0")
+        for number in range(300):
+            card = wire.ModelCard(f"m{number}", "scripted", "f" * 64)
+            rig.hand(f"m{number}/0", user=HAND, model=card).say(wire.Bye("done"))
+        assert "talk" in rig.state.models
+        assert len(rig.state.models) <= 256
+
     def test_a_key_asks_so_often_and_no_more(self, rig: Rig) -> None:
         rig.hand()
         caller = rig.caller(user=READER)

@@ -449,6 +449,7 @@ def test_filters_run_in_a_pipeline_each_on_its_own_context(sh: Shell, place: Pat
             6, "LOUD", "LOUD"
         )
     good(sh("echo again | bin/kind"))
+    assert (cluster.home / ".filters").stat().st_mode & 0o777 == 0o700
     assert [t.number for t in turns_of((cluster.home / ".filters/talk/kind/.transcript.txt").read_text())] == [
         5,
         6,
