@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import resource
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ssmprov.errors import Busy, Corrupt, NoSpace, SsmprovError, Unavailable
+
+PAGE = 65_536
+"""The largest page of a database."""
 
 _DAMAGE = frozenset(
     {
@@ -47,6 +51,15 @@ def damaged(path: Path, what: str) -> Corrupt:
     )
 
 
+def _is_as_large_as_may_be(path: Path) -> bool:
+    """Whether a limit on the size of files stands in the way, which SQLite calls an error of the disk."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
+    if limit == resource.RLIM_INFINITY:
+        return False
+    files = [path.with_name(path.name + suffix) for suffix in ("", "-wal", "-shm")]
+    return any(file.stat().st_size + PAGE > limit for file in files if file.exists())
+
+
 def _ours(error: sqlite3.DatabaseError, path: Path) -> SsmprovError | None:
     extended = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)
     code = extended & 0xFF
@@ -54,6 +67,8 @@ def _ours(error: sqlite3.DatabaseError, path: Path) -> SsmprovError | None:
         return damaged(path, str(error))
     if code == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_SHMSIZE:  # no room for the log, or its index
         return NoSpace(f"the disk is full: {path} was not changed; free some space and try again", file=str(path))
+    if code == sqlite3.SQLITE_IOERR and _is_as_large_as_may_be(path):
+        return NoSpace(f"{path} was not changed: files may grow no further here (`ulimit -f`)", file=str(path))
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return Busy(f"{path} is locked by another process: try again", retry_ms=1000, file=str(path))
     if code not in _DISK:
