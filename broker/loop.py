@@ -15,6 +15,7 @@ from pathlib import Path
 
 import zmq
 
+from broker.backlog import Backlog
 from broker.keys import Gate
 from broker.machine import STALL_S, Broker
 from broker.metrics import Metrics
@@ -52,7 +53,6 @@ BATCH = 512
 
 LOOK_AGAIN_S = 0.01
 
-BACKLOG_MESSAGES = 4096
 BACKLOG_RETRY_MS = 5
 
 
@@ -85,7 +85,7 @@ class Loop:
         sockets.prepare_router(self._router)
         self._ports = Ports(self._router)
         self._monitor = self._router.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_CLOSED | zmq.EVENT_ACCEPTED)
-        self._backlog: dict[Route, deque[Sequence[bytes]]] = {}
+        self._backlog: dict[Route, Backlog] = {}
         self._locks: list[int] = []
         self._paths: list[Path] = []
         self._wake, self._signal = socket.socketpair()
@@ -296,34 +296,46 @@ class Loop:
 
     def _send(self, route: Route, frames: Sequence[bytes]) -> Event | None:
         waiting = self._backlog.get(route)
-        if waiting is not None:
-            waiting.append(frames)
-            if len(waiting) > BACKLOG_MESSAGES:
-                del self._backlog[route]
-                return Unreachable(time.monotonic(), route)
+        if waiting is None:
+            try:
+                self._router.send_multipart([route, *frames], zmq.NOBLOCK)
+            except zmq.Again:
+                waiting = self._backlog[route] = Backlog()
+            except zmq.ZMQError as error:
+                return _unreachable(error, route)
+            else:
+                return None
+        if waiting.add(frames):
             return None
-        try:
-            self._router.send_multipart([route, *frames], zmq.NOBLOCK)
-        except zmq.Again:
-            self._backlog[route] = deque([frames])
-        except zmq.ZMQError as error:
-            if error.errno == zmq.EHOSTUNREACH:
-                return Unreachable(time.monotonic(), route)
-            raise
-        return None
+        del self._backlog[route]
+        return Unreachable(time.monotonic(), route)
 
     def _flush(self) -> None:
         """Send what slow peers had no room for."""
-        for route in list(self._backlog):
-            waiting = self._backlog.pop(route, None)
-            while waiting:
-                event = self._send(route, waiting.popleft())
-                if event is not None:
-                    self._handle(event)
-                    break
-                if route in self._backlog:
-                    self._backlog[route].extend(waiting)
-                    break
+        for route, waiting in list(self._backlog.items()):
+            if event := self._flush_one(route, waiting):
+                self._handle(event)
+
+    def _flush_one(self, route: Route, waiting: Backlog) -> Event | None:
+        event = None
+        while waiting and event is None:
+            try:
+                self._router.send_multipart([route, *waiting.first], zmq.NOBLOCK)
+            except zmq.Again:
+                return None
+            except zmq.ZMQError as error:
+                event = _unreachable(error, route)
+            else:
+                waiting.sent()
+        self._backlog.pop(route, None)
+        return event
+
+
+def _unreachable(error: zmq.ZMQError, route: Route) -> Unreachable:
+    """That nobody is there, where this is what the error says. Raises any other."""
+    if error.errno != zmq.EHOSTUNREACH:
+        raise error
+    return Unreachable(time.monotonic(), route)
 
 
 def _kill(action: Kill) -> None:

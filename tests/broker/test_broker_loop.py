@@ -20,7 +20,7 @@ import pytest
 from cluster import PATIENCE_S, Cluster
 from peers import Peer, Peers
 
-from broker.loop import BACKLOG_MESSAGES
+from broker import backlog
 from broker.machine import Broker
 from broker.metrics import Metrics
 from ssmprov import wire
@@ -144,7 +144,7 @@ class TestPeers:
         witness.is_alone()
         deaf = peers(alive.endpoint, room=1)
         slowest = 0.0
-        for _ in range((wire.HIGH_WATER_MARK + BACKLOG_MESSAGES) // 250 + 8):
+        for _ in range((wire.HIGH_WATER_MARK + backlog.MESSAGES) // 250 + 8):
             for _ in range(250):
                 deaf.asks("status")
             asked = time.monotonic()
