@@ -20,7 +20,7 @@ from ssmprov.names import Ref
 from ssmprov.ops import Row
 from workers.checkpoints.database import Database
 from workers.checkpoints.lineage import ROOT_DIGEST, StepRecord, settings_json
-from workers.checkpoints.seals import seal_of, whole
+from workers.checkpoints.seals import seal, seal_of, whole
 from workers.context import Identity
 
 SWEEP_EVERY = 256
@@ -283,11 +283,11 @@ class Catalogue(Database):
         rows = self.run("SELECT step FROM names WHERE name = ?", (name,))
         if not rows:
             self._room_for(name)
+            row = (name, step.number, bytes.fromhex(step.object), pinned or "", now, now)
             self.run(
-                "INSERT INTO names (name, step, object, pinned, created, updated) VALUES (?, ?, ?, ?, ?, ?)",
-                (name, step.number, bytes.fromhex(step.object), pinned or "", now, now),
+                "INSERT INTO names (name, step, object, pinned, created, updated, seal) VALUES (?, ?, ?, ?, ?, ?, ?)",
+                (*row, seal(*row)),
             )
-            self.seal("names", "name", name)
             return
         old = rows[0][0]
         self.run(
