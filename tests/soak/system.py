@@ -28,6 +28,7 @@ KINDS = ["blocking", "aio", "blocking", "aio", "blocking", "aio", "bridge", "blo
 KEYS = 'slots = 4\nkeep_steps = 4\nhot_bytes = "48 KiB"\nslice_tokens = 32\n'
 SERVES_S = 60.0
 TESTS = str(Path(__file__).parents[1])
+ROOT = str(Path(TESTS).parent)  # before the tests, one of whose folders has the name of the package that it tests
 """Where the children find this package."""
 
 
@@ -67,7 +68,7 @@ class System:
         self._log = (home / "up.log").open("ab")
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith("SSMPROV_")} | {
             "SSMPROV_HOME": str(home),
-            "PYTHONPATH": os.pathsep.join([TESTS, *filter(None, [os.environ.get("PYTHONPATH")])]),
+            "PYTHONPATH": os.pathsep.join([ROOT, TESTS, *filter(None, [os.environ.get("PYTHONPATH")])]),
             "TMPDIR": str(self.scratch),
             "OMP_NUM_THREADS": "1",
             "OMP_WAIT_POLICY": "passive",
