@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import socket
+
 import click
 
 from clients.cli_base import json_option
@@ -41,10 +44,16 @@ def new(name: str) -> None:
         return
     use = "" if name in (CLIENT, Role.WORKER) else f"\nand here, to use it:\n  export {KEY_VARIABLE}={name}"
     role = Role.WORKER if name == Role.WORKER else Role.GENERATE
+    there = _this_machine() if name == CLIENT else name  # every machine's own key is `client` at home
     click.echo(
-        f"On the broker's machine, to let it in:\n  ssmprov keys allow {name} '{pair.public}' --role {role}{use}",
+        f"On the broker's machine, to let it in:\n  ssmprov keys allow {there} '{pair.public}' --role {role}{use}",
         err=True,
     )
+
+
+def _this_machine() -> str:
+    """The host's name as one for a key."""
+    return re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname().partition(".")[0])[:64] or CLIENT
 
 
 # A public key may begin with a hyphen, or with -h.

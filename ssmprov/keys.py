@@ -258,7 +258,9 @@ class AllowList:
         role = role or (known.role if known else Role.READ)
         entry = Entry(public or (known.public if known else ""), role, time.time())
         if known is not None and known.public != entry.public:
-            raise Conflict(f"{name} is allowed with another public key: `ssmprov keys revoke {name}` first")
+            raise Conflict(
+                f"{name} has another public key there: give this one another name, or `ssmprov keys revoke {name}`"
+            )
         for other, held in entries.items():
             if other != name and held.public == entry.public:
                 raise Conflict(f"this public key is allowed already, as {other}")

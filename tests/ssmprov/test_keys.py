@@ -143,7 +143,7 @@ class TestAllowList:
         allowed.allow("a", PUBLIC, Role.READ)
         with pytest.raises(Conflict, match="as a"):
             allowed.allow("b", PUBLIC, Role.ADMIN)
-        with pytest.raises(Conflict, match="revoke a"):
+        with pytest.raises(Conflict, match="another name, or `ssmprov keys revoke a`"):
             allowed.allow("a", "b" * 40, Role.ADMIN)
         assert allowed.users() == {PUBLIC: User("a", PUBLIC, Role.READ)}
 
