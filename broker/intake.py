@@ -5,7 +5,7 @@ from __future__ import annotations
 from broker.door import Door
 from broker.records import Client, Task
 from broker.state import MAX_ARGS, State
-from ssmprov import ops, wire
+from ssmprov import rules, wire
 from ssmprov.errors import BadRequest, Busy, SsmprovError, Unavailable, nearest, problem_of
 from ssmprov.keys import User
 
@@ -92,7 +92,7 @@ class Intake:
         state = self._state
         if state.draining:
             raise Unavailable("the broker is shutting down: send the request again in a moment", retry_ms=1000)
-        if request.op in ops.INTERNAL:
+        if request.op in rules.INTERNAL:
             raise BadRequest(f"{request.op} is the broker's own operation")
         if request.id.startswith(state.identity[:8]):
             raise BadRequest("this request id is one of the broker's own: use a random one")
@@ -104,11 +104,11 @@ class Intake:
             request.model = next(iter(state.models))
         elif not request.model:
             raise BadRequest(f"several models are served: name one{nearest('', state.models)}")
-        args = ops.decode_args(request)
-        user.check(ops.right(request, args), request.op)
+        args = rules.decode_args(request)
+        user.check(rules.right(request, args), request.op)
         if request.op == "ckpt.export":
             request.credit = max(1, request.credit)  # its first CHUNK comes, whether its reader takes it or not
-        shared, exclusive = ops.locks(request, args)
+        shared, exclusive = rules.locks(request, args)
         state.order += 1
         return Task(
             request,
@@ -117,7 +117,7 @@ class Intake:
             client.id,
             shared,
             exclusive,
-            ops.saves(request, args),
+            rules.saves(request, args),
             state.now + request.ttl_ms / 1000,
             state.order,
             attempt=request.attempt,

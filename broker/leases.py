@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from broker.placement import pin_of
 from broker.records import Client, Kill, Model, Peer, Task, Worker
-from ssmprov import ops, wire
+from ssmprov import ops, rules, wire
 from ssmprov.errors import Problem, Refused, SsmprovError, WorkerLost, WrongModel, problem_of
 from ssmprov.names import check_name, parse_ref, parse_worker
 
@@ -139,7 +139,7 @@ class Leases:
         broken = []
         for item in running:
             task = kept.pop(item.id, None) or self._waiting(model, item)
-            if task is None and not (known or item.op in ops.INTERNAL or self._decided(item)):
+            if task is None and not (known or item.op in rules.INTERNAL or self._decided(item)):
                 task = self._found(model, item)
             if task is None:
                 state.send(worker.route, wire.Cancel(item.id, "drop"))
@@ -180,10 +180,10 @@ class Leases:
         state = self._state
         args = ops.Turn(save=item.save)
         request = wire.Request(item.id, item.op, model.card.name, item.context, item.attempt, args=wire.pack(args))
-        shared, exclusive = ops.locks(request, args)
+        shared, exclusive = rules.locks(request, args)
         state.order += 1
         deadline = state.now + request.ttl_ms / 1000
-        saves = bool(item.save) or item.op in ops.SAVES
+        saves = bool(item.save) or item.op in rules.SAVES
         task = Task(request, [], args, item.client, shared, exclusive, saves, deadline, state.order)
         task.phase = "running"
         task.attempt = item.attempt

@@ -14,7 +14,7 @@ import msgspec
 
 from clients import link, requests
 from clients.calls import TTL_S, Answer, Call, Plan, answer_of
-from clients.core import CANCEL_MODES, Core
+from clients.core import CANCEL_MODES
 from clients.exchange import Data, Result, Want
 from clients.loop import Box, LinkTasks
 from clients.reader import Reader
@@ -22,7 +22,6 @@ from clients.requests import Reply, TurnOptions
 from clients.transfer import Download, Upload
 from ssmprov import ops, wire
 from ssmprov.errors import BadRequest, SsmprovError
-from ssmprov.process import this
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -57,13 +56,7 @@ class AsyncClient:
     ) -> None:
         self.endpoint = link.choose_endpoint(endpoint, home)
         self._credentials = link.choose_credentials(self.endpoint, home)
-        self._core = Core(
-            agent=agent,
-            endpoint=self.endpoint,
-            timeout_s=timeout_s,
-            patience_s=patience_s,
-            process=wire.Process(*this()),
-        )
+        self._core = link.core_of(self.endpoint, agent, timeout_s, patience_s)
         self._tasks: LinkTasks | None = None
 
     @property

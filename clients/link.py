@@ -8,11 +8,12 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from clients.core import Action, Send
+from clients.core import Action, Core, Send
 from clients.exchange import Event, Result
-from ssmprov import configuration
+from ssmprov import configuration, wire
 from ssmprov.errors import SsmprovError, problem_of
 from ssmprov.keys import Credentials, credentials_for
+from ssmprov.process import this
 
 TICK_S = 0.1
 LINGER_MS = 250
@@ -34,6 +35,12 @@ def choose_endpoint(endpoint: str | None, home: Path | None) -> str:
 def choose_credentials(endpoint: str, home: Path | None) -> Credentials | None:
     """The keys for an endpoint, if it needs some. Raises what `ssmprov.keys.credentials_for` raises."""
     return credentials_for(endpoint, home or configuration.home_of())
+
+
+def core_of(endpoint: str, agent: str, timeout_s: float, patience_s: float) -> Core:
+    """The core of a client in this process."""
+    process = wire.Process(*this())
+    return Core(agent=agent, endpoint=endpoint, timeout_s=timeout_s, patience_s=patience_s, process=process)
 
 
 B = TypeVar("B")

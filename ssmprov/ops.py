@@ -1,20 +1,13 @@
-"""The operations that a REQUEST names: their arguments, their results, and the names that each one holds.
-
-Locks: an operation takes the names that it reads shared and the names that it moves exclusive, all of them
-queued at once in order of arrival (`locks`), so that no two deadlock or overtake.
-"""
+"""The operations that a REQUEST names: their arguments and their results. What holds for each: `ssmprov.rules`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Raw
 
 from ssmprov import wire
-from ssmprov.errors import BadRequest
-from ssmprov.keys import Role
-from ssmprov.names import check_name, parse_ref
 
 Text = Annotated[str, Meta(max_length=200)]
 Names = Annotated[list[Text], Meta(max_length=256)]
@@ -371,95 +364,3 @@ class StatusResult(msgspec.Struct, omit_defaults=False):
     workers: list[WorkerStatus]
     contexts: dict[str, str] = {}
     pins: dict[str, str] = {}
-
-
-ARGS: dict[str, type[msgspec.Struct]] = {
-    "turn": Turn,
-    "ckpt.ls": List,
-    "ckpt.show": Show,
-    "ckpt.log": Log,
-    "ckpt.tree": Tree,
-    "ckpt.fork": Fork,
-    "ckpt.move": Move,
-    "ckpt.rm": Remove,
-    "ckpt.export": Export,
-    "ckpt.import": Import,
-    "ckpt.verify": Verify,
-    "ckpt.repair": Repair,
-    "ckpt.gc": Collect,
-    "ckpt.replay": Replay,
-    "settings.ls": SettingsLs,
-    "settings.show": SettingsShow,
-    "settings.set": SettingsSet,
-    "status": Status,
-    "settle": Settle,
-    "warm": Warm,
-}
-INTERNAL = frozenset({"settle", "warm"})
-NEEDS_CONTEXT = frozenset({"ckpt.show", "ckpt.log", "ckpt.fork", "ckpt.move", "ckpt.export", "ckpt.replay"})
-SAVES = frozenset({"ckpt.fork", "ckpt.move", "ckpt.rm", "ckpt.import", "settings.set"})
-
-READS = frozenset(
-    {"status", "ckpt.ls", "ckpt.show", "ckpt.log", "ckpt.tree", "ckpt.export", "settings.ls", "settings.show"}
-)
-CARE = frozenset({"ckpt.verify", "ckpt.repair", "ckpt.gc"})
-"""What reads or writes the whole store."""
-
-
-def decode_args(request: wire.Request) -> Any:
-    """The typed arguments of a request, names checked. Raises BadRequest."""
-    kind = ARGS.get(request.op)
-    if kind is None:
-        raise BadRequest(f"{request.op!r} is no operation of this version")
-    args: Any = wire.unpack(request.args, kind)
-    if request.context:
-        parse_ref(request.context)
-    elif request.op in NEEDS_CONTEXT and not (isinstance(args, Replay) and args.prime):
-        raise BadRequest(f"{request.op} needs a context: name one")
-    for name in (*_targets(args), getattr(args, "save", "")):
-        if name:
-            check_name(name, reserved=True)
-    if isinstance(args, Fork | Remove) and not _targets(args):
-        raise BadRequest(f"{request.op} needs at least one name")
-    if isinstance(args, Import | SettingsSet) and not (args.save if isinstance(args, Import) else args.name):
-        raise BadRequest(f"{request.op} needs a name")
-    if isinstance(args, Move) and str(parse_ref(request.context)) != parse_ref(request.context).name:
-        raise BadRequest(f"{request.context!r} is no name: only a name can be moved; fork it first")
-    return args
-
-
-def _targets(args: Any) -> list[str]:
-    if isinstance(args, Fork):
-        return args.targets
-    if isinstance(args, Remove):
-        return args.names
-    return []
-
-
-def locks(request: wire.Request, args: Any) -> tuple[frozenset[str], frozenset[str]]:
-    """The names that a request reads (shared) and moves (exclusive)."""
-    shared = set()
-    exclusive = set(_targets(args))
-    if isinstance(args, Turn | Import | Replay) and args.save:
-        exclusive.add(args.save)
-    if request.context:
-        name = parse_ref(request.context).name
-        if isinstance(args, Move):
-            exclusive.add(name)
-        elif isinstance(args, Turn | Fork | Replay | Export) and name:
-            shared.add(name)
-    return frozenset(shared - exclusive), frozenset(exclusive)
-
-
-def saves(request: wire.Request, args: Any) -> bool:
-    """Whether the request has a durable effect, so that it is finished even when its client is gone."""
-    return request.op in SAVES or bool(getattr(args, "save", ""))
-
-
-def right(request: wire.Request, args: Any) -> Role:
-    """The role that a request needs."""
-    if request.op in READS:
-        return Role.READ
-    if request.op in CARE:
-        return Role.ADMIN
-    return Role.WRITE if saves(request, args) else Role.GENERATE

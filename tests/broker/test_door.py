@@ -9,7 +9,7 @@ from rig import CARD, Rig, id_of, request, turn
 
 from broker.records import Admit
 from broker.state import Bounds
-from ssmprov import ops, wire
+from ssmprov import ops, rules, wire
 from ssmprov.keys import Role, User
 
 READER, WRITER, CHIEF, HAND, OTHER = (
@@ -53,7 +53,11 @@ def rig() -> Rig:
 
 
 def test_every_operation_of_a_client_is_in_the_table() -> None:
-    assert {row.partition(" ")[0] for row in NEEDS} == ops.ARGS.keys() - ops.INTERNAL - {"status"}
+    assert {row.partition(" ")[0] for row in NEEDS} == rules.ARGS.keys() - rules.INTERNAL - {"status"}
+
+
+def test_an_operation_that_no_table_names_is_for_nobody_but_an_admin() -> None:
+    assert rules.right(request(1, "ckpt.unheard-of"), ops.Verify()) is Role.ADMIN
 
 
 @pytest.mark.parametrize("row", NEEDS)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from ssmprov import ops, wire
+from ssmprov import ops, rules, wire
 from ssmprov.errors import BadRequest
 from ssmprov.wire import WireError
 
@@ -20,10 +20,10 @@ def request(op: str, context: str = "", **args: Any) -> wire.Request:
 def held(op: str, context: str = "", **args: Any) -> tuple[set[str], set[str], bool]:
     """What an operation takes shared and exclusive, and whether it has a durable effect."""
     asked = request(op, context, **args)
-    decoded = ops.decode_args(asked)
-    shared, exclusive = ops.locks(asked, decoded)
+    decoded = rules.decode_args(asked)
+    shared, exclusive = rules.locks(asked, decoded)
     assert not shared & exclusive
-    return set(shared), set(exclusive), ops.saves(asked, decoded)
+    return set(shared), set(exclusive), rules.saves(asked, decoded)
 
 
 LOCKS: list[tuple[str, str, dict[str, Any], set[str], set[str], bool]] = [
@@ -74,19 +74,19 @@ def test_what_is_read_is_shared_and_what_moves_is_exclusive(
 
 
 def test_every_operation_stands_in_the_table() -> None:
-    assert {row[0] for row in LOCKS} == set(ops.ARGS)
+    assert {row[0] for row in LOCKS} == set(rules.ARGS)
 
 
-@pytest.mark.parametrize("op", sorted(ops.NEEDS_CONTEXT))
+@pytest.mark.parametrize("op", sorted(rules.NEEDS_CONTEXT))
 def test_what_needs_a_context_says_so(op: str) -> None:
     args = {"targets": ["b"]} if op == "ckpt.fork" else {}
     with pytest.raises(BadRequest, match=f"{op} needs a context"):
-        ops.decode_args(request(op, **args))
+        rules.decode_args(request(op, **args))
 
 
 def test_an_unknown_operation_is_refused() -> None:
     with pytest.raises(BadRequest, match=r"'ckpt\.mend' is no operation"):
-        ops.decode_args(request("ckpt.mend"))
+        rules.decode_args(request("ckpt.mend"))
 
 
 @pytest.mark.parametrize("bad", ["../x", ".a", "a b", "a~1", "x" * 129])
@@ -99,10 +99,10 @@ def test_every_name_is_checked(bad: str) -> None:
         ("ckpt.replay", "a", {"save": bad}),
     ]:
         with pytest.raises(BadRequest, match="is no name"):
-            ops.decode_args(request(op, context, **args))
+            rules.decode_args(request(op, context, **args))
     if "~" not in bad:
         with pytest.raises(BadRequest, match="is no name"):
-            ops.decode_args(request("turn", bad))
+            rules.decode_args(request("turn", bad))
 
 
 @pytest.mark.parametrize(
@@ -131,12 +131,12 @@ def test_every_name_is_checked(bad: str) -> None:
 )
 def test_arguments_are_typed_and_bounded(op: str, args: dict[str, Any]) -> None:
     with pytest.raises(WireError, match="the arguments are wrong"):
-        ops.decode_args(request(op, "a", **args))
+        rules.decode_args(request(op, "a", **args))
 
 
 def test_a_fork_needs_a_name_for_its_copy() -> None:
     with pytest.raises(BadRequest, match="at least one name"):
-        ops.decode_args(request("ckpt.fork", "a", targets=[]))
+        rules.decode_args(request("ckpt.fork", "a", targets=[]))
 
 
 @pytest.mark.parametrize(
@@ -150,8 +150,8 @@ def test_a_fork_needs_a_name_for_its_copy() -> None:
 )
 def test_what_moves_a_name_needs_one(op: str, context: str, args: dict[str, Any]) -> None:
     with pytest.raises(BadRequest, match="name"):
-        ops.decode_args(request(op, context, **args))
+        rules.decode_args(request(op, context, **args))
 
 
 def test_arguments_of_a_newer_client_are_ignored_where_unknown() -> None:
-    assert ops.decode_args(request("turn", "a", save="b", mood="good")) == ops.Turn(save="b")
+    assert rules.decode_args(request("turn", "a", save="b", mood="good")) == ops.Turn(save="b")

@@ -7,7 +7,7 @@ import msgspec
 from fuzz.engine import Target
 from fuzz.frames import mutate_frames, split
 from fuzz.targets.messages import seeds
-from ssmprov import ops, wire
+from ssmprov import ops, rules, wire
 from ssmprov.errors import BadRequest, error_of, problem_of
 
 RESULT_KINDS = (
@@ -23,10 +23,10 @@ def frames(data: bytes) -> None:
     assert _plain(again) == _plain(message)
     assert same == payloads
     if isinstance(message, wire.Request):
-        args = ops.decode_args(message)
-        shared, exclusive = ops.locks(message, args)
+        args = rules.decode_args(message)
+        shared, exclusive = rules.locks(message, args)
         assert not shared & exclusive
-        ops.saves(message, args)
+        rules.saves(message, args)
     elif isinstance(message, wire.Final):
         _final(message, payloads)
     elif isinstance(message, wire.Register) and payloads:
