@@ -146,9 +146,9 @@ class Proxy:
                     return
                 flow = flow_of()
                 for piece in [data] if not flow.drip_s else [data[i : i + 1] for i in range(len(data))]:
+                    flow.passed += len(piece)  # first: whoever has the bytes may look at once
                     writer.write(piece)
                     await writer.drain()
-                    flow.passed += len(piece)
                     await asyncio.sleep(flow.drip_s)
 
         async with asyncio.TaskGroup() as group:
