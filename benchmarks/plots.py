@@ -7,7 +7,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.measure import Curve, Figure
+from benchmarks.measure import Bound, Curve, Figure
 from benchmarks.report import Report, number
 
 if TYPE_CHECKING:
@@ -35,15 +35,18 @@ def draw(report: Report, directory: Path) -> list[Path]:
 
 
 def _reached(figure: Figure) -> float | None:
-    """The median over the target, so that 1 is the target itself; None without one."""
-    if figure.target is None:
+    """How much of its target a figure takes: 1 is the target itself, less is better; None without one."""
+    if figure.target is None or (found := _found(figure, figure.target)) <= 0:
         return None
-    found = figure.ratio if figure.target.of == "ratio" else figure.measured.spread
-    return found.median / figure.target.value if found.median > 0 else None
+    return found / figure.target.value if figure.target.kind == "at most" else figure.target.value / found
+
+
+def _found(figure: Figure, target: Bound) -> float:
+    return (figure.ratio if target.of == "ratio" else figure.measured.spread).median
 
 
 def _targets(figures: list[Figure], path: Path) -> Path:
-    """A bar for each figure with a target, from the target (1) outwards."""
+    """A bar for each figure with a target, from the target (1) to what was found: to the left of it where it is met."""
     from matplotlib import pyplot
 
     drawing, axes = pyplot.subplots(figsize=(9, 1.2 + 0.24 * len(figures)), layout="constrained")
@@ -53,9 +56,8 @@ def _targets(figures: list[Figure], path: Path) -> Path:
         assert figure.target is not None
         axes.barh(row, reached - 1, left=1, height=0.6, color=MET if figure.met else MISSED)
         sign = "≤" if figure.target.kind == "at most" else "≥"
-        found = figure.ratio if figure.target.of == "ratio" else figure.measured.spread
         axes.annotate(
-            f"{number(found.median)} ({sign} {number(figure.target.value)})",
+            f"{number(_found(figure, figure.target))} ({sign} {number(figure.target.value)})",
             (max(reached, 1), row),
             xytext=(4, 0),
             textcoords="offset points",
@@ -65,8 +67,12 @@ def _targets(figures: list[Figure], path: Path) -> Path:
         )
     axes.set_yticks(range(len(figures)), [f"{one.group}: {one.name}" for one in reversed(figures)], fontsize=7)
     axes.set_xscale("log")
+    low, high = axes.get_xlim()
+    powers = [2.0**power for power in range(-30, 31) if low <= 2.0**power <= high]
+    axes.set_xticks(powers, [number(x) if x >= 1 else f"1/{number(1 / x)}" for x in powers])
+    axes.minorticks_off()
     axes.axvline(1, color=MUTED, linewidth=0.8)
-    axes.set_xlabel("measured over target (orange: missed)")
+    axes.set_xlabel("share of the target that is taken: left of 1 it is met")
     return _save(drawing, path)
 
 
