@@ -37,8 +37,9 @@ class Intake:
         place = state.queued - 1
         if model is None:
             state.limbo[task.id] = task
+        task.place = place
         state.enqueue(task)  # first, so that no worker waits for the client to be told
-        state.send(client.route, wire.Accepted(task.id, task.attempt, place))
+        state.hold_back(task)
 
     def refuse(self, client: Client, request: wire.Request, error: SsmprovError) -> None:
         state = self._state
@@ -80,7 +81,8 @@ class Intake:
         task.request.credit = request.credit
         task.seq = 0
         task.sent = request.have
-        state.send(client.route, wire.Accepted(task.id, task.attempt, 0))
+        task.place = 0
+        state.announce(task)
         if task.phase == "running" and (worker := state.worker(task)):
             if task.transfer:
                 state.break_off(task, worker)
@@ -122,6 +124,7 @@ class Intake:
             state.order,
             attempt=request.attempt,
             waits_since=state.now,
+            owner=client.owner,
         )
 
     def _waiting_of(self, client: Client) -> int:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from broker.placement import pin_of
+from broker.ready import Ready
 from broker.records import Client, Kill, Model, Peer, Task, Worker
 from ssmprov import ops, rules, wire
 from ssmprov.errors import Problem, Refused, SsmprovError, WorkerLost, WrongModel, problem_of
@@ -66,11 +68,12 @@ class Leases:
             pulsed_at=state.now,
             progress_at=state.now,
         )
-        peer.worker = worker.name
+        peer.worker, peer.model = worker.name, worker.model
         if not (model.workers or old):
             model.moved = False
         if not model.moved:  # the store's last word; once this broker has seen pins change, an offer may be older
             model.pins = dict(pins)
+            model.ready.regroup(partial(pin_of, model))
         model.workers[worker.name] = worker
         state.log(f"worker {worker.name} registered (process {worker.pid}, epoch {epoch})")
         lost = self._adopt(model, worker, offer.running, old, known)
@@ -98,8 +101,8 @@ class Leases:
         model = state.models.get(name)
         if model is None or not (model.workers or self._unfinished(name)):
             self._make_room(name)
-            ready = model.ready if model else []
-            model = state.models[name] = Model(offer.model, offer.store, ready=ready)
+            ready = model.ready if model else Ready()
+            model = state.models[name] = Model(offer.model, offer.store, ready)
             return model
         if model.card.fingerprint != offer.model.fingerprint or model.card.runtime != offer.model.runtime:
             raise WrongModel(f"{name} is served from other weights or by another runtime: give this one another name")
@@ -148,7 +151,7 @@ class Leases:
             state.locks.seize(task)
             task.phase = "running"
             task.worker = worker.name
-            worker.tasks[task.id] = task
+            worker.take(task)
             if task.transfer:
                 broken.append(task)
                 continue
@@ -160,7 +163,7 @@ class Leases:
             state.break_off(task, worker)
         late = [task for task in kept.values() if old and old.route == worker.route and not task.found]
         for task in late:  # its REQUEST is still on the way
-            worker.tasks[task.id] = task
+            worker.take(task)
             state.hand(task, worker)
         return [task for task in kept.values() if task not in late]
 
@@ -184,7 +187,7 @@ class Leases:
         state.order += 1
         deadline = state.now + request.ttl_ms / 1000
         saves = bool(item.save) or item.op in rules.SAVES
-        task = Task(request, [], args, item.client, shared, exclusive, saves, deadline, state.order)
+        task = Task(request, [], args, item.client, shared, exclusive, saves, deadline, state.order, owner=item.client)
         task.phase = "running"
         task.attempt = item.attempt
         task.found = task.unasked = True
@@ -263,7 +266,7 @@ class Leases:
 
     def _lost_task(self, model: Model, task: Task, worker: Worker, why: str) -> None:
         state = self._state
-        worker.tasks.pop(task.id, None)
+        worker.drop(task)
         again = not task.slot and task.request.op not in ("ckpt.import", "warm") and task.seq == 0
         if again and not task.found and task.tries < MAX_TRIES and (task.internal or not state.draining):
             state.requeue(task)

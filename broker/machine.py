@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from broker.absence import Absence
 from broker.door import Door
 from broker.intake import Intake
@@ -11,6 +13,7 @@ from broker.records import (
     Admit,
     Client,
     Drain,
+    Due,
     Ended,
     Event,
     Id,
@@ -43,6 +46,11 @@ MAX_UNANSWERED = 40
 DRAIN_S = 10.0
 CREDIT_OF_CLIENT = 1024
 MAX_CREDIT = 1_000_000
+
+FREQUENT = (wire.Request, wire.Final, wire.Partial)
+"""Kinds that a peer sends long after it has introduced itself."""
+
+PIECES = (wire.Partial, wire.Chunk)
 
 
 class Broker:
@@ -87,6 +95,8 @@ class Broker:
             case Unreachable():
                 if not self._forgiven(event.route):
                     self._gone(event.route, "its connection broke")
+            case Due():
+                state.announce_due()
             case Tick():
                 self._tick()
             case Drain():
@@ -98,13 +108,19 @@ class Broker:
         actions, state.actions = state.actions, []
         return actions
 
+    @property
+    def due_at(self) -> float:
+        """When it wants to be told `Due`; infinite for never."""
+        held = self.state.held
+        return next(iter(held.values()))[0] if held else math.inf
+
     # -- messages
 
     def _received(self, event: Received) -> None:
         state = self.state
         peer = state.peers.get(event.route)
         message = event.message
-        if peer is not None and peer.user.public != event.user.public:
+        if peer is not None and peer.user is not event.user and peer.user.public != event.user.public:
             self._gone(event.route, "another key took its routing id")
             peer = None
         if peer is None:
@@ -119,7 +135,9 @@ class Broker:
                 return
             peer = state.peers[event.route] = Peer(event.route, event.user)
         peer.unanswered = 0
-        if isinstance(message, wire.Hello):
+        if isinstance(message, FREQUENT):
+            (self._from_worker if peer.worker else self._from_client)(peer, event)
+        elif isinstance(message, wire.Hello):
             self._hello(peer, message)
         elif isinstance(message, wire.Bye):
             self._bye(peer)
@@ -176,7 +194,8 @@ class Broker:
             if message.op == "status":
                 self._status(client, peer.user, message)
             else:
-                peer.probe_at = min(peer.probe_at, self.state.now + PROBE_S)
+                if peer.probe_at:  # it lives: who asks one thing after another is never probed
+                    peer.probe_at = self.state.now + PROBE_S
                 self._intake.accept(client, peer.user, message, event.payloads)
             return
         task = self.state.tasks.get(getattr(message, "id", b""))
@@ -212,22 +231,25 @@ class Broker:
         if task is None or getattr(message, "epoch", worker.epoch) != worker.epoch:
             self.state.counters.stale += 1
             return
-        if isinstance(message, wire.Partial | wire.Chunk):
+        if isinstance(message, wire.Final):
+            self._final(worker, task, message, event)
+            return
+        if isinstance(message, PIECES):
             self._partial(task, message, event)
         elif isinstance(message, wire.Credit):
+            self.state.announce_held(task)
             self.state.tell(task.client, message)
-        elif isinstance(message, wire.Final):
-            self._final(worker, task, message, event.payloads)
 
     def _partial(self, task: Task, message: wire.Partial | wire.Chunk, event: Received) -> None:
         """Keep a piece of the reply, whichever attempt it was written for, and pass it on to the attempt's reader."""
-        end = message.offset + sum(map(len, event.payloads))
+        piece = b"".join(event.payloads)
+        end = message.offset + len(piece)
         if isinstance(message, wire.Partial) and message.offset <= len(task.text):
             if end > wire.MAX_TEXT:
                 self._forward(task, wire.Cancel(task.id, "drop"))
                 self.state.fail(task, wire.WireError(f"the reply is larger than the {wire.MAX_TEXT} bytes of a text"))
                 return
-            task.text[message.offset : end] = b"".join(event.payloads)
+            task.text[message.offset : end] = piece
         if message.attempt != task.attempt or message.seq != task.seq + 1:
             self.state.counters.stale += 1
             return
@@ -238,30 +260,27 @@ class Broker:
         self.state.counters.partials += 1
         if task.request.op == "ckpt.export":
             self.state.release(task)
-        known = self.state.clients.get(task.client)
-        if known and known.route is not None:
-            self.state.forward(known.route, event.frames)
+        self.state.announce_held(task)
+        self.state.forward(task.client, event.frames)
 
-    def _final(self, worker: Worker, task: Task, final: wire.Final, payloads: list[bytes]) -> None:
+    def _final(self, worker: Worker, task: Task, final: wire.Final, event: Received) -> None:
         if task.request.op == "settle":
-            self._leases.settled(task, final, payloads)
+            self._leases.settled(task, final, event.payloads)
         fork = task if task.request.op == "ckpt.fork" and not self.state.draining else None
         if final.offset > len(task.text):
             lost = WorkerLost(f"a part of the answer of {worker.name} was lost: send the request again")
             self.state.fail(task, lost)
         else:
-            self.state.finish(task, final, payloads)
+            self.state.finish(task, final, event.payloads, event.frames)
             if fork:
                 self._leases.warm(self.state.models[worker.model], fork, final.pins)
         if worker.state == "draining":
             self._leases.leave(worker)
 
     def _worker(self, peer: Peer) -> Worker | None:
-        for model in self.state.models.values():
-            worker = model.workers.get(peer.worker)
-            if worker and worker.route == peer.route:
-                return worker
-        return None
+        model = self.state.models.get(peer.model)
+        worker = model.workers.get(peer.worker) if model else None
+        return worker if worker and worker.route == peer.route else None
 
     def _status(self, client: Client, user: User, request: wire.Request) -> None:
         try:

@@ -28,8 +28,8 @@ def choose(model: Model, task: Task) -> Worker | None:
         worker = model.workers.get(pinned)
         return worker if worker and has_room(worker, task) else None
     free = [worker for worker in model.workers.values() if has_room(worker, task)]
-    if not free:
-        return None
+    if len(free) < 2:
+        return free[0] if free else None
     if task.loads and (hot := model.workers.get(model.hot.get(task.loads, ""))) in free:
         return hot
     return min(free, key=lambda worker: (worker.running / worker.slots, len(worker.tasks), worker.name))

@@ -26,9 +26,10 @@ class NameLocks:
 
     def enter(self, task: Task) -> bool:
         """Queue a task; whether it is granted at once."""
-        for key in _keys(task):
+        keys = _keys(task)
+        for key in keys:
             self._queues.setdefault(key, deque()).append(task)
-        return self.granted(task)
+        return not keys or self.granted(task)
 
     def granted(self, task: Task) -> bool:
         return all(self._holds(task, key) for key in _keys(task))
@@ -94,8 +95,9 @@ class Answers:
         self._kept: OrderedDict[Id, tuple[Id, float, wire.Final, list[bytes], int]] = OrderedDict()
         self.bytes = 0
 
-    def keep(self, now: float, client: Id, final: wire.Final, payloads: list[bytes]) -> None:
-        size = sum(map(len, payloads)) + len(msgspec.msgpack.encode(final)) + OVERHEAD
+    def keep(self, now: float, client: Id, final: wire.Final, payloads: list[bytes], header: int = 0) -> None:
+        """Keep an answer; `header` is the size of its header, where that is known."""
+        size = sum(map(len, payloads)) + (header or len(msgspec.msgpack.encode(final))) + OVERHEAD
         self.drop(final.id)
         if size > self._max_bytes:
             return

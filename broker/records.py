@@ -5,15 +5,24 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ssmprov import wire
 from ssmprov.errors import SsmprovError
 from ssmprov.keys import LOCAL, User
 from ssmprov.names import parse_ref
 
+if TYPE_CHECKING:
+    from broker.ready import Ready
+
 Route = bytes
 Id = bytes
+
+Owner = bytes | str
+"""Whom a task counts for where slots are shared out: a client's key, or the client where it has none."""
+
+HOUSE: Owner = ""
+"""The owner of the broker's own tasks."""
 
 
 @dataclass(slots=True)
@@ -59,6 +68,13 @@ class Tick:
 
 
 @dataclass(slots=True)
+class Due:
+    """What the broker holds back for a moment has waited long enough (`Broker.due_at`)."""
+
+    now: float
+
+
+@dataclass(slots=True)
 class Drain:
     now: float
 
@@ -71,7 +87,7 @@ class Ended:
     client: Id
 
 
-Event = Received | Refuse | Unreachable | Admit | Tick | Drain | Ended
+Event = Received | Refuse | Unreachable | Admit | Tick | Due | Drain | Ended
 
 
 @dataclass(slots=True)
@@ -112,12 +128,13 @@ Action = Send | Kill | Look | Log | Stop
 
 @dataclass(slots=True)
 class Peer:
-    """A route and who speaks on it: `client` and `worker` are '' until it has said so."""
+    """A route and who speaks on it: `client`, `worker` and its `model` are '' until it has said so."""
 
     route: Route
     user: User = LOCAL
     client: Id = b""
     worker: str = ""
+    model: str = ""
     unanswered: int = 0
     probe_at: float = 0.0
 
@@ -137,6 +154,10 @@ class Client:
     def key(self) -> str:
         """Its public key, '' for none."""
         return self.user.public if self.user else ""
+
+    @property
+    def owner(self) -> Owner:
+        return self.key or self.id
 
 
 @dataclass(slots=True)
@@ -164,8 +185,9 @@ class Task:
     restart: its arguments and payloads are not known, so it can be given to no other worker; `unasked` until its
     client, who may have been answered then, has sent it again. `about` is the lost task that a settle decides. `text`
     is what was streamed, kept until the answer so that a reader who comes back misses nothing; its reader was sent it
-    up to byte `sent`. `loads` is the name whose state it loads, '' for none; `bytes` its size as it came, which the
-    bounds count.
+    up to byte `sent`. `place` is what ACCEPTED is to say, while that is held back. `loads` is the name whose state it
+    loads, '' for none; `bytes` its size as it came, which the bounds count; `slot` tells whether it occupies one of its
+    worker's slots.
     """
 
     request: wire.Request
@@ -189,22 +211,20 @@ class Task:
     text: bytearray = field(default_factory=bytearray)
     tries: int = 0
     waits_since: float = 0.0
+    place: int = 0
     about: Task | None = None
+    owner: Owner = HOUSE
+    id: Id = field(init=False)
     loads: str = field(init=False)
     bytes: int = field(init=False)
+    slot: bool = field(init=False)
 
     def __post_init__(self) -> None:
-        self.loads = parse_ref(self.request.context).name if self.request.context else ""
-        self.bytes = sum(map(len, self.payloads)) + len(self.request.args)
-
-    @property
-    def id(self) -> Id:
-        return self.request.id
-
-    @property
-    def slot(self) -> bool:
-        """Whether it occupies one of its worker's slots."""
-        return self.request.op in ("turn", "ckpt.replay")
+        request = self.request
+        self.id = request.id
+        self.loads = parse_ref(request.context).name if request.context else ""
+        self.bytes = sum(map(len, self.payloads)) + len(request.args)
+        self.slot = request.op in ("turn", "ckpt.replay")
 
     @property
     def transfer(self) -> bool:
@@ -214,6 +234,8 @@ class Task:
 
 @dataclass(slots=True, eq=False)
 class Worker:
+    """A lease and what was given out under it; `running` counts those of its `tasks` that occupy a slot."""
+
     name: str
     model: str
     route: Route
@@ -225,6 +247,7 @@ class Worker:
     stall_s: float
     state: str = "ready"
     tasks: dict[Id, Task] = field(default_factory=dict)
+    running: int = 0
     seen_at: float = 0.0
     pulsed_at: float = 0.0
     progress: int = 0
@@ -232,9 +255,17 @@ class Worker:
     pulse: wire.Pulse = field(default_factory=wire.Pulse)
     rates: tuple[float, float] = (0.0, 0.0)
 
-    @property
-    def running(self) -> int:
-        return sum(task.slot for task in self.tasks.values())
+    def take(self, task: Task) -> None:
+        if task.id not in self.tasks:
+            self.tasks[task.id] = task
+            self.running += task.slot
+
+    def drop(self, task: Task) -> bool:
+        """Whether it had the task."""
+        if self.tasks.pop(task.id, None) is None:
+            return False
+        self.running -= task.slot
+        return True
 
 
 @dataclass(slots=True)
@@ -246,9 +277,9 @@ class Model:
 
     card: wire.ModelCard
     store: str
+    ready: Ready
     workers: dict[str, Worker] = field(default_factory=dict)
     pins: dict[str, str] = field(default_factory=dict)
     moved: bool = False
     hot: OrderedDict[str, str] = field(default_factory=OrderedDict)
-    ready: list[Task] = field(default_factory=list)
     empty_at: float = 0.0

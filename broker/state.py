@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import msgspec
 
 from broker.placement import choose, pin_of, remember_hot, spread, worker_of
 from broker.queues import Answers, NameLocks
-from broker.records import Action, Client, Id, Log, Model, Peer, Route, Send, Task, Worker
+from broker.ready import Lane
+from broker.records import Action, Client, Id, Log, Model, Owner, Peer, Route, Send, Task, Worker
 from ssmprov import ops, wire
 from ssmprov.errors import (
     Cancelled,
@@ -33,6 +35,9 @@ ABSENT_S = 30.0
 
 MAX_ARGS = wire.MAX_HEADER - 4096
 """A request's arguments: what the broker adds to its header must fit beside them."""
+
+HOLD_S = 0.01
+"""So long ACCEPTED waits for the answer of a request that has begun at once: where that comes, it says more."""
 
 LATE_S = 5.0
 """A worker answers a request's deadline itself; past that much more it counts as hung."""
@@ -65,7 +70,7 @@ class Counters:
 
 @dataclass(slots=True)
 class State:
-    """All that the broker remembers."""
+    """All that the broker remembers. `held` are the tasks whose ACCEPTED waits, with the time until which it does."""
 
     bounds: Bounds
     now: float
@@ -75,6 +80,7 @@ class State:
     models: dict[str, Model] = field(default_factory=dict)
     tasks: dict[Id, Task] = field(default_factory=dict)
     limbo: dict[Id, Task] = field(default_factory=dict)
+    held: dict[Id, tuple[float, Task]] = field(default_factory=dict)
     locks: NameLocks = field(default_factory=NameLocks)
     counters: Counters = field(default_factory=Counters)
     actions: list[Action] = field(default_factory=list)
@@ -98,12 +104,41 @@ class State:
     def log(self, text: str) -> None:
         self.actions.append(Log(text))
 
-    def forward(self, route: Route, frames: Sequence[bytes]) -> None:
-        self.actions.append(Send(route, frames))
+    def forward(self, client: Id, frames: Sequence[bytes]) -> None:
+        """Pass a worker's message on to a client as it came."""
+        if (known := self.clients.get(client)) and known.route is not None:
+            self.actions.append(Send(known.route, frames))
 
     def tell(self, client: Id, message: wire.Message, payloads: Sequence[bytes] = ()) -> None:
         if known := self.clients.get(client):
             self.send(known.route, message, payloads)
+
+    def hold_back(self, task: Task) -> None:
+        """Tell a client that its request was accepted: at once where it has to wait, else unless its answer is soon.
+
+        An ACCEPTED costs as much as an answer, and a wake-up of the client.
+        """
+        if task.phase == "running":
+            self.held[task.id] = (self.now + HOLD_S, task)
+        elif task.phase != "answered":
+            self.announce(task)
+
+    def announce(self, task: Task) -> None:
+        self.held.pop(task.id, None)
+        self.tell(task.client, wire.Accepted(task.id, task.attempt, task.place))
+
+    def announce_held(self, task: Task) -> None:
+        """Before anything else is told of a request, its client is told that it was accepted."""
+        if task.id in self.held:
+            self.announce(task)
+
+    def announce_due(self) -> None:
+        """Send the ACCEPTEDs that have waited long enough."""
+        while self.held:
+            until, task = next(iter(self.held.values()))
+            if until > self.now:
+                return
+            self.announce(task)
 
     # -- what may come
 
@@ -167,37 +202,33 @@ class State:
                     self._ready([task])
 
     def _ready(self, tasks: list[Task]) -> None:
-        models = {}
+        """Give tasks to workers that have room for them. None of those that wait already can be meant: else it ran."""
         for task in tasks:
             if task.phase != "queued" or task.id in self.limbo:
                 continue
             model = self.models[task.request.model]
-            task.phase = "ready"
             if model.workers:
                 task.waits_since = self.now
-            model.ready.append(task)
-            models[task.request.model] = model
-        for model in models.values():
-            self.dispatch(model)
-
-    def dispatch(self, model: Model) -> None:
-        """Hand ready tasks to workers, in order of arrival, past those that must wait for their own worker."""
-        if not model.ready:
-            return
-        model.ready.sort(key=lambda task: (not task.internal, task.order))
-        waiting = []
-        full: set[bool] = set()
-        for task in model.ready:
-            pinned = pin_of(model, task)
-            held = self.draining and not task.internal
-            worker = None if held or (task.slot in full and not pinned) else choose(model, task)
+            worker = None if self.draining and not task.internal else choose(model, task)
             if worker is None:
-                waiting.append(task)
-                if not pinned:
-                    full.add(task.slot)
+                task.phase = "ready"
+                model.ready.add(task, pin_of(model, task))
             else:
                 self._start(task, worker)
-        model.ready = waiting
+
+    def dispatch(self, model: Model) -> None:
+        """Hand ready tasks to workers, the owners in turn, past those that must wait for their own worker."""
+        if not model.ready:
+            return
+        running: dict[Owner, int] = {}
+        for task in (task for worker in model.workers.values() for task in worker.tasks.values() if task.slot):
+            running[task.owner] = running.get(task.owner, 0) + 1
+        full: set[Lane] = set()
+        while found := model.ready.take(running, full, partial(choose, model), house_only=self.draining):
+            task, worker = found
+            self._start(task, worker)
+            if task.slot:
+                running[task.owner] = running.get(task.owner, 0) + 1
 
     def _start(self, task: Task, worker: Worker) -> None:
         if not task.internal:
@@ -205,7 +236,7 @@ class State:
         task.phase = "running"
         task.worker = worker.name
         task.tries += 1
-        worker.tasks[task.id] = task
+        worker.take(task)
         if task.slot and worker.running == 1:
             worker.progress_at = self.now
         self.hand(task, worker)
@@ -234,7 +265,7 @@ class State:
         if not task.internal:
             self.count(task, +1)
         model = self.models[task.request.model]
-        model.ready.append(task)
+        model.ready.add(task, pin_of(model, task))
         self.dispatch(model)
 
     def worker(self, task: Task) -> Worker | None:
@@ -249,24 +280,34 @@ class State:
 
     # -- answering
 
-    def finish(self, task: Task, final: wire.Final, payloads: list[bytes]) -> None:
-        """Give a task its one terminal answer, and its names to whoever waits for them."""
+    def finish(
+        self, task: Task, final: wire.Final, payloads: list[bytes], frames: Sequence[bytes] | None = None
+    ) -> None:
+        """Give a task its one terminal answer, and its names to whoever waits for them.
+
+        `frames` are those in which a worker has sent it, to be passed on where they are what the client lacks.
+        """
         self.undecided(task)
         self.learn(task, final)
         self.unqueue(task)
         task.phase = "answered"
         del self.tasks[task.id]
+        self.held.pop(task.id, None)
         if known := self.clients.get(task.client):
             known.tasks.discard(task.id)
         self._detach(task)
         try:
             whole, text = self._whole(task, final, payloads)
         except wire.WireError as error:
-            whole, text = wire.Final(task.id, final.attempt, error=problem_of(error)), []
+            whole, text, frames = wire.Final(task.id, final.attempt, error=problem_of(error)), [], None
         if not task.internal:
             self.counters.answered += 1
-            self.answers.keep(self.now, task.client, whole, text)
-            if not task.unasked:
+            self.answers.keep(self.now, task.client, whole, text, len(frames[1]) if frames else 0)
+            if task.unasked:
+                pass
+            elif frames and (final.attempt, final.seq, final.offset) == (task.attempt, task.seq, task.sent):
+                self.forward(task.client, frames)
+            else:
                 self.send_answer(task.client, task.attempt, task.seq, task.sent, whole, text)
         self.release(task)
 
@@ -276,7 +317,7 @@ class State:
 
     def _detach(self, task: Task) -> None:
         worker = self.worker(task)
-        if worker and worker.tasks.pop(task.id, None):
+        if worker and worker.drop(task):
             self.dispatch(self.models[worker.model])
 
     def release(self, task: Task) -> None:
@@ -306,6 +347,8 @@ class State:
                 model.pins[name] = worker
             else:
                 model.pins.pop(name, None)
+        if final.pins:
+            model.ready.regroup(partial(pin_of, model))
 
     def _whole(self, task: Task, final: wire.Final, payloads: list[bytes]) -> tuple[wire.Final, list[bytes]]:
         """The answer with all of its text, from byte 0, as it is kept for a resend."""

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ssmprov.errors import BadRequest
 
@@ -61,6 +62,7 @@ class Ref:
         return f"{self.name}~{self.back}" if self.back else self.name
 
 
+@lru_cache(maxsize=4096)
 def parse_ref(text: str) -> Ref:
     """`NAME`, `NAME~2` or `#HEX`; BadRequest otherwise."""
     if found := _OBJECT.match(text):

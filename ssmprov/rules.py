@@ -46,6 +46,11 @@ READS = frozenset(
 )
 GENERATES = frozenset({"turn", "ckpt.replay"})
 
+LOADING = (ops.Turn, ops.Fork, ops.Replay, ops.Export)
+SAVING = (ops.Turn, ops.Import, ops.Replay)
+NAMED = (ops.Import, ops.SettingsSet)
+NO_NAMES: frozenset[str] = frozenset()
+
 
 def decode_args(request: wire.Request) -> Any:
     """The typed arguments of a request, names checked. Raises BadRequest."""
@@ -60,11 +65,9 @@ def decode_args(request: wire.Request) -> Any:
     for name in (*_targets(args), getattr(args, "save", "")):
         if name:
             check_name(name, reserved=True)
-    if isinstance(args, ops.Fork | ops.Remove) and not _targets(args):
+    if isinstance(args, (ops.Fork, ops.Remove)) and not _targets(args):
         raise BadRequest(f"{request.op} needs at least one name")
-    if isinstance(args, ops.Import | ops.SettingsSet) and not (
-        args.save if isinstance(args, ops.Import) else args.name
-    ):
+    if isinstance(args, NAMED) and not (args.save if isinstance(args, ops.Import) else args.name):
         raise BadRequest(f"{request.op} needs a name")
     if isinstance(args, ops.Move) and str(parse_ref(request.context)) != parse_ref(request.context).name:
         raise BadRequest(f"{request.context!r} is no name: only a name can be moved; fork it first")
@@ -81,17 +84,16 @@ def _targets(args: Any) -> list[str]:
 
 def locks(request: wire.Request, args: Any) -> tuple[frozenset[str], frozenset[str]]:
     """The names that a request reads (shared) and moves (exclusive)."""
-    shared = set()
-    exclusive = set(_targets(args))
-    if isinstance(args, ops.Turn | ops.Import | ops.Replay) and args.save:
-        exclusive.add(args.save)
+    exclusive = frozenset(_targets(args))
+    if isinstance(args, SAVING) and args.save:
+        exclusive |= {args.save}
     if request.context:
         name = parse_ref(request.context).name
         if isinstance(args, ops.Move):
-            exclusive.add(name)
-        elif isinstance(args, ops.Turn | ops.Fork | ops.Replay | ops.Export) and name:
-            shared.add(name)
-    return frozenset(shared - exclusive), frozenset(exclusive)
+            exclusive |= {name}
+        elif isinstance(args, LOADING) and name and name not in exclusive:
+            return frozenset({name}), exclusive
+    return NO_NAMES, exclusive
 
 
 def saves(request: wire.Request, args: Any) -> bool:

@@ -10,7 +10,7 @@ Kinds and who sends them (C client, B broker, W worker):
     HELLO      C>B W>B B>C B>W  version, heartbeat, credit; the broker's answer carries its own identity
     REGISTER   W>B, B>W         a worker offers itself and gets a lease with an epoch; payload: its pins
     REQUEST    C>B B>W          one operation; payloads are its text
-    ACCEPTED   B>C              queued, at which place
+    ACCEPTED   B>C              taken in, at which place; left out where FINAL is there at once
     PARTIAL    W>B>C            streamed text, gapless `seq` from 1 for each attempt
     FINAL      W>B>C            the one terminal answer; its payload is the text not yet streamed
     CANCEL     C>B>W            keep, drop or close what was read

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from broker.machine import Broker
-from broker.records import Drain, Event, Kill, Log, Look, Received, Refuse, Send, Stop, Tick, Unreachable
+from broker.records import Drain, Due, Event, Kill, Log, Look, Received, Refuse, Send, Stop, Tick, Unreachable
 from broker.state import Bounds
 from ssmprov import ops, wire
 from ssmprov.keys import LOCAL, User
@@ -241,6 +241,8 @@ class Rig:
 
     def tick(self, seconds: float = TICK_S) -> None:
         self.now += seconds
+        if self.now >= self.broker.due_at:
+            self.handle(Due(self.now))
         self.handle(Tick(self.now))
 
     def wait(self, seconds: float, *, progress: int = 1) -> None:

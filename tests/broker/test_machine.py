@@ -42,11 +42,11 @@ class TestTheWayOfATurn:
     def test_its_text_streams_to_its_client_and_its_answer_ends_it(self, rig: Rig) -> None:
         hand, caller = rig.hand(), rig.caller()
         caller.asks(turn(1, "a", "a", credit=4), b"hello")
-        assert caller.hears(wire.Accepted)[0].id == id_of(1)
         got, payloads = hand.hears(wire.Request)
         assert (got.id, got.client, got.epoch, payloads) == (id_of(1), caller.id, hand.epoch, [b"hello"])
         hand.streams(1, 1, 0, b"one ")
         hand.streams(1, 2, 4, b"two ")
+        assert caller.hears(wire.Accepted)[0].id == id_of(1)
         assert [(p.seq, p.offset) for p in caller.inbox.each(wire.Partial)] == [(1, 0), (2, 4)]
         hand.answers(1, b"three", offset=8, result={"stop": "end"})
         final, text = caller.answer(1)
@@ -1184,6 +1184,7 @@ class TestBounds:
             caller.asks(turn(number))
         assert caller.error(3).startswith("busy: this client's queue is full")
         other.asks(turn(4))
+        rig.tick()
         other.hears(wire.Accepted)
 
     def test_so_are_too_many_bytes(self) -> None:

@@ -153,7 +153,9 @@ def check(rig: Rig) -> None:
     assert len(state.locks) <= sum(len(task.shared) + len(task.exclusive) for task in state.tasks.values())
     for client in state.clients.values():
         assert client.tasks <= state.tasks.keys()
+    assert state.held.keys() <= state.tasks.keys()
     for model in state.models.values():
         assert all(task.phase == "ready" for task in model.ready)
         for worker in model.workers.values():
+            assert worker.running == sum(task.slot for task in worker.tasks.values())
             assert worker.tasks.keys() <= state.tasks.keys()

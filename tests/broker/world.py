@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 
 from broker.machine import Broker
-from broker.records import Drain, Event, Kill, Received, Refuse, Send, Stop, Task, Tick, Unreachable
+from broker.records import Drain, Due, Event, Kill, Received, Refuse, Send, Stop, Task, Tick, Unreachable
 from broker.state import Bounds
 from ssmprov import ops, rules, wire
 from ssmprov.errors import Problem
@@ -321,6 +321,7 @@ class Ask:
     seq: int = 0
     text: bytearray = field(default_factory=bytearray)
     credit: int = 0
+    accepted: set[int] = field(default_factory=set)
     answers: dict[int, wire.Final] = field(default_factory=dict)
     refused: bool = False
 
@@ -371,6 +372,8 @@ class Client:
                 self.final(self.asks[message.id], message, payloads)
             case wire.Accepted():
                 assert message.place < BOUNDS.queue
+                assert message.attempt not in self.asks[message.id].answers, "ACCEPTED came after its FINAL"
+                self.asks[message.id].accepted.add(message.attempt)
             case wire.Pulse():
                 if self.link:
                     self.link.say(wire.Pulse())
@@ -381,6 +384,7 @@ class Client:
         if message.attempt != ask.attempt:
             return
         assert message.attempt not in ask.answers, "a PARTIAL came after its FINAL"
+        assert message.attempt in ask.accepted, "a PARTIAL came before its ACCEPTED"
         assert message.seq == ask.seq + 1, "the PARTIALs of an attempt have a gap"
         assert ask.credit > 0, "more PARTIALs came than were granted"
         ask.seq, ask.credit = message.seq, ask.credit - 1
@@ -548,6 +552,8 @@ class World:
                 if isinstance(link.end, Process):
                     while link.up:
                         self.deliver_up(link)
+            if self.now >= self.broker.due_at:
+                self.handle(Due(self.now))
             self.handle(Tick(self.now))
 
     def restart(self) -> None:
@@ -601,8 +607,13 @@ class World:
         assert len(state.locks) <= sum(len(task.shared) + len(task.exclusive) for task in tasks)
         for client in state.clients.values():
             assert client.tasks <= state.tasks.keys()
-        for model in state.models.values():
+        assert state.held.keys() <= state.tasks.keys()
+        for name, model in state.models.items():
+            assert sorted(task.order for task in model.ready) == sorted(
+                task.order for task in tasks if task.phase == "ready" and task.request.model == name
+            )
             for worker in model.workers.values():
+                assert worker.running == sum(task.slot for task in worker.tasks.values())
                 given = [task for task in worker.tasks.values() if task.slot and task.id not in self.adopted]
                 assert len(given) <= worker.slots, "a worker has more turns than slots"
                 assert all(task.phase == "running" for task in worker.tasks.values())
