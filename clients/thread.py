@@ -122,7 +122,9 @@ class LinkThread(threading.Thread):
 
     def _serve(self) -> None:
         poller = zmq.Poller()
-        poller.register(self._monitor, zmq.POLLIN)
+        monitor = self._monitor.FD
+        poller.register(monitor, zmq.POLLIN)  # its file alone is cheaper to poll, and tells of changes: so look first
+        self._watch()
         poller.register(self._awake, zmq.POLLIN)
         next_tick = 0.0
         while not self._closing or self._commands:
@@ -131,7 +133,7 @@ class LinkThread(threading.Thread):
             pause_ms = None if due == math.inf else max(0, int((due - time.monotonic()) * 1000) + 1)
             ready = dict(poller.poll(pause_ms))
             drained = self._receive() if self._socket in ready else True
-            if self._monitor in ready:
+            if monitor in ready:
                 self._watch()
             if self._awake in ready:
                 self._obey()
@@ -147,10 +149,9 @@ class LinkThread(threading.Thread):
     def _receive(self) -> bool:
         """Take what has come, in bounded batches; whether the socket was emptied."""
         for _ in range(BATCH):
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK)
-            except zmq.Again:
+            if not sockets.has_more(self._socket):
                 return True
+            frames = self._socket.recv_multipart(zmq.NOBLOCK)
             self._desk.file(self._core.received(frames, time.monotonic()))
         return False
 
@@ -177,7 +178,7 @@ class LinkThread(threading.Thread):
     def _flush(self) -> None:
         while self._desk.outbox:
             try:
-                self._socket.send_multipart(self._desk.outbox[0], zmq.NOBLOCK)
+                sockets.send(self._socket, self._desk.outbox[0])
             except zmq.Again:
                 return
             self._desk.outbox.popleft()
