@@ -12,6 +12,8 @@ Measure = Callable[[Plan], list[Figure | Curve]]
 
 GROUPS = {
     "round-trip": "benchmarks.round_trip:measure",
+    "streams": "benchmarks.fanout:measure",
+    "clients": "benchmarks.crowd:measure",
     "decode": "benchmarks.decode:measure",
     "contexts": "benchmarks.contexts:measure",
     "llama": "benchmarks.llama:measure",

@@ -4,7 +4,8 @@ router FRONT          answers each request itself: the bare DEALER-ROUTER
 proxy FRONT BACK      zmq.proxy between clients and an answerer
 forwarder FRONT       the same as a Poller loop in Python over one ROUTER, as the broker has it, that decides nothing
 answerer BACK [NAME]  answers what a proxy or a forwarder hands on
-worker FRONT MODEL    registers with a broker as the worker of a model, and answers each request at once
+worker FRONT MODEL [SLOTS]
+                      registers with a broker as the worker of a model, and answers each request at once
 """
 
 from __future__ import annotations
@@ -58,13 +59,14 @@ def answerer(context: zmq.Context[zmq.Socket[bytes]], back: str, name: str = "")
         socket.send_multipart(socket.recv_multipart())
 
 
-def worker(context: zmq.Context[zmq.Socket[bytes]], front: str, model: str) -> None:
+def worker(context: zmq.Context[zmq.Socket[bytes]], front: str, model: str, slots: str = "1") -> None:
     socket = context.socket(zmq.DEALER)
     socket.connect(front)
     name = worker_name(model, 0)
     card = wire.ModelCard(model, "none", "0" * 64)
     socket.send_multipart(wire.encode(wire.Hello(wire.new_id(), "worker", agent=name)))
-    socket.send_multipart(wire.encode(wire.Register(name, card, "none", pid=os.getpid(), host=gethostname())))
+    offer = wire.Register(name, card, "none", int(slots), os.getpid(), host=gethostname())
+    socket.send_multipart(wire.encode(offer))
     epoch = 0
     while True:
         if not socket.poll(PULSE_MS):

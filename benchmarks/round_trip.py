@@ -44,17 +44,17 @@ class Raw:
     """A DEALER that sends one request at a time."""
 
     def __init__(self, context: zmq.Context[zmq.Socket[bytes]], endpoint: str) -> None:
-        self._socket = context.socket(zmq.DEALER)
-        self._socket.linger = 0
-        self._socket.connect(endpoint)
+        self.socket = context.socket(zmq.DEALER)
+        self.socket.linger = 0
+        self.socket.connect(endpoint)
 
     def close(self) -> None:
-        self._socket.close()
+        self.socket.close()
 
     def greet(self) -> None:
         """Introduce ourselves to a broker."""
-        self._socket.send_multipart(wire.encode(wire.Hello(wire.new_id(), agent="benchmarks")))
-        while not isinstance(wire.decode(self._socket.recv_multipart())[0], wire.Hello):
+        self.socket.send_multipart(wire.encode(wire.Hello(wire.new_id(), agent="benchmarks")))
+        while not isinstance(wire.decode(self.socket.recv_multipart())[0], wire.Hello):
             pass
 
     def wait_for(self, model: str) -> None:
@@ -71,15 +71,15 @@ class Raw:
     def echo(self, op: str, args: msgspec.Struct) -> None:
         """To a bare peer and back."""
         frames, _ = _request(op, args, MODEL)
-        self._socket.send_multipart(frames)
-        self._socket.recv_multipart()
+        self.socket.send_multipart(frames)
+        self.socket.recv_multipart()
 
     def ask(self, op: str, args: msgspec.Struct, model: str = MODEL) -> None:
         """To the broker, and until the terminal answer. Raises RuntimeError where that is an error."""
         frames, request_id = _request(op, args, model)
-        self._socket.send_multipart(frames)
+        self.socket.send_multipart(frames)
         while True:
-            message, _ = wire.decode(self._socket.recv_multipart())
+            message, _ = wire.decode(self.socket.recv_multipart())
             if isinstance(message, wire.Final) and message.id == request_id:
                 if message.error is not None:
                     raise RuntimeError(message.error.message)
