@@ -51,7 +51,7 @@ class Absence:
             if client.route is not None:
                 continue
             if not client.tasks:
-                del state.clients[client.id]
+                state.forget(client)
             elif state.now - client.gone_at >= GONE_S:
                 client.gone_at = math.inf
                 self.abandon(client)

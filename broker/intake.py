@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from broker.door import Door
+from broker.notice import Notice
 from broker.records import Client, Task
 from broker.state import MAX_ARGS, State
 from ssmprov import rules, wire
@@ -13,9 +14,10 @@ from ssmprov.keys import User
 class Intake:
     """The part of the machine that takes requests from clients."""
 
-    def __init__(self, state: State, door: Door) -> None:
+    def __init__(self, state: State, door: Door, notice: Notice) -> None:
         self._state = state
         self._door = door
+        self._notice = notice
 
     def accept(self, client: Client, user: User, request: wire.Request, payloads: list[bytes]) -> None:
         """Take a request in, or refuse it at once; a resent one is joined to its first."""
@@ -39,7 +41,7 @@ class Intake:
             state.limbo[task.id] = task
         task.place = place
         state.enqueue(task)  # first, so that no worker waits for the client to be told
-        state.hold_back(task)
+        self._notice.hold_back(task)
 
     def refuse(self, client: Client, request: wire.Request, error: SsmprovError) -> None:
         state = self._state
@@ -82,7 +84,7 @@ class Intake:
         task.seq = 0
         task.sent = request.have
         task.place = 0
-        state.announce(task)
+        self._notice.announce(task)
         if task.phase == "running" and (worker := state.worker(task)):
             if task.transfer:
                 state.break_off(task, worker)
@@ -131,7 +133,8 @@ class Intake:
         """The open requests of a client; of one with a key, those of all clients with this key."""
         if not (key := client.key):
             return len(client.tasks)
-        return sum(len(other.tasks) for other in self._state.clients.values() if other.key == key)
+        state = self._state
+        return sum(len(state.clients[other].tasks) for other in state.of_key[key])
 
     def _check_room(self, client: Client, task: Task) -> None:
         state = self._state

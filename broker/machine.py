@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import math
-
 from broker.absence import Absence
 from broker.door import Door
 from broker.intake import Intake
 from broker.leases import Leases
+from broker.notice import Notice
+from broker.patience import Patience
 from broker.records import (
     Action,
     Admit,
@@ -72,7 +72,9 @@ class Broker:
         self._leases = Leases(self.state)
         self._absence = Absence(self.state)
         self._door = Door(self.state)
-        self._intake = Intake(self.state, self._door)
+        self._notice = Notice(self.state)
+        self._intake = Intake(self.state, self._door, self._notice)
+        self._patience = Patience(self.state)
         self._ticked_at = now
         self._returns_until = 0.0
         self._drain_until = 0.0
@@ -96,7 +98,7 @@ class Broker:
                 if not self._forgiven(event.route):
                     self._gone(event.route, "its connection broke")
             case Due():
-                state.announce_due()
+                self._notice.due()
             case Tick():
                 self._tick()
             case Drain():
@@ -111,8 +113,7 @@ class Broker:
     @property
     def due_at(self) -> float:
         """When it wants to be told `Due`; infinite for never."""
-        held = self.state.held
-        return next(iter(held.values()))[0] if held else math.inf
+        return self._notice.due_at
 
     # -- messages
 
@@ -160,7 +161,7 @@ class Broker:
         peer.client = hello.client
         if hello.role == "client":
             known = state.clients.setdefault(hello.client, Client(hello.client, None, peer.user))
-            known.user = peer.user
+            state.know(known, peer.user)
             if known.route not in (None, peer.route):
                 state.peers.pop(known.route, None)
             known.route = peer.route
@@ -237,7 +238,7 @@ class Broker:
         if isinstance(message, PIECES):
             self._partial(task, message, event)
         elif isinstance(message, wire.Credit):
-            self.state.announce_held(task)
+            self._notice.before(task)
             self.state.tell(task.client, message)
 
     def _partial(self, task: Task, message: wire.Partial | wire.Chunk, event: Received) -> None:
@@ -260,7 +261,7 @@ class Broker:
         self.state.counters.partials += 1
         if task.request.op == "ckpt.export":
             self.state.release(task)
-        self.state.announce_held(task)
+        self._notice.before(task)
         self.state.forward(task.client, event.frames)
 
     def _final(self, worker: Worker, task: Task, final: wire.Final, event: Received) -> None:
@@ -329,7 +330,7 @@ class Broker:
             self._forgive(stalled)
         self._probe()
         self._absence.watch()
-        for worker in state.expire():
+        for worker in self._patience.expire():
             self._leases.lose(worker, "it let a turn's deadline pass without progress")
         self._leases.watch()
         state.answers.expire(now)

@@ -21,11 +21,11 @@ from ssmprov.errors import (
     NotFound,
     Problem,
     SsmprovError,
-    TimedOut,
     Unavailable,
     nearest,
     problem_of,
 )
+from ssmprov.keys import User
 
 START_GRACE_S = 3.0
 """After its start the broker waits that long for workers to register before it calls a model unknown."""
@@ -35,12 +35,6 @@ ABSENT_S = 30.0
 
 MAX_ARGS = wire.MAX_HEADER - 4096
 """A request's arguments: what the broker adds to its header must fit beside them."""
-
-HOLD_S = 0.01
-"""So long ACCEPTED waits for the answer of a request that has begun at once: where that comes, it says more."""
-
-LATE_S = 5.0
-"""A worker answers a request's deadline itself; past that much more it counts as hung."""
 
 
 @dataclass(slots=True)
@@ -70,13 +64,17 @@ class Counters:
 
 @dataclass(slots=True)
 class State:
-    """All that the broker remembers. `held` are the tasks whose ACCEPTED waits, with the time until which it does."""
+    """All that the broker remembers. `of_key` are the clients of each key.
+
+    `held` are the tasks whose ACCEPTED waits, with the time until which it does.
+    """
 
     bounds: Bounds
     now: float
     started_at: float
     peers: dict[Route, Peer] = field(default_factory=dict)
     clients: dict[Id, Client] = field(default_factory=dict)
+    of_key: dict[str, set[Id]] = field(default_factory=dict)
     models: dict[str, Model] = field(default_factory=dict)
     tasks: dict[Id, Task] = field(default_factory=dict)
     limbo: dict[Id, Task] = field(default_factory=dict)
@@ -113,32 +111,18 @@ class State:
         if known := self.clients.get(client):
             self.send(known.route, message, payloads)
 
-    def hold_back(self, task: Task) -> None:
-        """Tell a client that its request was accepted: at once where it has to wait, else unless its answer is soon.
+    def know(self, client: Client, user: User) -> None:
+        """A client has said who it is."""
+        client.user = user
+        if client.key:
+            self.of_key.setdefault(client.key, set()).add(client.id)
 
-        An ACCEPTED costs as much as an answer, and a wake-up of the client.
-        """
-        if task.phase == "running":
-            self.held[task.id] = (self.now + HOLD_S, task)
-        elif task.phase != "answered":
-            self.announce(task)
-
-    def announce(self, task: Task) -> None:
-        self.held.pop(task.id, None)
-        self.tell(task.client, wire.Accepted(task.id, task.attempt, task.place))
-
-    def announce_held(self, task: Task) -> None:
-        """Before anything else is told of a request, its client is told that it was accepted."""
-        if task.id in self.held:
-            self.announce(task)
-
-    def announce_due(self) -> None:
-        """Send the ACCEPTEDs that have waited long enough."""
-        while self.held:
-            until, task = next(iter(self.held.values()))
-            if until > self.now:
-                return
-            self.announce(task)
+    def forget(self, client: Client) -> None:
+        del self.clients[client.id]
+        if ids := self.of_key.get(client.key):
+            ids.discard(client.id)
+            if not ids:
+                del self.of_key[client.key]
 
     # -- what may come
 
@@ -157,13 +141,13 @@ class State:
         model = self.models.get(name)
         if task.attempt > 1 and (task.slot or task.saves) and self.now - self.started_at < START_GRACE_S:
             return None
-        if model is None and not self._may_come(name):
+        if model is None and not self.may_come(name):
             raise NotFound(f"no model {name!r} is served{nearest(name, self.models)}")
         if model is not None:
             self._place(model, task)
         return model
 
-    def _may_come(self, model: str) -> bool:
+    def may_come(self, model: str) -> bool:
         """Whether workers of a model nobody serves may still register: after a start, configured ones take longer."""
         return self.now - self.started_at < (ABSENT_S if model in self.expected else START_GRACE_S)
 
@@ -377,7 +361,7 @@ class State:
     def cancel(self, task: Task, mode: str) -> None:
         """A client's wish: a task that waits is answered now, a running one by its worker."""
         if task.phase in ("queued", "ready"):
-            self.fail(task, Cancelled(f"cancelled before it began: {_untouched(task)}"))
+            self.fail(task, Cancelled(f"cancelled before it began: {untouched(task)}"))
         elif task.phase == "running" and (worker := self.worker(task)):
             self.send(worker.route, wire.Cancel(task.id, mode))
 
@@ -385,53 +369,8 @@ class State:
         """Answer a waiting task of a broker that shuts down."""
         self.fail(task, Unavailable("the broker is shutting down: send the request again", retry_ms=1000))
 
-    def expire(self) -> list[Worker]:
-        """Deadlines and absences; returns the workers that let a turn's deadline pass without an answer."""
-        hung = []
-        for name in {task.request.model for task in self.limbo.values()} & self.models.keys():
-            self.leave_limbo(name)
-        for task in list(self.tasks.values()):
-            if task.phase in ("queued", "ready"):
-                if error := self._waited_alone(task) if task.internal else self._waited(task):
-                    self.fail(task, error)
-            elif task.phase == "running" and self.now >= task.deadline + LATE_S:
-                worker = self.worker(task)
-                if task.slot and worker and self.now - worker.progress_at >= LATE_S:
-                    hung.append(worker)
-                elif not task.slot:
-                    self.fail(task, TimedOut(f"{task.request.op} did not end in time; it may still take effect"))
-        return hung
 
-    def _waited_alone(self, task: Task) -> SsmprovError | None:
-        """A task of the broker's own that waits: a lost turn's client is not kept waiting with it."""
-        model = self.models[task.request.model]
-        if not model.workers or self.now - task.waits_since >= ABSENT_S:
-            self.undecided(task)
-        if self.now >= task.deadline or (task.pinned and task.pinned not in model.workers):
-            return Unavailable("no worker has come to do it")
-        return None
-
-    def _waited(self, task: Task) -> SsmprovError | None:
-        if self.now >= task.deadline:
-            return TimedOut(f"the request's time ran out while it waited: {_untouched(task)}")
-        if task.id in self.limbo:
-            if self._may_come(task.request.model) or task.request.model in self.models:
-                return None
-            known = [name for name, model in self.models.items() if model.workers]
-            return NotFound(f"no model {task.request.model!r} is served{nearest(task.request.model, known)}")
-        model = self.models[task.request.model]
-        if not model.workers and self.now - max(model.empty_at, task.waits_since) >= ABSENT_S:
-            return Unavailable(f"no worker of {task.request.model} has come back: see `ssmprov status`")
-        pinned = pin_of(model, task) if task.phase == "ready" else ""
-        if pinned and pinned not in model.workers and self.now - task.waits_since >= ABSENT_S:
-            return Unavailable(
-                f"{task.loads} is pinned to {pinned}, which is not there: start it, or "
-                f"`ssmprov ckpt move {task.loads} WORKER`"
-            )
-        return None
-
-
-def _untouched(task: Task) -> str:
+def untouched(task: Task) -> str:
     """What a task that waits leaves behind: one of a lost worker, or of a broker before this one, may have begun."""
     if task.attempt > 1 or task.tries:
         return "nothing has changed, unless an earlier attempt had begun"

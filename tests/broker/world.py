@@ -608,6 +608,7 @@ class World:
         for client in state.clients.values():
             assert client.tasks <= state.tasks.keys()
         assert state.held.keys() <= state.tasks.keys()
+        assert {name for ids in state.of_key.values() for name in ids} <= state.clients.keys()
         for name, model in state.models.items():
             assert sorted(task.order for task in model.ready) == sorted(
                 task.order for task in tasks if task.phase == "ready" and task.request.model == name
