@@ -189,7 +189,7 @@ class Batch:
         while undecided := [turn for turn in turns if _undecided(turn)]:
             with _failing(*undecided):
                 rows = [turn.draw() for turn in undecided]
-                tokens = sample(np.stack([logits for logits, _ in rows]), [draw for _, draw in rows])
+                tokens = sample([logits for logits, _ in rows], [draw for _, draw in rows])
                 for turn, token in zip(undecided, tokens, strict=True):
                     self._judge(turn, token)
 

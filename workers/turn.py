@@ -91,9 +91,18 @@ def spell(vocabulary: Vocabulary, text: str) -> list[int]:
 
 def characters(opened: bytes, piece: bytes) -> int | None:
     """The characters that a piece completes or opens after an open one's first bytes; None where it is no text."""
+    try:
+        text = (opened + piece).decode()
+    except UnicodeDecodeError:
+        return _with_open_end(opened + piece)
+    return None if "\0" in text else len(text)
+
+
+def _with_open_end(data: bytes) -> int | None:
+    """The characters of bytes whose last one may be incomplete; None where they are no text."""
     decoder = codecs.getincrementaldecoder("utf-8")("strict")
     try:
-        text = decoder.decode(opened + piece)
+        text = decoder.decode(data)
     except UnicodeDecodeError:
         return None
     pending: bytes = decoder.getstate()[0]
