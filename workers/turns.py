@@ -202,6 +202,7 @@ class Turns:
             restore_ms=milliseconds(job.arrived, job.restored_at),
             prompt_ms=milliseconds(job.admitted_at, reading_done),
             reply_ms=milliseconds(reading_done, job.done_at),
+            shared_tokens=job.shared,
         )
 
     # -- replay
