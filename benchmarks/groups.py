@@ -16,6 +16,7 @@ GROUPS = {
     "contexts": "benchmarks.contexts:measure",
     "llama": "benchmarks.llama:measure",
     "composer": "benchmarks.composer:measure",
+    "batching": "benchmarks.batching:measure",
 }
 
 
