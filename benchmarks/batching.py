@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import statistics
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from functools import partial
@@ -26,7 +26,7 @@ MINI, LARGE = "mini", "0.1B"
 THREADS = 1
 ROUNDS = 5
 SLOTS = 8
-GAP_MS = 100.0
+GAP_MS = 200.0
 """The default of `gap_ms`."""
 
 WORD = {MINI: "e", LARGE: " the"}
@@ -127,12 +127,14 @@ def _gaps(plan: Plan, name: str, served: _Served, rounds: int) -> list[Figure]:
         ended = threading.Event()
         writer = threading.Thread(target=served.write, args=(pieces, ended))
         writer.start()
-        while len(pieces) < alone and writer.is_alive():
-            ended.wait(0.001)
-        before = len(pieces)
-        took = served.read(tokens)
-        ended.set()
-        writer.join()
+        try:
+            while len(pieces) < alone and writer.is_alive():
+                ended.wait(0.001)
+            before = len(pieces)
+            took = served.read(tokens)
+        finally:
+            ended.set()
+            writer.join()
         gaps = [later - earlier for earlier, later in pairwise(pieces)]
         return statistics.median(gaps[: before - 1]), max(gaps[before - 1 :]), took
 
@@ -156,34 +158,23 @@ def _gaps(plan: Plan, name: str, served: _Served, rounds: int) -> list[Figure]:
 
 
 def _shared(plan: Plan, name: str, served: _Served, rounds: int) -> list[Figure]:
-    tokens = plan.size(200, 1000)
+    tokens = plan.size(200, 1000) if name == MINI else 500
     plan.say(f"batching: {name}, {SLOTS} turns that share a prompt of {tokens:,} tokens")
-    last: Iterator[str] = iter(())
-
-    def one() -> float:
-        nonlocal last
+    taken: dict[str, list[float]] = {side: [] for side in ("one", "again", "shared", "different")}
+    for _ in range(rounds):
         prompt = served.prompt(tokens)
-        last = iter([prompt])
-        return served.first(prompt)
-
-    sides: dict[str, Callable[[], float]] = {
-        "one": one,
-        "again": lambda: served.first(next(last)),
-        "shared": lambda: served.all_first([served.prompt(tokens)] * SLOTS),
-        "different": lambda: served.all_first([served.prompt(tokens) for _ in range(SLOTS)]),
-    }
-    taken: dict[str, list[float]] = {side: [] for side in sides}
-    for _ in range(rounds):  # in this order: `again` goes on from `one`
-        for side, action in sides.items():
-            taken[side].append(action())
-    prompt = f"a prompt of {tokens:,} tokens"
+        taken["one"].append(served.first(prompt))
+        taken["again"].append(served.first(prompt))
+        taken["shared"].append(served.all_first([served.prompt(tokens)] * SLOTS))
+        taken["different"].append(served.all_first([served.prompt(tokens) for _ in range(SLOTS)]))
+    what = f"a prompt of {tokens:,} tokens"
     shared = (f"{SLOTS} turns that share it", taken["shared"])
     different = (f"{SLOTS} turns with one each", taken["different"])
     single, again = ("one turn", taken["one"]), ("the same again", taken["again"])
     return [
-        figure(GROUP, f"{prompt}, {name}", "s", shared, single, target=at_most(1.5)),
-        figure(GROUP, f"{prompt}, {name}", "s", shared, different),
-        figure(GROUP, f"{prompt} again, such as a reroll, {name}", "s", again, single),
+        figure(GROUP, f"{what}, {name}", "s", shared, single, target=at_most(1.5)),
+        figure(GROUP, f"{what}, {name}", "s", shared, different),
+        figure(GROUP, f"{what} again, such as a reroll, {name}", "s", again, single),
     ]
 
 

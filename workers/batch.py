@@ -29,6 +29,9 @@ from workers.turn import Turn, failing
 PROGRESS_TOKENS = 256
 """A reader is told of a prompt's progress each so many tokens."""
 
+NEWS_S = 0.02
+"""Readers are told of new tokens that often: a small model makes several steps meanwhile, and telling takes it time."""
+
 
 @dataclass(frozen=True, slots=True)
 class News:
@@ -69,6 +72,7 @@ class Batch:
         self._free = list(range(runtime.slots - 1, -1, -1))
         self._waiting: deque[Job] = deque()
         self._active: list[Job] = []
+        self._told_at = 0.0
         self.gauges = Gauges()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
@@ -211,17 +215,21 @@ class Batch:
         self.gauges.tokens += turn.sampled - before
 
     def _tell(self) -> None:
+        """Tell readers what is new, if the last time is long enough ago; the first and the last text at once."""
+        now = time.monotonic()
+        due = now - self._told_at >= NEWS_S
         news = []
         for job in self._active:
             turn = job.running
             done, total = turn.progress
-            fresh = turn.showable > job.shown
+            fresh = turn.showable > job.shown and (due or not job.shown or turn.done)
             if fresh or (turn.prefilling and done - job.told >= PROGRESS_TOKENS):
                 text = bytes(turn.reply[job.shown : turn.showable])
                 job.shown += len(text)
                 job.told = done
                 news.append(News(job, text, turn.sampled, (done, total)))
         if news:
+            self._told_at = now
             self._on_news(news)
 
     def _finish(self) -> None:

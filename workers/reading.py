@@ -7,23 +7,23 @@ from itertools import chain, zip_longest
 
 from workers.job import Job
 
-FEWEST = 4
-"""Tokens of a prompt that a step reads at least, whatever it takes: whoever reads gets on, too."""
+FEWEST = 16
+"""Tokens that a step reads at least, and a job at a time: with fewer, most of it would be the pass over the weights."""
 
-SHARE = 16
-"""A part of a step's tokens is not made smaller than this for the sake of one client more: it is their turn later."""
+AIM = 0.8
+"""Of the bound: no two steps take the same time, and the longest is to keep it, too."""
 
 
 class Pace:
-    """How many prompt tokens a step may read: `most` while nobody writes, else so many that it takes `gap_s`.
+    """How many prompt tokens a step may read: `most` while nobody writes, else so many that it takes less than `gap_s`.
 
     What a step takes has a fixed part (the writers' tokens, a pass over the weights) and one for each token. Scaling
-    the last step's tokens by how its time differed from the bound settles where the two together make up the bound.
+    the last step's tokens by how its time differed from what is aimed at settles where the two together make it up.
     """
 
     def __init__(self, most: int, gap_s: float) -> None:
         self._most = most
-        self._gap_s = gap_s
+        self._aim_s = AIM * gap_s
         self._beside = min(FEWEST, most)
 
     def tokens(self, *, writing: bool) -> int:
@@ -31,9 +31,9 @@ class Pace:
 
     def took(self, tokens: int, seconds: float) -> None:
         """A step that read so many tokens beside others that wrote has taken so long."""
-        if tokens < self._beside and seconds <= self._gap_s:
+        if tokens < self._beside and seconds <= self._aim_s:
             return  # a short rest of a prompt says nothing of longer slices
-        fitting = int(tokens * min(2.0, max(0.5, self._gap_s / seconds)))
+        fitting = int(tokens * min(2.0, max(0.5, self._aim_s / seconds)))
         self._beside = min(self._most, max(FEWEST, fitting))
 
 
@@ -46,7 +46,7 @@ def portions(jobs: Sequence[Job], tokens: int, left: Callable[[Job], int]) -> li
     for job in sorted(jobs, key=lambda job: job.read_at):
         of_client.setdefault(job.request.client, []).append(job)
     queues = sorted(of_client.values(), key=lambda queue: queue[-1].read_at)
-    share = max(SHARE, tokens // max(1, len(queues)))
+    share = max(FEWEST, tokens // max(1, len(queues)))
     found = []
     for job in filter(None, chain.from_iterable(zip_longest(*queues))):
         if tokens <= 0:
