@@ -114,7 +114,7 @@ def test_sampled_texts_are_those_of_the_turns_alone(open_bench: OpenBench, seed:
 
 
 def test_few_tokens_in_common_and_other_starts_are_read_by_everybody(open_bench: OpenBench) -> None:
-    runtime = Gated(slots=4)
+    runtime = Gated(slots=7)
     runtime.run_on()
     bench = open_bench(runtime)
     root = bench.submit("root", tokens=0)
@@ -127,6 +127,7 @@ def test_few_tokens_in_common_and_other_starts_are_read_by_everybody(open_bench:
         (COMMON + "go", one),
         (COMMON + "go", replace(one, object="b" * 64)),
         (COMMON + "go", replace(one, object="")),
+        (COMMON + "go", None),
     ]
     runtime.open = False
     while runtime.gate.acquire(blocking=False):
@@ -135,9 +136,9 @@ def test_few_tokens_in_common_and_other_starts_are_read_by_everybody(open_bench:
     runtime.entered = type(runtime.entered)()
     jobs = [bench.submit(prompt, start=start, tokens=4) for prompt, start in starts]
     runtime.run_on()
-    bench.finished(6)
-    assert [job.shared for job in (first, *jobs)] == [0] * 6
-    assert [text(job) for job in jobs] == ["ticktockticktock"] * 5
+    bench.finished(7)
+    assert [job.shared for job in (first, *jobs)] == [0] * 7
+    assert [text(job) for job in jobs] == ["ticktockticktock"] * 6
 
 
 def test_a_replay_reads_everything_itself(open_bench: OpenBench) -> None:
@@ -255,7 +256,10 @@ def test_the_same_prompt_again_is_not_read_again(open_bench: OpenBench) -> None:
     first = bench.submit(COMMON + "go", tokens=3)
     bench.finished(1)
     assert read_of(runtime) == len(COMMON + "go") + 3
-    assert hot.bytes > 0
+    kept = hot.find("", turn(first).script.tobytes())
+    assert kept is not None
+    assert kept.logits is not None
+    assert kept.logits.base is None, "not the logits of a whole batch"
     again = bench.submit(COMMON + "go", tokens=5)
     longer = bench.submit(COMMON + "go on and on, go", tokens=5)
     bench.finished(2)
@@ -264,6 +268,16 @@ def test_the_same_prompt_again_is_not_read_again(open_bench: OpenBench) -> None:
     for job in (first, again, longer):
         sound(job)
     assert text(again) == "ticktockticktocktick"
+
+
+def test_what_is_only_read_is_kept_under_its_own_name_alone(open_bench: OpenBench) -> None:
+    runtime = Gated()
+    runtime.run_on()
+    hot = HotStates(1 << 20)
+    bench = open_bench(runtime, hot=hot)
+    bench.submit(COMMON + "end", tokens=0)
+    bench.finished(1)
+    assert len(hot) == 0
 
 
 def test_nothing_is_kept_beyond_the_budget(open_bench: OpenBench) -> None:
@@ -287,7 +301,7 @@ def test_a_state_after_a_prompt_is_found_by_the_longest_part() -> None:
     hot.keep("x", b"abcdefgh", state(2))
     hot.keep("y", b"abcdefghijkl", state(3))
     assert [hot.find("x", key) is not None for key in (b"", b"abc", b"zbcdefgh")] == [False] * 3
-    found = [hot.find("x", key) for key in (b"abcdzzzz", b"abcdefghijkl")]
-    assert [state and state.tokens for state in found] == [1, 2]
+    found = [hot.find("x", key) for key in (b"abcdefghijkl", b"abcdzzzz", b"abcdefgh")]
+    assert [state and state.tokens for state in found] == [2, 1, 2]
     assert hot.find("", b"abcd") is None
     assert hot.bytes == 30 + 4 + 8 + 12
