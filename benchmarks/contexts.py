@@ -107,13 +107,13 @@ def _served(plan: Plan, name: str, path: Path) -> list[Figure]:
         short = _rounds(plan, quick, plan.size(3, 10))
         part = text[:PREFILL_CHARS]
         read = {
-            "served": lambda: _first_token(client, HOT, "empty", prompt=part),
+            "served": lambda: _first_token(client, COLD, "empty", prompt=part),
             "bare model": lambda: bare.tell(do="prefill", text=part, step=SLICE),
         }
         prefill = _rounds(plan, read, 1)
         few = plan.size(3, 10)
         restores = {
-            again: _median_ms(lambda: _first_token(client, HOT, "empty", prompt=text), 1),
+            again: _median_ms(lambda: _first_token(client, COLD, "empty", prompt=text), 1),
             LOGITS: lambda: _restore_ms(client, few),
             TOKEN: _median_ms(lambda: _first_token(client, COLD, "disk", context="primed"), few),
             HOT_TOKEN: _median_ms(lambda: _first_token(client, HOT, "hot", context="primed"), few),
@@ -146,9 +146,10 @@ def _prime(client: Client, text: str, file: Path) -> None:
 
 
 def _first_token(client: Client, model: str, restored: str, *, prompt: str = "", context: str = "") -> TurnResult:
-    """A turn of one token. Raises RuntimeError where the context came from elsewhere or was read again."""
+    """A turn of one token. Raises RuntimeError where its context or prompt was not read as it should be."""
     result = client.turn(prompt, model=model, context=context, max_tokens=1, values=GREEDY).result
-    if (result.restored, result.prefill_tokens, result.reply_tokens) != (restored, 0, 1):
+    again = result.prefill_tokens + result.shared_tokens
+    if (result.restored, again, result.reply_tokens) != (restored, 0, 1):
         raise RuntimeError(f"a turn that should start from {restored!r} was {result}")
     return result
 

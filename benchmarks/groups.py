@@ -18,6 +18,7 @@ GROUPS = {
     "contexts": "benchmarks.contexts:measure",
     "llama": "benchmarks.llama:measure",
     "composer": "benchmarks.composer:measure",
+    "batching": "benchmarks.batching:measure",
 }
 
 

@@ -78,6 +78,7 @@ class ModelTable(msgspec.Struct, forbid_unknown_fields=True):
     keep_steps: Whole = 20
     max_names: Whole = 1_000_000
     slice_tokens: Annotated[int, Meta(ge=1, le=4096)] = 128
+    gap_ms: Annotated[float, Meta(gt=0, le=86_400_000)] = 200.0
     stall_s: Seconds = 60.0
 
 

@@ -42,6 +42,7 @@ class TurnResult(msgspec.Struct, omit_defaults=True):
     `stop` is fence, end, limit, forced (a half step's completed fence), read (max_tokens 0) or cancelled.
     `tokens` counts what the context has read since its root, `prompt_tokens` and `reply_tokens` this turn's
     share, `prefill_tokens` what had to be read again to restore it (0 unless an old step was replayed).
+    `shared_tokens` of both did not have to be read, because another turn had read the same from the same checkpoint.
     `restored` tells from where the context came: empty, hot, disk or replay. Times are in milliseconds.
     """
 
@@ -62,6 +63,7 @@ class TurnResult(msgspec.Struct, omit_defaults=True):
     prompt_ms: float = 0.0
     reply_ms: float = 0.0
     commit_ms: float = 0.0
+    shared_tokens: int = 0
 
 
 class Fork(msgspec.Struct, omit_defaults=True):

@@ -1,7 +1,7 @@
 """The scheduler: one thread that owns the runtime and steps all running turns together.
 
 Contexts join and leave at any step. Each step lets every decoding context read its one token, and long prompts a
-bounded slice together, so that no stream stalls while another reads.
+slice together, so long that no stream stalls while others read.
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import queue
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,13 +18,19 @@ import numpy as np
 from ssmprov import ops
 from ssmprov.errors import Corrupt, SsmprovError, TimedOut
 from workers.context import Snapshot
+from workers.hot import HotStates
 from workers.job import Job
+from workers.reading import Pace, portions
 from workers.runtimes.base import Feed, Runtime
 from workers.sampler import sample
-from workers.turn import Turn
+from workers.sharing import Sharing
+from workers.turn import Turn, failing
 
 PROGRESS_TOKENS = 256
 """A reader is told of a prompt's progress each so many tokens."""
+
+NEWS_S = 0.02
+"""Readers are told of new tokens that often: a small model makes several steps meanwhile, and telling takes it time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,19 +58,21 @@ class Batch:
     def __init__(
         self,
         runtime: Runtime,
-        slice_tokens: int,
+        pace: Pace,
+        hot: HotStates,
         on_news: Callable[[list[News]], None],
         on_done: Callable[[Job], None],
     ) -> None:
         self._runtime = runtime
-        self._slice = slice_tokens
+        self._pace = pace
+        self._sharing = Sharing(runtime, hot)
         self._on_news = on_news
         self._on_done = on_done
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._free = list(range(runtime.slots - 1, -1, -1))
         self._waiting: deque[Job] = deque()
         self._active: list[Job] = []
-        self._turn_of = 0
+        self._told_at = 0.0
         self.gauges = Gauges()
         self._thread = threading.Thread(target=self._run, name="model", daemon=True)
 
@@ -76,7 +83,7 @@ class Batch:
         self._inbox.put(lambda: self._waiting.append(job))
 
     def cancel(self, job: Job, mode: str) -> None:
-        self._inbox.put(lambda: _turn(job).cancel(mode))
+        self._inbox.put(lambda: job.running.cancel(mode))
 
     def stop(self) -> None:
         """End the thread after the step that runs."""
@@ -87,10 +94,13 @@ class Batch:
 
     def _run(self) -> None:
         while self._take():
+            began = time.monotonic()
             self._admit()
             self._judge_time()
-            self._step()
+            read = self._step()
             self._finish()
+            if read:
+                self._pace.took(read, time.monotonic() - began)
 
     def _take(self) -> bool:
         """Do what other threads have asked for; wait for it when there is nothing to step."""
@@ -111,9 +121,9 @@ class Batch:
             job.admitted_at = time.monotonic()
             self._active.append(job)
             assert job.start is not None
-            with _failing(_turn(job)):
+            with failing(job.running):
                 self._check(job.start)
-                self._runtime.load(job.slot, job.start.arrays)
+                self._sharing.begin(job, self._active)
 
     def _check(self, start: Snapshot) -> None:
         """Raises Corrupt for what would fail whoever is sampled together with it: a file can be forged."""
@@ -127,50 +137,54 @@ class Batch:
         now = time.monotonic()
         for job in (*self._active, *self._waiting):
             if now >= job.deadline:
-                _turn(job).fail(TimedOut("the turn's time ran out: the context is what it was before"))
-        for job in [job for job in self._waiting if _turn(job).failed]:
+                job.running.fail(TimedOut("the turn's time ran out: the context is what it was before"))
+        for job in [job for job in self._waiting if job.running.failed]:
             self._waiting.remove(job)
             self._on_done(job)
 
-    def _step(self) -> None:
+    def _step(self) -> int:
+        """Read, decide and tell; how many tokens of prompts were read beside others that write."""
+        marks = self._sharing.marks(self._active)
         feeds: list[tuple[Job, Feed]] = []
         long: list[Job] = []
+        writing = False
         for job in self._active:
-            turn = _turn(job)
-            if turn.failed:
+            turn = job.running
+            if turn.failed or job.leader is not None:
                 continue
+            writing |= not turn.prefilling
             if turn.waiting == 1:
                 feeds.append((job, Feed(job.slot, turn.upcoming(1))))
             elif turn.waiting:
                 long.append(job)
-        feeds += self._slices(long)
+        slices = self._slices(long, marks, self._pace.tokens(writing=writing))
+        feeds += slices
         if feeds:
             self._forward(feeds)
         self._decide()
         self.gauges.steps += 1
         self._tell()
+        return sum(len(feed.tokens) for _, feed in slices) if writing else 0
 
-    def _slices(self, long: list[Job]) -> list[tuple[Job, Feed]]:
-        """A bounded number of prompt tokens, taken from the long queues in turn."""
-        budget = self._slice
+    def _slices(self, long: list[Job], marks: dict[Job, int], tokens: int) -> list[tuple[Job, Feed]]:
+        """So many tokens of the prompts that wait; nobody reads beyond where another takes up its state."""
+
+        def left(job: Job) -> int:
+            turn = job.running
+            return marks[job] - turn.at if job in marks else turn.waiting
+
         feeds = []
-        first = self._turn_of % len(long) if long else 0
-        for job in (*long[first:], *long[:first]):
-            if budget <= 0:
-                break
-            share = max(1, min(budget, self._slice // max(1, min(len(long), 4))))
-            tokens = _turn(job).upcoming(share)
-            budget -= len(tokens)
-            feeds.append((job, Feed(job.slot, tokens)))
-        self._turn_of += 1
+        for job, count in portions(long, tokens, left):
+            job.read_at = self.gauges.steps + 1
+            feeds.append((job, Feed(job.slot, job.running.upcoming(count))))
         return feeds
 
     def _forward(self, feeds: list[tuple[Job, Feed]]) -> None:
-        with _failing(*(_turn(job) for job, _ in feeds)):
+        with failing(*(job.running for job, _ in feeds)):
             logits = self._runtime.forward([feed for _, feed in feeds])
             now = time.monotonic()
             for row, (job, feed) in enumerate(feeds):
-                turn = _turn(job)
+                turn = job.running
                 reading = turn.prefilling
                 turn.fed(len(feed.tokens), logits[row])
                 if not (logits[row] < np.inf).all():  # nor NaN: such a state is not to be committed
@@ -179,74 +193,58 @@ class Batch:
                     self.gauges.prefill_tokens += len(feed.tokens)
                     if not turn.prefilling:
                         job.prompt_at = now
+                    self._sharing.reached(job, self._active)
 
     def _decide(self) -> None:
         """Sample and judge until every turn has something to read or is done; refused tokens are drawn again."""
-        turns = [_turn(job) for job in self._active]
+        turns = [job.running for job in self._active]
         for turn in turns:
-            with _failing(turn):
+            with failing(turn):
                 turn.settle()
         while undecided := [turn for turn in turns if _undecided(turn)]:
-            with _failing(*undecided):
+            with failing(*undecided):
                 rows = [turn.draw() for turn in undecided]
-                tokens = sample(np.stack([logits for logits, _ in rows]), [draw for _, draw in rows])
+                tokens = sample([logits for logits, _ in rows], [draw for _, draw in rows])
                 for turn, token in zip(undecided, tokens, strict=True):
                     self._judge(turn, token)
 
     def _judge(self, turn: Turn, token: int) -> None:
         before = turn.sampled
-        with _failing(turn):
+        with failing(turn):
             turn.judge(token)
         self.gauges.tokens += turn.sampled - before
 
     def _tell(self) -> None:
+        """Tell readers what is new, if the last time is long enough ago; the first and the last text at once."""
+        now = time.monotonic()
+        due = now - self._told_at >= NEWS_S
         news = []
         for job in self._active:
-            turn = _turn(job)
+            turn = job.running
             done, total = turn.progress
-            fresh = turn.showable > job.shown
+            fresh = turn.showable > job.shown and (due or not job.shown or turn.done)
             if fresh or (turn.prefilling and done - job.told >= PROGRESS_TOKENS):
                 text = bytes(turn.reply[job.shown : turn.showable])
                 job.shown += len(text)
                 job.told = done
                 news.append(News(job, text, turn.sampled, (done, total)))
         if news:
+            self._told_at = now
             self._on_news(news)
 
     def _finish(self) -> None:
-        done = [job for job in self._active if _turn(job).done]
+        done = [job for job in self._active if job.running.done]
         if not done:
             return
-        self._active = [job for job in self._active if not _turn(job).done]
+        self._active = [job for job in self._active if not job.running.done]
         for job in done:
             job.done_at = time.monotonic()
-            if not _turn(job).failed and (job.args.save or isinstance(job.args, ops.Replay)):
-                with _failing(_turn(job)):
+            if not job.running.failed and (job.args.save or isinstance(job.args, ops.Replay)):
+                with failing(job.running):
                     job.arrays = self._runtime.save(job.slot)
             self._free.append(job.slot)
             self._free.sort(reverse=True)
             self._on_done(job)
-
-
-def _turn(job: Job) -> Turn:
-    assert job.turn is not None, "the store thread made the turn before it submitted the job"
-    return job.turn
-
-
-@contextmanager
-def _failing(*turns: Turn) -> Iterator[None]:
-    """Whatever is raised ends these turns, not the worker."""
-    try:
-        yield
-    except SsmprovError as error:
-        failure = error
-    except Exception as error:
-        failure = SsmprovError(f"the model failed: {type(error).__name__}: {error}")
-        failure.__cause__ = error
-    else:
-        return
-    for turn in turns:
-        turn.fail(failure)
 
 
 def _undecided(turn: Turn) -> bool:

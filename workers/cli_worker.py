@@ -23,6 +23,7 @@ from workers.batch import Batch
 from workers.checkpoints import Store
 from workers.families import default_set
 from workers.hot import HotStates
+from workers.reading import Pace
 from workers.runtimes import base
 from workers.service import Service
 from workers.turns import Turns
@@ -84,7 +85,7 @@ def serve(configured: Configuration, table: ModelTable, index: int, endpoint: st
         )
         place = Place(name, card, store.uuid, runtime.slots, table.stall_s)
         front = Worker(endpoint, place, credentials)
-        front.batch = Batch(runtime, table.slice_tokens, front.on_news, front.on_done)
+        front.batch = Batch(runtime, Pace(table.slice_tokens, table.gap_ms / 1000), hot, front.on_news, front.on_done)
         sets = Sets(directory / "settings", settings)
         sets.default()
         answers = Answers(name, front.answer)

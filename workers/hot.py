@@ -1,35 +1,67 @@
-"""Hot states: snapshots kept in memory under a byte budget, the least recently used ones let go first."""
+"""Hot states: snapshots kept in memory under one byte budget, the least recently used ones let go first.
+
+Two kinds share it. Committed snapshots are found by their object id. States after a prompt, which are never durable,
+are found by the object that their turn began from and the tokens that it read since: who reads the same again, such
+as a reroll with another seed, takes them up instead.
+"""
 
 from __future__ import annotations
 
+import threading
 from collections import OrderedDict
 
 from workers.context import Snapshot
 
+Key = tuple[str, bytes]
+"""An object id, and the tokens (int32) that were read after it; those of a committed snapshot are b''."""
+
 
 class HotStates:
-    """Snapshots by object id. Used by the store thread alone, but for `bytes`, which anyone may read."""
+    """Used by the store's and the model's thread; anyone may read `bytes`."""
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
-        self._states: OrderedDict[str, Snapshot] = OrderedDict()
+        self._states: OrderedDict[Key, Snapshot] = OrderedDict()
+        self._lock = threading.Lock()
         self.bytes = 0
 
     def get(self, object_id: str) -> Snapshot | None:
-        found = self._states.get(object_id)
-        if found:
-            self._states.move_to_end(object_id)
-        return found
+        with self._lock:
+            return self._get((object_id, b""))
 
     def put(self, snapshot: Snapshot) -> None:
         """Keep a committed snapshot. One that is larger than the whole budget is not kept."""
-        if self.get(snapshot.object) is not None or snapshot.state_bytes > self._budget:
-            return
-        self._states[snapshot.object] = snapshot
-        self.bytes += snapshot.state_bytes
-        while self.bytes > self._budget:
-            _, dropped = self._states.popitem(last=False)
-            self.bytes -= dropped.state_bytes
+        with self._lock:
+            self._put((snapshot.object, b""), snapshot)
+
+    def find(self, object_id: str, tokens: bytes) -> Snapshot | None:
+        """The state after the most of these tokens, read from that object; its `tokens` says how many they are."""
+        with self._lock:
+            found = [key for key in self._states if key[1] and key[0] == object_id and tokens.startswith(key[1])]
+            return self._get(max(found, key=lambda key: len(key[1]))) if found else None
+
+    def keep(self, object_id: str, tokens: bytes, snapshot: Snapshot) -> None:
+        """Keep the state after these tokens, read from that object."""
+        with self._lock:
+            self._put((object_id, tokens), snapshot)
 
     def __len__(self) -> int:
         return len(self._states)
+
+    def _get(self, key: Key) -> Snapshot | None:
+        found = self._states.get(key)
+        if found:
+            self._states.move_to_end(key)
+        return found
+
+    def _put(self, key: Key, snapshot: Snapshot) -> None:
+        if self._get(key) is not None or _size(key, snapshot) > self._budget:
+            return
+        self._states[key] = snapshot
+        self.bytes += _size(key, snapshot)
+        while self.bytes > self._budget:
+            self.bytes -= _size(*self._states.popitem(last=False))
+
+
+def _size(key: Key, snapshot: Snapshot) -> int:
+    return len(key[1]) + snapshot.state_bytes

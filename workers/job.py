@@ -19,7 +19,8 @@ class Job:
     """One request for the model: a turn, or the replay of a lineage.
 
     The store thread fills it, the model thread runs it, the store thread commits it. `holds` keeps gc away from what
-    it started from. Times are seconds of the monotonic clock.
+    it started from. It waits until `leader` has read as far as `parting`; `shared` counts the tokens that it did not
+    read itself. `read_at` is the last step that read of its prompt. Times are seconds of the monotonic clock.
     """
 
     request: wire.Request
@@ -37,6 +38,10 @@ class Job:
     slot: int = -1
     arrays: Mapping[str, NDArray[np.generic]] | None = None
     holds: ExitStack = field(default_factory=ExitStack)
+    leader: Job | None = None
+    parting: int = 0
+    shared: int = 0
+    read_at: int = 0
     shown: int = 0
     told: int = 0
     restored_at: float = 0.0
@@ -47,6 +52,11 @@ class Job:
     @property
     def id(self) -> bytes:
         return self.request.id
+
+    @property
+    def running(self) -> Turn:
+        assert self.turn is not None, "the store thread made the turn before it submitted the job"
+        return self.turn
 
 
 @dataclass(slots=True, eq=False)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,14 @@ BANNED = np.float32(-np.inf)
 CANDIDATES = 1024
 """So many of the likeliest tokens are sorted first; the whole vocabulary only where they do not suffice."""
 
+COLDEST = 1e-30
+"""Any temperature below leaves the highest scores alone, as this one does; and single precision can hold this one."""
+
+BLOCK = 256
+"""Weights whose sum is taken at once where one of very many is picked."""
+
 Logits = NDArray[np.float32]
+Real = TypeVar("Real", np.float32, np.float64)
 
 
 @dataclass(slots=True)
@@ -37,24 +45,30 @@ class Draw:
     allowed: NDArray[np.bool_] | None = None
 
 
-def sample(logits: Logits, draws: Sequence[Draw]) -> list[int]:
-    """A token for each row of logits [B,V], which are left as they are."""
-    scores = logits.astype(np.float32, copy=True)
-    _penalise(scores, draws)
-    for row, draw in enumerate(draws):
-        if draw.allowed is not None:
-            scores[row, ~draw.allowed] = BANNED
-        if draw.banned:
-            scores[row, draw.banned] = BANNED
-    best = scores.argmax(axis=1)
-    return [
-        int(best[row]) if _greedy(draw, scores[row, best[row]]) else _draw(scores[row], draw)
-        for row, draw in enumerate(draws)
-    ]
+def sample(rows: Sequence[Logits], draws: Sequence[Draw]) -> list[int]:
+    """A token for each row of logits [V], which is left as it is."""
+    scores = np.empty(len(rows[0]), np.float32)  # one row after the other, in memory that is in the cache by then
+    tokens = []
+    for logits, draw in zip(rows, draws, strict=True):
+        np.copyto(scores, logits)
+        tokens.append(_sample(scores, draw))
+    return tokens
 
 
-def _greedy(draw: Draw, highest: np.float32) -> bool:
-    return draw.settings.temp <= 0 or draw.settings.top_k == 1 or highest == BANNED
+def _sample(scores: Logits, draw: Draw) -> int:
+    """A token for one row of scores [V], which is worked upon in place."""
+    _penalise(scores, draw)
+    if draw.allowed is not None:
+        scores[~draw.allowed] = BANNED
+    if draw.banned:
+        scores[draw.banned] = BANNED
+    best = int(scores.argmax())
+    highest = scores[best]
+    greedy = draw.settings.temp <= 0 or draw.settings.top_k == 1 or highest == BANNED
+    if greedy:
+        return best
+    scores -= highest
+    return _draw(scores, draw)
 
 
 def uniform(seed: int, position: int, retry: int) -> float:
@@ -69,52 +83,74 @@ def share(logits: Logits, members: NDArray[np.bool_]) -> float:
     return float(weights[members].sum() / weights.sum())
 
 
-def _penalise(scores: Logits, draws: Sequence[Draw]) -> None:
-    for row, draw in enumerate(draws):
-        settings = draw.settings
-        if not len(draw.window) or (settings.pen_rep == 1 and not settings.pen_freq and not settings.pen_pres):
-            continue
-        tokens, counts = np.unique(np.asarray(draw.window, np.int64), return_counts=True)
-        values = scores[row, tokens]
-        values = np.where(values > 0, values / settings.pen_rep, values * settings.pen_rep)
-        scores[row, tokens] = values - settings.pen_freq * counts - settings.pen_pres
+def _penalise(scores: Logits, draw: Draw) -> None:
+    settings = draw.settings
+    if not len(draw.window) or (settings.pen_rep == 1 and not settings.pen_freq and not settings.pen_pres):
+        return
+    tokens, counts = np.unique(np.asarray(draw.window, np.int64), return_counts=True)
+    values = scores[tokens]
+    values = np.where(values > 0, values / settings.pen_rep, values * settings.pen_rep)
+    scores[tokens] = values - settings.pen_freq * counts - settings.pen_pres
 
 
 def _draw(scores: Logits, draw: Draw) -> int:
+    """A token by chance; the highest score is 0."""
     settings = draw.settings
-    with np.errstate(over="ignore"):  # a tiny temperature sends all but the highest to minus infinity
-        scaled = (scores - scores.max()).astype(np.float64) / settings.temp
     point = uniform(draw.seed, draw.position, draw.retry)
-    top_k = min(settings.top_k or len(scaled), len(scaled))
-    if top_k == len(scaled) and settings.top_p >= 1 and settings.min_p <= 0:
-        return _pick(np.arange(len(scaled)), np.exp(scaled), point)
-    order = _likeliest(scaled, top_k if top_k < len(scaled) else CANDIDATES)
-    weights = np.exp(scaled[order])
-    whole = weights.sum() if top_k <= len(order) else np.exp(scaled).sum()
-    if top_k > len(order) and not _enough(weights, whole, settings):
-        order = _likeliest(scaled, top_k)
-        weights = np.exp(scaled[order])
+    if 0 < settings.top_k < len(scores):
+        order, weights = _likeliest(scores, settings.top_k, settings.temp)
+        whole = weights.sum()
+    else:
+        every = _weights(scores, settings.temp)
+        if settings.top_p >= 1 and settings.min_p <= 0:
+            return _pick(every, point)
+        whole = every.sum(dtype=np.float64)
+        order, weights = _enough(scores, whole, settings)
     keep = np.cumsum(weights) - weights < settings.top_p * whole  # the share before a token is still below p
     keep &= weights >= settings.min_p * weights[0]
     keep[0] = True
-    return _pick(order[keep], weights[keep], point)
+    return int(order[keep][_pick(weights[keep], point)])
 
 
-def _enough(weights: NDArray[np.float64], whole: float, settings: Settings) -> bool:
-    """Whether no token behind these sorted ones can pass top-p or min-p."""
-    return bool(weights.sum() >= settings.top_p * whole or weights[-1] < settings.min_p * weights[0])
+def _weights(scores: NDArray[Real], temp: float) -> NDArray[Real]:
+    """The softmax but for its sum, in the precision of the scores."""
+    with np.errstate(over="ignore"):  # a tiny temperature sends all but the highest to minus infinity
+        weights = scores / scores.dtype.type(max(temp, COLDEST))
+    np.exp(weights, out=weights)
+    return weights
 
 
-def _likeliest(scaled: NDArray[np.float64], count: int) -> NDArray[np.int64]:
-    """The ids of the `count` highest scores, highest first, of equal ones the lowest id first."""
-    ids = np.arange(len(scaled))
-    if count < len(scaled):
-        edge = np.partition(scaled, -count)[-count]
-        above = np.flatnonzero(scaled > edge)
-        ids = np.concatenate((above, np.flatnonzero(scaled == edge)[: count - len(above)]))
-    return ids[np.argsort(-scaled[ids], kind="stable")]
+def _enough(scores: Logits, whole: float, settings: Settings) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The likeliest tokens and their weights, so many that none behind them can pass top-p or min-p."""
+    count = CANDIDATES
+    while True:
+        order, weights = _likeliest(scores, count, settings.temp)
+        if count >= len(scores) or weights.sum() >= settings.top_p * whole or weights[-1] < settings.min_p * weights[0]:
+            return order, weights
+        count *= 8
 
 
-def _pick(ids: NDArray[np.int64], weights: NDArray[np.float64], point: float) -> int:
-    edges = np.cumsum(weights)
-    return int(ids[min(np.searchsorted(edges, point * edges[-1], side="right"), len(ids) - 1)])
+def _likeliest(scores: Logits, count: int, temp: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The ids of the `count` highest scores, highest first, of equal ones the lowest id first; and their weights."""
+    if count < len(scores):
+        edge = np.partition(scores, -count)[-count]
+        ids = np.flatnonzero(scores >= edge)
+        if len(ids) > count:  # equal ones at the edge
+            above = np.flatnonzero(scores > edge)
+            ids = np.concatenate((above, np.flatnonzero(scores == edge)[: count - len(above)]))
+    else:
+        ids = np.arange(len(scores))
+    found = scores[ids]
+    order = np.argsort(-found, kind="stable")
+    return ids[order], _weights(found[order].astype(np.float64), temp)
+
+
+def _pick(weights: NDArray[Real], point: float) -> int:
+    """Where the running sum of the weights passes `point` of the whole; summed in blocks, which are few."""
+    sums = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), BLOCK)), dtype=np.float64)
+    aim = point * sums[-1]
+    block = min(int(np.searchsorted(sums, aim, side="right")), len(sums) - 1)
+    inside = weights[block * BLOCK : (block + 1) * BLOCK]
+    passed = np.cumsum(inside, dtype=np.float64) > aim - (sums[block - 1] if block else 0.0)
+    found = np.flatnonzero(passed & (inside > 0))
+    return block * BLOCK + int(found[0] if len(found) else np.flatnonzero(inside)[-1])

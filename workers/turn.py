@@ -8,7 +8,8 @@ the reply shows grows only by tokens that have been read, so the state and the t
 from __future__ import annotations
 
 import codecs
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,9 +92,18 @@ def spell(vocabulary: Vocabulary, text: str) -> list[int]:
 
 def characters(opened: bytes, piece: bytes) -> int | None:
     """The characters that a piece completes or opens after an open one's first bytes; None where it is no text."""
+    try:
+        text = (opened + piece).decode()
+    except UnicodeDecodeError:
+        return _with_open_end(opened + piece)
+    return None if "\0" in text else len(text)
+
+
+def _with_open_end(data: bytes) -> int | None:
+    """The characters of bytes whose last one may be incomplete; None where they are no text."""
     decoder = codecs.getincrementaldecoder("utf-8")("strict")
     try:
-        text = decoder.decode(opened + piece)
+        text = decoder.decode(data)
     except UnicodeDecodeError:
         return None
     pending: bytes = decoder.getstate()[0]
@@ -125,7 +135,8 @@ class Turn:
     """The state of one turn between the steps of its model.
 
     After each step: `fed`. While `queue` is empty and not `done`: `draw`, sample, `judge`. Then `read` and `reply`
-    hold what the state has read. `failed` is set where the old context has to stand.
+    hold what the state has read. `failed` is set where the old context has to stand. `script` is what is read before
+    anything is decided: replay and prompt.
     """
 
     def __init__(
@@ -167,6 +178,7 @@ class Turn:
         self._shows: list[bytes] = [b""] * len(self._queue)
         self._at = 0
         self._prompt_end = len(self._queue)
+        self.script = np.array(self._queue, np.int32)
         if prompt.half_step and limits.tokens != 0:
             self._force(FENCE_REST.encode(), "forced")
         elif limits.tokens == 0:
@@ -183,6 +195,16 @@ class Turn:
     def waiting(self) -> int:
         """Tokens that wait to be read."""
         return len(self._queue) - self._at
+
+    @property
+    def at(self) -> int:
+        """Tokens of the queue that were read: first those of the script."""
+        return self._at
+
+    @property
+    def logits(self) -> Logits | None:
+        """What the last token left [V]."""
+        return self._logits
 
     @property
     def prefilling(self) -> bool:
@@ -388,3 +410,19 @@ class Turn:
         if stop == "cancelled" and self._ending == "close":
             self._force(fence.closing(self.reply), stop)
         self.stop = stop
+
+
+@contextmanager
+def failing(*turns: Turn) -> Iterator[None]:
+    """Whatever is raised ends these turns, not the worker."""
+    try:
+        yield
+    except SsmprovError as error:
+        failure = error
+    except Exception as error:
+        failure = SsmprovError(f"the model failed: {type(error).__name__}: {error}")
+        failure.__cause__ = error
+    else:
+        return
+    for turn in turns:
+        turn.fail(failure)

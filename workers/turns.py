@@ -202,6 +202,7 @@ class Turns:
             restore_ms=milliseconds(job.arrived, job.restored_at),
             prompt_ms=milliseconds(job.admitted_at, reading_done),
             reply_ms=milliseconds(reading_done, job.done_at),
+            shared_tokens=job.shared,
         )
 
     # -- replay
@@ -320,11 +321,17 @@ def vocabulary_of(runtime: Runtime) -> Vocabulary:
     @lru_cache(maxsize=64)
     def misfits(opened: bytes) -> list[int]:
         pieces = enumerate(map(runtime.piece, range(runtime.vocabulary)))
-        return [token for token, piece in pieces if piece and characters(opened, piece) is None]
+        return [token for token, piece in pieces if piece and not _fits(opened, piece)]
 
     return Vocabulary(
         runtime.tokenize, runtime.piece, runtime.end_tokens, runtime.control_tokens, begin_with_space, misfits
     )
+
+
+def _fits(opened: bytes, piece: bytes) -> bool:
+    """Whether a piece can follow an open character; the first byte of most pieces tells already."""
+    continues = piece[0] & 0xC0 == 0x80
+    return not (opened and not continues) and characters(opened, piece) is not None
 
 
 def _context_name(request: wire.Request) -> str:

@@ -1,0 +1,120 @@
+"""How much of the waiting prompts a step reads: within the bound on gaps, at least a little, and fairly."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from batch_toys import Gated, benches
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ssmprov import ops, wire
+from workers.job import Job
+from workers.reading import AIM, FEWEST, Pace, portions
+
+GAP_S = 0.1
+
+
+def job(client: bytes = b"one") -> Job:
+    return Job(wire.Request(wire.new_id(), "turn", client=client), ops.Turn(), 0.0, 0.0)
+
+
+@given(st.floats(0.0, 0.08), st.floats(1e-5, 5e-3))
+def test_a_step_beside_writers_comes_to_take_the_bound(fixed_s: float, token_s: float) -> None:
+    pace = Pace(4096, GAP_S)
+    for _ in range(100):
+        tokens = pace.tokens(writing=True)
+        pace.took(tokens, fixed_s + token_s * tokens)
+    taken = fixed_s + token_s * pace.tokens(writing=True)
+    assert taken <= AIM * GAP_S or pace.tokens(writing=True) == FEWEST
+    assert taken > 0.9 * AIM * GAP_S - 5 * token_s or pace.tokens(writing=True) == 4096
+
+
+def test_where_the_writers_alone_take_longer_a_few_tokens_are_still_read() -> None:
+    pace = Pace(128, GAP_S)
+    for _ in range(20):
+        pace.took(pace.tokens(writing=True), 0.3)
+    assert pace.tokens(writing=True) == FEWEST
+    assert pace.tokens(writing=False) == 128
+
+
+def test_a_short_rest_of_a_prompt_changes_nothing_unless_it_took_too_long() -> None:
+    pace = Pace(128, GAP_S)
+    while pace.tokens(writing=True) < 64:
+        pace.took(pace.tokens(writing=True), 0.04)
+    pace.took(3, 0.07)
+    assert pace.tokens(writing=True) >= 64
+    pace.took(60, 0.2)
+    assert pace.tokens(writing=True) == 30
+
+
+def test_a_model_of_small_slices_is_never_given_larger_ones() -> None:
+    pace = Pace(2, GAP_S)
+    pace.took(2, 0.001)
+    assert (pace.tokens(writing=True), pace.tokens(writing=False)) == (2, 2)
+
+
+@pytest.mark.parametrize("tokens", [FEWEST, 2 * FEWEST])
+def test_a_client_with_many_jobs_gets_no_more_than_one_with_a_single_job(tokens: int) -> None:
+    jobs = [job(b"many") for _ in range(6)] + [job(b"one")]
+    read: Counter[bytes] = Counter()
+    for step in range(1, 31):
+        for chosen, count in portions(jobs, tokens, lambda _: 1000):
+            read[chosen.request.client] += count
+            chosen.read_at = step
+    assert read[b"many"] == read[b"one"]
+
+
+def test_short_prompts_are_read_side_by_side() -> None:
+    jobs = [job() for _ in range(8)]
+    assert portions(jobs, 128, lambda _: 10) == [(one, 10) for one in jobs]
+
+
+@given(
+    st.lists(st.tuples(st.sampled_from([b"a", b"b", b"c"]), st.integers(1, 300)), max_size=9),
+    st.integers(1, 200),
+)
+def test_every_prompt_is_read_to_its_end_within_the_budget(asked: list[tuple[bytes, int]], tokens: int) -> None:
+    left = {job(client): length for client, length in asked}
+    waited = dict.fromkeys(left, 0)
+    for step in range(1, 4000):
+        if not left:
+            break
+        found = portions(list(left), tokens, left.__getitem__)
+        assert sum(count for _, count in found) <= tokens
+        assert len({id(one) for one, _ in found}) == len(found)
+        for one in left:
+            waited[one] += 1
+        for one, count in found:
+            assert 1 <= count <= left[one]
+            one.read_at, waited[one] = step, 0
+            left[one] -= count
+            if not left[one]:
+                del left[one]
+        assert all(waited[one] <= 3 * len(asked) for one in left), "nobody is starved"
+    assert not left
+
+
+@pytest.mark.parametrize(("gap_s", "sizes"), [(1e-9, [FEWEST] * 5), (60.0, [FEWEST, 32, 64, 64, 64])])
+def test_slices_follow_the_bound_while_somebody_writes_and_are_whole_when_nobody_does(
+    gap_s: float, sizes: list[int]
+) -> None:
+    with benches() as open_bench:
+        runtime = Gated()
+        bench = open_bench(runtime, slice_tokens=64, gap_s=gap_s)
+        writing = bench.submit("go", tokens=12)
+        runtime.step()
+        bench.submit("x" * 600)
+        beside = [runtime.step() for _ in range(8)]
+        runtime.run_on()
+        bench.finished(2)
+        after = [runtime.entered.get() for _ in range(runtime.entered.qsize())]
+    long = [len(feed.tokens) for feeds in beside for feed in feeds if feed.slot != writing.slot]
+    assert long[:5] == sizes
+    assert max(len(feed.tokens) for feeds in after for feed in feeds) == 64
+
+
+@pytest.mark.parametrize("most", [1, 16, 4096])
+def test_nobody_writing_means_whole_slices(most: int) -> None:
+    assert Pace(most, 1e-6).tokens(writing=False) == most

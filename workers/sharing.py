@@ -1,0 +1,125 @@
+"""Prompts that begin alike are read once: one turn leads, the others wait for it and take its state where they part.
+
+Turns share what they read when they start from the same checkpoint (or all from nothing) and their next tokens are the
+same. A state that was taken over is a copy in the turn's own slot: from there on nobody knows of the other. Whoever
+leads may fail, be cancelled or run out of time; those who waited then find another one among themselves.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssmprov import ops
+from workers.context import Snapshot
+from workers.hot import HotStates
+from workers.job import Job
+from workers.runtimes.base import Runtime
+from workers.turn import failing
+
+SHARED_TOKENS = 32
+"""Fewer are read anew: a copy of a state costs as much as reading a few tokens, and takes room among the hot ones."""
+
+
+class Sharing:
+    """Used by the model's thread alone."""
+
+    def __init__(self, runtime: Runtime, hot: HotStates) -> None:
+        self._runtime = runtime
+        self._hot = hot
+
+    def begin(self, job: Job, active: Sequence[Job]) -> None:
+        """Put a job's start into its slot, or a state that is further on; or let it wait for another job."""
+        start = _start(job)
+        kept = self._hot.find(start.object, job.running.script.tobytes()) if _shares(job) else None
+        if kept is None:
+            self._runtime.load(job.slot, start.arrays)
+        else:
+            self._take(job, kept)
+        self._follow(job, active)
+
+    def marks(self, active: Sequence[Job]) -> dict[Job, int]:
+        """Where a job that leads has to stop next, so that others can take its state; counted from its start.
+
+        Those whose leader is gone, or past their parting without its state, follow another or go on alone.
+        """
+        for job in active:
+            leader = job.leader
+            if leader is not None and (leader.running.failed or leader.running.at >= job.parting):
+                self._follow(job, active)
+        found: dict[Job, int] = {}
+        for job in active:
+            if job.leader is not None and not job.running.failed:
+                found[job.leader] = min(job.parting, found.get(job.leader, job.parting))
+        return found
+
+    def reached(self, job: Job, active: Sequence[Job]) -> None:
+        """A job has read on: hand its state to whoever waits for it there, and keep it at the end of its prompt.
+
+        A state that cannot be saved is not shared: those who wait for it then read for themselves.
+        """
+        turn = job.running
+        followers = [other for other in active if other.leader is job and other.parting == turn.at]
+        ended = turn.at == len(turn.script) and turn.at >= SHARED_TOKENS and not turn.stop and _shares(job)
+        if turn.failed or not (followers or ended):
+            return
+        assert turn.logits is not None, "it has just read"
+        try:
+            arrays = self._runtime.save(job.slot)
+        except Exception as error:
+            print(f"a state could not be shared: {error}", file=sys.stderr, flush=True)
+            return
+        state = Snapshot(arrays, turn.logits.copy(), np.zeros(0, np.int32), turn.at)
+        self._hot.keep(_start(job).object, turn.script[: turn.at].tobytes(), state)
+        for follower in followers:
+            with failing(follower.running):
+                self._take(follower, state)
+        for follower in followers:
+            self._follow(follower, active)
+
+    def _take(self, job: Job, state: Snapshot) -> None:
+        turn = job.running
+        assert state.logits is not None, "a kept state has read something"
+        self._runtime.load(job.slot, state.arrays)
+        job.shared += state.tokens - turn.at
+        turn.fed(state.tokens - turn.at, state.logits)
+        if not turn.prefilling:
+            job.prompt_at = time.monotonic()
+
+    def _follow(self, job: Job, active: Sequence[Job]) -> None:
+        """Wait for the one of those before it with whom it has the most to read together, if that is enough."""
+        job.leader = None
+        at = job.running.at
+        most = at + SHARED_TOKENS - 1
+        for other in active if _shares(job) else ():
+            if other is job:
+                break
+            if other.leader is None and not other.running.failed and other.running.at >= at:
+                together = _common(job, other)
+                if together > max(most, other.running.at):
+                    job.leader, job.parting, most = other, together, together
+
+
+def _start(job: Job) -> Snapshot:
+    assert job.start is not None, "the store thread found it before it submitted the job"
+    return job.start
+
+
+def _shares(job: Job) -> bool:
+    """Whether others may know where a job began. A replay exists to read everything itself."""
+    start = _start(job)
+    return isinstance(job.args, ops.Turn) and (bool(start.object) or not start.arrays)
+
+
+def _common(job: Job, other: Job) -> int:
+    """How many tokens two jobs read alike before they part."""
+    if not _shares(other) or _start(job).object != _start(other).object:
+        return 0
+    one, two = job.running.script, other.running.script
+    length = min(len(one), len(two))
+    apart: NDArray[np.int64] = np.flatnonzero(one[:length] != two[:length])
+    return int(apart[0]) if len(apart) else length
