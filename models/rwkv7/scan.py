@@ -31,11 +31,10 @@ def wkv_step_(state: Tensor, r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tens
     """One token: state [B,H,N,N] is changed in place; r .. b are [B,H,N], w the decay itself. Returns y [B,H,N]."""
     batch, heads, size, _ = state.shape
     flat = state.view(batch * heads, size, size)
-    value = torch.stack((torch.matmul(state, a.unsqueeze(-1)).squeeze(-1), v), dim=-1)  # (B, H, N, 2)
-    key = torch.stack((b, k), dim=-2)  # (B, H, 2, N)
-    flat.mul_(w.reshape(batch * heads, 1, size))
-    flat.baddbmm_(value.view(batch * heads, size, 2), key.view(batch * heads, 2, size))
-    return torch.matmul(state, r.unsqueeze(-1)).squeeze(-1)
+    r, w, k, v, a, b = (x.reshape(batch * heads, 1, size) for x in (r, w, k, v, a, b))
+    value = torch.cat((torch.bmm(a, flat.mT), v), dim=1)  # (B * H, 2, N); a row times S^T is the fast way to S a
+    flat.mul_(w).baddbmm_(value.mT, torch.cat((b, k), dim=1))
+    return torch.bmm(r, flat.mT).view(batch, heads, size)
 
 
 def wkv_chunked(
