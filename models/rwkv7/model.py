@@ -133,7 +133,7 @@ def _layers(weights: Weights, tokens: Tensor, rows: Rows, state: State) -> tuple
     x = weights.norm_in(F.embedding(tokens, weights.embedding).float())  # (R, C)
     first_value: Tensor | None = None
     shifts, matrices = [], []
-    for block, before, matrix in zip(weights.blocks, state.shifts, state.wkv, strict=True):
+    for block, before, matrix in zip(weights.blocks, state.shifts.unbind(), state.wkv.unbind(), strict=True):
         normed = block.norm1(x)
         mixed, first_value, matrix = _time_mix(block.time, normed, before[0], first_value, matrix, rows)
         shifts.append(rows.last_of(normed))
@@ -150,7 +150,7 @@ def _time_mix(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """x [R,C], before [B,C], matrix [B,H,N,N] -> the output [R,C], the first layer's value, the new matrix."""
     heads, size = p.r_k.shape
-    by_head = (len(x), heads, size)
+    by_head = (-1, heads, size)
     mixed = torch.lerp(x, rows.shifted(x, before), p.mix)  # (6, R, C)
     r, k, v = p.rkv(mixed[:3])
     gates = p.gates(mixed[5 - len(p.gates.base) : 5])
@@ -173,7 +173,7 @@ def _time_mix(
         by_token = (rows.batch, rows.length, heads, size)
         r_, log_w, k_, v_, a, b = (t.view(by_token) for t in (r, log_w, k, v, a, b))
         y, matrix = wkv_chunked(r_, log_w, k_, v_, a, b, matrix)
-    y = torch.group_norm(y.reshape(len(x), -1), heads, p.norm.weight, p.norm.bias, HEAD_NORM_EPS)
+    y = torch.group_norm(y.reshape_as(x), heads, p.norm.weight, p.norm.bias, HEAD_NORM_EPS)
     bonus = (r * k * p.r_k).sum(dim=-1, keepdim=True)  # (R, H, 1)
     y = torch.addcmul(y.view(by_head), bonus, v).view_as(x)
     return p.output(y * p.g_up(torch.sigmoid(p.g_down(mixed[5])))), first_value, matrix

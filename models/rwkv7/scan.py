@@ -29,12 +29,12 @@ CHUNK = 16
 
 def wkv_step_(state: Tensor, r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """One token: state [B,H,N,N] is changed in place; r .. b are [B,H,N], w the decay itself. Returns y [B,H,N]."""
-    batch, heads, size, _ = state.shape
-    flat = state.view(batch * heads, size, size)
-    r, w, k, v, a, b = (x.reshape(batch * heads, 1, size) for x in (r, w, k, v, a, b))
+    size = state.shape[-1]
+    flat = state.view(-1, size, size)  # (B * H, N, N)
+    r, w, k, v, a, b = (x.reshape(-1, 1, size) for x in (r, w, k, v, a, b))
     value = torch.cat((torch.bmm(a, flat.mT), v), dim=1)  # (B * H, 2, N); a row times S^T is the fast way to S a
     flat.mul_(w).baddbmm_(value.mT, torch.cat((b, k), dim=1))
-    return torch.bmm(r, flat.mT).view(batch, heads, size)
+    return torch.bmm(r, flat.mT).view(state.shape[:-1])
 
 
 def wkv_chunked(
