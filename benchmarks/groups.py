@@ -13,6 +13,7 @@ Measure = Callable[[Plan], list[Figure | Curve]]
 GROUPS = {
     "round-trip": "benchmarks.round_trip:measure",
     "decode": "benchmarks.decode:measure",
+    "forks": "benchmarks.forks:measure",
     "contexts": "benchmarks.contexts:measure",
     "llama": "benchmarks.llama:measure",
     "composer": "benchmarks.composer:measure",
