@@ -7,8 +7,8 @@ never run at the same time.
 from __future__ import annotations
 
 import string
-import threading
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
@@ -59,21 +59,16 @@ def _bare(bare: Companion, count: int, tokens: int) -> Taken:
 
 def _served(client: Client, count: int, tokens: int) -> Taken:
     """The rate from the first request until the last answer. Raises RuntimeError for a reply of another length."""
-    texts = [""] * count
-    lengths = [0] * count
 
-    def run(row: int) -> None:
-        with client.stream(LETTERS[row], model=MODEL, max_tokens=tokens, values=GREEDY) as stream:
-            texts[row] = "".join(stream)
-            lengths[row] = stream.reply.result.reply_tokens
+    def run(letter: str) -> tuple[str, int]:
+        with client.stream(letter, model=MODEL, max_tokens=tokens, values=GREEDY) as stream:
+            return "".join(stream), stream.reply.result.reply_tokens
 
-    threads = [threading.Thread(target=run, args=(row,)) for row in range(count)]
     began = perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    with ThreadPoolExecutor(count) as pool:
+        replies = list(pool.map(run, LETTERS[:count]))
     seconds = perf_counter() - began
+    texts, lengths = [text for text, _ in replies], [length for _, length in replies]
     if set(lengths) != {tokens}:
         raise RuntimeError(f"replies of {lengths} tokens, where each should have {tokens}")
     return Taken(count * tokens / seconds, texts)
