@@ -37,7 +37,7 @@ def wkv_step_(state: Tensor, r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tens
     rows = [x.reshape(-1, 1, size) for x in (r, w, k, v, a, b)]
     if len(flat) < 2 * HEADS or not flat.is_cpu:
         return _step_(flat, *rows).view(state.shape[:-1])
-    parts = zip(*(x.split(HEADS) for x in (flat, *rows)), strict=True)
+    parts = zip(*(torch.split(x, HEADS) for x in (flat, *rows)), strict=True)
     return torch.cat([_step_(*part) for part in parts]).view(state.shape[:-1])
 
 
