@@ -5,10 +5,12 @@ It takes commands as lines of JSON and answers each with one, so that it is at r
 
 from __future__ import annotations
 
+import statistics
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from time import perf_counter
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +21,11 @@ from ssmprov.process import die_with_parent
 from workers.runtimes import base
 
 BANDWIDTH_BYTES = 256 << 20
+
+FORKS = 32
+"""Slots that one context is forked into."""
+
+T = TypeVar("T")
 
 
 class Bare:
@@ -60,23 +67,33 @@ class Bare:
         return {"seconds": perf_counter() - began}
 
     def fork(self, count: int) -> dict[str, Any]:
-        """Put a state into a slot of a worker's runtime, and copy as many bytes; median seconds of each."""
-        runtime = base.load("rwkv", base.Plan(self._path, slots=8, threads=self._threads))
+        """Put a state into a slot of a worker's runtime, and copy as many bytes; seconds, medians of so many.
+
+        `load` is one of them, `loads` those into 32 slots; `save` takes a state out of a slot, `fresh` is a copy into
+        memory of its own.
+        """
+        runtime = base.load("rwkv", base.Plan(self._path, slots=1 + FORKS, threads=self._threads))
         runtime.forward([base.Feed(0, [1])])
         arrays = runtime.save(0)
-        source = np.zeros(runtime.state_bytes, np.uint8)
-        target = np.zeros_like(source)
-        loads, copies = [], []
-        for number in range(count):
-            began = perf_counter()
-            runtime.load(1 + number % 7, arrays)
-            loaded = perf_counter()
-            np.copyto(target, source)
-            loads.append(loaded - began)
-            copies.append(perf_counter() - loaded)
+        source = np.ones(runtime.state_bytes, np.uint8)
+        targets = np.ones((FORKS, runtime.state_bytes), np.uint8)
+
+        def load(slots: Iterable[int]) -> None:
+            for slot in slots:
+                runtime.load(1 + slot, arrays)
+
+        def copy(slots: Iterable[int]) -> None:
+            for slot in slots:
+                np.copyto(targets[slot], source)
+
+        one, each = [[number % FORKS] for number in range(count)], [range(FORKS)] * max(1, count // FORKS)
         return {
-            "load": float(np.median(loads)),
-            "copy": float(np.median(copies)),
+            "load": _median_s(load, one),
+            "copy": _median_s(copy, one),
+            "loads": _median_s(load, each),
+            "copies": _median_s(copy, each),
+            "save": _median_s(runtime.save, [0] * count),
+            "fresh": _median_s(lambda _: source.copy(), [0] * count),
             "bytes": runtime.state_bytes,
         }
 
@@ -91,6 +108,15 @@ class Bare:
         tensors = rwkv7.read_tensors(self._path)
         read = sum(4 * tensor.numel() for name, tensor in tensors.items() if name != "emb.weight")
         return {"bytes_per_s": BANDWIDTH_BYTES / seconds, "token_bytes": read}
+
+
+def _median_s(action: Callable[[T], object], arguments: Sequence[T]) -> float:
+    taken = []
+    for argument in arguments:
+        began = perf_counter()
+        action(argument)
+        taken.append(perf_counter() - began)
+    return statistics.median(taken)
 
 
 def main(path: str, threads: str) -> None:

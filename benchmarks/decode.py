@@ -16,42 +16,45 @@ from clients import Client
 GROUP = "decode"
 MINI = "mini"
 THREADS = 1
-CONTEXTS = (1, 2, 4, 8)
+FEW = (1, 2, 4, 8)
+MANY = (16, 32, 64)
+MANY_ROUNDS = 5
+"""Rounds of what takes long."""
 
 
 def measure(plan: Plan) -> list[Figure | Curve]:
-    figures: list[Figure | Curve] = [
-        *_model(plan, MINI, weights.endless_mini(plan.scratch / "mini.safetensors"), plan.size(64, 128))
-    ]
+    figures = _model(plan, MINI, weights.endless_mini(plan.scratch / "mini.safetensors"), plan.size(32, 128))
     if not plan.quick:
         figures += _model(plan, "0.1B", weights.random_01b(plan.scratch / "01b.safetensors"), 24)
     return figures
 
 
-def _model(plan: Plan, name: str, path: Path, tokens: int) -> list[Figure]:
-    plan.say(f"decode: {name}, {tokens} tokens at {', '.join(map(str, CONTEXTS))} contexts")
+def _model(plan: Plan, name: str, path: Path, tokens: int) -> list[Figure | Curve]:
+    plan.say(f"decode: {name}, {tokens} tokens at {', '.join(map(str, FEW))} contexts, {tokens // 2} at more")
     table = {
         "name": streams.MODEL,
         "runtime": "rwkv",
         "path": str(path),
         "checkpoints": "store",
         "threads": THREADS,
-        "slots": max(CONTEXTS),
+        "slots": max(MANY),
     }
     with (
         Serving(plan.scratch / f"decode-{name}", table) as serving,
         closing(Companion("bare", str(path), str(THREADS))) as bare,
         Client(serving.endpoint) as client,
     ):
-        sides = streams.sides(client, bare, CONTEXTS, tokens)
-        for side in (sides["bare 1"], sides["served 1"]):
+        few, many = streams.sides(client, bare, FEW, tokens), streams.sides(client, bare, MANY, tokens // 2)
+        for side in (few["bare 1"], few["served 1"]):
             side()
-        taken = interleave(plan.rounds, sides)
+        taken = interleave(plan.rounds, few) | interleave(min(plan.rounds, MANY_ROUNDS), many)
         bandwidth = bare.tell(do="bandwidth")
+    curve = streams.scale(GROUP, name, (*FEW, *MANY), taken)
     if name == MINI:  # its weights stay in the cache
-        return streams.figures(GROUP, name, CONTEXTS, taken)
+        return [*streams.figures(GROUP, name, FEW, taken), curve]
     limit = (
         f"{bandwidth['token_bytes'] / 1e6:.0f} MB a step at {bandwidth['bytes_per_s'] / 1e9:.1f} GB/s: "
         f"{bandwidth['bytes_per_s'] / bandwidth['token_bytes']:,.0f} steps/s"
     )
-    return streams.figures(GROUP, name, CONTEXTS, taken, target=at_least(0.95), limit=limit)
+    bound = at_least(0.95)
+    return [*streams.figures(GROUP, name, FEW, taken, target=bound, gain=bound, limit=limit), curve]

@@ -15,6 +15,7 @@ GROUPS = {
     "streams": "benchmarks.fanout:measure",
     "clients": "benchmarks.crowd:measure",
     "decode": "benchmarks.decode:measure",
+    "forks": "benchmarks.forks:measure",
     "contexts": "benchmarks.contexts:measure",
     "llama": "benchmarks.llama:measure",
     "composer": "benchmarks.composer:measure",

@@ -99,8 +99,8 @@ def random_weights(
     device: str | torch.device = "cpu",
     quantize: Quantize | None = None,
 ) -> Weights:
-    """`random_tensors`, assembled."""
-    return assemble(random_tensors(config, seed), dtype=dtype, device=device, quantize=quantize)
+    """`random_tensors`, assembled for inference."""
+    return assemble(random_tensors(config, seed), dtype=dtype, device=device, quantize=quantize, inference=True)
 
 
 def save(tensors: Mapping[str, Tensor], path: Path | str) -> None:

@@ -11,28 +11,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.rwkv7.config import Config, WeightsError, check_shapes
-from models.rwkv7.int8 import Int8Matrix
+from models.rwkv7.products import Matrix, Product, Products, Stack, inference_product, inference_products
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 Quantize = Literal["int8"]
 DTYPES: dict[Dtype, torch.dtype] = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-
-
-@dataclass(slots=True)
-class Matrix:
-    """A matrix [out, in]; its product takes and gives fp32, and is computed in the dtype of the weight.
-
-    Where `int8` is there, products of at most one token a context (decode) go through it.
-    """
-
-    weight: Tensor
-    int8: Int8Matrix | None = None
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """x [..., in] fp32 -> [..., out] fp32."""
-        if self.int8 is not None and x.dim() == 3 and x.shape[1] == 1:
-            return self.int8(x)
-        return F.linear(x.to(self.weight.dtype), self.weight).float()
 
 
 @dataclass(slots=True)
@@ -41,31 +24,40 @@ class Norm:
     bias: Tensor  # (C,)
 
     def __call__(self, x: Tensor) -> Tensor:
-        return F.layer_norm(x, self.weight.shape, self.weight, self.bias)
+        return torch.layer_norm(x, self.weight.shape, self.weight, self.bias)
 
 
 @dataclass(slots=True)
-class LowRank:
-    """base + activation(x down) up: how w, a, v and (without base) g depend on the token."""
+class Gates:
+    """sigmoid(base + f(x down) up) for v, w and a (the first layer has no v): f is tanh for w and nothing else.
 
-    base: Tensor  # (C,)
-    down: Matrix  # (rank, C)
-    up: Matrix  # (C, rank)
+    Ranks are filled up with zeros to the largest of them, so that all three are one product.
+    """
+
+    base: Tensor  # (G, 1, C)
+    down: Tensor  # (G, C, rank)
+    up: Tensor  # (G, rank, C)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """x [G, R, C] -> [G, R, C]."""
+        hidden = torch.bmm(x.to(self.down.dtype), self.down)
+        hidden[-2].tanh_()
+        if hidden.dtype == torch.float32:
+            return torch.baddbmm(self.base, hidden, self.up).sigmoid_()
+        return torch.add(self.base, torch.bmm(hidden, self.up)).sigmoid_()
 
 
 @dataclass(slots=True)
 class TimeMix:
-    mix: Tensor  # (6, 1, 1, C): r, w, k, v, a, g
-    receptance: Matrix
-    key: Matrix
-    value: Matrix
-    output: Matrix
-    w: LowRank
-    a: LowRank
-    v: LowRank | None  # none in the first layer
-    g: LowRank
+    mix: Tensor  # (6, 1, C): r, k, v, w, a, g
+    rkv: Products
+    output: Product
+    gates: Gates
+    g_down: Product
+    g_up: Product
     k_k: Tensor  # (C,)
     k_a: Tensor  # (C,)
+    k_rest: Tensor  # (C,): 1 - k_a
     r_k: Tensor  # (H, N)
     norm: Norm  # over each head
 
@@ -73,8 +65,8 @@ class TimeMix:
 @dataclass(slots=True)
 class ChannelMix:
     mix: Tensor  # (C,)
-    key: Matrix  # (ffn, C)
-    value: Matrix  # (C, ffn)
+    key: Product  # (ffn, C)
+    value: Product  # (C, ffn)
 
 
 @dataclass(slots=True)
@@ -94,7 +86,7 @@ class Weights:
     norm_in: Norm
     blocks: tuple[Block, ...]
     norm_out: Norm
-    head: Matrix
+    head: Product
 
     @property
     def device(self) -> torch.device:
@@ -108,50 +100,63 @@ def assemble(
     device: str | torch.device = "cpu",
     quantize: Quantize | None = None,
     source: str = "tensors in memory",
+    inference: bool = False,
 ) -> Weights:
     """Weights from tensors with the official names.
 
-    Matrices and the embedding take `dtype`; norms, mixing and decay constants stay fp32. Views and differentiable
-    operations only, so gradients reach the given tensors when these are leaves (training). Raises WeightsError where
-    names or shapes do not fit.
+    Matrices and the embedding take `dtype`; norms, mixing and decay constants stay fp32. Differentiable operations
+    only, so gradients reach the given tensors when these are leaves (training); with `inference` matrices are
+    copied into the form that is read the fastest. `quantize` is for inference. Raises WeightsError where names or
+    shapes do not fit.
     """
     if quantize == "int8" and torch.device(device).type != "cpu":
         raise WeightsError(f"{source}: int8 matrices run on the CPU, not on {device}")
     config = check_shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()}, source)
+    int8 = quantize == "int8"
 
     def vector(name: str) -> Tensor:
         return tensors[name].to(device, torch.float32).reshape(-1)
 
-    def matrix(name: str, transpose: bool = False) -> Matrix:
-        weight = tensors[name].to(device, DTYPES[dtype])
-        weight = weight.view(weight.shape[-2:])
-        weight = weight.t() if transpose else weight
-        int8 = Int8Matrix.from_dense(tensors[name]) if quantize == "int8" and not transpose else None
-        return Matrix(weight, int8)
+    def dense(name: str) -> Tensor:
+        weight = tensors[name] if int8 else tensors[name].to(device, DTYPES[dtype])
+        return weight.view(weight.shape[-2:])
+
+    def matrix(name: str) -> Product:
+        return inference_product(dense(name), int8) if inference else Matrix(dense(name).t())
+
+    def matrices(*names: str) -> Products:
+        if inference:
+            return inference_products([dense(name) for name in names], int8)
+        return Stack(torch.stack([dense(name).t() for name in names]))
 
     def norm(name: str) -> Norm:
         return Norm(vector(f"{name}.weight"), vector(f"{name}.bias"))
 
-    def low_rank(att: str, letter: str) -> LowRank:
-        down, up = matrix(f"{att}{letter}1", transpose=True), matrix(f"{att}{letter}2", transpose=True)
-        base = vector(f"{att}{letter}0") if f"{att}{letter}0" in tensors else torch.zeros(1, device=device)
-        return LowRank(base, down, up)
+    def low_rank(name: str) -> Tensor:  # (C, rank) or (rank, C)
+        weight = tensors[name].to(device, DTYPES[dtype])
+        return weight.view(weight.shape[-2:])
+
+    def gates(att: str, letters: str) -> Gates:
+        base = torch.stack([vector(f"{att}{letter}0") for letter in letters]).unsqueeze(1)
+        downs, ups = ([low_rank(f"{att}{letter}{n}") for letter in letters] for n in (1, 2))
+        rank = max(len(up) for up in ups)
+        down = torch.stack([F.pad(weight, (0, rank - weight.shape[1])) for weight in downs])
+        up = torch.stack([F.pad(weight, (0, 0, 0, rank - len(weight))) for weight in ups])
+        return Gates(base, down, up)
 
     def block(layer: int) -> Block:
         att, ffn = f"blocks.{layer}.att.", f"blocks.{layer}.ffn."
-        mix = torch.stack([vector(f"{att}x_{letter}") for letter in "rwkvag"]).view(6, 1, 1, config.channels)
+        k_a = vector(f"{att}k_a")
         time = TimeMix(
-            mix=mix,
-            receptance=matrix(f"{att}receptance.weight"),
-            key=matrix(f"{att}key.weight"),
-            value=matrix(f"{att}value.weight"),
+            mix=torch.stack([vector(f"{att}x_{letter}") for letter in "rkvwag"]).unsqueeze(1),
+            rkv=matrices(*(f"{att}{name}.weight" for name in ("receptance", "key", "value"))),
             output=matrix(f"{att}output.weight"),
-            w=low_rank(att, "w"),
-            a=low_rank(att, "a"),
-            v=low_rank(att, "v") if layer else None,
-            g=low_rank(att, "g"),
+            gates=gates(att, "vwa" if layer else "wa"),
+            g_down=Matrix(low_rank(f"{att}g1")),
+            g_up=Matrix(low_rank(f"{att}g2")),
             k_k=vector(f"{att}k_k"),
-            k_a=vector(f"{att}k_a"),
+            k_a=k_a,
+            k_rest=1 - k_a,
             r_k=vector(f"{att}r_k").view(config.heads, config.head_size),
             norm=norm(f"{att}ln_x"),
         )

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.rwkv7.config import Config
-from models.rwkv7.layers import ChannelMix, LowRank, TimeMix, Weights
+from models.rwkv7.layers import ChannelMix, TimeMix, Weights
 from models.rwkv7.scan import wkv_chunked, wkv_step_
 
 DECAY_SCALE = math.exp(-0.5)
@@ -59,116 +59,125 @@ def new_state(config: Config, batch: int, device: str | torch.device = "cpu") ->
     return State(shifts, torch.zeros(layers, batch, heads, size, size, device=device))
 
 
-@torch.no_grad()
+@dataclass(slots=True)
+class Rows:
+    """How the tokens of a call lie in matrices [R,C]: row b * length + t is token t of context b."""
+
+    batch: int
+    length: int
+    real: Tensor | None = None  # (R, 1): 1 for a real token, 0 for padding; None: no padding
+    last: Tensor | None = None  # (B,): the row of each context's last real token; None: its last row
+
+    @classmethod
+    def of(cls, shape: torch.Size, lengths: Tensor | None, device: torch.device) -> Rows:
+        """Of tokens [B,T]. Raises ValueError where the lengths do not fit."""
+        batch, length = shape
+        if lengths is None:
+            return cls(batch, length)
+        shortest, longest = int(lengths.min()), int(lengths.max())
+        if shortest < 1 or longest > length:
+            raise ValueError(f"lengths must lie in 1..{length}, found {shortest}..{longest}")
+        if shortest == length:
+            return cls(batch, length)
+        real = (torch.arange(length) < lengths.unsqueeze(1)).view(-1, 1).float()
+        last = torch.arange(batch) * length + lengths - 1
+        return cls(batch, length, real.to(device), last.to(device))
+
+    def shifted(self, x: Tensor, before: Tensor) -> Tensor:
+        """Each row's predecessor: `before` [B,C] for the first token of a context."""
+        if self.length == 1:
+            return before
+        x = x.view(self.batch, self.length, -1)
+        return torch.cat((before.unsqueeze(1), x[:, :-1]), dim=1).view(self.batch * self.length, -1)
+
+    def last_of(self, x: Tensor) -> Tensor:
+        """x [R,C] -> [B,C] at each context's last real token, without keeping the whole of x alive."""
+        if self.last is not None:
+            return x[self.last]
+        return x if self.length == 1 else x.view(self.batch, self.length, -1)[:, -1].clone()
+
+
+@torch.inference_mode()
 def forward(weights: Weights, tokens: Tensor, lengths: Tensor | None, state: State) -> tuple[Tensor, State]:
     """Reads tokens [B,T] and returns logits [B,V] (fp32) after each row's last real token.
 
     `lengths` [B] counts the real tokens of each row (1..T), the rest is padding of any valid id; None means that all
     are real. `state` is changed in place and returned. T == 1 takes the decode path, T > 1 the chunked one.
     """
-    length = tokens.shape[1]
-    if lengths is not None:
-        shortest, longest = int(lengths.min()), int(lengths.max())
-        if shortest < 1 or longest > length:
-            raise ValueError(f"lengths must lie in 1..{length}, found {shortest}..{longest}")
-        lengths = None if shortest == length else lengths.to(weights.device)
-    x, new = _layers(weights, tokens.to(weights.device), lengths, state)
-    state.shifts.copy_(new.shifts)
-    if new.wkv is not state.wkv:
-        state.wkv.copy_(new.wkv)
-    return weights.head(weights.norm_out(_last(x, lengths)).unsqueeze(1)).squeeze(1), state
+    rows = Rows.of(tokens.shape, lengths, weights.device)
+    x, shifts, matrices = _layers(weights, tokens, rows, state)
+    state.shifts.copy_(shifts)
+    if rows.length > 1:
+        for old, new in zip(state.wkv, matrices, strict=True):
+            old.copy_(new)
+    return weights.head(weights.norm_out(rows.last_of(x))), state
 
 
 def forward_train(weights: Weights, tokens: Tensor, state: State) -> tuple[Tensor, State]:
     """Logits [B,T,V] of every position and the state after them.
 
-    Differentiable in weights and state; neither is changed.
+    Differentiable in weights and state; neither is changed. The weights are not those of `load`.
     """
-    x, new = _layers(weights, tokens, None, state)
-    return weights.head(weights.norm_out(x)), new
+    rows = Rows.of(tokens.shape, None, weights.device)
+    x, shifts, matrices = _layers(weights, tokens, rows, state)
+    logits = weights.head(weights.norm_out(x))
+    return logits.view(*tokens.shape, -1), State(shifts, torch.stack(matrices))
 
 
-def _layers(weights: Weights, tokens: Tensor, lengths: Tensor | None, state: State) -> tuple[Tensor, State]:
-    """Embedding and blocks: x [B,T,C] before the last norm, and the new state.
+def _layers(weights: Weights, tokens: Tensor, rows: Rows, state: State) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Embedding and blocks: x [R,C] before the last norm, the new shifts and each layer's new matrices.
 
-    Decode changes the given wkv in place; everything else is new.
+    Inference of one token changes the given wkv in place; everything else is new.
     """
-    in_place = tokens.shape[1] == 1 and not torch.is_grad_enabled()
-    x = weights.norm_in(F.embedding(tokens, weights.embedding).float())  # (B, T, C)
+    tokens = tokens.to(weights.device).reshape(-1)  # (R,)
+    x = weights.norm_in(F.embedding(tokens, weights.embedding).float())  # (R, C)
     first_value: Tensor | None = None
     shifts, matrices = [], []
-    for layer, block in enumerate(weights.blocks):
+    for block, before, matrix in zip(weights.blocks, state.shifts.unbind(), state.wkv.unbind(), strict=True):
         normed = block.norm1(x)
-        matrix = state.wkv[layer]
-        mixed, first_value, matrix = _time_mix(
-            block.time, normed, state.shifts[layer, 0], first_value, matrix, lengths, in_place
-        )
-        shifts.append(_last(normed, lengths))
+        mixed, first_value, matrix = _time_mix(block.time, normed, before[0], first_value, matrix, rows)
+        shifts.append(rows.last_of(normed))
         matrices.append(matrix)
         x = x + mixed
         normed = block.norm2(x)
-        x = x + _channel_mix(block.channel, normed, state.shifts[layer, 1])
-        shifts.append(_last(normed, lengths))
-    batch, channels = x.shape[0], x.shape[2]
-    new_shifts = torch.stack(shifts).view(len(weights.blocks), 2, batch, channels)
-    return x, State(new_shifts, state.wkv if in_place else torch.stack(matrices))
+        x = x + _channel_mix(block.channel, normed, rows.shifted(normed, before[1]))
+        shifts.append(rows.last_of(normed))
+    return x, torch.stack(shifts).view_as(state.shifts), matrices
 
 
 def _time_mix(
-    p: TimeMix,
-    x: Tensor,
-    before: Tensor,
-    first_value: Tensor | None,
-    matrix: Tensor,
-    lengths: Tensor | None,
-    in_place: bool,
+    p: TimeMix, x: Tensor, before: Tensor, first_value: Tensor | None, matrix: Tensor, rows: Rows
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """x [B,T,C], before [B,C], matrix [B,H,N,N] -> the output [B,T,C], the first layer's value, the new matrix."""
-    batch, length, channels = x.shape
+    """x [R,C], before [B,C], matrix [B,H,N,N] -> the output [R,C], the first layer's value, the new matrix."""
     heads, size = p.r_k.shape
-    by_head = (batch, length, heads, size)
-    x_r, x_w, x_k, x_v, x_a, x_g = torch.addcmul(x, _shifted(x, before) - x, p.mix).unbind(0)
-    r, k, v = p.receptance(x_r), p.key(x_k), p.value(x_v)
-    log_w = -DECAY_SCALE * torch.sigmoid(p.w.base + p.w.up(torch.tanh(p.w.down(x_w))))
-    a = torch.sigmoid(_low_rank(p.a, x_a))
-    g = p.g.up(torch.sigmoid(p.g.down(x_g)))
-    if p.v is None or first_value is None:
+    by_head = (-1, heads, size)
+    mixed = torch.lerp(x, rows.shifted(x, before), p.mix)  # (6, R, C)
+    r, k, v = p.rkv(mixed[:3])
+    gates = p.gates(mixed[5 - len(p.gates.base) : 5])
+    w, a = gates[-2], gates[-1]
+    log_w = w * -DECAY_SCALE
+    if first_value is None:
         first_value = v
     else:
-        v = torch.lerp(v, first_value, torch.sigmoid(_low_rank(p.v, x_v)))
-    removal = F.normalize((k * p.k_k).view(by_head), dim=-1)
-    k = k * torch.lerp(torch.ones_like(a), a, p.k_a)
-    if lengths is not None:
-        real = torch.arange(length, device=x.device).expand(batch, length) < lengths.unsqueeze(1)
-        real = real.unsqueeze(-1).to(x.dtype)  # (B, T, 1)
-        k, log_w, removal = k * real, log_w * real, removal * real.unsqueeze(-1)
+        v = torch.lerp(v, first_value, gates[0])
+    removal = (k * p.k_k).view(by_head)
+    removal = removal / torch.linalg.vector_norm(removal, dim=-1, keepdim=True).clamp_min(1e-12)
+    k = k * torch.addcmul(p.k_rest, a, p.k_a)
+    if rows.real is not None:
+        k, log_w, removal = k * rows.real, log_w * rows.real, removal * rows.real.unsqueeze(-1)
     r, k, v, a, log_w = (t.view(by_head) for t in (r, k, v, a, log_w))
-    if in_place:
-        w = log_w.exp()
-        y = wkv_step_(matrix, *(t.squeeze(1) for t in (r, w, k, v, -removal, removal * a)))
+    a, b = -removal, removal * a
+    if rows.length == 1 and not torch.is_grad_enabled():
+        y = wkv_step_(matrix, r, log_w.exp(), k, v, a, b)
     else:
-        y, matrix = wkv_chunked(r, log_w, k, v, -removal, removal * a, matrix)
-    y = F.group_norm(y.reshape(batch * length, channels), heads, p.norm.weight, p.norm.bias, HEAD_NORM_EPS)
-    bonus = (r * k * p.r_k).sum(dim=-1, keepdim=True) * v  # (B, T, H, N)
-    return p.output((y.view(batch, length, channels) + bonus.view(batch, length, channels)) * g), first_value, matrix
+        by_token = (rows.batch, rows.length, heads, size)
+        r_, log_w, k_, v_, a, b = (t.view(by_token) for t in (r, log_w, k, v, a, b))
+        y, matrix = wkv_chunked(r_, log_w, k_, v_, a, b, matrix)
+    y = torch.group_norm(y.reshape_as(x), heads, p.norm.weight, p.norm.bias, HEAD_NORM_EPS)
+    bonus = (r * k * p.r_k).sum(dim=-1, keepdim=True)  # (R, H, 1)
+    y = torch.addcmul(y.view(by_head), bonus, v).view_as(x)
+    return p.output(y * p.g_up(torch.sigmoid(p.g_down(mixed[5])))), first_value, matrix
 
 
-def _channel_mix(p: ChannelMix, x: Tensor, before: Tensor) -> Tensor:
-    k = torch.addcmul(x, _shifted(x, before) - x, p.mix)
-    return p.value(torch.relu(p.key(k)).square())
-
-
-def _low_rank(p: LowRank, x: Tensor) -> Tensor:
-    return p.base + p.up(p.down(x))
-
-
-def _shifted(x: Tensor, before: Tensor) -> Tensor:
-    """Each token's predecessor: `before` [B,C] for the first one."""
-    return torch.cat((before.unsqueeze(1), x[:, :-1]), dim=1) if x.shape[1] > 1 else before.unsqueeze(1)
-
-
-def _last(x: Tensor, lengths: Tensor | None) -> Tensor:
-    """x [B,T,C] -> [B,C] at each row's last real token; a copy, so that the whole of x is not kept alive."""
-    if lengths is None:
-        return x[:, -1].clone()
-    return x[torch.arange(x.shape[0], device=x.device), lengths - 1]
+def _channel_mix(p: ChannelMix, x: Tensor, shifted: Tensor) -> Tensor:
+    return p.value(torch.relu(p.key(torch.lerp(x, shifted, p.mix))).square())

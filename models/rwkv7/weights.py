@@ -20,12 +20,13 @@ def load(
     device: str | torch.device = "cpu",
     quantize: Quantize | None = None,
 ) -> Weights:
-    """A model from a file, checked: every tensor there and of the right shape, or WeightsError."""
+    """A model from a file for inference, checked: every tensor there and of the right shape, or WeightsError."""
     if dtype not in DTYPES:
         raise WeightsError(f"{path}: the dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
     if quantize not in (None, "int8"):
         raise WeightsError(f"{path}: quantize must be int8 or nothing, not {quantize!r}")
-    return assemble(read_tensors(path), dtype=dtype, device=device, quantize=quantize, source=str(path))
+    tensors = read_tensors(path)
+    return assemble(tensors, dtype=dtype, device=device, quantize=quantize, source=str(path), inference=True)
 
 
 def read_tensors(path: Path | str) -> dict[str, Tensor]:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import torch
 from click.testing import CliRunner
 
-from benchmarks import llama, plots, report, weights
+from benchmarks import bare, decode, llama, plots, report, streams, weights
 from benchmarks.cli import bench
 from benchmarks.groups import GROUPS, load
 from benchmarks.measure import Bound, Plan, at_least, at_most, curve, figure, interleave, median_s
@@ -134,6 +135,34 @@ def test_a_quick_run_writes_its_figures(tmp_path: Path, group: str, name: str) -
         assert f"| {one.name} |" in done.stdout
     kept = {path.suffix for path in (tmp_path / "out").iterdir()}
     assert kept <= {".md", ".png"}, "what was written while measuring is gone"
+
+
+def test_the_gain_of_many_contexts_is_held_against_the_bare_models() -> None:
+    rates = {"served 1": 10.0, "bare 1": 20.0, "served 8": 60.0, "bare 8": 80.0}
+    taken = {side: [streams.Taken(rate, ["text"])] for side, rate in rates.items()}
+    taken["bare 8"] = [streams.Taken(80.0, ["other"])]
+    one, eight, gain = streams.figures("group", "toy", (1, 8), taken, target=at_least(0.95), gain=at_least(0.95))
+    assert (one.ratio.median, one.measured.label, one.met) == (0.5, "served, same text", False)
+    assert (eight.ratio.median, eight.measured.label, eight.target) == (0.75, "served, other text", None)
+    assert (gain.measured.spread.median, gain.against.spread.median, gain.met) == (6.0, 4.0, True)
+    lines = {
+        line.label: [(at.x, at.spread.median) for at in line.points]
+        for line in streams.scale("g", "n", (1, 8), taken).lines
+    }
+    assert lines == {"served": [(1.0, 10.0), (8.0, 60.0)], "bare": [(1.0, 20.0), (8.0, 80.0)]}
+
+
+def test_each_context_has_a_prompt_of_its_own() -> None:
+    assert len(set(streams.LETTERS)) == len(streams.LETTERS) >= max(decode.MANY)
+
+
+def test_forks_are_held_against_copies(tmp_path: Path) -> None:
+    before = torch.get_num_threads()
+    taken = bare.Bare(weights.endless_mini(tmp_path / "mini.safetensors"), threads=1).fork(count=3)
+    torch.set_num_threads(before)
+    assert taken.pop("bytes") == 4 * 5 * (2 * 128 + 2 * 64 * 64)
+    assert sorted(taken) == ["copies", "copy", "fresh", "load", "loads", "save"]
+    assert min(taken.values()) > 0
 
 
 def test_without_llama_cpp_its_group_says_how_to_build_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,6 +12,8 @@ from torch import Tensor
 
 from models import rwkv7
 from models.rwkv7 import Config, State, Weights
+from models.rwkv7.layers import Dtype
+from models.rwkv7.products import Packed
 
 
 def random_tokens(config: Config, batch: int, length: int, seed: int = 0) -> Tensor:
@@ -123,3 +125,30 @@ def test_coarser_numbers_stay_near(config: Config, weights: Weights, options: di
         expected, found = (rwkv7.forward(w, piece, None, s)[0] for w, s in zip((weights, coarse), states, strict=True))
         assert found.dtype == torch.float32
         assert 0 < float((found - expected).norm() / expected.norm()) < bound
+
+
+@pytest.mark.parametrize("lengths", [None, [3, 20]])
+@pytest.mark.parametrize("dtype", ["fp32", "bf16"])
+def test_nothing_of_a_forward_is_made_on_another_device(
+    config: Config, dtype: Dtype, lengths: list[int] | None
+) -> None:
+    """On the device without memory, which takes no numbers of any other."""
+    tensors = rwkv7.random_tensors(config, seed=5)
+    weights = rwkv7.assemble(tensors, dtype=dtype, device="meta", inference=True)
+    state = rwkv7.new_state(config, 2, "meta")
+    ragged = None if lengths is None else torch.tensor(lengths)
+    for tokens, real in ((random_tokens(config, 2, 20), ragged), (random_tokens(config, 2, 1), None)):
+        logits, _ = rwkv7.forward(weights, tokens, real, state)
+        assert (logits.shape, logits.dtype, logits.device.type) == ((2, config.vocabulary), torch.float32, "meta")
+
+
+def test_large_matrices_are_packed_and_say_the_same() -> None:
+    """Against the products of training, which never are."""
+    config = Config(2, 512, 64, 257, 1024, 8, 8, 8, 8)
+    tensors = rwkv7.random_tensors(config, seed=7)
+    packed, plain = rwkv7.assemble(tensors, inference=True), rwkv7.assemble(tensors)
+    assert isinstance(packed.blocks[0].channel.key, Packed) == torch.backends.mkldnn.is_available()
+    states = [rwkv7.new_state(config, 3) for _ in range(2)]
+    for tokens in random_tokens(config, 3, 22).split((20, 1, 1), dim=1):
+        found, expected = (rwkv7.forward(w, tokens, None, s)[0] for w, s in zip((packed, plain), states, strict=True))
+        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)

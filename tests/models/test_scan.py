@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.rwkv7.scan import wkv_chunked
+from models.rwkv7.scan import HEADS, wkv_chunked, wkv_step_
 
 
 def inputs(batch: int, length: int, heads: int, size: int, dtype: torch.dtype) -> list[Tensor]:
@@ -41,6 +41,15 @@ def test_values_and_gradients_agree_with_the_definition(length: int, chunk: int)
         for parts in (found, expected)
     ]
     torch.testing.assert_close(gradients[0], gradients[1], atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize("heads", [1, HEADS, 3 * HEADS - 1])
+def test_a_step_in_place_agrees_with_the_definition_however_many_heads(heads: int) -> None:
+    r, log_w, k, v, a, b, state = (t.detach() for t in inputs(1, 1, heads, 8, torch.float64))
+    y, after = plain(r, log_w, k, v, a, b, state)
+    found = wkv_step_(state, *(t[:, 0] for t in (r, log_w.exp(), k, v, a, b)))
+    torch.testing.assert_close(found, y[:, 0], atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(state, after, atol=1e-12, rtol=1e-12)
 
 
 def test_the_fastest_decay_stays_exact_in_fp32() -> None:

@@ -476,15 +476,3 @@ def test_an_option_that_cannot_be_is_refused_with_its_value(
 ) -> None:
     with pytest.raises(kind, match=says):
         rwkv.open_runtime(Plan(rwkv_file(tmp_path), 1, **options))
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="this torch sees no CUDA device")
-def test_cuda_says_what_the_cpu_says(tmp_path: Path) -> None:
-    path = rwkv_file(tmp_path)
-    device, cpu = rwkv.open_runtime(Plan(path, 2, "cuda:0")), rwkv.open_runtime(Plan(path, 2))
-    tokens = cpu.tokenize(TEXT)
-    wanted, found = cpu.forward([Feed(1, tokens)])[0], device.forward([Feed(1, tokens)])[0]
-    assert distance(wanted, found) <= 1e-3
-    device.load(0, cpu.save(1))
-    assert greedy(device, 0, wanted, 50) == greedy(cpu, 1, wanted, 50)

@@ -13,7 +13,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # must stand before torch i
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from models import mini, rwkv7
 from ssmprov.errors import BadRequest, Corrupt
@@ -42,7 +41,7 @@ def open_runtime(plan: Plan) -> RwkvRuntime:
     try:
         decode = rwkv7.load(path, dtype=dtype, device=plan.device, quantize="int8" if plan.quantize else None)
         prefill = decode
-        if prefill_dtype != dtype:
+        if prefill_dtype != dtype or plan.quantize:  # int8 is for decode: it is coarse, and prompts do not need it
             prefill = rwkv7.load(path, dtype=prefill_dtype, device=plan.device)
         fingerprint = rwkv7.fingerprint(path)
         return RwkvRuntime(decode, prefill, fingerprint, plan)
@@ -75,8 +74,10 @@ class RwkvRuntime:
         self._decode = decode
         self._prefill = prefill
         self._tokenizer = rwkv7.tokenizer_for(config)
-        self._device = torch.device(plan.device)
-        self._state = rwkv7.new_state(config, plan.slots, self._device)
+        self._state = rwkv7.new_state(config, plan.slots, torch.device(plan.device))
+        self._slots = [_Slot(self._state, slot) for slot in range(plan.slots)]
+        cuda = self._state.wkv.is_cuda
+        self._pinned = torch.empty(plan.slots, config.vocabulary, pin_memory=True) if cuda else None
         layout = f"rwkv7 L{config.layers} C{config.channels} H{config.heads} N{config.head_size}"
         dtype = "+".join(filter(None, (plan.dtype or DTYPE, plan.prefill_dtype, plan.quantize)))
         self.identity = Identity(fingerprint, "rwkv7", layout, dtype)
@@ -85,7 +86,7 @@ class RwkvRuntime:
         self.end_tokens = frozenset({self._tokenizer.end})
         self.control_tokens = frozenset(range(self._tokenizer.size, config.vocabulary))  # ids that spell nothing
         self.context_tokens = None
-        self.state_bytes = 4 * (self._state.shifts[:, :, 0].numel() + self._state.wkv[:, 0].numel())
+        self.state_bytes = self._slots[0].bytes
 
     def tokenize(self, text: str) -> list[int]:
         return self._tokenizer.encode(text)
@@ -94,34 +95,24 @@ class RwkvRuntime:
         return self._tokenizer.piece(token)
 
     def load(self, slot: int, arrays: Arrays) -> None:
-        shifts, wkv = self._state.shifts[:, :, slot], self._state.wkv[:, slot]
-        if not arrays:
-            shifts.zero_()
-            wkv.zero_()
-            return
-        expected = {"shifts": tuple(shifts.shape), "wkv": tuple(wkv.shape)}
-        found = {name: array.shape for name, array in arrays.items()}
-        if found != expected or any(array.dtype != np.float32 for array in arrays.values()):
-            raise Corrupt(f"this checkpoint holds {found}, and this model's state is {expected} in fp32")
-        shifts.copy_(_tensor(arrays["shifts"]))
-        wkv.copy_(_tensor(arrays["wkv"]))
+        self._slots[slot].put(arrays)
 
     def save(self, slot: int) -> Arrays:
-        return {
-            "shifts": self._state.shifts[:, :, slot].cpu().clone(memory_format=torch.contiguous_format).numpy(),
-            "wkv": self._state.wkv[:, slot].cpu().clone(memory_format=torch.contiguous_format).numpy(),
-        }
+        return self._slots[slot].take()
 
     def forward(self, feeds: Sequence[Feed]) -> Logits:
+        single = sorted((i for i, feed in enumerate(feeds) if len(feed.tokens) == 1), key=lambda i: feeds[i].slot)
+        if len(single) == len(feeds):
+            found = self._call(self._decode, feeds, single)
+            return found if single == list(range(len(feeds))) else found[np.argsort(single)]
         logits = np.empty((len(feeds), self.vocabulary), np.float32)
-        single = [i for i, feed in enumerate(feeds) if len(feed.tokens) == 1]
-        longer = sorted((i for i, feed in enumerate(feeds) if len(feed.tokens) > 1), key=lambda i: len(feeds[i].tokens))
         if single:
-            self._call(self._decode, feeds, sorted(single, key=lambda i: feeds[i].slot), logits)
+            logits[single] = self._call(self._decode, feeds, single)
+        longer = sorted((i for i, feed in enumerate(feeds) if len(feed.tokens) > 1), key=lambda i: len(feeds[i].tokens))
         while longer:
             width = len(feeds[longer[-1]].tokens)
             count = max(1, MAX_BATCH_TOKENS // width)
-            self._call(self._prefill, feeds, longer[-count:], logits)
+            logits[longer[-count:]] = self._call(self._prefill, feeds, longer[-count:])
             del longer[-count:]
         return logits
 
@@ -129,22 +120,52 @@ class RwkvRuntime:
         """Adjacent slots without a copy: the forward writes their new state where it stands."""
         return rwkv7.State(self._state.shifts.narrow(2, first, count), self._state.wkv.narrow(1, first, count))
 
-    def _call(self, weights: rwkv7.Weights, feeds: Sequence[Feed], rows: list[int], logits: Logits) -> None:
+    def _call(self, weights: rwkv7.Weights, feeds: Sequence[Feed], rows: list[int]) -> Logits:
         """One batched forward of some feeds; rows of the state that do not lie together are taken out and put back."""
         lengths = [len(feeds[i].tokens) for i in rows]
         slots = [feeds[i].slot for i in rows]
-        tokens = torch.zeros(len(rows), max(lengths), dtype=torch.int64)
+        tokens = np.zeros((len(rows), max(lengths)), np.int64)
         for row, i in enumerate(rows):
-            tokens[row, : lengths[row]] = torch.tensor(feeds[i].tokens)
+            tokens[row, : lengths[row]] = feeds[i].tokens
         adjacent = slots == list(range(slots[0], slots[0] + len(slots)))
         state = self._view(slots[0], len(slots)) if adjacent else self._state.pick(slots)
         ragged = torch.tensor(lengths) if min(lengths) < max(lengths) else None
-        out, _ = rwkv7.forward(weights, tokens, ragged, state)
+        out, _ = rwkv7.forward(weights, torch.from_numpy(tokens), ragged, state)
         if not adjacent:
             self._state.put(slots, state)
-        logits[rows] = out.float().cpu().numpy()
+        if self._pinned is None:
+            return out.numpy()
+        host = self._pinned[: len(rows)].copy_(out)  # waits for the device: the one time in a step
+        return host.numpy().copy()
 
 
-def _tensor(array: NDArray[np.generic]) -> torch.Tensor:
-    """A tensor over a state's array, which is only ever read."""
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
+class _Slot:
+    """Where one context's state lies within that of all of them."""
+
+    def __init__(self, state: rwkv7.State, slot: int) -> None:
+        self._tensors = {"shifts": state.shifts[:, :, slot], "wkv": state.wkv[:, slot]}
+        self._shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
+        self.bytes = sum(4 * tensor.numel() for tensor in self._tensors.values())
+        # Over a CPU's memory numpy copies with a fifth of the fixed cost.
+        self._views = {name: tensor.numpy() for name, tensor in self._tensors.items() if tensor.device.type == "cpu"}
+
+    def put(self, arrays: Arrays) -> None:
+        """{} empties the slot. Raises Corrupt where names, shapes or types do not fit."""
+        if not arrays:
+            for tensor in self._tensors.values():
+                tensor.zero_()
+            return
+        found = {name: array.shape for name, array in arrays.items()}
+        if found != self._shapes or any(array.dtype != np.float32 for array in arrays.values()):
+            raise Corrupt(f"this checkpoint holds {found}, and this model's state is {self._shapes} in fp32")
+        for name, view in self._views.items():
+            np.copyto(view, arrays[name])
+        if not self._views:
+            for name, tensor in self._tensors.items():
+                tensor.copy_(torch.tensor(arrays[name]))
+
+    def take(self) -> Arrays:
+        """A copy."""
+        if self._views:
+            return {name: view.copy() for name, view in self._views.items()}
+        return {name: tensor.contiguous().cpu().numpy() for name, tensor in self._tensors.items()}
