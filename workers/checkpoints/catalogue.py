@@ -64,6 +64,32 @@ class Entry:
     fingerprint: str
     dtype: str
 
+    def row(self) -> tuple[Any, ...]:
+        """The values as they stand in the view, in its order."""
+        return (
+            self.number,
+            bytes.fromhex(self.object),
+            self.parent_number,
+            bytes.fromhex(self.parent) or None,
+            self.root,
+            self.depth,
+            self.tokens,
+            self.text_bytes,
+            self.step_tokens,
+            self.step_bytes,
+            int(self.stored),
+            self.size,
+            int(self.opaque),
+            int(self.exact),
+            self.seed,
+            self.created,
+            self.kind,
+            self.settings,
+            self.lineage,
+            self.fingerprint,
+            self.dtype,
+        )
+
 
 def entry_unchecked(row: Sequence[Any]) -> Entry:
     """The first columns of a row, those of the view."""
@@ -212,47 +238,58 @@ class Catalogue(Database):
     def _insert_step(self, object_id: str, record: StepRecord, identity: Identity, size: int, created: float) -> Entry:
         parent = self.parent_of(record, identity)
         number = self.run("SELECT coalesce(max(number), 0) + 1 FROM steps")[0][0]
+        step = Entry(
+            number=number,
+            object=object_id,
+            parent_number=parent.number if parent else None,
+            parent=record.parent,
+            root=parent.root if parent else number,
+            depth=parent.depth + 1 if parent else 1,
+            tokens=record.total,
+            text_bytes=(parent.text_bytes if parent else 0) + len(record.text),
+            step_tokens=record.step_tokens,
+            step_bytes=len(record.text),
+            stored=size > 0,
+            size=size,
+            opaque=parent.opaque if parent else record.opaque,
+            exact=record.exact,
+            seed=record.seed,
+            created=created,
+            kind=record.kind,
+            settings=settings_json(record.settings),
+            lineage=self.digest(record, parent),
+            fingerprint=identity.fingerprint,
+            dtype=record.dtype,
+        )
+        row = step.row()
+        told = self._identity(identity.fingerprint, identity.architecture, identity.layout, record.dtype)
         self.run(
             "INSERT INTO steps (number, object, parent, root, depth, tokens, text_bytes, step_tokens, step_bytes,"
-            " stored, bytes, opaque, exact, identity, seed, created, kind, settings, lineage)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                number,
-                bytes.fromhex(object_id),
-                parent.number if parent else None,
-                parent.root if parent else number,
-                parent.depth + 1 if parent else 1,
-                record.total,
-                (parent.text_bytes if parent else 0) + len(record.text),
-                record.step_tokens,
-                len(record.text),
-                int(size > 0),
-                size,
-                int(parent.opaque if parent else record.opaque),
-                int(record.exact),
-                self._identity(identity.fingerprint, identity.architecture, identity.layout, record.dtype),
-                record.seed,
-                created,
-                record.kind,
-                settings_json(record.settings),
-                self.digest(record, parent),
-            ),
+            " stored, bytes, opaque, exact, seed, created, kind, settings, lineage, identity, seal)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*row[:3], *row[4:19], told, seal(*row)),  # without what the view takes from other rows
         )
-        self.run("INSERT INTO reads (step, tokens, text) VALUES (?, ?, ?)", (number, record.tokens, record.text))
-        self.seal("steps", "number", number)
-        self.seal("reads", "step", number)
-        return self.by_number(number)
+        read = (number, record.tokens, record.text)
+        self.run("INSERT INTO reads (step, tokens, text, seal) VALUES (?, ?, ?, ?)", (*read, seal(*read)))
+        return step
 
     def _identity(self, *identity: str) -> int:
-        self.run(
-            "INSERT OR IGNORE INTO identities (fingerprint, architecture, layout, dtype) VALUES (?, ?, ?, ?)",
+        """The number of the identity's row, which is made where there is none."""
+        rows = self.run(
+            "SELECT number, fingerprint, architecture, layout, dtype, seal FROM identities"
+            " WHERE fingerprint = ? AND architecture = ? AND layout = ? AND dtype = ?",
             identity,
         )
-        number: int = self.run(
-            "SELECT number FROM identities WHERE fingerprint = ? AND architecture = ? AND layout = ? AND dtype = ?",
-            identity,
-        )[0][0]
-        self.seal("identities", "number", number)
+        if rows and not whole(rows[0]):
+            raise self.damaged("a row of identities was changed")
+        number: int = rows[0][0] if rows else self.run("SELECT coalesce(max(number), 0) + 1 FROM identities")[0][0]
+        if not rows:
+            row = (number, *identity)
+            self.run(
+                "INSERT INTO identities (number, fingerprint, architecture, layout, dtype, seal)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (*row, seal(*row)),
+            )
         return number
 
     # ---- names ---------------------------------------------------------------------------------------------------
@@ -280,21 +317,19 @@ class Catalogue(Database):
     def move(self, name: str, step: Entry, keep: int, pinned: str | None = None) -> None:
         """Let the name stand at `step`. A head that it leaves otherwise than for a child goes into its history."""
         now = time.time()
-        rows = self.run("SELECT step FROM names WHERE name = ?", (name,))
-        if not rows:
+        rows = self.run("SELECT step, pinned, created FROM names WHERE name = ?", (name,))
+        old, pin, created = rows[0] if rows else (None, "", now)
+        if old is None:
             self._room_for(name)
-            row = (name, step.number, bytes.fromhex(step.object), pinned or "", now, now)
-            self.run(
-                "INSERT INTO names (name, step, object, pinned, created, updated, seal) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*row, seal(*row)),
-            )
-            return
-        old = rows[0][0]
+        row = (name, step.number, bytes.fromhex(step.object), pin if pinned is None else pinned, created, now)
         self.run(
-            "UPDATE names SET step = ?, object = ?, updated = ?, pinned = coalesce(?, pinned) WHERE name = ?",
-            (step.number, bytes.fromhex(step.object), now, pinned, name),
+            "INSERT INTO names (name, step, object, pinned, created, updated, seal) VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (name) DO UPDATE SET step = excluded.step, object = excluded.object, pinned = excluded.pinned,"
+            " updated = excluded.updated, seal = excluded.seal",
+            (*row, seal(*row)),
         )
-        self.seal("names", "name", name)
+        if old is None:
+            return
         if old not in (step.number, step.parent_number):
             self.run("INSERT INTO history (name, step) VALUES (?, ?)", (name, old))
             self.run(f"UPDATE history SET seal = {seal_of('history')} WHERE number = last_insert_rowid()")  # noqa: S608
@@ -349,11 +384,11 @@ class Catalogue(Database):
 
     def add_outcome(self, request_id: bytes, answer: bytes, expires_s: float) -> None:
         """Inside a change that has found none."""
+        row = (request_id, answer, boot(), uptime_s() + expires_s, float(expires_s))
         self.run(
-            "INSERT INTO outcomes (request, answer, boot, until, lasts) VALUES (?, ?, ?, ?, ?)",
-            (request_id, answer, boot(), uptime_s() + expires_s, expires_s),
+            "INSERT INTO outcomes (request, answer, boot, until, lasts, seal) VALUES (?, ?, ?, ?, ?, ?)",
+            (*row, seal(*row)),
         )
-        self.seal("outcomes", "request", request_id)
         if self._inserted % SWEEP_EVERY == 0:
             self.sweep_outcomes()
         self._inserted += 1

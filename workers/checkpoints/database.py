@@ -52,17 +52,6 @@ class Database:
                 yield connection
 
     @contextmanager
-    def passing_change(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that a power cut may undo, and that therefore waits for no disk."""
-        with self._lock, translated(self.path):
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-            try:
-                with self.change() as connection:
-                    yield connection
-            finally:
-                self._connection.execute("PRAGMA synchronous = FULL")
-
-    @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:
         with self._lock, translated(self.path):
             self._connection.execute(begin)

@@ -59,7 +59,6 @@ def _seals(connection: sqlite3.Connection) -> None:
         "names": "name, step, pinned, created, updated",
         "history": "number, name, step",
         "outcomes": "request, answer, boot, until, lasts",
-        "holds": "holder, object",
         "trash": "object",
     }
     connection.execute("DROP VIEW entries")
@@ -85,4 +84,9 @@ def _seals(connection: sqlite3.Connection) -> None:
         connection.execute(f"DROP TABLE old_{table}")
 
 
-_TO: dict[int, Callable[[sqlite3.Connection], None]] = {2: _seals}
+def _no_holds(connection: sqlite3.Connection) -> None:
+    """Version 3: holds stand in their holders' files."""
+    connection.execute("DROP TABLE IF EXISTS holds")
+
+
+_TO: dict[int, Callable[[sqlite3.Connection], None]] = {2: _seals, 3: _no_holds}

@@ -71,7 +71,7 @@ class Store:
             finish_succession(path, self._lock, files)
             self._catalogue = Catalogue(path, open_catalogue(path, self._lock, files), max_names=max_names)
             self._open.callback(self._catalogue.close)
-            self._holds = Holds(directory / "holders", self._lock, self._catalogue)
+            self._holds = Holds(directory / "holders", self._lock)
             self.uuid = self._noted("uuid")
             self.model = self._noted("model")
             if model not in ("", self.model):
@@ -282,7 +282,7 @@ class Store:
 
         Busy while a gc or a backup runs.
         """
-        repairs = repair(self._catalogue, self._objects, self._lock)
+        repairs = repair(self._catalogue, self._objects, self.directory / "holders", self._lock)
         found = self.verify()
         found.repairs = repairs
         return found

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sqlite3
 
 APPLICATION = 0x53534D50  # "SSMP"
-VERSION = 2
-"""Of the tables. Version 1 had no seals, and a name's row did not tell its object."""
+VERSION = 3
+"""Of the tables. Version 1 had no seals, and a name's row did not tell its object; version 2 had a table of holds."""
 
 TABLES = """
 -- Each `seal` is a checksum of its row: see `seals`. A row is written and then sealed, in one transaction.
@@ -95,9 +95,6 @@ CREATE TABLE outcomes (
     seal BLOB NOT NULL DEFAULT x''
 ) STRICT;
 CREATE INDEX outcomes_by_boot ON outcomes (boot, until);
-
--- Objects that a living process needs; `holder` names its lock file.
-CREATE TABLE holds (holder TEXT NOT NULL, object BLOB NOT NULL, PRIMARY KEY (holder, object)) STRICT, WITHOUT ROWID;
 
 -- Objects whose rows are gone and whose files are about to be.
 CREATE TABLE trash (object BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;

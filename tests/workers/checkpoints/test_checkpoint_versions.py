@@ -121,7 +121,7 @@ def test_a_newer_catalogue_is_refused_and_says_what_to_do(tmp_path: Path) -> Non
         connection.commit()
     changed = path.read_bytes()
     for opening in (open_store, Store):
-        with pytest.raises(Unsupported, match=r"catalogue\.sqlite has the version 3.*update ssmprov"):
+        with pytest.raises(Unsupported, match=r"catalogue\.sqlite has the version 4.*update ssmprov"):
             opening(tmp_path / "s")
     assert path.read_bytes() == changed
     shutil.copy(tmp_path / "whole", path)
