@@ -14,7 +14,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-EXTRAS := rwkv,metrics,composer,dev
+EXTRAS := rwkv,metrics,composer,bench,dev
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 # Not tuned to the processor that builds (GGML_NATIVE): such a library dies of an illegal instruction on another one,
@@ -48,7 +48,7 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 
 bench: $(STAMP)
-	@$(BIN)/python -P -m benchmarks $(ARGS)
+	@$(BIN)/ssmprov bench $(ARGS)
 
 SECONDS := 60
 

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.measure import Figure, Plan, figure, interleave
+from benchmarks.measure import Curve, Figure, Plan, at_most, figure, interleave
 from ssmprov.transcript import header, turn
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ WORDS = ("the state of a context is what the model has read and a fork of it cos
 ].split(" ")
 
 
-def measure(plan: Plan) -> list[Figure]:
+def measure(plan: Plan) -> list[Figure | Curve]:
     """Figures of a window that draws on no screen; none, and a word why, where PyQt6 is not installed."""
     needed = ("PyQt6", "markdown_it", "mdit_py_plugins", "ziamath", "pygments")
     if missing := [name for name in needed if find_spec(name) is None]:
@@ -40,7 +40,11 @@ def measure(plan: Plan) -> list[Figure]:
     from PyQt6.QtWidgets import QApplication
 
     application = QApplication.instance() or QApplication([])
-    figures = [*_opening(plan), *_streaming(plan, "usual", USUAL), *_streaming(plan, "long", LONG)]
+    figures: list[Figure | Curve] = [
+        *_opening(plan),
+        *_streaming(plan, "usual", USUAL),
+        *_streaming(plan, "long", LONG),
+    ]
     application.processEvents()
     return figures
 
@@ -64,7 +68,9 @@ def _opening(plan: Plan) -> list[Figure]:
     bare = ("read, setPlainText", taken["bare"])
     size = f"{path.stat().st_size / 1e6:.2g} MB"
     return [
-        figure(GROUP, f"open {size} until painted", "ms", (ours, taken[ours]), bare, limit="at most 1,000 ms"),
+        figure(
+            GROUP, f"open {size} until painted", "ms", (ours, taken[ours]), bare, target=at_most(1000, of="measured")
+        ),
         figure(GROUP, f"open {size} until its last 200 turns are drawn", "ms", (whole, taken[whole]), bare),
     ]
 
@@ -127,7 +133,7 @@ def _streaming(plan: Plan, name: str, size: int) -> list[Figure]:
     _drop(pane, book)
     _drop(edit)
     what = f"one more token, painted, at a turn of {size:,} characters"
-    return [figure(GROUP, what, "ms", ours, bare, limit="at most 10 ms")]
+    return [figure(GROUP, what, "ms", ours, bare, target=at_most(10, of="measured"))]
 
 
 def _stream(pane: TranscriptPane, number: int, content: str) -> Callable[[str], None]:

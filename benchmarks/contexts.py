@@ -8,7 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 from benchmarks import weights
-from benchmarks.measure import Figure, Plan, figure, interleave, median_s
+from benchmarks.measure import Bound, Curve, Figure, Plan, at_least, at_most, figure, interleave, median_s
 from benchmarks.serving import Companion, Serving
 from benchmarks.shelf import Shelf
 from benchmarks.streams import GREEDY
@@ -35,8 +35,8 @@ SHAPES = {MINI: (5, 128, 257), LARGE: (12, 768, 65536)}
 """Layers, channels and vocabulary of the states that are saved."""
 
 
-def measure(plan: Plan) -> list[Figure]:
-    figures = _stored(plan)
+def measure(plan: Plan) -> list[Figure | Curve]:
+    figures: list[Figure | Curve] = [*_stored(plan)]
     figures += _served(plan, MINI, weights.endless_mini(plan.scratch / "mini.safetensors"))
     if not plan.quick:
         figures += _served(plan, LARGE, weights.random_01b(plan.scratch / "01b.safetensors"))
@@ -58,8 +58,8 @@ def _stored(plan: Plan) -> list[Figure]:
             }
             taken = _rounds(plan, actions, plan.size(5, 20))
         figures += [
-            _figure(f"durable fork in the store, {name}", taken, "fork", COMMIT, "at most 2"),
-            _figure(f"save in the store, {name}", taken, "save", WRITE, "at most 2"),
+            _figure(f"durable fork in the store, {name}", taken, "fork", COMMIT, at_most(2)),
+            _figure(f"save in the store, {name}", taken, "save", WRITE, at_most(2)),
             _figure(f"load in the store, {name}", taken, "load", READ),
         ]
     return figures
@@ -74,7 +74,7 @@ def _median_ms(action: Callable[[], object], count: int) -> Callable[[], float]:
     return lambda: 1000 * median_s(count, action)
 
 
-def _figure(name: str, taken: dict[str, list[float]], ours: str, theirs: str, target: str = "") -> Figure:
+def _figure(name: str, taken: dict[str, list[float]], ours: str, theirs: str, target: Bound | None = None) -> Figure:
     a, b = ((side, taken[side]) for side in (ours, theirs))
     return figure(GROUP, name, "ms", a, b, target=target)
 
@@ -122,14 +122,14 @@ def _served(plan: Plan, name: str, path: Path) -> list[Figure]:
         copies = [bare.tell(do="fork", count=plan.size(20, 200)) for _ in range(plan.rounds)]
     loads, memcpy = ([one[key] * 1e6 for one in copies] for key in ("load", "copy"))
     figures = [
-        figure(GROUP, f"fork into a slot, {name}", "µs", ("load", loads), ("memcpy", memcpy), target="at most 2"),
+        figure(GROUP, f"fork into a slot, {name}", "µs", ("load", loads), ("memcpy", memcpy), target=at_most(2)),
         _figure(f"durable fork, client to client, {name}", short, "fork", COMMIT),
         _figure(f"save of a step, client to client, {name}", short, "save", WRITE),
         _figure(f"reading {len(part):,} bytes, client to client, {name}", prefill, "served", "bare model"),
     ]
     for what in (LOGITS, TOKEN, HOT_TOKEN):
         sides = (again, restored[again]), ("restore", restored[what])
-        figures.append(figure(GROUP, f"{what}, {name}", "ms", *sides, target="at least 1,000"))
+        figures.append(figure(GROUP, f"{what}, {name}", "ms", *sides, target=at_least(1000)))
     return figures
 
 

@@ -9,7 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 from benchmarks import streams, weights
-from benchmarks.measure import Figure, Plan, interleave
+from benchmarks.measure import Curve, Figure, Plan, at_least, interleave
 from benchmarks.serving import Companion, Serving
 from clients import Client
 
@@ -19,8 +19,10 @@ THREADS = 1
 CONTEXTS = (1, 2, 4, 8)
 
 
-def measure(plan: Plan) -> list[Figure]:
-    figures = _model(plan, MINI, weights.endless_mini(plan.scratch / "mini.safetensors"), plan.size(64, 128))
+def measure(plan: Plan) -> list[Figure | Curve]:
+    figures: list[Figure | Curve] = [
+        *_model(plan, MINI, weights.endless_mini(plan.scratch / "mini.safetensors"), plan.size(64, 128))
+    ]
     if not plan.quick:
         figures += _model(plan, "0.1B", weights.random_01b(plan.scratch / "01b.safetensors"), 24)
     return figures
@@ -52,4 +54,4 @@ def _model(plan: Plan, name: str, path: Path, tokens: int) -> list[Figure]:
         f"{bandwidth['token_bytes'] / 1e6:.0f} MB a step at {bandwidth['bytes_per_s'] / 1e9:.1f} GB/s: "
         f"{bandwidth['bytes_per_s'] / bandwidth['token_bytes']:,.0f} steps/s"
     )
-    return streams.figures(GROUP, name, CONTEXTS, taken, target="at least 0.95", limit=limit)
+    return streams.figures(GROUP, name, CONTEXTS, taken, target=at_least(0.95), limit=limit)

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks import streams, weights
-from benchmarks.measure import Figure, Plan, figure, interleave
+from benchmarks.measure import Curve, Figure, Plan, figure, interleave
 from benchmarks.serving import Companion, Serving
 from clients import Client
 
@@ -33,14 +33,16 @@ READINGS = 5
 """Rounds of what reads a whole prompt with each slice."""
 
 
-def measure(plan: Plan) -> list[Figure]:
+def measure(plan: Plan) -> list[Figure | Curve]:
     """Figures of each model at hand; none, and a word why, where llama.cpp is not installed."""
     if find_spec("llama_cpp") is None or find_spec("gguf") is None:
         plan.say("llama: skipped, since llama.cpp is not installed: `make llama` builds it")
         return []
     if plan.quick:
-        return _model(plan, "mini", weights.as_gguf(weights.endless_mini(plan.scratch / "mini.safetensors")))
-    figures = _model(plan, "0.1B", weights.as_gguf(weights.random_01b(plan.scratch / "01b.safetensors")))
+        return [*_model(plan, "mini", weights.as_gguf(weights.endless_mini(plan.scratch / "mini.safetensors")))]
+    figures: list[Figure | Curve] = [
+        *_model(plan, "0.1B", weights.as_gguf(weights.random_01b(plan.scratch / "01b.safetensors")))
+    ]
     if (source := weights.smollm2()) is not None:
         figures += _model(plan, "SmolLM2", weights.endless_gguf(source, plan.scratch / "smollm2.gguf"))
     else:

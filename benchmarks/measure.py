@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import msgspec
 
@@ -47,10 +47,26 @@ class Side(msgspec.Struct, frozen=True):
     spread: Spread
 
 
+class Bound(msgspec.Struct, frozen=True):
+    """What a figure's ratio should be, or what was measured itself: at most or at least `value`."""
+
+    kind: Literal["at most", "at least"]
+    value: float
+    of: Literal["ratio", "measured"] = "ratio"
+
+
+def at_most(value: float, *, of: Literal["ratio", "measured"] = "ratio") -> Bound:
+    return Bound("at most", value, of)
+
+
+def at_least(value: float, *, of: Literal["ratio", "measured"] = "ratio") -> Bound:
+    return Bound("at least", value, of)
+
+
 class Figure(msgspec.Struct, frozen=True):
     """`measured` over `against`, in `unit`; the ratio is taken within each round.
 
-    `target` is what the ratio should be, `limit` what nothing can pass where that is not the other side itself.
+    `target` is what is aimed at, `limit` what nothing can pass where that is not the other side itself.
     """
 
     group: str
@@ -59,8 +75,40 @@ class Figure(msgspec.Struct, frozen=True):
     measured: Side
     against: Side
     ratio: Spread
-    target: str
+    target: Bound | None
     limit: str
+
+    @property
+    def met(self) -> bool | None:
+        """Whether the median reaches the target; None without one."""
+        if self.target is None:
+            return None
+        found = (self.ratio if self.target.of == "ratio" else self.measured.spread).median
+        return found <= self.target.value if self.target.kind == "at most" else found >= self.target.value
+
+
+class Point(msgspec.Struct, frozen=True):
+    """What the rounds gave at one place of a curve."""
+
+    x: float
+    spread: Spread
+
+
+class Line(msgspec.Struct, frozen=True):
+    label: str
+    points: list[Point]
+
+
+class Curve(msgspec.Struct, frozen=True):
+    """How something grows: `y` over `x`, each with its unit, for one or several lines."""
+
+    group: str
+    name: str
+    x: str
+    y: str
+    lines: list[Line]
+    log_x: bool = False
+    log_y: bool = False
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -74,13 +122,31 @@ def figure(
     measured: tuple[str, Sequence[float]],
     against: tuple[str, Sequence[float]],
     *,
-    target: str = "",
+    target: Bound | None = None,
     limit: str = "",
 ) -> Figure:
     """A figure of two sides, each with its label and a value for every round."""
     ratios = [a / b for a, b in zip(measured[1], against[1], strict=True)]
     ours, theirs = (Side(label, spread(values)) for label, values in (measured, against))
     return Figure(group, name, unit, ours, theirs, spread(ratios), target, limit)
+
+
+def curve(
+    group: str,
+    name: str,
+    *,
+    x: str,
+    y: str,
+    lines: Mapping[str, Mapping[float, Sequence[float]]],
+    log_x: bool = False,
+    log_y: bool = False,
+) -> Curve:
+    """A curve of lines, each with the values of every round at some places."""
+    drawn = [
+        Line(label, [Point(at, spread(values)) for at, values in sorted(points.items())])
+        for label, points in lines.items()
+    ]
+    return Curve(group, name, x, y, drawn, log_x, log_y)
 
 
 def interleave(rounds: int, sides: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:

@@ -1,4 +1,4 @@
-"""Figures as a Markdown table and as JSON."""
+"""Figures and curves as Markdown tables and as JSON."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from pathlib import Path
 import msgspec
 import zmq
 
-from benchmarks.measure import Figure, Spread
+from benchmarks.measure import Curve, Figure, Line, Spread
 
-VERSION = 1
+VERSION = 2
 
 
 class Machine(msgspec.Struct):
@@ -41,6 +41,7 @@ class Report(msgspec.Struct):
     machine: Machine
     quick: bool
     figures: list[Figure] = []
+    curves: list[Curve] = []
     taken: float = msgspec.field(default_factory=time.time)
     version: int = VERSION
 
@@ -82,39 +83,82 @@ def write(report: Report, path: Path) -> None:
     path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
 
 
+def read(path: Path) -> Report:
+    """What `write` wrote. Raises MsgspecError for anything else."""
+    found = msgspec.json.decode(path.read_bytes(), type=Report)
+    if found.version != VERSION:
+        raise msgspec.ValidationError(f"it has version {found.version}, not {VERSION}")
+    return found
+
+
 def markdown(report: Report) -> str:
-    """One table: medians, with the smallest and the largest round in brackets."""
+    """A section for each group: medians, with the smallest and the largest round in brackets."""
+    groups = dict.fromkeys([*(one.group for one in report.figures), *(one.group for one in report.curves)])
+    parts = []
+    for group in groups:
+        parts.append(f"### {group}")
+        figures = [one for one in report.figures if one.group == group]
+        if figures:
+            parts.append("\n".join(_figures(figures)))
+        parts += ["\n".join(_curve(one)) for one in report.curves if one.group == group]
+    found = report.machine
+    llama = f", llama-cpp-python {found.llama}" if found.llama else ""
+    parts.append(
+        f"{found.cores} cores of {found.cpu}, {found.memory_gib:g} GiB, {found.system}, Python {found.python}, "
+        f"ZeroMQ {found.zmq}, SQLite {found.sqlite}, torch {found.torch}{llama}; load {found.load:g} before the run"
+        + ("; quick: not to be quoted" if report.quick else "")
+    )
+    return "\n\n".join(parts)
+
+
+def _figures(figures: list[Figure]) -> list[str]:
     rows = [
         "| figure | unit | measured | against | ratio | target | limit |",
         "|---|---|---|---|---|---|---|",
     ]
-    for figure in report.figures:
+    for figure in figures:
         cells = [
-            f"{figure.group}: {figure.name}",
+            figure.name,
             figure.unit,
             f"{figure.measured.label}: {_show(figure.measured.spread)}",
             f"{figure.against.label}: {_show(figure.against.spread)}",
-            f"**{_number(figure.ratio.median)}** ({_number(figure.ratio.min)}..{_number(figure.ratio.max)})",
-            figure.target,
+            f"**{number(figure.ratio.median)}** ({number(figure.ratio.min)}..{number(figure.ratio.max)})",
+            _target(figure),
             figure.limit,
         ]
         rows.append(f"| {' | '.join(cells)} |")
-    found = report.machine
-    llama = f", llama-cpp-python {found.llama}" if found.llama else ""
-    rows += [
+    return rows
+
+
+def _target(figure: Figure) -> str:
+    if figure.target is None:
+        return ""
+    unit = f" {figure.unit}" if figure.target.of == "measured" else ""
+    return f"{figure.target.kind} {number(figure.target.value)}{unit}: {'met' if figure.met else '**missed**'}"
+
+
+def _curve(curve: Curve) -> list[str]:
+    """A row for each place, a column for each line."""
+    rows = [
+        f"{curve.name} ({curve.y}):",
         "",
-        f"{found.cores} cores of {found.cpu}, {found.memory_gib:g} GiB, {found.system}, Python {found.python}, "
-        f"ZeroMQ {found.zmq}, SQLite {found.sqlite}, torch {found.torch}{llama}; load {found.load:g} before the run"
-        + ("; quick: not to be quoted" if report.quick else ""),
+        f"| {curve.x} | {' | '.join(line.label for line in curve.lines)} |",
+        f"|---{'|---' * len(curve.lines)}|",
     ]
-    return "\n".join(rows)
+    for x in sorted({point.x for line in curve.lines for point in line.points}):
+        rows.append(f"| {number(x)} | {' | '.join(_at(line, x) for line in curve.lines)} |")
+    return rows
+
+
+def _at(line: Line, x: float) -> str:
+    return next((_show(point.spread) for point in line.points if point.x == x), "")
 
 
 def _show(spread: Spread) -> str:
-    return f"{_number(spread.median)} ({_number(spread.min)}..{_number(spread.max)})"
+    return f"{number(spread.median)} ({number(spread.min)}..{number(spread.max)})"
 
 
-def _number(value: float) -> str:
+def number(value: float) -> str:
     """Three digits that count."""
     if abs(value) >= 100:
         return f"{value:,.0f}"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from time import perf_counter
 
-from benchmarks.measure import Figure, figure, spread
+from benchmarks.measure import Bound, Figure, figure, spread
 from benchmarks.serving import Companion
 from clients import Client
 
@@ -71,7 +71,13 @@ def _served(client: Client, count: int, tokens: int) -> Taken:
 
 
 def figures(
-    group: str, name: str, counts: Sequence[int], taken: dict[str, list[Taken]], *, target: str = "", limit: str = ""
+    group: str,
+    name: str,
+    counts: Sequence[int],
+    taken: dict[str, list[Taken]],
+    *,
+    target: Bound | None = None,
+    limit: str = "",
 ) -> list[Figure]:
     """Served against bare at each number of contexts, then many contexts against one. `limit` is that of one."""
 

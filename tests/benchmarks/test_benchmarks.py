@@ -8,9 +8,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from click.testing import CliRunner
 
-from benchmarks import llama, report, weights
-from benchmarks.measure import Plan, figure, interleave, median_s
+from benchmarks import llama, plots, report, weights
+from benchmarks.cli import bench
+from benchmarks.groups import GROUPS, load
+from benchmarks.measure import Bound, Plan, at_least, at_most, curve, figure, interleave, median_s
 from benchmarks.serving import environment
 
 
@@ -22,7 +25,7 @@ def test_rounds_are_interleaved_and_their_order_turns() -> None:
 
 
 def test_a_figure_compares_within_each_round() -> None:
-    found = figure("group", "name", "ms", ("ours", [2.0, 9.0, 4.0]), ("bare", [1.0, 3.0, 4.0]), target="at most 2")
+    found = figure("group", "name", "ms", ("ours", [2.0, 9.0, 4.0]), ("bare", [1.0, 3.0, 4.0]), target=at_most(2))
     assert found.ratio.values == [2.0, 3.0, 1.0]
     assert (found.ratio.median, found.ratio.min, found.ratio.max) == (2.0, 1.0, 3.0)
     assert (found.measured.label, found.measured.spread.median) == ("ours", 4.0)
@@ -40,11 +43,70 @@ def test_the_median_is_that_of_every_call() -> None:
 
 
 def test_the_table_shows_medians_and_spreads() -> None:
-    one = figure("group", "name", "ms", ("ours", [2.0, 9.0, 4.0]), ("bare", [1.0, 3.0, 4.0]), target="at most 2")
+    one = figure("group", "name", "ms", ("ours", [2.0, 9.0, 4.0]), ("bare", [1.0, 3.0, 4.0]), target=at_most(2))
     table = report.markdown(report.Report(machine=report.machine(), quick=True, figures=[one]))
-    row = "| group: name | ms | ours: 4 (2..9) | bare: 3 (1..4) | **2** (1..3) | at most 2 |  |"
+    row = "| name | ms | ours: 4 (2..9) | bare: 3 (1..4) | **2** (1..3) | at most 2: met |  |"
     assert row in table.splitlines()
     assert "not to be quoted" in table
+
+
+@pytest.mark.parametrize(
+    ("target", "met"),
+    [
+        (None, None),
+        (at_most(2), True),
+        (at_most(1.9), False),
+        (at_least(2), True),
+        (at_least(2.1), False),
+        (at_most(4, of="measured"), True),
+        (at_least(5, of="measured"), False),
+    ],
+)
+def test_a_target_is_met_by_the_median(target: Bound | None, met: bool | None) -> None:
+    found = figure("group", "name", "ms", ("ours", [2.0, 9.0, 4.0]), ("bare", [1.0, 3.0, 4.0]), target=target)
+    assert found.met is met
+
+
+def test_what_is_missed_is_said() -> None:
+    one = figure("group", "name", "ms", ("ours", [2.0]), ("bare", [1.0]), target=at_most(1.5, of="measured"))
+    table = report.markdown(report.Report(machine=report.machine(), quick=False, figures=[one]))
+    assert "| at most 1.5 ms: **missed** |" in table
+
+
+def test_a_curve_is_a_table_and_a_plot(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    lines = {"served": {1: [2.0, 4.0, 3.0], 8: [9.0]}, "bare": {8: [10.0]}}
+    one = curve("decode", "tokens of all contexts", x="contexts", y="tokens/s", lines=lines, log_x=True)
+    aimed = figure("decode", "one", "ms", ("ours", [2.0]), ("bare", [1.0]), target=at_most(1.5))
+    whole = report.Report(machine=report.machine(), quick=True, figures=[aimed], curves=[one])
+    table = report.markdown(whole).splitlines()
+    assert "| contexts | served | bare |" in table
+    assert "| 1 | 3 (2..4) |  |" in table
+    assert "| 8 | 9 (9..9) | 10 (10..10) |" in table
+    drawn = plots.draw(whole, tmp_path)
+    assert [path.name for path in drawn] == ["targets.png", "decode-tokens-of-all-contexts.png"]
+    for path in drawn:
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert path.stat().st_size > 5000
+
+
+def test_what_was_written_is_shown_again(tmp_path: Path) -> None:
+    one = figure("group", "name", "ms", ("ours", [2.0]), ("bare", [1.0]), target=at_least(1.5))
+    whole = report.Report(machine=report.machine(), quick=False, figures=[one])
+    report.write(whole, tmp_path / "earlier.json")
+    assert report.read(tmp_path / "earlier.json") == whole
+    shown = CliRunner().invoke(bench, ["--show", str(tmp_path / "earlier.json"), "--out", str(tmp_path / "out")])
+    assert shown.exit_code == 0
+    assert report.markdown(whole) in shown.stdout
+    (tmp_path / "other.json").write_text('{"version": 1}')
+    refused = CliRunner().invoke(bench, ["--show", str(tmp_path / "other.json"), "--out", str(tmp_path / "out")])
+    assert refused.exit_code == 2
+    assert "other.json is no file that `ssmprov bench`" in refused.stderr
+
+
+@pytest.mark.parametrize("name", list(GROUPS))
+def test_each_group_can_be_loaded(name: str) -> None:
+    assert callable(load(name))
 
 
 @pytest.mark.parametrize(("group", "name"), [("round-trip", "through the broker, p50"), ("llama", "mini, 16 contexts")])
@@ -69,8 +131,9 @@ def test_a_quick_run_writes_its_figures(tmp_path: Path, group: str, name: str) -
     for one in found.figures:
         assert len(one.ratio.values) == len(one.measured.spread.values) == len(one.against.spread.values) >= 3
         assert 0 < one.ratio.min <= one.ratio.median <= one.ratio.max
-        assert f"| {one.group}: {one.name} |" in done.stdout
-    assert list((tmp_path / "out").iterdir()) == [], "what was written while measuring is gone"
+        assert f"| {one.name} |" in done.stdout
+    kept = {path.suffix for path in (tmp_path / "out").iterdir()}
+    assert kept <= {".md", ".png"}, "what was written while measuring is gone"
 
 
 def test_without_llama_cpp_its_group_says_how_to_build_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

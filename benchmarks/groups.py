@@ -1,0 +1,24 @@
+"""The groups of figures, by the names that `--only` takes: where each is measured, loaded when it is asked for."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import cast
+
+from benchmarks.measure import Curve, Figure, Plan
+
+Measure = Callable[[Plan], list[Figure | Curve]]
+
+GROUPS = {
+    "round-trip": "benchmarks.round_trip:measure",
+    "decode": "benchmarks.decode:measure",
+    "contexts": "benchmarks.contexts:measure",
+    "llama": "benchmarks.llama:measure",
+    "composer": "benchmarks.composer:measure",
+}
+
+
+def load(name: str) -> Measure:
+    module, _, attribute = GROUPS[name].partition(":")
+    return cast(Measure, getattr(importlib.import_module(module), attribute))
