@@ -48,6 +48,10 @@ class Job:
     def id(self) -> bytes:
         return self.request.id
 
+    @property
+    def state_bytes(self) -> int:
+        return sum(array.nbytes for array in (self.arrays or {}).values())
+
 
 @dataclass(slots=True, eq=False)
 class Stream:

@@ -17,8 +17,8 @@ from typing import Any
 from ssmprov.clock import boot, uptime_s
 from ssmprov.errors import Conflict, NoSpace, NotFound, WrongModel, nearest
 from ssmprov.names import Ref
-from ssmprov.ops import Row
 from workers.checkpoints.database import Database
+from workers.checkpoints.entries import ENTRY, Entry, entry_unchecked
 from workers.checkpoints.lineage import ROOT_DIGEST, StepRecord, settings_json
 from workers.checkpoints.seals import seal, seal_of, whole
 from workers.context import Identity
@@ -30,75 +30,17 @@ MAX_NAMES = 1_000_000
 SHARERS = 128
 """More processes than have one store open."""
 
-ENTRY = 22
-"""Columns of the view `entries`."""
-
 NAME = "n.name, n.step, n.object, n.pinned, n.created, n.updated, n.seal"
 
 _WALK = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A row of the view `entries`. Numbers are local to the catalogue; ids are hexadecimal."""
+class Above:
+    """What a step stands below: its parent, None at a root, and the digest that it has there."""
 
-    number: int
-    object: str
-    parent_number: int | None
-    parent: str
-    root: int
-    depth: int
-    tokens: int
-    text_bytes: int
-    step_tokens: int
-    step_bytes: int
-    stored: bool
-    size: int  # of the object's file
-    opaque: bool
-    exact: bool
-    seed: int | None
-    created: float
-    kind: str
-    settings: str  # JSON
+    parent: Entry | None
     lineage: bytes
-    fingerprint: str
-    dtype: str
-
-    def row(self) -> tuple[Any, ...]:
-        """The values as they stand in the view, in its order."""
-        return (
-            self.number,
-            bytes.fromhex(self.object),
-            self.parent_number,
-            bytes.fromhex(self.parent) or None,
-            self.root,
-            self.depth,
-            self.tokens,
-            self.text_bytes,
-            self.step_tokens,
-            self.step_bytes,
-            int(self.stored),
-            self.size,
-            int(self.opaque),
-            int(self.exact),
-            self.seed,
-            self.created,
-            self.kind,
-            self.settings,
-            self.lineage,
-            self.fingerprint,
-            self.dtype,
-        )
-
-
-def entry_unchecked(row: Sequence[Any]) -> Entry:
-    """The first columns of a row, those of the view."""
-    values = list(row[: ENTRY - 1])
-    values[1] = values[1].hex()
-    values[3] = values[3].hex() if values[3] else ""
-    for flag in (10, 12, 13):
-        values[flag] = bool(values[flag])
-    return Entry(*values)
 
 
 class Catalogue(Database):
@@ -200,21 +142,30 @@ class Catalogue(Database):
         hint = nearest(name, [row[0] for row in known]).replace("; there is ", "; there are, for example, ")
         return NotFound(f"there is no context {name!r}{hint}", name=name)
 
-    def add_step(self, object_id: str, record: StepRecord, identity: Identity, size: int, created: float) -> Entry:
+    def add_step(
+        self,
+        object_id: str,
+        record: StepRecord,
+        identity: Identity,
+        size: int,
+        created: float,
+        above: Above | None = None,
+    ) -> Entry:
         """Insert a step below its parent, or mark the one that is there as stored when `size` is positive.
 
-        Inside a change. Raises NotFound when the parent is gone, WrongModel when it is another model's.
+        Inside a change. `above` is what was found before it, if it was asked for. Raises NotFound when the parent is
+        gone, WrongModel when it is another model's.
         """
         known = self.by_object(object_id)
         if known is None:
-            known = self._insert_step(object_id, record, identity, size, created)
+            known = self._insert_step(object_id, record, identity, size, created, above)
         elif size and not known.stored:
             self.run("UPDATE steps SET stored = 1, bytes = ? WHERE number = ?", (size, known.number))
             self.seal("steps", "number", known.number)
         return known
 
-    def parent_of(self, record: StepRecord, identity: Identity) -> Entry | None:
-        """The step's parent; None at a root. Raises NotFound, WrongModel, BadRequest."""
+    def above(self, record: StepRecord, identity: Identity) -> Above:
+        """What the step would stand below. Raises NotFound, WrongModel, BadRequest."""
         parent = None
         if record.parent:
             parent = self.by_object(record.parent)
@@ -230,13 +181,18 @@ class Catalogue(Database):
                     needed=identity.fingerprint,
                 )
         record.check(parent.tokens if parent else 0)
-        return parent
+        return Above(parent, record.digest(parent.lineage if parent else ROOT_DIGEST))
 
-    def digest(self, record: StepRecord, parent: Entry | None) -> bytes:
-        return record.digest(parent.lineage if parent else ROOT_DIGEST)
+    def _still_there(self, step: Entry | None) -> bool:
+        sql = "SELECT 1 FROM steps WHERE number = ? AND object = ?"
+        return step is None or bool(self.run(sql, (step.number, bytes.fromhex(step.object))))
 
-    def _insert_step(self, object_id: str, record: StepRecord, identity: Identity, size: int, created: float) -> Entry:
-        parent = self.parent_of(record, identity)
+    def _insert_step(
+        self, object_id: str, record: StepRecord, identity: Identity, size: int, created: float, above: Above | None
+    ) -> Entry:
+        if above is None or not self._still_there(above.parent):
+            above = self.above(record, identity)
+        parent = above.parent
         number = self.run("SELECT coalesce(max(number), 0) + 1 FROM steps")[0][0]
         step = Entry(
             number=number,
@@ -257,7 +213,7 @@ class Catalogue(Database):
             created=created,
             kind=record.kind,
             settings=settings_json(record.settings),
-            lineage=self.digest(record, parent),
+            lineage=above.lineage,
             fingerprint=identity.fingerprint,
             dtype=record.dtype,
         )
@@ -324,8 +280,8 @@ class Catalogue(Database):
         row = (name, step.number, bytes.fromhex(step.object), pin if pinned is None else pinned, created, now)
         self.run(
             "INSERT INTO names (name, step, object, pinned, created, updated, seal) VALUES (?, ?, ?, ?, ?, ?, ?)"
-            " ON CONFLICT (name) DO UPDATE SET step = excluded.step, object = excluded.object, pinned = excluded.pinned,"
-            " updated = excluded.updated, seal = excluded.seal",
+            " ON CONFLICT (name) DO UPDATE SET step = excluded.step, object = excluded.object,"
+            " pinned = excluded.pinned, updated = excluded.updated, seal = excluded.seal",
             (*row, seal(*row)),
         )
         if old is None:
@@ -398,22 +354,3 @@ class Catalogue(Database):
         now = uptime_s()
         self.run("DELETE FROM outcomes WHERE boot = ? AND until < ?", (boot(), now))
         self.run("DELETE FROM outcomes WHERE boot <> ? AND lasts < ?", (boot(), now))
-
-
-def row_of(step: Entry, name: str, model: str, pinned: str = "") -> Row:
-    """A step as the wire shows it."""
-    return Row(
-        name=name,
-        object=step.object,
-        model=model,
-        fingerprint=step.fingerprint,
-        parent=step.parent,
-        tokens=step.tokens,
-        bytes=step.size if step.stored else 0,
-        created=step.created,
-        steps=step.depth,
-        pinned=pinned,
-        opaque=step.opaque,
-        exact=step.exact,
-        stored=step.stored,
-    )

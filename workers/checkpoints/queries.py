@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from ssmprov.errors import BadRequest, Unsupported
 from ssmprov.names import Ref, parse_ref
 from ssmprov.ops import Page, Row, Shown, Step, Steps
-from workers.checkpoints.catalogue import ENTRY, NAME, Catalogue, Entry, row_of
+from workers.checkpoints.catalogue import NAME, Catalogue
+from workers.checkpoints.entries import ENTRY, Entry, row_of
 from workers.checkpoints.lineage import StepRecord
 from workers.checkpoints.seals import whole
 

@@ -14,8 +14,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from ssmprov.errors import Corrupt
-from workers.checkpoints.catalogue import Catalogue, Entry
+from workers.checkpoints.catalogue import Catalogue
 from workers.checkpoints.collect import alone, check
+from workers.checkpoints.entries import Entry
 from workers.checkpoints.holds import standing
 from workers.checkpoints.objects import Objects
 from workers.checkpoints.verify import heads, lineages, object_fault, sound_ancestor

@@ -31,12 +31,8 @@ ENTRY_COLUMNS = (
 
 def seal(*values: object) -> bytes:
     """8 bytes over values of the types that SQLite knows. Equal values of different types have different seals."""
-    digest = hashlib.blake2b(digest_size=8)
-    for value in values:
-        kind, data = _encoded(value)
-        digest.update(b"%c%d:" % (kind, len(data)))
-        digest.update(data)
-    return digest.digest()
+    parts = [b"%c%d:%b" % (kind, len(data), data) for kind, data in map(_encoded, values)]
+    return hashlib.blake2b(b"".join(parts), digest_size=8).digest()
 
 
 def _encoded(value: Any) -> tuple[bytes, bytes]:

@@ -82,6 +82,18 @@ def test_a_store_of_version_1_is_brought_up_and_nothing_is_lost(old: Path) -> No
         assert kept.execute("PRAGMA user_version").fetchone() == (1,)
 
 
+def test_a_store_of_version_2_loses_its_table_of_holds(tmp_path: Path) -> None:
+    with open_store(tmp_path / "s") as store:
+        say(store, "a", b"x")
+    with closing(sqlite3.connect(tmp_path / "s" / "catalogue.sqlite")) as connection:
+        connection.execute("CREATE TABLE holds (holder TEXT NOT NULL, object BLOB NOT NULL)")
+        connection.execute("PRAGMA user_version = 2")
+        connection.commit()
+    with open_store(tmp_path / "s") as store:
+        check_text(store, "a")
+        assert store._catalogue.run("SELECT 1 FROM sqlite_master WHERE name = 'holds'") == []
+
+
 def test_a_migrated_catalogue_has_the_tables_of_a_fresh_one(old: Path, tmp_path: Path) -> None:
     found = []
     open_store(tmp_path / "fresh").close()
