@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from ssmprov.ops import Row
 
@@ -12,8 +13,7 @@ ENTRY = 22
 """Columns of the view `entries`."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """A row of the view `entries`. Numbers are local to the catalogue; ids are hexadecimal."""
 
     number: int

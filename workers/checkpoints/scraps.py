@@ -66,7 +66,7 @@ class Scraps:
                     file.seek(offset)
                     file.write(data)
             return self._connect()
-        if version == 1:
+        if 1 <= version < VERSION:
             connection.close()
             raise Corrupt(
                 f"{self._kept} is a damaged catalogue of an older version, whose rows nothing vouches for: take the "
