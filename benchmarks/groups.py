@@ -14,6 +14,8 @@ GROUPS = {
     "round-trip": "benchmarks.round_trip:measure",
     "decode": "benchmarks.decode:measure",
     "contexts": "benchmarks.contexts:measure",
+    "catalogue": "benchmarks.catalogue:measure",
+    "endurance": "benchmarks.endurance:measure",
     "llama": "benchmarks.llama:measure",
     "composer": "benchmarks.composer:measure",
 }
