@@ -14,6 +14,7 @@ GROUPS = {
     "round-trip": "benchmarks.round_trip:measure",
     "decode": "benchmarks.decode:measure",
     "contexts": "benchmarks.contexts:measure",
+    "move": "benchmarks.moves:measure",
     "catalogue": "benchmarks.catalogue:measure",
     "endurance": "benchmarks.endurance:measure",
     "llama": "benchmarks.llama:measure",
