@@ -51,7 +51,7 @@ def _stored(plan: Plan) -> list[Figure]:
     for name, shape in SHAPES.items():
         plan.say(f"contexts: fork, save and load in the store, {name}")
         with closing(Shelf(plan.scratch / f"shelf-{name}-alone", *shape)) as shelf:
-            actions = {
+            actions: dict[str, Callable[[], object]] = {
                 "fork": shelf.fork,
                 COMMIT: shelf.commit,
                 "save": shelf.save,

@@ -36,7 +36,7 @@ class Holds:
         self._places: dict[str, int] = {}  # in the holder's file
         self._free: list[int] = []
         self._end = 0
-        self._holder = secrets.token_hex(16)
+        self._holder = directory / secrets.token_hex(16)
         self._fd = -1
         self._gate = -1
 
@@ -44,7 +44,7 @@ class Holds:
         """Give up everything that is still held."""
         with self._mutex:
             if self._fd >= 0:
-                (self._directory / self._holder).unlink(missing_ok=True)
+                self._holder.unlink(missing_ok=True)
                 os.close(self._fd)
                 os.close(self._gate)
                 self._fd = -1
@@ -67,7 +67,7 @@ class Holds:
             self._free.append(self._end)
             self._end += 1
         place = self._free[-1]
-        with usable(self._directory / self._holder), _having(self._gate, fcntl.LOCK_SH):
+        with usable(self._holder), _having(self._gate, fcntl.LOCK_SH):
             os.pwrite(self._fd, bytes.fromhex(object_id), ID * place)
         self._places[object_id] = self._free.pop()
 
@@ -91,7 +91,7 @@ class Holds:
             gate = _open_directory(self._directory)
             fd = -1
             try:
-                fd = os.open(self._directory / self._holder, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                fd = os.open(self._holder, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BaseException:
                 for each in (gate, fd):

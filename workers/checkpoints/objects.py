@@ -175,7 +175,7 @@ class Objects:
         self._durable.update(prefixes)
 
     def path(self, object_id: str) -> Path:
-        return self.directory / object_id[:2] / f"{object_id}.safetensors"
+        return self.directory.joinpath(object_id[:2], f"{object_id}.safetensors")
 
     def write(self, object_id: str, data: bytes) -> None:
         """Make the object whole and durable; one that is there already is kept if it is right. Raises NoSpace."""
@@ -242,7 +242,7 @@ class Objects:
 
     def temporary(self, object_id: str) -> Path:
         """A name of its own for a file that is to become the object."""
-        return self.path(object_id).with_name(f"{object_id}.{secrets.token_hex(8)}.tmp")
+        return self.directory.joinpath(object_id[:2], f"{object_id}.{secrets.token_hex(8)}.tmp")
 
     def read(self, object_id: str) -> bytes:
         """The object's bytes, which hash to its id. Raises Corrupt naming the file."""

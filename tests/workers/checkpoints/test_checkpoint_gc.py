@@ -170,7 +170,7 @@ def test_the_hold_of_a_killed_process_counts_no_more(store: Store) -> None:
     holding.communicate()
     store.gc()
     assert files(store) == set()
-    assert list((store.directory / "holders").iterdir()) == [store.directory / "holders" / store._holds._holder]
+    assert list((store.directory / "holders").iterdir()) == [store._holds._holder]
 
 
 def test_leftovers_of_a_crash_go_and_strangers_stay(store: Store) -> None:
