@@ -30,6 +30,9 @@ MAX_NAMES = 1_000_000
 SHARERS = 128
 """More processes than have one store open."""
 
+PAST_ALL = "\U0010ffff"
+"""Sorts after whatever a name goes on with."""
+
 NAME = "n.name, n.step, n.object, n.pinned, n.created, n.updated, n.seal"
 
 _WALK = 256
@@ -137,7 +140,8 @@ class Catalogue(Database):
 
     def no_name(self, name: str) -> NotFound:
         """The error for a name that is not there, with the nearest that is."""
-        like = self.run("SELECT name FROM names WHERE substr(name, 1, 1) = ? LIMIT 500", (name[:1],))
+        first = name[:1]
+        like = self.run("SELECT name FROM names WHERE name >= ? AND name < ? LIMIT 500", (first, first + PAST_ALL))
         known = like or self.run("SELECT name FROM names WHERE name NOT LIKE '@%' LIMIT 500")
         hint = nearest(name, [row[0] for row in known]).replace("; there is ", "; there are, for example, ")
         return NotFound(f"there is no context {name!r}{hint}", name=name)
@@ -353,4 +357,5 @@ class Catalogue(Database):
         """Delete those that have lived their time, by a clock that no one can set. Inside a change."""
         now = uptime_s()
         self.run("DELETE FROM outcomes WHERE boot = ? AND until < ?", (boot(), now))
-        self.run("DELETE FROM outcomes WHERE boot <> ? AND lasts < ?", (boot(), now))
+        self.run("DELETE FROM outcomes WHERE boot < ? AND lasts < ?", (boot(), now))  # apart, for the index
+        self.run("DELETE FROM outcomes WHERE boot > ? AND lasts < ?", (boot(), now))

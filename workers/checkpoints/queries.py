@@ -12,13 +12,12 @@ from numpy.typing import NDArray
 from ssmprov.errors import BadRequest, Unsupported
 from ssmprov.names import Ref, parse_ref
 from ssmprov.ops import Page, Row, Shown, Step, Steps
-from workers.checkpoints.catalogue import NAME, Catalogue
+from workers.checkpoints.catalogue import NAME, PAST_ALL, Catalogue
 from workers.checkpoints.entries import ENTRY, Entry, row_of
 from workers.checkpoints.lineage import StepRecord
 from workers.checkpoints.seals import whole
 
 EXCERPT_BYTES = 240
-_PAST_ALL = "\U0010ffff"
 
 
 def ls(catalogue: Catalogue, model: str, prefix: str, after: str, limit: int, *, reserved: bool) -> Page:
@@ -30,7 +29,7 @@ def ls(catalogue: Catalogue, model: str, prefix: str, after: str, limit: int, *,
         {
             "after": after,
             "prefix": prefix,
-            "end": prefix + _PAST_ALL,
+            "end": prefix + PAST_ALL,
             "reserved": reserved or prefix.startswith("@"),
             "limit": limit + 1,
         },
