@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from benchmarks import weights
@@ -25,6 +26,8 @@ HOT_TOKEN = "restore from memory to the first token"
 READINGS = 5
 """Rounds of what reads the whole text again."""
 
+FORKS = 32
+TOGETHER = 8
 PROMPT_TOKENS = 13_000
 PREFILL_CHARS = 2000
 SLICE = 128
@@ -48,18 +51,31 @@ def _stored(plan: Plan) -> list[Figure]:
     for name, shape in SHAPES.items():
         plan.say(f"contexts: fork, save and load in the store, {name}")
         with closing(Shelf(plan.scratch / f"shelf-{name}-alone", *shape)) as shelf:
-            actions = {
+            actions: dict[str, Callable[[], object]] = {
                 "fork": shelf.fork,
                 COMMIT: shelf.commit,
                 "save": shelf.save,
                 WRITE: shelf.write,
                 "load": shelf.load,
                 READ: shelf.read,
+                "forks": partial(shelf.fork, FORKS),
+                "copies": partial(shelf.copy, FORKS),
+                "saves": partial(shelf.save_together, TOGETHER),
+                "writes": partial(shelf.write, TOGETHER),
             }
             taken = _rounds(plan, actions, plan.size(5, 20))
         figures += [
             _figure(f"durable fork in the store, {name}", taken, "fork", COMMIT, at_most(2)),
             _figure(f"save in the store, {name}", taken, "save", WRITE, at_most(2)),
+            _figure(f"{TOGETHER} saves that end together, in the store, {name}", taken, "saves", "writes", at_most(2)),
+            _figure(f"{FORKS} durable forks in one call against one, in the store, {name}", taken, "forks", "fork"),
+            _figure(
+                f"{FORKS} durable forks against {FORKS} copies of the state, {name}",
+                taken,
+                "forks",
+                "copies",
+                at_most(1) if name == LARGE else None,
+            ),
             _figure(f"load in the store, {name}", taken, "load", READ),
         ]
     return figures
@@ -101,7 +117,7 @@ def _served(plan: Plan, name: str, path: Path) -> list[Figure]:
         quick = {
             "fork": lambda: client.fork("primed", [f"fork-{next(names)}"], model=HOT),
             COMMIT: shelf.commit,
-            "save": lambda: client.turn("x", model=HOT, context="primed", save=f"save-{next(names)}", max_tokens=0),
+            "save": lambda: _save(client, next(names)),
             WRITE: shelf.write,
         }
         short = _rounds(plan, quick, plan.size(3, 10))
@@ -129,8 +145,14 @@ def _served(plan: Plan, name: str, path: Path) -> list[Figure]:
     ]
     for what in (LOGITS, TOKEN, HOT_TOKEN):
         sides = (again, restored[again]), ("restore", restored[what])
-        figures.append(figure(GROUP, f"{what}, {name}", "ms", *sides, target=at_least(1000)))
+        target = at_least(1000) if what == LOGITS else None  # a token also takes a step of the model
+        figures.append(figure(GROUP, f"{what}, {name}", "ms", *sides, target=target))
     return figures
+
+
+def _save(client: Client, number: int) -> None:
+    """A turn that reads one token and saves; its seed makes a checkpoint that the store does not have."""
+    client.turn("x", model=HOT, context="primed", save=f"save-{number}", max_tokens=0, seed=number)
 
 
 def _restore_ms(client: Client, count: int) -> float:

@@ -10,8 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ssmprov.errors import SsmprovError
 from ssmprov.names import Ref
-from workers.checkpoints import RequestKey, Store
+from workers.checkpoints import Commit, RequestKey, Store
 from workers.context import Identity, Read, Snapshot
 
 HEAD = 64
@@ -30,8 +31,10 @@ class Shelf:
             "shifts": generator.standard_normal((layers, 2, channels), np.float32),
             "wkv": generator.standard_normal((layers, heads, HEAD, HEAD), np.float32),
         }
+        self._copies = [np.zeros_like(array) for array in self._arrays.values()]
         self._logits = generator.standard_normal(vocabulary, np.float32)
         self._store = Store(directory / "store", "bench", Identity("0" * 64, "rwkv7", "bench", "fp32"))
+        self._store.prepare()  # as a worker does when it starts
         self._names = 0
         self.save()
         row = self._store.row(Ref("save-1"))
@@ -45,15 +48,27 @@ class Shelf:
 
     def save(self) -> None:
         """Commit a state that the store has not seen, under a new name."""
+        self.save_together(1)
+
+    def save_together(self, count: int) -> None:
+        """Commit several, as a worker does with turns that end together. Raises what one of them came to."""
+        for done in self._store.commit_all([self._commit() for _ in range(count)]):
+            if isinstance(done, SsmprovError):
+                raise done
+
+    def _commit(self) -> Commit:
         number = self._next()
         arrays = self._arrays | {"shifts": self._arrays["shifts"] + np.float32(number)}
         window = np.array([number], np.int32)
         snapshot = Snapshot(arrays, self._logits, window, tokens=1, seed=1)
-        read = Read(window, b"x")
-        self._store.commit(snapshot, read, f"save-{number}", request=_key(), answer=str.encode)
+        return Commit(snapshot, Read(window, b"x"), f"save-{number}", request=_key(), answer=str.encode)
 
-    def write(self) -> None:
-        """As many bytes, durably, by the plainest way."""
+    def write(self, count: int = 1) -> None:
+        """As many bytes, durably, by the plainest way, one file after the other."""
+        for _ in range(count):
+            self._write()
+
+    def _write(self) -> None:
         path = self._directory / f"bare-{self._next()}"
         temporary = path.with_suffix(".tmp")
         with temporary.open("xb", buffering=0) as file:
@@ -64,9 +79,16 @@ class Shelf:
         os.fsync(directory)
         os.close(directory)
 
-    def fork(self) -> None:
-        """A further durable name for a context."""
-        self._store.fork(Ref("save-1"), [f"fork-{self._next()}"], request=_key(), answer=lambda _: b"done")
+    def fork(self, count: int = 1) -> None:
+        """Further durable names for a context, in one call."""
+        names = [f"fork-{self._next()}" for _ in range(count)]
+        self._store.fork(Ref("save-1"), names, request=_key(), answer=lambda _: b"done")
+
+    def copy(self, count: int) -> None:
+        """As many copies of the state in memory, by a plain memcpy."""
+        for _ in range(count):
+            for source, target in zip(self._arrays.values(), self._copies, strict=True):
+                np.copyto(target, source)
 
     def commit(self) -> None:
         """One row, one transaction."""

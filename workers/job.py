@@ -58,6 +58,10 @@ class Job:
         assert self.turn is not None, "the store thread made the turn before it submitted the job"
         return self.turn
 
+    @property
+    def state_bytes(self) -> int:
+        return sum(array.nbytes for array in (self.arrays or {}).values())
+
 
 @dataclass(slots=True, eq=False)
 class Stream:

@@ -6,10 +6,12 @@ Three lanes of threads, so that the socket's thread never touches the disk: `tex
 
 from __future__ import annotations
 
+import queue
 import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -27,6 +29,9 @@ from workers.scratch import scratch
 from workers.transfer import Transfer, receive, send
 from workers.turns import TEXT_PAGE, Turns
 
+GROUP_BYTES = 8 << 20
+"""States of this size are not made to wait for further ones, whose writing would take longer than is won."""
+
 
 class Service:
     """Takes requests from the socket's thread; each is answered exactly once, from whichever thread is done with it."""
@@ -41,7 +46,9 @@ class Service:
         self._lane = ThreadPoolExecutor(1, "store")
         self._care = ThreadPoolExecutor(4, "care")
         self._files = ThreadPoolExecutor(64, "file")  # each may wait for its client; the broker gives no more at once
+        self._ended: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self.done = 0
+        self._care.submit(store.prepare)
         self._operations: dict[str, tuple[ThreadPoolExecutor, Callable[[wire.Request, Any], None]]] = {
             "ckpt.ls": (self._lane, self._ls),
             "ckpt.show": (self._care, self._show),
@@ -77,13 +84,25 @@ class Service:
         self._do(self._lane, job.request, lambda: self._turns.begin_replay(job), job)
 
     def finished(self, job: Job) -> None:
-        """The model thread is done with a job."""
+        """The model thread is done with a job. Those that end while the lane is busy are committed together."""
+        self._ended.put(job)
+        self._lane.submit(self._end)
 
-        def end() -> None:
-            self._turns.end(job)
-            job.holds.close()
-
-        self._do(self._lane, job.request, end, job)
+    def _end(self) -> None:
+        jobs: list[Job] = []
+        size = 0
+        with suppress(queue.Empty):  # taken already, with those before them
+            while size < GROUP_BYTES:
+                jobs.append(self._ended.get_nowait())
+                size += jobs[-1].state_bytes
+        if not jobs:
+            return
+        try:
+            self._turns.end(jobs)
+        finally:
+            for job in jobs:
+                job.holds.close()
+            self.done += len(jobs)
 
     def operate(self, request: wire.Request, args: Any) -> None:
         """Do an operation on the store. Raises BadRequest for one that is the broker's own."""

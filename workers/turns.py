@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -12,11 +13,11 @@ from typing import Any
 import numpy as np
 
 from ssmprov import ops, wire
-from ssmprov.errors import Cancelled, Conflict, Corrupt, NotFound, WorkerLost, problem_of
+from ssmprov.errors import Cancelled, Conflict, Corrupt, NotFound, SsmprovError, WorkerLost, problem_of
 from ssmprov.names import parse_ref
 from ssmprov.settings import Sets, Settings, as_values
 from workers.answers import Answers, Outcome, key_of, milliseconds
-from workers.checkpoints import ANY, Committed, Loaded, Store
+from workers.checkpoints import ANY, Commit, Committed, Loaded, Store
 from workers.context import Read, Snapshot, empty
 from workers.hot import HotStates
 from workers.job import Job
@@ -133,57 +134,86 @@ class Turns:
             job.restored = where
         return loaded
 
-    def end(self, job: Job) -> None:
-        """Commit or answer what the model thread is done with."""
-        turn = job.turn
-        assert turn is not None
-        if turn.failed is not None:
-            raise turn.failed
-        if isinstance(job.args, ops.Replay) and job.args.prime:
-            self._end_prime(job, turn, job.args.save)
-        elif isinstance(job.args, ops.Replay):
-            self._end_replay(job, turn)
-        elif job.args.save:
-            self._commit(job, turn, job.args.save)
-        else:
-            result = self._result(job, turn)
-            name = _context_name(job.request)
-            turn.text()
-            self._answers.reply(job.request, result, bytes(turn.reply), hot=[name] if name else [])
+    def end(self, jobs: Sequence[Job]) -> None:
+        """Commit or answer what the model thread is done with; those that save wait for the disk together."""
+        saving: list[tuple[Job, Commit, ops.TurnResult]] = []
+        for job in jobs:
+            with self._failing(job):
+                turn = job.turn
+                assert turn is not None
+                if turn.failed is not None:
+                    raise turn.failed
+                if isinstance(job.args, ops.Turn) and job.args.save:
+                    saving.append(self._saving(job, turn, job.args.save))
+                else:
+                    self._answer(job, turn)
+        if not saving:
+            return
+        started = time.monotonic()
+        try:
+            found = self._store.commit_all([commit for _, commit, _ in saving])
+        except Exception as error:
+            for job, _, _ in saving:
+                self._answers.fail(job.request, error)
+            return
+        for (job, commit, result), committed in zip(saving, found, strict=True):
+            with self._failing(job):
+                if isinstance(committed, SsmprovError):
+                    raise committed
+                result.commit_ms = milliseconds(started, time.monotonic())
+                self._saved(job, commit, committed, result)
 
-    def _commit(self, job: Job, turn: Turn, save: str) -> None:
+    @contextmanager
+    def _failing(self, job: Job) -> Iterator[None]:
+        """Whatever is raised is the answer of this job alone."""
+        try:
+            yield
+        except Exception as error:
+            self._answers.fail(job.request, error)
+
+    def _answer(self, job: Job, turn: Turn) -> None:
+        """Answer what saves no turn."""
+        if isinstance(job.args, ops.Replay):
+            if job.args.prime:
+                self._end_prime(job, turn, job.args.save)
+            else:
+                self._end_replay(job, turn)
+            return
+        result = self._result(job, turn)
+        name = _context_name(job.request)
+        turn.text()
+        self._answers.reply(job.request, result, bytes(turn.reply), hot=[name] if name else [])
+
+    def _saving(self, job: Job, turn: Turn, save: str) -> tuple[Job, Commit, ops.TurnResult]:
         result = self._result(job, turn)
         result.name, result.parent = save, job.parent
         text = bytes(turn.reply)
-        hot = [save]
 
         def answer(object_id: str) -> bytes:
             result.object = object_id
-            return Outcome(wire.pack(result), text=text, hot=hot).encode()
+            return Outcome(wire.pack(result), text=text, hot=[save]).encode()
 
-        started = time.monotonic()
-        committed = self._save(job, turn, save, answer)
+        return job, self._commit(job, turn, save, answer), result
+
+    def _saved(self, job: Job, commit: Commit, committed: Committed, result: ops.TurnResult) -> None:
         if committed.duplicate:
             self._answers.repeat(job.request, committed.answer)
             return
-        result.commit_ms = milliseconds(started, time.monotonic())
-        self._answers.reply(job.request, result, text, hot=hot)
+        assert job.turn is not None
+        self._hot.put(commit.snapshot.committed(committed.object))
+        self._answers.reply(job.request, result, bytes(job.turn.reply), hot=[commit.name])
 
-    def _save(self, job: Job, turn: Turn, name: str, answer: Callable[[str], bytes]) -> Committed:
-        """Make the context after a turn durable under a name, and keep it hot."""
+    def _commit(self, job: Job, turn: Turn, name: str, answer: Callable[[str], bytes]) -> Commit:
+        """What makes the context after a turn durable under a name."""
         assert job.arrays is not None
-        snapshot = turn.snapshot(job.arrays, job.parent)
-        committed = self._store.commit(
-            snapshot,
+        return Commit(
+            turn.snapshot(job.arrays, job.parent),
             replace(turn.text(), settings=job.settings),
             name,
-            expect=ANY if job.any_head else job.expect,
-            request=key_of(job.request),
-            answer=answer,
+            ANY if job.any_head else job.expect,
+            key_of(job.request),
+            answer,
         )
-        if not committed.duplicate:
-            self._hot.put(snapshot.committed(committed.object))
-        return committed
 
     def _result(self, job: Job, turn: Turn) -> ops.TurnResult:
         assert job.start is not None
@@ -224,10 +254,16 @@ class Turns:
             result.object, result.name = object_id, save
             return Outcome(wire.pack(result), hot=[save]).encode()
 
-        if save:
-            self._answers.repeat(job.request, self._save(job, turn, save, answer).answer)
-        else:
+        if not save:
             self._answers.reply(job.request, result)
+            return
+        commit = self._commit(job, turn, save, answer)
+        (committed,) = self._store.commit_all([commit])
+        if isinstance(committed, SsmprovError):
+            raise committed
+        if not committed.duplicate:
+            self._hot.put(commit.snapshot.committed(committed.object))
+        self._answers.repeat(job.request, committed.answer)
 
     def begin_replay(self, job: Job) -> None:
         """Read a lineage again from its root, on the side."""

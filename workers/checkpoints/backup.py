@@ -70,7 +70,6 @@ def _copy(
     copies = Objects(target / "objects", files)
     with building(path.with_name(SUCCESSOR), files) as connection:
         catalogue.copy_to(connection)
-        connection.execute("DELETE FROM holds")  # of processes that do not know the backup
         connection.execute("DELETE FROM trash")
         wanted = dict(_stored(connection))
         for object_id, size in wanted.items():

@@ -17,8 +17,8 @@ from typing import Any
 from ssmprov.clock import boot, uptime_s
 from ssmprov.errors import Conflict, NoSpace, NotFound, WrongModel, nearest
 from ssmprov.names import Ref
-from ssmprov.ops import Row
 from workers.checkpoints.database import Database
+from workers.checkpoints.entries import ENTRY, Entry, entry_unchecked
 from workers.checkpoints.lineage import ROOT_DIGEST, StepRecord, settings_json
 from workers.checkpoints.seals import seal, seal_of, whole
 from workers.context import Identity
@@ -30,8 +30,8 @@ MAX_NAMES = 1_000_000
 SHARERS = 128
 """More processes than have one store open."""
 
-ENTRY = 22
-"""Columns of the view `entries`."""
+PAST_ALL = "\U0010ffff"
+"""Sorts after whatever a name goes on with."""
 
 NAME = "n.name, n.step, n.object, n.pinned, n.created, n.updated, n.seal"
 
@@ -39,40 +39,11 @@ _WALK = 256
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
-    """A row of the view `entries`. Numbers are local to the catalogue; ids are hexadecimal."""
+class Above:
+    """What a step stands below: its parent, None at a root, and the digest that it has there."""
 
-    number: int
-    object: str
-    parent_number: int | None
-    parent: str
-    root: int
-    depth: int
-    tokens: int
-    text_bytes: int
-    step_tokens: int
-    step_bytes: int
-    stored: bool
-    size: int  # of the object's file
-    opaque: bool
-    exact: bool
-    seed: int | None
-    created: float
-    kind: str
-    settings: str  # JSON
+    parent: Entry | None
     lineage: bytes
-    fingerprint: str
-    dtype: str
-
-
-def entry_unchecked(row: Sequence[Any]) -> Entry:
-    """The first columns of a row, those of the view."""
-    values = list(row[: ENTRY - 1])
-    values[1] = values[1].hex()
-    values[3] = values[3].hex() if values[3] else ""
-    for flag in (10, 12, 13):
-        values[flag] = bool(values[flag])
-    return Entry(*values)
 
 
 class Catalogue(Database):
@@ -169,26 +140,36 @@ class Catalogue(Database):
 
     def no_name(self, name: str) -> NotFound:
         """The error for a name that is not there, with the nearest that is."""
-        like = self.run("SELECT name FROM names WHERE substr(name, 1, 1) = ? LIMIT 500", (name[:1],))
+        first = name[:1]
+        like = self.run("SELECT name FROM names WHERE name >= ? AND name < ? LIMIT 500", (first, first + PAST_ALL))
         known = like or self.run("SELECT name FROM names WHERE name NOT LIKE '@%' LIMIT 500")
         hint = nearest(name, [row[0] for row in known]).replace("; there is ", "; there are, for example, ")
         return NotFound(f"there is no context {name!r}{hint}", name=name)
 
-    def add_step(self, object_id: str, record: StepRecord, identity: Identity, size: int, created: float) -> Entry:
+    def add_step(
+        self,
+        object_id: str,
+        record: StepRecord,
+        identity: Identity,
+        size: int,
+        created: float,
+        above: Above | None = None,
+    ) -> Entry:
         """Insert a step below its parent, or mark the one that is there as stored when `size` is positive.
 
-        Inside a change. Raises NotFound when the parent is gone, WrongModel when it is another model's.
+        Inside a change. `above` is what was found before it, if it was asked for. Raises NotFound when the parent is
+        gone, WrongModel when it is another model's.
         """
         known = self.by_object(object_id)
         if known is None:
-            known = self._insert_step(object_id, record, identity, size, created)
+            known = self._insert_step(object_id, record, identity, size, created, above)
         elif size and not known.stored:
             self.run("UPDATE steps SET stored = 1, bytes = ? WHERE number = ?", (size, known.number))
             self.seal("steps", "number", known.number)
         return known
 
-    def parent_of(self, record: StepRecord, identity: Identity) -> Entry | None:
-        """The step's parent; None at a root. Raises NotFound, WrongModel, BadRequest."""
+    def above(self, record: StepRecord, identity: Identity) -> Above:
+        """What the step would stand below. Raises NotFound, WrongModel, BadRequest."""
         parent = None
         if record.parent:
             parent = self.by_object(record.parent)
@@ -204,55 +185,71 @@ class Catalogue(Database):
                     needed=identity.fingerprint,
                 )
         record.check(parent.tokens if parent else 0)
-        return parent
+        return Above(parent, record.digest(parent.lineage if parent else ROOT_DIGEST))
 
-    def digest(self, record: StepRecord, parent: Entry | None) -> bytes:
-        return record.digest(parent.lineage if parent else ROOT_DIGEST)
+    def _still_there(self, step: Entry | None) -> bool:
+        sql = "SELECT 1 FROM steps WHERE number = ? AND object = ?"
+        return step is None or bool(self.run(sql, (step.number, bytes.fromhex(step.object))))
 
-    def _insert_step(self, object_id: str, record: StepRecord, identity: Identity, size: int, created: float) -> Entry:
-        parent = self.parent_of(record, identity)
+    def _insert_step(
+        self, object_id: str, record: StepRecord, identity: Identity, size: int, created: float, above: Above | None
+    ) -> Entry:
+        if above is None or not self._still_there(above.parent):
+            above = self.above(record, identity)
+        parent = above.parent
         number = self.run("SELECT coalesce(max(number), 0) + 1 FROM steps")[0][0]
+        step = Entry(
+            number=number,
+            object=object_id,
+            parent_number=parent.number if parent else None,
+            parent=record.parent,
+            root=parent.root if parent else number,
+            depth=parent.depth + 1 if parent else 1,
+            tokens=record.total,
+            text_bytes=(parent.text_bytes if parent else 0) + len(record.text),
+            step_tokens=record.step_tokens,
+            step_bytes=len(record.text),
+            stored=size > 0,
+            size=size,
+            opaque=parent.opaque if parent else record.opaque,
+            exact=record.exact,
+            seed=record.seed,
+            created=created,
+            kind=record.kind,
+            settings=settings_json(record.settings),
+            lineage=above.lineage,
+            fingerprint=identity.fingerprint,
+            dtype=record.dtype,
+        )
+        row = step.row()
+        told = self._identity(identity.fingerprint, identity.architecture, identity.layout, record.dtype)
         self.run(
             "INSERT INTO steps (number, object, parent, root, depth, tokens, text_bytes, step_tokens, step_bytes,"
-            " stored, bytes, opaque, exact, identity, seed, created, kind, settings, lineage)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (
-                number,
-                bytes.fromhex(object_id),
-                parent.number if parent else None,
-                parent.root if parent else number,
-                parent.depth + 1 if parent else 1,
-                record.total,
-                (parent.text_bytes if parent else 0) + len(record.text),
-                record.step_tokens,
-                len(record.text),
-                int(size > 0),
-                size,
-                int(parent.opaque if parent else record.opaque),
-                int(record.exact),
-                self._identity(identity.fingerprint, identity.architecture, identity.layout, record.dtype),
-                record.seed,
-                created,
-                record.kind,
-                settings_json(record.settings),
-                self.digest(record, parent),
-            ),
+            " stored, bytes, opaque, exact, seed, created, kind, settings, lineage, identity, seal)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*row[:3], *row[4:19], told, seal(*row)),  # without what the view takes from other rows
         )
-        self.run("INSERT INTO reads (step, tokens, text) VALUES (?, ?, ?)", (number, record.tokens, record.text))
-        self.seal("steps", "number", number)
-        self.seal("reads", "step", number)
-        return self.by_number(number)
+        read = (number, record.tokens, record.text)
+        self.run("INSERT INTO reads (step, tokens, text, seal) VALUES (?, ?, ?, ?)", (*read, seal(*read)))
+        return step
 
     def _identity(self, *identity: str) -> int:
-        self.run(
-            "INSERT OR IGNORE INTO identities (fingerprint, architecture, layout, dtype) VALUES (?, ?, ?, ?)",
+        """The number of the identity's row, which is made where there is none."""
+        rows = self.run(
+            "SELECT number, fingerprint, architecture, layout, dtype, seal FROM identities"
+            " WHERE fingerprint = ? AND architecture = ? AND layout = ? AND dtype = ?",
             identity,
         )
-        number: int = self.run(
-            "SELECT number FROM identities WHERE fingerprint = ? AND architecture = ? AND layout = ? AND dtype = ?",
-            identity,
-        )[0][0]
-        self.seal("identities", "number", number)
+        if rows and not whole(rows[0]):
+            raise self.damaged("a row of identities was changed")
+        number: int = rows[0][0] if rows else self.run("SELECT coalesce(max(number), 0) + 1 FROM identities")[0][0]
+        if not rows:
+            row = (number, *identity)
+            self.run(
+                "INSERT INTO identities (number, fingerprint, architecture, layout, dtype, seal)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                (*row, seal(*row)),
+            )
         return number
 
     # ---- names ---------------------------------------------------------------------------------------------------
@@ -280,21 +277,19 @@ class Catalogue(Database):
     def move(self, name: str, step: Entry, keep: int, pinned: str | None = None) -> None:
         """Let the name stand at `step`. A head that it leaves otherwise than for a child goes into its history."""
         now = time.time()
-        rows = self.run("SELECT step FROM names WHERE name = ?", (name,))
-        if not rows:
+        rows = self.run("SELECT step, pinned, created FROM names WHERE name = ?", (name,))
+        old, pin, created = rows[0] if rows else (None, "", now)
+        if old is None:
             self._room_for(name)
-            row = (name, step.number, bytes.fromhex(step.object), pinned or "", now, now)
-            self.run(
-                "INSERT INTO names (name, step, object, pinned, created, updated, seal) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                (*row, seal(*row)),
-            )
-            return
-        old = rows[0][0]
+        row = (name, step.number, bytes.fromhex(step.object), pin if pinned is None else pinned, created, now)
         self.run(
-            "UPDATE names SET step = ?, object = ?, updated = ?, pinned = coalesce(?, pinned) WHERE name = ?",
-            (step.number, bytes.fromhex(step.object), now, pinned, name),
+            "INSERT INTO names (name, step, object, pinned, created, updated, seal) VALUES (?, ?, ?, ?, ?, ?, ?)"
+            " ON CONFLICT (name) DO UPDATE SET step = excluded.step, object = excluded.object,"
+            " pinned = excluded.pinned, updated = excluded.updated, seal = excluded.seal",
+            (*row, seal(*row)),
         )
-        self.seal("names", "name", name)
+        if old is None:
+            return
         if old not in (step.number, step.parent_number):
             self.run("INSERT INTO history (name, step) VALUES (?, ?)", (name, old))
             self.run(f"UPDATE history SET seal = {seal_of('history')} WHERE number = last_insert_rowid()")  # noqa: S608
@@ -349,11 +344,11 @@ class Catalogue(Database):
 
     def add_outcome(self, request_id: bytes, answer: bytes, expires_s: float) -> None:
         """Inside a change that has found none."""
+        row = (request_id, answer, boot(), uptime_s() + expires_s, float(expires_s))
         self.run(
-            "INSERT INTO outcomes (request, answer, boot, until, lasts) VALUES (?, ?, ?, ?, ?)",
-            (request_id, answer, boot(), uptime_s() + expires_s, expires_s),
+            "INSERT INTO outcomes (request, answer, boot, until, lasts, seal) VALUES (?, ?, ?, ?, ?, ?)",
+            (*row, seal(*row)),
         )
-        self.seal("outcomes", "request", request_id)
         if self._inserted % SWEEP_EVERY == 0:
             self.sweep_outcomes()
         self._inserted += 1
@@ -362,23 +357,5 @@ class Catalogue(Database):
         """Delete those that have lived their time, by a clock that no one can set. Inside a change."""
         now = uptime_s()
         self.run("DELETE FROM outcomes WHERE boot = ? AND until < ?", (boot(), now))
-        self.run("DELETE FROM outcomes WHERE boot <> ? AND lasts < ?", (boot(), now))
-
-
-def row_of(step: Entry, name: str, model: str, pinned: str = "") -> Row:
-    """A step as the wire shows it."""
-    return Row(
-        name=name,
-        object=step.object,
-        model=model,
-        fingerprint=step.fingerprint,
-        parent=step.parent,
-        tokens=step.tokens,
-        bytes=step.size if step.stored else 0,
-        created=step.created,
-        steps=step.depth,
-        pinned=pinned,
-        opaque=step.opaque,
-        exact=step.exact,
-        stored=step.stored,
-    )
+        self.run("DELETE FROM outcomes WHERE boot < ? AND lasts < ?", (boot(), now))  # apart, for the index
+        self.run("DELETE FROM outcomes WHERE boot > ? AND lasts < ?", (boot(), now))

@@ -20,7 +20,7 @@ from ssmprov.errors import Busy
 from ssmprov.ops import Collected
 from workers.checkpoints.catalogue import Catalogue
 from workers.checkpoints.files import locked
-from workers.checkpoints.holds import drop_dead
+from workers.checkpoints.holds import drop_dead, standing
 from workers.checkpoints.objects import Objects
 from workers.checkpoints.seals import ROWS
 
@@ -52,7 +52,7 @@ def collect(
     with alone(lock):
         check(catalogue)
         if dry_run:
-            return _preview(catalogue, objects, keep_steps)
+            return _preview(catalogue, objects, holders, keep_steps)
         return _collect(catalogue, objects, holders, keep_steps)
 
 
@@ -84,13 +84,12 @@ def check(catalogue: Catalogue) -> None:
             raise catalogue.damaged(f"a row of {table} ({broken[0]}) was changed")
 
 
-def _preview(catalogue: Catalogue, objects: Objects, keep_steps: int) -> Collected:
-    with catalogue.view() as connection:
+def _preview(catalogue: Catalogue, objects: Objects, holders: Path, keep_steps: int) -> Collected:
+    with standing(holders) as held, catalogue.view() as connection:
         steps = _steps(connection)
-        plan = _plan(connection, steps, keep_steps)
+        plan = _plan(connection, steps, held, keep_steps)
         gone = set(plan.doomed) | set(plan.unstored)
         staying = {step.object.hex() for number, step in steps.items() if step.stored and number not in gone}
-        held = held_objects(connection)
         found = [
             (path, object_id) for path, object_id in objects.files_found() if object_id and not _is_directory(path)
         ]
@@ -99,10 +98,10 @@ def _preview(catalogue: Catalogue, objects: Objects, keep_steps: int) -> Collect
 
 
 def _collect(catalogue: Catalogue, objects: Objects, holders: Path, keep_steps: int) -> Collected:
-    with catalogue.change() as connection:
-        drop_dead(holders, connection)
+    drop_dead(holders)
+    with standing(holders) as held, catalogue.change() as connection:
         steps = _steps(connection)
-        plan = _plan(connection, steps, keep_steps)
+        plan = _plan(connection, steps, held, keep_steps)
         gone = [number for number in (*plan.doomed, *plan.unstored) if steps[number].stored]
         connection.executemany("INSERT OR IGNORE INTO trash VALUES (?)", [(steps[number].object,) for number in gone])
         for number in plan.unstored:
@@ -111,14 +110,14 @@ def _collect(catalogue: Catalogue, objects: Objects, holders: Path, keep_steps: 
         connection.executemany("DELETE FROM steps WHERE number = ?", [(number,) for number in plan.doomed])
         catalogue.sweep_outcomes()
     trash = [object_id.hex() for (object_id,) in catalogue.run("SELECT object FROM trash")]
-    count, size = _delete(catalogue, objects, [(objects.path(object_id), object_id) for object_id in trash])
+    count, size = _delete(catalogue, objects, holders, [(objects.path(object_id), object_id) for object_id in trash])
     stored = {object_id.hex() for (object_id,) in catalogue.run("SELECT object FROM steps WHERE stored")}
     strays = [
         (path, object_id)
         for path, object_id in objects.files_found()
         if object_id and (object_id not in stored or path != objects.path(object_id)) and not _is_directory(path)
     ]
-    stray_count, stray_size = _delete(catalogue, objects, strays)
+    stray_count, stray_size = _delete(catalogue, objects, holders, strays)
     catalogue.run("PRAGMA wal_checkpoint(TRUNCATE)")
     return Collected(count + stray_count, size + stray_size, len(plan.doomed), plan.kept)
 
@@ -133,14 +132,10 @@ def _steps(connection: sqlite3.Connection) -> dict[int, _Step]:
     return {number: _Step(parent, *rest) for number, parent, *rest in rows}
 
 
-def held_objects(connection: sqlite3.Connection) -> set[str]:
-    return {object_id.hex() for (object_id,) in connection.execute("SELECT object FROM holds")}
-
-
-def _plan(connection: sqlite3.Connection, steps: dict[int, _Step], keep_steps: int) -> _Plan:
+def _plan(connection: sqlite3.Connection, steps: dict[int, _Step], held_objects: set[str], keep_steps: int) -> _Plan:
     heads = _numbers(connection, "SELECT DISTINCT step FROM names")
     former = _numbers(connection, "SELECT DISTINCT step FROM history")
-    held = _numbers(connection, "SELECT s.number FROM holds h JOIN steps s ON s.object = h.object")
+    held = [number for number, step in steps.items() if step.object.hex() in held_objects] if held_objects else []
     reachable: set[int] = set()
     for tip in (*heads, *former, *held):
         step: int | None = tip
@@ -166,13 +161,12 @@ def _numbers(connection: sqlite3.Connection, sql: str) -> list[int]:
     return [number for (number,) in connection.execute(sql)]
 
 
-def _delete(catalogue: Catalogue, objects: Objects, files: list[tuple[Path, str]]) -> tuple[int, int]:
+def _delete(catalogue: Catalogue, objects: Objects, holders: Path, files: list[tuple[Path, str]]) -> tuple[int, int]:
     """Delete those that are still not wanted; how many there were, and their bytes."""
     count = size = 0
     for start in range(0, len(files), BATCH):
         batch = files[start : start + BATCH]
-        with catalogue.change() as connection:
-            held = held_objects(connection)
+        with standing(holders) as held, catalogue.change() as connection:
             stored = _stored(connection, {object_id for _, object_id in batch})
             for path, object_id in batch:
                 if _goes(objects, path, object_id, held, stored) and path.exists():

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from ssmprov.errors import Corrupt
+from ssmprov.errors import Corrupt, SsmprovError
 from workers.checkpoints.seals import ROWS, seal_of, whole
 from workers.checkpoints.sqlite_errors import damaged, translated
+
+T = TypeVar("T")
 
 
 class Database:
@@ -32,14 +34,31 @@ class Database:
 
     def run(self, sql: str, values: Sequence[Any] | dict[str, Any] = ()) -> list[Any]:
         """All rows of one statement."""
-        with self._lock, translated(self.path):
-            return self._connection.execute(sql, values).fetchall()
+        with self._lock:
+            try:
+                return self._connection.execute(sql, values).fetchall()
+            except (sqlite3.DatabaseError, UnicodeDecodeError):
+                with translated(self.path):
+                    raise
 
     @contextmanager
     def change(self) -> Iterator[sqlite3.Connection]:
         """One durable transaction, committed when the body ends and rolled back when it raises."""
         with self._transaction("BEGIN IMMEDIATE") as connection:
             yield connection
+
+    def apart(self, body: Callable[[], T]) -> T | SsmprovError:
+        """Inside a change: what the body gives, or the error that it raised, with all that it had changed undone."""
+        self.run("SAVEPOINT apart")
+        try:
+            result: T | SsmprovError = body()
+        except SsmprovError as error:
+            if not self._connection.in_transaction:  # SQLite has given up the whole change
+                raise
+            self.run("ROLLBACK TO apart")
+            result = error
+        self.run("RELEASE apart")
+        return result
 
     @contextmanager
     def view(self) -> Iterator[sqlite3.Connection]:
@@ -50,17 +69,6 @@ class Database:
                 return
             with self._transaction("BEGIN") as connection:
                 yield connection
-
-    @contextmanager
-    def passing_change(self) -> Iterator[sqlite3.Connection]:
-        """A transaction that a power cut may undo, and that therefore waits for no disk."""
-        with self._lock, translated(self.path):
-            self._connection.execute("PRAGMA synchronous = NORMAL")
-            try:
-                with self.change() as connection:
-                    yield connection
-            finally:
-                self._connection.execute("PRAGMA synchronous = FULL")
 
     @contextmanager
     def _transaction(self, begin: str) -> Iterator[sqlite3.Connection]:

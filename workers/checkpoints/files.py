@@ -21,11 +21,18 @@ class Files:
 
     def make_directory(self, path: Path) -> None:
         """The directory, durable in its parent."""
-        with contextlib.suppress(FileExistsError):
-            path.mkdir(mode=0o700)
+        if self.place_directory(path):
             self.sync_directory(path.parent)
-        if not stat.S_ISDIR(path.lstat().st_mode):
-            raise NotADirectoryError(errno.ENOTDIR, "not a directory of its own", str(path))
+
+    def place_directory(self, path: Path) -> bool:
+        """The directory; whether it is new, and so not durable yet."""
+        with contextlib.suppress(FileNotFoundError):
+            if not stat.S_ISDIR(path.lstat().st_mode):
+                raise NotADirectoryError(errno.ENOTDIR, "not a directory of its own", str(path))
+            return False
+        with contextlib.suppress(FileExistsError):  # another process was faster, with just such a one
+            path.mkdir(mode=0o700)
+        return True
 
     def create(self, path: Path) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

@@ -1,8 +1,11 @@
 """Holds: what a living process needs, and `gc` therefore leaves alone.
 
-A holder is a lock file that its process keeps locked. A hold is a row (holder, object); it counts while the holder's
-file is locked, so those of a process that was killed count no more, and no clock is asked. A hold needs to survive no
-power cut and so waits for no disk. Whoever writes an object holds it first.
+A holder is a file that its process keeps locked, and in it stands what the process holds: object ids of 32 bytes, zeros
+where a place is free. It counts while it is locked, so the holds of a process that was killed count no more, and no
+clock is asked. A hold needs to survive no power cut and so waits for no disk. Whoever writes an object holds it first.
+
+A lock on the directory orders the two sides: writers have it shared for the moment in which they write a hold down,
+`gc` alone from its look at the holds until what it decided is done.
 """
 
 from __future__ import annotations
@@ -11,55 +14,62 @@ import contextlib
 import fcntl
 import os
 import secrets
-import sqlite3
 import threading
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from ssmprov.errors import SsmprovError
-from workers.checkpoints.catalogue import Catalogue
-from workers.checkpoints.files import locked
+from workers.checkpoints.files import locked, usable
+
+ID = 32
 
 
 class Holds:
     """Those of one process. `lock` is the store's lock file, which `gc` has to itself."""
 
-    def __init__(self, directory: Path, lock: Path, catalogue: Catalogue) -> None:
+    def __init__(self, directory: Path, lock: Path) -> None:
         self._directory = directory
         self._lock_file = lock
-        self._catalogue = catalogue
         self._mutex = threading.Lock()
         self._counts: Counter[str] = Counter()
-        self._holder = secrets.token_hex(16)
+        self._places: dict[str, int] = {}  # in the holder's file
+        self._free: list[int] = []
+        self._end = 0
+        self._holder = directory / secrets.token_hex(16)
         self._fd = -1
+        self._gate = -1
 
     def close(self) -> None:
         """Give up everything that is still held."""
         with self._mutex:
             if self._fd >= 0:
-                with contextlib.suppress(SsmprovError), self._catalogue.passing_change() as connection:
-                    connection.execute("DELETE FROM holds WHERE holder = ?", (self._holder,))
-                (self._directory / self._holder).unlink(missing_ok=True)
+                self._holder.unlink(missing_ok=True)
                 os.close(self._fd)
+                os.close(self._gate)
                 self._fd = -1
 
     @contextmanager
     def hold(self, object_id: str) -> Iterator[None]:
-        """Hold an object, which need not exist yet, while the body runs."""
+        """Hold an object, which need not exist yet, while the body runs. Raises NoSpace, Unavailable."""
         with self._mutex:
             self._start()
             if not self._counts[object_id]:
-                with self._catalogue.passing_change() as connection:
-                    connection.execute(
-                        "INSERT OR IGNORE INTO holds VALUES (?, ?)", (self._holder, bytes.fromhex(object_id))
-                    )
+                self._write_down(object_id)
             self._counts[object_id] += 1
         try:
             yield
         finally:
             self._release(object_id)
+
+    def _write_down(self, object_id: str) -> None:
+        if not self._free:
+            self._free.append(self._end)
+            self._end += 1
+        place = self._free[-1]
+        with usable(self._holder), _having(self._gate, fcntl.LOCK_SH):
+            os.pwrite(self._fd, bytes.fromhex(object_id), ID * place)
+        self._places[object_id] = self._free.pop()
 
     def _release(self, object_id: str) -> None:
         with self._mutex:
@@ -67,42 +77,73 @@ class Holds:
             if self._counts[object_id]:
                 return
             del self._counts[object_id]
-            # A row that cannot be deleted now goes with the process; what the body has done stays done.
-            with contextlib.suppress(SsmprovError, sqlite3.Error), self._catalogue.passing_change() as connection:
-                connection.execute(
-                    "DELETE FROM holds WHERE holder = ? AND object = ?", (self._holder, bytes.fromhex(object_id))
-                )
+            place = self._places.pop(object_id)
+            # A hold that cannot be wiped out now goes with the process; what the body has done stays done.
+            with contextlib.suppress(OSError):
+                os.pwrite(self._fd, bytes(ID), ID * place)
+                self._free.append(place)
 
     def _start(self) -> None:
         """Make the holder's file, locked before any `gc` can look at it."""
         if self._fd >= 0:
             return
-        with locked(self._lock_file, shared=True):
-            fd = os.open(self._directory / self._holder, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        self._fd = fd
+        with usable(self._directory), locked(self._lock_file, shared=True):
+            gate = _open_directory(self._directory)
+            fd = -1
+            try:
+                fd = os.open(self._holder, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BaseException:
+                for each in (gate, fd):
+                    if each >= 0:
+                        os.close(each)
+                raise
+        self._gate, self._fd = gate, fd
 
 
-def drop_dead(directory: Path, connection: sqlite3.Connection) -> None:
-    """Forget the holds of processes that are gone. Inside a change, with the store's lock."""
-    for (holder,) in connection.execute("SELECT DISTINCT holder FROM holds").fetchall():
-        if not _alive(directory / holder):
-            connection.execute("DELETE FROM holds WHERE holder = ?", (holder,))
+@contextmanager
+def standing(directory: Path) -> Iterator[set[str]]:
+    """What living processes hold; nobody takes a new hold until the body ends."""
+    gate = _open_directory(directory)
+    try:
+        with _having(gate, fcntl.LOCK_EX):
+            yield set().union(*(_held(path) or () for path in directory.iterdir()))
+    finally:
+        os.close(gate)
+
+
+def drop_dead(directory: Path) -> None:
+    """Remove the files of processes that are gone. With the store's lock, so that none is just being made."""
     for path in directory.iterdir():
-        if not _alive(path):
+        if _held(path) is None:
             with contextlib.suppress(OSError):  # a directory, which is none of ours
                 path.unlink(missing_ok=True)
 
 
-def _alive(path: Path) -> bool:
+def _held(path: Path) -> set[str] | None:
+    """The ids in a holder's file; None where its process is gone, or where it is no such file."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:
-        return False
+        return None
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        return True
+        data = os.pread(fd, os.fstat(fd).st_size, 0)
+        return {data[at : at + ID].hex() for at in range(0, len(data), ID)}
     finally:
         os.close(fd)
-    return False
+    return None
+
+
+def _open_directory(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+
+
+@contextmanager
+def _having(fd: int, lock: int) -> Iterator[None]:
+    fcntl.flock(fd, lock)
+    try:
+        yield
+    finally:
+        fcntl.flock(fd, fcntl.LOCK_UN)

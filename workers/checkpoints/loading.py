@@ -5,7 +5,8 @@ from __future__ import annotations
 from ssmprov.errors import Corrupt, Unsupported, WrongModel
 from ssmprov.names import Ref
 from workers.checkpoints import queries
-from workers.checkpoints.catalogue import Catalogue, Entry
+from workers.checkpoints.catalogue import Catalogue
+from workers.checkpoints.entries import Entry
 from workers.checkpoints.objects import Objects, decode
 from workers.checkpoints.results import Loaded
 from workers.context import Identity, Snapshot, empty

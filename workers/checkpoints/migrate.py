@@ -1,14 +1,17 @@
 """A catalogue of an older version becomes one of this version: in one transaction, beside a copy of what it was.
 
-Each version has one function here that leads from the version before. The tables are made anew rather than altered, so
-that a migrated catalogue has exactly the tables of a fresh one.
+Each older version has one function here that leads from it to this version. What differs is made anew rather than
+altered, so that a migrated catalogue has exactly the tables of a fresh one.
 """
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
+import struct
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from workers.checkpoints.build import building
 from workers.checkpoints.files import Files, locked
@@ -29,8 +32,7 @@ def migrate(connection: sqlite3.Connection, path: Path, lock: Path, files: Files
         connection.execute("PRAGMA legacy_alter_table = ON")  # a renamed table leaves the words of the others alone
         connection.execute("BEGIN EXCLUSIVE")
         try:
-            for step in range(version, VERSION):
-                _TO[step + 1](connection)
+            _FROM[version](connection, path)
             if connection.execute("PRAGMA foreign_key_check").fetchone():
                 raise damaged(path, "a row of it points nowhere, so it was left at its old version")
             connection.execute(f"PRAGMA user_version = {VERSION}")
@@ -48,8 +50,8 @@ def version_of(connection: sqlite3.Connection) -> int:
     return version
 
 
-def _seals(connection: sqlite3.Connection) -> None:
-    """Version 2: every row has a seal, and a name's row tells its object."""
+def _from_1(connection: sqlite3.Connection, _path: Path) -> None:
+    """Rows had no seals, and a name's row did not tell its object."""
     old = {
         "meta": "key, value",
         "identities": "number, fingerprint, architecture, layout, dtype",
@@ -59,9 +61,9 @@ def _seals(connection: sqlite3.Connection) -> None:
         "names": "name, step, pinned, created, updated",
         "history": "number, name, step",
         "outcomes": "request, answer, boot, until, lasts",
-        "holds": "holder, object",
         "trash": "object",
     }
+    connection.execute("DROP TABLE holds")
     connection.execute("DROP VIEW entries")
     indexes = connection.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL").fetchall()
     for (index,) in indexes:
@@ -79,10 +81,44 @@ def _seals(connection: sqlite3.Connection) -> None:
                 " FROM old_names n LEFT JOIN old_steps s ON s.number = n.step"
             )
         connection.execute(f"INSERT INTO {table} ({columns}) {source}")
-    for table in ("steps", *ROWS):
-        connection.execute(f"UPDATE {table} SET seal = {seal_of(table)}")  # noqa: S608
+    _seal_all(connection)
     for table in reversed(old):
         connection.execute(f"DROP TABLE old_{table}")
 
 
-_TO: dict[int, Callable[[sqlite3.Connection], None]] = {2: _seals}
+def _from_2(connection: sqlite3.Connection, path: Path) -> None:
+    """There was a table of holds, and the seals were others: a row that its own does not fit is not sealed again."""
+    connection.create_function("seal_2", -1, _seal_2, deterministic=True)
+    for table in ("steps", *ROWS):
+        former = seal_of(table).replace("seal(", "seal_2(", 1)
+        if connection.execute(f"SELECT 1 FROM {table} WHERE seal IS NOT {former} LIMIT 1").fetchone():  # noqa: S608
+            raise damaged(path, f"a row of {table} was changed, so it was left at its old version")
+    connection.execute("DROP TABLE holds")
+    connection.execute("DROP VIEW entries")
+    connection.execute(next(each for each in statements() if "CREATE VIEW entries" in each))
+    _seal_all(connection)
+
+
+def _seal_all(connection: sqlite3.Connection) -> None:
+    for table in ("steps", *ROWS):
+        connection.execute(f"UPDATE {table} SET seal = {seal_of(table)}")  # noqa: S608 (our own words)
+
+
+def _seal_2(*values: Any) -> bytes:
+    """The seal of version 2: each value's type, length and bytes."""
+    digest = hashlib.blake2b(digest_size=8)
+    for value in values:
+        if isinstance(value, str):
+            kind, data = b"s", value.encode()
+        elif isinstance(value, bytes):
+            kind, data = b"b", value
+        elif isinstance(value, float):
+            kind, data = b"f", struct.pack("<d", value)
+        else:
+            kind, data = b"n", b"" if value is None else b"%d" % value
+        digest.update(b"%b%d:%b" % (kind, len(data), data))
+    return digest.digest()
+
+
+_FROM: dict[int, Callable[[sqlite3.Connection, Path], None]] = {1: _from_1, 2: _from_2}
+"""A catalogue of an older version is brought up to this one; one of a newer version is left alone."""

@@ -19,6 +19,7 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import msgspec
@@ -147,44 +148,101 @@ def admit(header: Header, what: str, identity: Identity) -> None:
         )
 
 
+@dataclass(slots=True)
+class Writing:
+    """An object on its way to the disk: its bytes stand in `temporary`, or None where they stand under its name."""
+
+    path: Path
+    temporary: Path | None
+    fd: int
+
+
 class Objects:
     """The objects of one store's directory."""
 
     def __init__(self, directory: Path, files: Files) -> None:
         self.directory = directory
         self.files = files
+        self._durable: set[str] = set()  # the directories that this process knows to be
+
+    def prepare(self) -> None:
+        """Make the directories of all objects ahead, with one flush, so that no save has to. Raises NoSpace."""
+        with usable(self.directory):
+            prefixes = [f"{number:02x}" for number in range(256)]
+            for prefix in prefixes:
+                self.files.place_directory(self.directory / prefix)
+            self.files.sync_directory(self.directory)
+        self._durable.update(prefixes)
 
     def path(self, object_id: str) -> Path:
-        return self.directory / object_id[:2] / f"{object_id}.safetensors"
+        return self.directory.joinpath(object_id[:2], f"{object_id}.safetensors")
 
     def write(self, object_id: str, data: bytes) -> None:
         """Make the object whole and durable; one that is there already is kept if it is right. Raises NoSpace."""
+        with self.writing(object_id, data) as writing:
+            self.flush(writing)
+            self.settle(writing)
+
+    @contextlib.contextmanager
+    def writing(self, object_id: str, data: bytes) -> Iterator[Writing]:
+        """Begin to write the object: to be flushed and then settled in the body. Raises NoSpace."""
         path = self.path(object_id)
         with usable(path):
-            self.files.make_directory(path.parent)
-            if self._keep(object_id, path, len(data)):
-                return
-            with self.files.replacing(path, self.temporary(object_id)) as write:
-                write(data)
+            self._directory_of(path)
+            if (fd := self._right(object_id, path, len(data))) >= 0:
+                writing = Writing(path, None, fd)
+            else:
+                temporary = self.temporary(object_id)
+                writing = Writing(path, temporary, self.files.create(temporary))
+        try:
+            if writing.temporary:
+                with usable(path):
+                    self.files.write(writing.fd, data)
+            yield writing
+        finally:
+            os.close(writing.fd)
+            if writing.temporary:
+                with contextlib.suppress(OSError):
+                    self.files.unlink(writing.temporary)
 
-    def temporary(self, object_id: str) -> Path:
-        """A name of its own for a file that is to become the object."""
-        return self.path(object_id).with_name(f"{object_id}.{secrets.token_hex(8)}.tmp")
+    def flush(self, writing: Writing) -> None:
+        """Make the bytes durable, and let them appear under the object's name. Raises NoSpace."""
+        with usable(writing.path):
+            self.files.sync(writing.fd)
+            if writing.temporary:
+                self.files.rename(writing.temporary, writing.path)
+                writing.temporary = None
 
-    def _keep(self, object_id: str, path: Path, size: int) -> bool:
-        """Whether the right bytes are there; if so they are made durable, as their writer may have died too early."""
+    def settle(self, writing: Writing) -> None:
+        """Make the object's name durable. Raises NoSpace."""
+        with usable(writing.path):
+            self.files.sync_directory(writing.path.parent)
+
+    def _directory_of(self, path: Path) -> None:
+        """The object's directory. The first time it is also made durable, since its maker may have died too early."""
+        made = self.files.place_directory(path.parent)
+        if made or path.parent.name not in self._durable:
+            self.files.sync_directory(self.directory)
+            self._durable.add(path.parent.name)
+
+    def _right(self, object_id: str, path: Path, size: int) -> int:
+        """The file, open, if the right bytes are there, else -1. It is flushed like a new one: see `_directory_of`."""
         try:
             fd = self.files.open(path)
         except OSError:
-            return False
+            return -1
         try:
-            if os.fstat(fd).st_size != size or _digest(fd)[0] != object_id:
-                return False
-            self.files.sync(fd)
-        finally:
+            if os.fstat(fd).st_size == size and _digest(fd)[0] == object_id:
+                return fd
+        except BaseException:
             os.close(fd)
-        self.files.sync_directory(path.parent)
-        return True
+            raise
+        os.close(fd)
+        return -1
+
+    def temporary(self, object_id: str) -> Path:
+        """A name of its own for a file that is to become the object."""
+        return self.directory.joinpath(object_id[:2], f"{object_id}.{secrets.token_hex(8)}.tmp")
 
     def read(self, object_id: str) -> bytes:
         """The object's bytes, which hash to its id. Raises Corrupt naming the file."""

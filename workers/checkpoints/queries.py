@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 from ssmprov.errors import BadRequest, Unsupported
 from ssmprov.names import Ref, parse_ref
 from ssmprov.ops import Page, Row, Shown, Step, Steps
-from workers.checkpoints.catalogue import ENTRY, NAME, Catalogue, Entry, row_of
+from workers.checkpoints.catalogue import NAME, PAST_ALL, Catalogue
+from workers.checkpoints.entries import ENTRY, Entry, row_of
 from workers.checkpoints.lineage import StepRecord
 from workers.checkpoints.seals import whole
 
 EXCERPT_BYTES = 240
-_PAST_ALL = "\U0010ffff"
 
 
 def ls(catalogue: Catalogue, model: str, prefix: str, after: str, limit: int, *, reserved: bool) -> Page:
@@ -29,7 +29,7 @@ def ls(catalogue: Catalogue, model: str, prefix: str, after: str, limit: int, *,
         {
             "after": after,
             "prefix": prefix,
-            "end": prefix + _PAST_ALL,
+            "end": prefix + PAST_ALL,
             "reserved": reserved or prefix.startswith("@"),
             "limit": limit + 1,
         },
@@ -175,21 +175,15 @@ def tree(catalogue: Catalogue, ref: Ref | None, limit: int) -> Steps:
     `parent` is the nearest listed ancestor, and `step_tokens` and `step_bytes` count what lies between the two.
     """
     if ref is None:
-        links = catalogue.run("SELECT number, parent FROM steps")
-        named = catalogue.run("SELECT DISTINCT step FROM names ORDER BY step DESC")
+        named = catalogue.run("SELECT DISTINCT step FROM names ORDER BY step DESC LIMIT ?", (limit + 1,))
     else:
-        root = catalogue.find(ref).root
-        links = catalogue.run("SELECT number, parent FROM steps WHERE root = ?", (root,))
         named = catalogue.run(
-            "SELECT DISTINCT step FROM names JOIN steps ON number = step WHERE root = ? ORDER BY step DESC",
-            (root,),
+            "SELECT DISTINCT step FROM names JOIN steps ON number = step WHERE root = ? ORDER BY step DESC LIMIT ?",
+            (catalogue.find(ref).root, limit + 1),
         )
-    parents = dict(links)
-    apart = any(parent is not None and not (parent < step and parent in parents) for step, parent in links)
-    if apart or any(head not in parents for (head,) in named):
-        raise catalogue.damaged("a step does not follow from the one that it points at")
     heads = [step for (step,) in named]
     count = min(limit, len(heads))
+    parents = _parents(catalogue, heads[:count])
     above = _contract(parents, heads[:count])
     while len(above) > limit and count > 1:
         count = count * 3 // 4
@@ -210,6 +204,21 @@ def tree(catalogue: Catalogue, ref: Ref | None, limit: int) -> Steps:
         text_between = step.text_bytes - (parent.text_bytes if parent else 0)
         steps.append(_step(step, parent.object if parent else "", row[-1], names, between, text_between))
     return Steps(steps=steps, more=count < len(heads))
+
+
+def _parents(catalogue: Catalogue, heads: list[int]) -> dict[int, int | None]:
+    """The parent of each of the heads and of all their ancestors. Raises Corrupt."""
+    links = catalogue.run(
+        "WITH RECURSIVE up (number) AS (SELECT value FROM json_each(?)"
+        " UNION SELECT s.parent FROM up JOIN steps s ON s.number = up.number WHERE s.parent < s.number)"
+        " SELECT s.number, s.parent FROM up JOIN steps s ON s.number = up.number",
+        (json.dumps(heads),),
+    )
+    parents = dict(links)
+    apart = any(parent is not None and not (parent < step and parent in parents) for step, parent in links)
+    if apart or any(head not in parents for head in heads):
+        raise catalogue.damaged("a step does not follow from the one that it points at")
+    return parents
 
 
 def _contract(parents: dict[int, int | None], heads: list[int]) -> dict[int, int | None]:

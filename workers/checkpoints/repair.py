@@ -14,13 +14,15 @@ from contextlib import suppress
 from pathlib import Path
 
 from ssmprov.errors import Corrupt
-from workers.checkpoints.catalogue import Catalogue, Entry
-from workers.checkpoints.collect import alone, check, held_objects
+from workers.checkpoints.catalogue import Catalogue
+from workers.checkpoints.collect import alone, check
+from workers.checkpoints.entries import Entry
+from workers.checkpoints.holds import standing
 from workers.checkpoints.objects import Objects
 from workers.checkpoints.verify import heads, lineages, object_fault, sound_ancestor
 
 
-def repair(catalogue: Catalogue, objects: Objects, lock: Path) -> list[str]:
+def repair(catalogue: Catalogue, objects: Objects, holders: Path, lock: Path) -> list[str]:
     """What was done, one sentence each. Raises Busy."""
     done: list[str] = []
     with suppress(Corrupt):  # the catalogue's own damage: `verify` tells what it is
@@ -28,13 +30,13 @@ def repair(catalogue: Catalogue, objects: Objects, lock: Path) -> list[str]:
         found = [step for _, step, _ in lineages(catalogue) if step and step.stored]
         bad = {step.number: step for step in found if object_fault(catalogue, objects, step)[1]}
         with alone(lock):  # gc decides by the same rows and files
-            done += _clear(catalogue, objects)
-            for sentence in _set_aside(catalogue, objects, bad):
+            done += _clear(catalogue, objects, holders)
+            for sentence in _set_aside(catalogue, objects, holders, bad):
                 done.append(sentence)  # as it is done, whatever stops the next
     return done
 
 
-def _clear(catalogue: Catalogue, objects: Objects) -> list[str]:
+def _clear(catalogue: Catalogue, objects: Objects, holders: Path) -> list[str]:
     """Move away what is no file of ours, and remove what killed writers left."""
     done = []
     for path, object_id in list(objects.files_found()):
@@ -45,14 +47,14 @@ def _clear(catalogue: Catalogue, objects: Objects) -> list[str]:
                 continue  # a damaged state like another
             done.append(f"{path} is no file of this store: moved to {objects.quarantine(path)}")
         elif path != objects.path(object_id):
-            with catalogue.change() as connection:
-                if object_id not in held_objects(connection) and path.exists():
+            with standing(holders) as held:
+                if object_id not in held and path.exists():
                     objects.files.unlink(path)
                     done.append(f"{path} was left by a writer that was killed: removed")
     return done
 
 
-def _set_aside(catalogue: Catalogue, objects: Objects, bad: dict[int, Entry]) -> Iterator[str]:
+def _set_aside(catalogue: Catalogue, objects: Objects, holders: Path, bad: dict[int, Entry]) -> Iterator[str]:
     """Take away the damaged states that can be read again."""
     names: dict[int, list[str]] = {}
     if bad:
@@ -61,14 +63,16 @@ def _set_aside(catalogue: Catalogue, objects: Objects, bad: dict[int, Entry]) ->
     for step in bad.values():
         ancestor = sound_ancestor(catalogue, step, bad)
         if ancestor or not step.opaque:  # else nothing leads to it again
-            yield from _one(catalogue, objects, step, ancestor, names.get(step.number, []))
+            yield from _one(catalogue, objects, holders, step, ancestor, names.get(step.number, []))
 
 
-def _one(catalogue: Catalogue, objects: Objects, step: Entry, ancestor: Entry | None, names: list[str]) -> list[str]:
+def _one(
+    catalogue: Catalogue, objects: Objects, holders: Path, step: Entry, ancestor: Entry | None, names: list[str]
+) -> list[str]:
     """Inside one change, in which nobody can begin to write the object anew."""
     path = objects.path(step.object)
-    with catalogue.change() as connection:
-        if step.object in held_objects(connection):
+    with standing(holders) as held, catalogue.change():
+        if step.object in held:
             return [f"{path} is damaged, and in use at this moment: left as it is; repair again later"]
         _, fault = object_fault(catalogue, objects, step)
         if not fault:

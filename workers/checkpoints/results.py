@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Generic, TypeVar
@@ -9,7 +10,7 @@ from typing import Final, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.context import Snapshot
+from workers.context import Read, Snapshot
 
 T = TypeVar("T")
 
@@ -45,6 +46,22 @@ class Loaded:
     parent: str
     seed: int | None
     tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class Commit:
+    """A context to be made durable: `snapshot` (whose `parent` it came from, by reading `read`) as the head of `name`.
+
+    `expect` is the head that the name must have, None where it must not exist. `answer` makes the outcome of the
+    object's id. A root of kind 'import' without tokens is opaque.
+    """
+
+    snapshot: Snapshot
+    read: Read
+    name: str
+    expect: str | Expect | None = ANY
+    request: RequestKey | None = None
+    answer: Callable[[str], bytes] = lambda _object: b""
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,8 @@ from ssmprov.errors import BadRequest, Corrupt, NotFound, SsmprovError, WrongMod
 from ssmprov.names import check_model
 from workers.checkpoints import objects as formats
 from workers.checkpoints.build import SUCCESSOR, building, create_tables, succeed
-from workers.checkpoints.catalogue import ENTRY, Catalogue, Entry, entry_unchecked
+from workers.checkpoints.catalogue import Catalogue
+from workers.checkpoints.entries import ENTRY, Entry, entry_unchecked
 from workers.checkpoints.files import Files, in_use, locked, usable
 from workers.checkpoints.lineage import ROOT_DIGEST, StepRecord
 from workers.checkpoints.objects import Header, Objects

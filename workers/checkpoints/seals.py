@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
-import struct
 from collections.abc import Sequence
-from typing import Any
+
+import msgspec
 
 ROWS = {
     "meta": ("key", "value"),
@@ -23,6 +23,8 @@ ROWS = {
 }
 """The columns that a row's seal covers, by table. A step is sealed as the view `entries` shows it."""
 
+_pack = msgspec.msgpack.Encoder().encode
+
 ENTRY_COLUMNS = (
     "number, object, parent_number, parent, root, depth, tokens, text_bytes, step_tokens, step_bytes, stored, bytes,"
     " opaque, exact, seed, created, kind, settings, lineage, fingerprint, dtype"
@@ -31,22 +33,11 @@ ENTRY_COLUMNS = (
 
 def seal(*values: object) -> bytes:
     """8 bytes over values of the types that SQLite knows. Equal values of different types have different seals."""
-    digest = hashlib.blake2b(digest_size=8)
-    for value in values:
-        kind, data = _encoded(value)
-        digest.update(b"%c%d:" % (kind, len(data)))
-        digest.update(data)
-    return digest.digest()
+    return _digest(values)
 
 
-def _encoded(value: Any) -> tuple[bytes, bytes]:
-    if isinstance(value, str):
-        return b"s", value.encode()
-    if isinstance(value, bytes):
-        return b"b", value
-    if isinstance(value, float):
-        return b"f", struct.pack("<d", value)
-    return b"n", b"" if value is None else b"%d" % value
+def _digest(values: Sequence[object]) -> bytes:
+    return hashlib.blake2b(_pack(values), digest_size=8).digest()
 
 
 def install(connection: sqlite3.Connection) -> None:
@@ -63,4 +54,4 @@ def seal_of(table: str) -> str:
 
 def whole(row: Sequence[object]) -> bool:
     """Whether a row that ends with its seal is the one that was written."""
-    return seal(*row[:-1]) == row[-1]
+    return _digest(row[:-1]) == row[-1]

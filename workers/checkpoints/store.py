@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Self, TypeVar
@@ -12,20 +11,20 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from ssmprov.errors import BadRequest, Refused
+from ssmprov.errors import BadRequest, Refused, SsmprovError
 from ssmprov.names import Ref, check_name
 from ssmprov.ops import BackedUp, Collected, Exported, ForkResult, Page, Row, Shown, Steps, Verified
-from workers.checkpoints import objects, queries, transfer
+from workers.checkpoints import queries, transfer
 from workers.checkpoints.backup import backup
 from workers.checkpoints.catalogue import MAX_NAMES, Catalogue
 from workers.checkpoints.collect import collect
+from workers.checkpoints.commits import Commits
 from workers.checkpoints.files import Files, in_use
 from workers.checkpoints.holds import Holds
-from workers.checkpoints.lineage import record_of
 from workers.checkpoints.loading import load
 from workers.checkpoints.objects import Objects
 from workers.checkpoints.repair import repair
-from workers.checkpoints.results import ANY, Committed, Done, Expect, Loaded, RequestKey
+from workers.checkpoints.results import ANY, Commit, Committed, Done, Expect, Loaded, RequestKey
 from workers.checkpoints.schema import finish_succession, open_catalogue, prepare_store
 from workers.checkpoints.verify import verify
 from workers.context import Identity, Read, Snapshot
@@ -71,7 +70,9 @@ class Store:
             finish_succession(path, self._lock, files)
             self._catalogue = Catalogue(path, open_catalogue(path, self._lock, files), max_names=max_names)
             self._open.callback(self._catalogue.close)
-            self._holds = Holds(directory / "holders", self._lock, self._catalogue)
+            self._holds = Holds(directory / "holders", self._lock)
+            self._commits = Commits(self._catalogue, self._objects, self._holds, self.keep_steps)
+            self._open.callback(self._commits.close)
             self.uuid = self._noted("uuid")
             self.model = self._noted("model")
             if model not in ("", self.model):
@@ -91,6 +92,10 @@ class Store:
 
     def __exit__(self, *_error: object) -> None:
         self.close()
+
+    def prepare(self) -> None:
+        """Make ahead what saves would otherwise make as they come to need it. Raises NoSpace."""
+        self._objects.prepare()
 
     # ---- turns ---------------------------------------------------------------------------------------------------
     def head(self, name: str) -> str | None:
@@ -129,34 +134,19 @@ class Store:
         request: RequestKey | None = None,
         answer: Callable[[str], bytes] = lambda _object: b"",
     ) -> Committed:
-        """Make `snapshot` (whose `parent` it came from, by reading `read`) durable and move `name` to it.
+        """Make one context durable: see `Commit`.
 
-        `expect` is the head that the name must have, None where it must not exist. `answer` makes the outcome of the
-        object's id. A root of kind 'import' without tokens is opaque. Raises Conflict (nothing changed), NotFound (the
-        parent was collected), BadRequest (tokens that do not add up), WrongModel, NoSpace.
+        Raises Conflict (nothing changed), NotFound (the parent was collected), BadRequest (tokens that do not add up),
+        WrongModel, NoSpace.
         """
-        identity = self._own()
-        check_name(name, reserved=True)
-        record = record_of(snapshot, read, identity.dtype)
-        if request and (former := self.outcome(request.id)) is not None:
-            return Committed("", former, duplicate=True)
-        if not isinstance(expect, Expect):
-            self._catalogue.expect_head(name, expect)  # before megabytes are written; decided again below
-        parent = self._catalogue.parent_of(record, identity)
-        data = objects.encode(snapshot, record, identity, self._catalogue.digest(record, parent))
-        object_id = objects.name_of(data)
+        (done,) = self.commit_all([Commit(snapshot, read, name, expect, request, answer)])
+        if isinstance(done, SsmprovError):
+            raise done
+        return done
 
-        def make() -> str:
-            if not isinstance(expect, Expect):
-                self._catalogue.expect_head(name, expect)
-            step = self._catalogue.add_step(object_id, record, identity, len(data), time.time())
-            self._catalogue.move(name, step, self.keep_steps)
-            return object_id
-
-        with self._holds.hold(object_id):
-            self._objects.write(object_id, data)
-            done = self._change(request, make, answer)
-        return Committed(done.result or "", done.answer, done.duplicate)
+    def commit_all(self, commits: Sequence[Commit]) -> list[Committed | SsmprovError]:
+        """Make several contexts durable with one wait for the disk, each wholly or not at all; what came of each."""
+        return self._commits.make(commits, self._own())
 
     def outcome(self, request_id: bytes) -> bytes | None:
         """The answer that was committed or settled for a request, or None."""
@@ -282,7 +272,7 @@ class Store:
 
         Busy while a gc or a backup runs.
         """
-        repairs = repair(self._catalogue, self._objects, self._lock)
+        repairs = repair(self._catalogue, self._objects, self.directory / "holders", self._lock)
         found = self.verify()
         found.repairs = repairs
         return found

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sqlite3
 
 APPLICATION = 0x53534D50  # "SSMP"
-VERSION = 2
-"""Of the tables. Version 1 had no seals, and a name's row did not tell its object."""
+VERSION = 3
+"""Of the tables. Version 1 had no seals, and a name's row did not tell its object; version 2 had a table of holds,
+and seals and a view that were slow."""
 
 TABLES = """
 -- Each `seal` is a checksum of its row: see `seals`. A row is written and then sealed, in one transaction.
@@ -48,12 +49,15 @@ CREATE INDEX steps_by_parent ON steps (parent);
 CREATE INDEX steps_by_root ON steps (root);
 
 -- A step as it is read and sealed: with its parent's id and its identity, and shown even where these are missing.
+-- Of one table with subqueries, not of a join: SQLite would make all of its rows before it joined it to a name.
 CREATE VIEW entries AS
 SELECT
     s.number, s.object, s.parent AS parent_number, (SELECT p.object FROM steps p WHERE p.number = s.parent) AS parent,
     s.root, s.depth, s.tokens, s.text_bytes, s.step_tokens, s.step_bytes, s.stored, s.bytes, s.opaque, s.exact, s.seed,
-    s.created, s.kind, s.settings, s.lineage, i.fingerprint, i.dtype, s.seal
-FROM steps s LEFT JOIN identities i ON i.number = s.identity;
+    s.created, s.kind, s.settings, s.lineage,
+    (SELECT i.fingerprint FROM identities i WHERE i.number = s.identity) AS fingerprint,
+    (SELECT i.dtype FROM identities i WHERE i.number = s.identity) AS dtype, s.seal
+FROM steps s;
 
 -- Apart from `steps`, so that walking a lineage reads no text.
 CREATE TABLE reads (
@@ -95,9 +99,6 @@ CREATE TABLE outcomes (
     seal BLOB NOT NULL DEFAULT x''
 ) STRICT;
 CREATE INDEX outcomes_by_boot ON outcomes (boot, until);
-
--- Objects that a living process needs; `holder` names its lock file.
-CREATE TABLE holds (holder TEXT NOT NULL, object BLOB NOT NULL, PRIMARY KEY (holder, object)) STRICT, WITHOUT ROWID;
 
 -- Objects whose rows are gone and whose files are about to be.
 CREATE TABLE trash (object BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;

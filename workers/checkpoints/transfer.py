@@ -10,7 +10,8 @@ from ssmprov.errors import BadRequest, Conflict, Unsupported
 from ssmprov.names import Ref
 from ssmprov.ops import Exported
 from workers.checkpoints.archive import Archive, ArchiveHeader, ArchiveObject, ArchiveStep, write_archive
-from workers.checkpoints.catalogue import Catalogue, Entry
+from workers.checkpoints.catalogue import Catalogue
+from workers.checkpoints.entries import Entry
 from workers.checkpoints.holds import Holds
 from workers.checkpoints.objects import Objects, admit
 from workers.checkpoints.queries import lineage_numbers, records

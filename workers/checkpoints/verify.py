@@ -9,7 +9,8 @@ from typing import Any
 
 from ssmprov.errors import BadRequest, Corrupt, SsmprovError
 from ssmprov.ops import Verified
-from workers.checkpoints.catalogue import ENTRY, NAME, Catalogue, Entry, entry_unchecked
+from workers.checkpoints.catalogue import NAME, Catalogue
+from workers.checkpoints.entries import ENTRY, Entry, entry_unchecked
 from workers.checkpoints.lineage import ROOT_DIGEST
 from workers.checkpoints.objects import Objects
 from workers.checkpoints.queries import record

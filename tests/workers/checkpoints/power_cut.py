@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import stat
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,9 +51,9 @@ class Disk(Files):
         self._entries: dict[str, dict[str, int]] = {}
         self._directories: set[int] = set()
         self._log_durable = 0
-        self._full = True
         self._statement = ""
         self._before_checkpoint: Image = {}
+        self._one = threading.Lock()  # objects are flushed side by side
         names, contents = self._look()
         for inode, data in contents.items():
             if data is not None:
@@ -92,9 +93,10 @@ class Disk(Files):
         )
 
     # ---- steps ---------------------------------------------------------------------------------------------------
-    def make_directory(self, path: Path) -> None:
-        super().make_directory(path)
+    def place_directory(self, path: Path) -> bool:
+        new = super().place_directory(path)
         self.note(f"mkdir {path.name}")
+        return new
 
     def create(self, path: Path) -> int:
         fd = super().create(path)
@@ -109,6 +111,10 @@ class Disk(Files):
         self.note("write")
 
     def sync(self, fd: int) -> None:
+        with self._one:
+            self._sync(fd)
+
+    def _sync(self, fd: int) -> None:
         super().sync(fd)
         path = Path(os.readlink(f"/proc/self/fd/{fd}"))
         names, contents = self._look()
@@ -122,19 +128,18 @@ class Disk(Files):
         self.note(f"sync {path.name}")
 
     def rename(self, source: Path, target: Path) -> None:
-        super().rename(source, target)
-        self.note(f"rename to {target.name}")
+        with self._one:
+            super().rename(source, target)
+            self.note(f"rename to {target.name}")
 
     def unlink(self, path: Path) -> None:
         super().unlink(path)
         self.note(f"unlink {path.name}")
 
     def _at_statement(self, statement: str) -> None:
-        if self._statement == "COMMIT" and self._full:
+        if self._statement == "COMMIT":
             names, contents = self._look()
             self._log_durable = len(self._content(names, contents, self.log))
-        if statement.startswith("PRAGMA synchronous"):
-            self._full = "FULL" in statement
         self.note(f"before {statement[:40]}")
         if statement.startswith("PRAGMA wal_checkpoint"):
             self._before_checkpoint = self._plain(*self._look())

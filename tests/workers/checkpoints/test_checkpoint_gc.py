@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from ssmprov.errors import Busy, NotFound
 from ssmprov.names import Ref, parse_ref
 from workers.checkpoints import Store
 from workers.checkpoints.files import Files, locked
+from workers.checkpoints.holds import standing
 from workers.context import Read, Snapshot
 
 
@@ -121,6 +123,35 @@ def test_a_hold_protects_a_step_and_its_object(store: Store) -> None:
         pass
 
 
+def test_places_of_former_holds_are_taken_again(store: Store) -> None:
+    ids = [say(store, "a", bytes([65 + n])).object for n in range(3)]
+    for _ in range(4):
+        with store.hold(ids[0]):
+            with store.hold(ids[1]):
+                pass
+            with store.hold(ids[2]), standing(store.directory / "holders") as held:
+                assert held & set(ids) == {ids[0], ids[2]}
+    (holder,) = (store.directory / "holders").iterdir()
+    assert holder.read_bytes() == bytes(2 * 32)
+
+
+def test_nobody_takes_a_hold_while_a_gc_decides(store: Store) -> None:
+    object_id = say(store, "a", b"x").object
+    order: list[str] = []
+
+    def hold() -> None:
+        with store.hold(object_id):
+            order.append("held")
+
+    holding = threading.Thread(target=hold)
+    with standing(store.directory / "holders"):
+        holding.start()
+        holding.join(0.2)
+        order.append("decided")
+    holding.join()
+    assert order == ["decided", "held"]
+
+
 def test_the_hold_of_a_killed_process_counts_no_more(store: Store) -> None:
     object_id = say(store, "a", b"x").object
     holding = child(
@@ -139,7 +170,7 @@ def test_the_hold_of_a_killed_process_counts_no_more(store: Store) -> None:
     holding.communicate()
     store.gc()
     assert files(store) == set()
-    assert list((store.directory / "holders").iterdir()) == [store.directory / "holders" / store._holds._holder]
+    assert list((store.directory / "holders").iterdir()) == [store._holds._holder]
 
 
 def test_leftovers_of_a_crash_go_and_strangers_stay(store: Store) -> None:

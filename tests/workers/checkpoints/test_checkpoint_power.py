@@ -9,18 +9,19 @@ from __future__ import annotations
 import hashlib
 import shutil
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from checkpoint_toy import open_store, restored, say, text_of
+from checkpoint_toy import grow, open_store, restored, say, text_of
 from power_cut import Disk, Image, images, lay_out
 from test_checkpoint_versions import as_version_1
 
 from ssmprov.errors import NotFound
 from ssmprov.names import Ref, parse_ref
 from workers import cli
-from workers.checkpoints import RequestKey, Store
+from workers.checkpoints import Commit, Committed, RequestKey, Store
 from workers.checkpoints.salvage import mend_catalogue
 from workers.context import Read, Snapshot
 
@@ -99,8 +100,16 @@ def _digest(image: Image) -> bytes:
     return digest.digest()
 
 
+def save_together(store: Store) -> None:
+    base = store.load(Ref("a")).snapshot
+    commits = [Commit(*grow(base, text), name) for text, name in ((b"E", "a"), (b"F", "b"), (b"G", "c"))]
+    for done in store.commit_all([*commits[:2], replace(commits[2], request=RequestKey(b"1" * 16, 60))]):
+        assert isinstance(done, Committed)
+
+
 OPERATIONS: dict[str, Callable[[Store, Path], object]] = {
     "save": lambda store, _: say(store, "a", b"E", request=b"1" * 16),
+    "saves together": lambda store, _: save_together(store),
     "save under a new name": lambda store, _: say(store, "new", b"E"),
     "fork": lambda store, _: store.fork(Ref("a"), ["x", "y"], request=RequestKey(b"1" * 16, 60)),
     "overwrite": lambda store, _: store.fork(Ref("b"), ["a"], overwrite=True),

@@ -12,7 +12,8 @@ from checkpoint_toy import check_text, child, finish, open_store, say
 
 from ssmprov.errors import Corrupt, Unsupported
 from ssmprov.names import Ref, parse_ref
-from workers.checkpoints import Store
+from workers.checkpoints import RequestKey, Store, migrate
+from workers.checkpoints.seals import ROWS, seal_of
 from workers.checkpoints.tables import APPLICATION, VERSION
 
 V1 = Path(__file__).with_name("catalogue_v1.sql")
@@ -28,6 +29,14 @@ COLUMNS = {
 }
 
 
+VIEW_2 = """CREATE VIEW entries AS
+SELECT
+    s.number, s.object, s.parent AS parent_number, (SELECT p.object FROM steps p WHERE p.number = s.parent) AS parent,
+    s.root, s.depth, s.tokens, s.text_bytes, s.step_tokens, s.step_bytes, s.stored, s.bytes, s.opaque, s.exact, s.seed,
+    s.created, s.kind, s.settings, s.lineage, i.fingerprint, i.dtype, s.seal
+FROM steps s LEFT JOIN identities i ON i.number = s.identity"""
+
+
 def as_version_1(directory: Path) -> None:
     """Make the store's catalogue one of version 1, whose tables are those of the file beside this one."""
     path = directory / "catalogue.sqlite"
@@ -41,6 +50,19 @@ def as_version_1(directory: Path) -> None:
         connection.execute(f"PRAGMA application_id = {APPLICATION}")
         connection.execute("PRAGMA user_version = 1")
     older.rename(path)
+
+
+def as_version_2(path: Path) -> None:
+    """Make a catalogue one of version 2: with the table of holds, the view that was a join, and the seals of then."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.create_function("seal_2", -1, migrate._seal_2, deterministic=True)
+        for table in ("steps", *ROWS):
+            former = seal_of(table).replace("seal(", "seal_2(", 1)
+            connection.execute(f"UPDATE {table} SET seal = {former}")
+        connection.execute("DROP VIEW entries")
+        connection.execute(VIEW_2)
+        connection.execute("CREATE TABLE holds (holder TEXT NOT NULL, object BLOB NOT NULL)")
+        connection.execute("PRAGMA user_version = 2")
 
 
 @pytest.fixture
@@ -82,6 +104,30 @@ def test_a_store_of_version_1_is_brought_up_and_nothing_is_lost(old: Path) -> No
         assert kept.execute("PRAGMA user_version").fetchone() == (1,)
 
 
+def test_a_store_of_version_2_is_brought_up_unless_a_row_was_changed(tmp_path: Path) -> None:
+    with open_store(tmp_path / "s") as store:
+        say(store, "a", b"x")
+        store.fork(Ref("a"), ["b"], request=RequestKey(b"1" * 16, 60), answer=lambda _: b"forked")
+    path = tmp_path / "s" / "catalogue.sqlite"
+    as_version_2(path)
+    shutil.copy(path, tmp_path / "whole")
+    with open_store(tmp_path / "s") as store:
+        assert store.verify().faults == []
+        check_text(store, "b")
+        assert store.outcome(b"1" * 16) == b"forked"
+        assert store._catalogue.run("SELECT 1 FROM sqlite_master WHERE name = 'holds'") == []
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    shutil.copy(tmp_path / "whole", path)
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("UPDATE names SET created = created + 1 WHERE name = 'b'")
+        connection.commit()
+    changed = path.read_bytes()
+    with pytest.raises(Corrupt, match="row of names was changed"):
+        open_store(tmp_path / "s")
+    assert path.read_bytes() == changed
+
+
 def test_a_migrated_catalogue_has_the_tables_of_a_fresh_one(old: Path, tmp_path: Path) -> None:
     found = []
     open_store(tmp_path / "fresh").close()
@@ -121,7 +167,7 @@ def test_a_newer_catalogue_is_refused_and_says_what_to_do(tmp_path: Path) -> Non
         connection.commit()
     changed = path.read_bytes()
     for opening in (open_store, Store):
-        with pytest.raises(Unsupported, match=r"catalogue\.sqlite has the version 3.*update ssmprov"):
+        with pytest.raises(Unsupported, match=r"catalogue\.sqlite has the version 4.*update ssmprov"):
             opening(tmp_path / "s")
     assert path.read_bytes() == changed
     shutil.copy(tmp_path / "whole", path)
