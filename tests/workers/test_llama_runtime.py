@@ -145,6 +145,15 @@ def test_a_batch_says_what_each_context_says_alone(runtime: LlamaRuntime, rng: n
     assert said == alone
 
 
+def test_contexts_are_handed_over_in_order_whatever_the_order_of_the_feeds(folder: Path) -> None:
+    """The library decodes sequences together that follow one another; in another order, one after the other."""
+    runtime = open_toy(folder, "rwkv7", 4)
+    runtime.forward([Feed(slot, [7, 8][: 1 + slot % 2]) for slot in (3, 0, 2, 1)])
+    batch = runtime._batch.native
+    assert [batch.seq_id[at][0] for at in range(batch.n_tokens)] == [0, 1, 1, 2, 3, 3]
+    runtime.close()
+
+
 def test_slices_of_a_prompt_and_batches_beyond_n_batch_make_no_difference(
     folder: Path, rng: np.random.Generator
 ) -> None:
