@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,23 @@ def test_a_batch_says_what_each_context_says_alone(runtime: LlamaRuntime, rng: n
             said[slot].append(int(logits[slot].argmax()))
         logits = runtime.forward([Feed(slot, said[slot][-1:]) for slot in (2, 0, 3, 1)])[[1, 3, 0, 2]]
     assert said == alone
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts the threads as Linux shows them")
+def test_only_the_thread_that_decodes_gets_helpers(folder: Path) -> None:
+    """Those of a second thread would be more than there are processors, and then the library's no longer spin."""
+
+    def threads() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(threads).result()
+        before = threads()
+        runtime = open_toy(folder, "rwkv7", 1, n_threads=3)
+        assert threads() == before
+        pool.submit(runtime.forward, [Feed(0, [7])]).result()
+        assert threads() == before + 2
+        runtime.close()
 
 
 def test_contexts_are_handed_over_in_order_whatever_the_order_of_the_feeds(folder: Path) -> None:

@@ -160,7 +160,7 @@ def run(n_gpu_layers: int) -> None:
         path = Path(folder) / "probe.gguf"
         write_model(path)
         model = native.Model(path, n_gpu_layers=n_gpu_layers, main_gpu=None)
-    context = native.Context(model, sequences=1, n_ctx=TOKENS, n_batch=TOKENS, n_threads=1, kv_type=lib.GGML_TYPE_F16)
+    context = native.Context(model, sequences=1, n_ctx=TOKENS, n_batch=TOKENS, kv_type=lib.GGML_TYPE_F16)
     batch = Batch(lib, TOKENS, 1)
     batch.fill([(0, 0, list(range(TOKENS - 1)))])
     status = lib.llama_decode(context.pointer, batch.native)

@@ -130,7 +130,6 @@ class LlamaRuntime:
             sequences=self._count,
             n_ctx=n_ctx,
             n_batch=self._n_batch,
-            n_threads=plan.n_threads or 1,
             kv_type=kv_type,
         )
         other = lib.llama_model_has_encoder(model.pointer) or lib.llama_model_is_diffusion(model.pointer)
@@ -149,6 +148,7 @@ class LlamaRuntime:
         self.end_tokens = self._tokens.ends
         self.control_tokens = self._tokens.controls
         self.layout = self._learn_layout()
+        self._context.use(plan.n_threads or 1)  # from here on another thread may be the one that decodes
         begins = int(self._tokens.begin is not None)
         self.n_ctx = None if self._recurrent else min(n_ctx, self._context.n_ctx)
         self.context_tokens: int | None = None if self.n_ctx is None else self.n_ctx - begins
@@ -398,5 +398,6 @@ class LlamaRuntime:
         pointer = self._lib.llama_get_logits(self._context.pointer)
         if not pointer:
             raise SsmprovError(f"llama.cpp has no logits{native.why()}")
-        found = (ctypes.c_float * (rows * self.vocabulary)).from_address(ctypes.addressof(pointer.contents))
-        return np.frombuffer(found, np.float32).reshape(rows, self.vocabulary)  # (rows, V)
+        numbers = (ctypes.c_float * (rows * self.vocabulary)).from_address(ctypes.addressof(pointer.contents))
+        found: Logits = np.frombuffer(memoryview(numbers), np.float32)
+        return found.reshape(rows, self.vocabulary)
