@@ -15,6 +15,7 @@ GROUPS = {
     "decode": "benchmarks.decode:measure",
     "contexts": "benchmarks.contexts:measure",
     "llama": "benchmarks.llama:measure",
+    "llama-server": "benchmarks.llama_server:measure",
     "composer": "benchmarks.composer:measure",
 }
 
