@@ -16,6 +16,7 @@ GROUPS = {
     "contexts": "benchmarks.contexts:measure",
     "llama": "benchmarks.llama:measure",
     "llama-server": "benchmarks.llama_server:measure",
+    "fleet": "benchmarks.fleet:measure",
     "composer": "benchmarks.composer:measure",
 }
 
