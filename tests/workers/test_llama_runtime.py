@@ -344,7 +344,7 @@ def test_a_context_whose_numbers_overflow_leaves_nothing_in_its_slot(
     fresh = read(runtime, 0, tokens)
     bad = not_finite(runtime, copied(runtime.save(0)), 6)
     read(runtime, 2, neighbour)
-    monkeypatch.setattr(layout, "_NUMBERS", {})  # as if they had overflowed in the model
+    monkeypatch.setattr(layout, "_INFINITY", {})  # as if they had overflowed in the model
     runtime.load(0, bad)
     logits = runtime.forward([Feed(0, tokens[:1]), Feed(2, tokens[:1])])
     assert np.isnan(logits[0]).any()
