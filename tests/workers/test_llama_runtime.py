@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +144,32 @@ def test_a_batch_says_what_each_context_says_alone(runtime: LlamaRuntime, rng: n
             said[slot].append(int(logits[slot].argmax()))
         logits = runtime.forward([Feed(slot, said[slot][-1:]) for slot in (2, 0, 3, 1)])[[1, 3, 0, 2]]
     assert said == alone
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="counts the threads as Linux shows them")
+def test_only_the_thread_that_decodes_gets_helpers(folder: Path) -> None:
+    """Those of a second thread would be more than there are processors, and then the library's no longer spin."""
+
+    def threads() -> int:
+        return len(os.listdir("/proc/self/task"))
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(threads).result()
+        before = threads()
+        runtime = open_toy(folder, "rwkv7", 1, n_threads=3)
+        assert threads() == before
+        pool.submit(runtime.forward, [Feed(0, [7])]).result()
+        assert threads() == before + 2
+        runtime.close()
+
+
+def test_contexts_are_handed_over_in_order_whatever_the_order_of_the_feeds(folder: Path) -> None:
+    """The library decodes sequences together that follow one another; in another order, one after the other."""
+    runtime = open_toy(folder, "rwkv7", 4)
+    runtime.forward([Feed(slot, [7, 8][: 1 + slot % 2]) for slot in (3, 0, 2, 1)])
+    batch = runtime._batch.native
+    assert [batch.seq_id[at][0] for at in range(batch.n_tokens)] == [0, 1, 1, 2, 3, 3]
+    runtime.close()
 
 
 def test_slices_of_a_prompt_and_batches_beyond_n_batch_make_no_difference(
@@ -317,7 +344,7 @@ def test_a_context_whose_numbers_overflow_leaves_nothing_in_its_slot(
     fresh = read(runtime, 0, tokens)
     bad = not_finite(runtime, copied(runtime.save(0)), 6)
     read(runtime, 2, neighbour)
-    monkeypatch.setattr(layout, "_NUMBERS", {})  # as if they had overflowed in the model
+    monkeypatch.setattr(layout, "_INFINITY", {})  # as if they had overflowed in the model
     runtime.load(0, bad)
     logits = runtime.forward([Feed(0, tokens[:1]), Feed(2, tokens[:1])])
     assert np.isnan(logits[0]).any()

@@ -32,9 +32,10 @@ from ssmprov.errors import Corrupt, Unsupported
 MAGIC = 0xAF143CD8
 HEADER = struct.Struct("<Ii")
 MAX_POSITION = 2**31 - 1
-_NUMBERS: dict[int, np.dtype[np.float32] | np.dtype[np.float16]] = {0: np.dtype(np.float32), 1: np.dtype(np.float16)}
-"""Of the library's types that hold plain numbers. One that is not finite would outlive its context: the library empties
-a state by a product with zero, and multiplies what it masks by zero."""
+_INFINITY = {0: ("<u4", 0x7F80_0000), 1: ("<u2", 0x7C00)}
+"""Of the library's types that hold plain numbers, f32 and f16: infinity's bits; NaN's are more, the sign left out. One
+that is not finite would outlive its context: the library empties a state by a product with zero, and multiplies what it
+masks by zero."""
 
 _CELL = np.dtype([("position", "<i4"), ("count", "<u4"), ("sequence", "<i4")])
 
@@ -183,29 +184,25 @@ class Layout:
             parts += [struct.pack("<I", streams), data[begin + 4 : reader.at], bytes(4 * (streams - 1))]
         return b"".join(parts)
 
-    def inward(self, blob: bytearray) -> bytearray:
+    def inward(self, blob: bytearray) -> memoryview:
         """A state as a context wrote it, in our form. Raises Corrupt where the library wrote what it should not."""
         struct.pack_into("<i", blob, 4, 0)
-        if not self.grows:
-            return blob
         data = memoryview(blob)
+        if not self.grows:
+            return data
         reader = _Reader(data, HEADER.size)
-        parts: list[bytes | memoryview] = [data[: HEADER.size]]
+        parts: list[bytes | memoryview] = [bytes(data[: HEADER.size])]
         for section in self.sections:
             if isinstance(section, Recurrent):
                 parts.append(_take_recurrent(reader, section))
                 continue
-            (streams,) = reader.numbers("<I")
-            kept: bytes | memoryview = bytes(4)
-            for _ in range(streams):
-                begin = reader.at
-                (cells,) = reader.numbers("<I")
-                if cells:
-                    np.frombuffer(data[reader.at :], _CELL, cells)["sequence"] = 0
-                    _skip_cells(reader, section, cells)
-                    kept = data[begin : reader.at]
-            parts += [struct.pack("<I", 1), kept]
-        return bytearray(b"".join(parts))
+            begin, end = _one_stream(reader, section)
+            parts += [struct.pack("<I", 1), data[begin:end]]
+        if len(self.sections) > 1:
+            return memoryview(b"".join(parts))
+        head = b"".join(parts[:-1])  # with one section nothing moves but this, to where its cells begin
+        data[begin - len(head) : begin] = head
+        return data[begin - len(head) : end]
 
     def adopt(self, blob: bytes, architecture: str) -> tuple[bytes, int, bytes]:
         """From a whole context's state with one sequence, as other programs save it: ours, its position, its logits.
@@ -323,9 +320,11 @@ def _check_records(reader: _Reader, records: Sequence[Record], cells: int) -> No
         if bytes(reader.take(len(head))) != head:
             raise Corrupt("the state has layers of another type or size than this model's")
         rows = reader.take(record.row * cells)
-        numbers = _NUMBERS.get(record.type)
-        if numbers is not None and not np.isfinite(np.frombuffer(rows, numbers)).all():
-            raise Corrupt("the state holds numbers that are not finite")
+        if record.type in _INFINITY:
+            kind, infinity = _INFINITY[record.type]
+            bits = np.frombuffer(rows, kind)
+            if (bits << 1).max() >= infinity << 1:  # without the sign
+                raise Corrupt("the state holds numbers that are not finite")
 
 
 def _check_recurrent(reader: _Reader, section: Recurrent, position: int) -> None:
@@ -354,6 +353,20 @@ def _take_recurrent(reader: _Reader, section: Recurrent) -> memoryview:
 def _skip_cells(reader: _Reader, section: Attention, cells: int) -> None:
     records = (*section.keys, *section.values)
     reader.take(cells * _CELL.itemsize + 8 + sum(12 + record.row * cells for record in records))
+
+
+def _one_stream(reader: _Reader, section: Attention) -> tuple[int, int]:
+    """From where to where the one stream stands that holds cells, now of sequence 0; the first where none does."""
+    (streams,) = reader.numbers("<I")
+    kept = reader.at, reader.at + 4
+    for _ in range(streams):
+        begin = reader.at
+        (cells,) = reader.numbers("<I")
+        if cells:
+            np.frombuffer(reader.data[reader.at :], _CELL, cells)["sequence"] = 0
+            _skip_cells(reader, section, cells)
+            kept = begin, reader.at
+    return kept
 
 
 def _outputs(reader: _Reader) -> bytes:

@@ -10,7 +10,11 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before the library is loaded: spinning starves neighbours
+# Before the library is loaded: its threads wait for each other hundreds of times a token. To spin for long starves
+# neighbours on busy cores; to sleep at once costs more than a second thread brings (0.1B shape, two idle cores:
+# 34 ms a token, 21 with one thread, 12 with a short spin first, which is a tenth of a millisecond).
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # an abort would otherwise start a debugger
 
 from ssmprov.errors import BadRequest, Unsupported
@@ -109,17 +113,19 @@ class Context:
         sequences: int,
         n_ctx: int,
         n_batch: int,
-        n_threads: int,
         kv_type: int,
     ) -> None:
-        """`n_ctx` tokens for each sequence. Raises BadRequest, mostly for want of memory."""
+        """`n_ctx` tokens for each sequence; it computes with one thread until `use` says otherwise.
+
+        Raises BadRequest, mostly for want of memory.
+        """
         lib = library()
         params = lib.llama_context_default_params()
         params.n_ctx = n_ctx * sequences
         params.n_batch = params.n_ubatch = n_batch
         params.n_seq_max = sequences
         params.n_outputs_max = min(sequences, n_batch)
-        params.n_threads = params.n_threads_batch = n_threads
+        params.n_threads = params.n_threads_batch = 1
         params.type_k = params.type_v = kv_type
         if kv_type == lib.GGML_TYPE_F32:  # flash attention computes a prompt in half precision all the same
             params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
@@ -136,6 +142,14 @@ class Context:
 
         self.n_ctx = int(lib.llama_n_ctx_seq(self.pointer))
         self.n_batch = int(lib.llama_n_batch(self.pointer))
+
+    def use(self, n_threads: int) -> None:
+        """Compute with so many threads, always from the same thread of ours.
+
+        Each thread that decodes with several gets helpers of its own for good; with more of these than processors the
+        library's OpenMP takes the machine for overcommitted and no longer spins, which doubles the time of a token.
+        """
+        self._lib.llama_set_n_threads(self.pointer, n_threads, n_threads)
 
     def close(self) -> None:
         if self.pointer:

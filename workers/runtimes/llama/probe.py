@@ -160,13 +160,13 @@ def run(n_gpu_layers: int) -> None:
         path = Path(folder) / "probe.gguf"
         write_model(path)
         model = native.Model(path, n_gpu_layers=n_gpu_layers, main_gpu=None)
-    context = native.Context(model, sequences=1, n_ctx=TOKENS, n_batch=TOKENS, n_threads=1, kv_type=lib.GGML_TYPE_F16)
-    batch = Batch(TOKENS, 1)
-    last = batch.fill([(0, 0, list(range(TOKENS - 1)))])[0]
-    status = lib.llama_decode(context.pointer, batch.of(lib))
+    context = native.Context(model, sequences=1, n_ctx=TOKENS, n_batch=TOKENS, kv_type=lib.GGML_TYPE_F16)
+    batch = Batch(lib, TOKENS, 1)
+    batch.fill([(0, 0, list(range(TOKENS - 1)))])
+    status = lib.llama_decode(context.pointer, batch.native)
     if status:
         raise SsmprovError(f"a batch failed with status {status}{native.why()}")
-    logits = np.ctypeslib.as_array(lib.llama_get_logits_ith(context.pointer, last), (VOCABULARY,))
+    logits = np.ctypeslib.as_array(lib.llama_get_logits(context.pointer), (VOCABULARY,))
     if not np.isfinite(logits).all() or float(np.ptp(logits)) == 0:
         raise SsmprovError("a product of matrices came out as no numbers")
     context.close()

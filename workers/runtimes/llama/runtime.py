@@ -15,6 +15,7 @@ import ctypes
 import hashlib
 import sys
 import weakref
+from collections import deque
 from collections.abc import Sequence
 
 import numpy as np
@@ -129,7 +130,6 @@ class LlamaRuntime:
             sequences=self._count,
             n_ctx=n_ctx,
             n_batch=self._n_batch,
-            n_threads=plan.n_threads or 1,
             kv_type=kv_type,
         )
         other = lib.llama_model_has_encoder(model.pointer) or lib.llama_model_is_diffusion(model.pointer)
@@ -142,12 +142,13 @@ class LlamaRuntime:
         self._parked_next = 0
         self._lost: set[int] = set()
         self._sound = Sound()
-        self._batch = Batch(self._n_batch, self._count)
+        self._batch = Batch(lib, self._n_batch, self._count)
         self.slots = plan.slots
         self.vocabulary = self._tokens.size
         self.end_tokens = self._tokens.ends
         self.control_tokens = self._tokens.controls
         self.layout = self._learn_layout()
+        self._context.use(plan.n_threads or 1)  # from here on another thread may be the one that decodes
         begins = int(self._tokens.begin is not None)
         self.n_ctx = None if self._recurrent else min(n_ctx, self._context.n_ctx)
         self.context_tokens: int | None = None if self.n_ctx is None else self.n_ctx - begins
@@ -319,7 +320,9 @@ class LlamaRuntime:
     def forward(self, feeds: Sequence[Feed]) -> Logits:
         """As in the protocol. After an error the slots fed are of no use until they are loaded anew."""
         logits = np.empty((len(feeds), self.vocabulary), np.float32)
-        queue = [(row, feed.slot, self._begun(feed)) for row, feed in enumerate(feeds)]
+        # In order of slots: only sequences that follow one another are decoded together where each has its own cache.
+        order = sorted(range(len(feeds)), key=lambda row: feeds[row].slot)
+        queue = deque((row, feeds[row].slot, self._begun(feeds[row])) for row in order)
         for row, slot, tokens in queue:
             self._stands(slot)
             if self.n_ctx is not None and self._positions[slot] + len(tokens) > self.n_ctx:
@@ -329,14 +332,15 @@ class LlamaRuntime:
                 taken: list[tuple[int, int, list[int]]] = []
                 room = self._n_batch
                 while queue and room:
-                    row, slot, tokens = queue.pop(0)
+                    row, slot, tokens = queue.popleft()
                     taken.append((row if len(tokens) <= room else -1, slot, tokens[:room]))
                     if len(tokens) > room:
-                        queue.insert(0, (row, slot, tokens[room:]))
+                        queue.appendleft((row, slot, tokens[room:]))
                     room -= len(taken[-1][2])
-                for row, at in zip((row for row, _, _ in taken), self._feed([t[1:] for t in taken]), strict=True):
+                self._feed([t[1:] for t in taken])
+                for (row, _, _), found in zip(taken, self._logits(len(taken)), strict=True):
                     if row >= 0:
-                        logits[row] = self._logits(at)
+                        logits[row] = found
         except SsmprovError:
             for feed in feeds:
                 self._clear(feed.slot)
@@ -351,12 +355,12 @@ class LlamaRuntime:
         first = [] if self._tokens.begin is None or self._positions[feed.slot] else [self._tokens.begin]
         return [*first, *feed.tokens]
 
-    def _feed(self, rows: Sequence[tuple[int, list[int]]]) -> list[int]:
-        """One decode of (slot, tokens); where in the batch each row's last token is."""
+    def _feed(self, rows: Sequence[tuple[int, list[int]]]) -> None:
+        """One decode of (slot, tokens)."""
         for slot, _ in rows:
             self._holds[slot] = None
-        lasts = self._batch.fill([(slot, self._positions[slot], tokens) for slot, tokens in rows])
-        status = self._lib.llama_decode(self._context.pointer, self._batch.of(self._lib))
+        self._batch.fill([(slot, self._positions[slot], tokens) for slot, tokens in rows])
+        status = self._lib.llama_decode(self._context.pointer, self._batch.native)
         if status:
             error = SsmprovError(f"llama.cpp failed with status {status}{native.why()}")
             if status not in UNTOUCHED:
@@ -364,7 +368,6 @@ class LlamaRuntime:
             raise error
         for slot, tokens in rows:
             self._positions[slot] += len(tokens)
-        return lasts
 
     def _purge(self, slots: set[int]) -> None:
         """Empty slots whose numbers overflowed, to the last byte, which the library's own removal leaves behind.
@@ -390,8 +393,11 @@ class LlamaRuntime:
         if slot in self._lost:
             raise SsmprovError("this context was lost when a batch failed: repeat the turn")
 
-    def _logits(self, at: int) -> Logits:
-        pointer = self._lib.llama_get_logits_ith(self._context.pointer, at)
+    def _logits(self, rows: int) -> Logits:
+        """What the last decode left for each of its rows [rows, V], good until the next one."""
+        pointer = self._lib.llama_get_logits(self._context.pointer)
         if not pointer:
             raise SsmprovError(f"llama.cpp has no logits{native.why()}")
-        return np.ctypeslib.as_array(pointer, (self.vocabulary,))
+        numbers = (ctypes.c_float * (rows * self.vocabulary)).from_address(ctypes.addressof(pointer.contents))
+        found: Logits = np.frombuffer(memoryview(numbers), np.float32)
+        return found.reshape(rows, self.vocabulary)

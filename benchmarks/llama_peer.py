@@ -1,0 +1,160 @@
+"""llama-server beside us: found, started with the same model, and asked over HTTP by as many threads as streams.
+
+It listens on a Unix socket, as our broker does. Its caches of prompts are off: no prompt comes twice.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+PROGRAM = "SSMPROV_LLAMA_SERVER"
+"""The environment's name for the program's file."""
+
+START_S = 120.0
+STOP_S = 20.0
+GREEDY = {"temperature": 0.0, "samplers": ["temperature"], "ignore_eos": True}
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A streamed answer: seconds until its first text, and the text."""
+
+    first_s: float
+    text: str
+
+
+def program() -> Path | None:
+    """The file of llama-server: the one that the environment names, else the one that `make llama-server` built."""
+    named = os.environ.get(PROGRAM)
+    found = Path(named) if named else Path(sys.prefix) / "llama-server" / "bin" / "llama-server"
+    return found if found.is_file() else None
+
+
+class LlamaServer:
+    """A llama-server of its own, with one slot for each of `streams` contexts of `n_ctx` tokens."""
+
+    def __init__(self, file: Path, model: Path, *, streams: int, n_ctx: int, threads: int) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="llama-server-")
+        folder = Path(self._folder.name)
+        self._socket = str(folder / "http.sock")
+        command = [str(file), "--model", str(model), "--host", self._socket, "--slot-save-path", f"{folder}{os.sep}"]
+        command += ["--no-ui", "--no-cache-prompt", "--cache-ram", "0", "--ctx-checkpoints", "0"]
+        command += ["--parallel", str(streams), "--ctx-size", str(n_ctx * streams), "--threads", str(threads)]
+        self._log = folder / "log"
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        try:
+            self._await()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def close(self) -> None:
+        self._process.terminate()
+        try:
+            self._process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._folder.cleanup()
+
+    def stream(self, prompt: str, tokens: int) -> Stream:
+        """Have a text continued by so many tokens. Raises RuntimeError for any other number."""
+        began = perf_counter()
+        first = 0.0
+        parts: list[str] = []
+        connection, response = self._post("/completion", prompt=prompt, n_predict=tokens, stream=True, **GREEDY)
+        last: dict[str, Any] = {}
+        with connection:
+            for line in response:
+                if line.startswith(b"data: "):
+                    last = json.loads(line[6:])
+                    if last["content"]:
+                        first = first or perf_counter() - began
+                        parts.append(last["content"])
+        if last.get("tokens_predicted") != tokens:
+            raise RuntimeError(f"llama-server wrote {last.get('tokens_predicted')} tokens, and was asked for {tokens}")
+        return Stream(first, "".join(parts))
+
+    def tokens(self, text: str) -> list[int]:
+        return [int(token) for token in self._ask("/tokenize", content=text)["tokens"]]
+
+    def prime(self, tokens: list[int], name: str) -> None:
+        """Have a text read, and its slot written to a file."""
+        self._ask("/completion", prompt=tokens, n_predict=0, id_slot=0, cache_prompt=True)
+        self._ask("/slots/0?action=save", filename=name)
+
+    def resume(self, tokens: list[int], name: str) -> None:
+        """Restore a slot and write one token after the text that it has read and the last of `tokens`, which is new.
+
+        Raises RuntimeError where it read more than that one token again.
+        """
+        self._ask("/slots/0?action=restore", filename=name)
+        done = self._ask("/completion", prompt=tokens, n_predict=1, id_slot=0, cache_prompt=True, **GREEDY)
+        if (read := done["timings"]["prompt_n"]) != 1:
+            raise RuntimeError(f"llama-server restored a slot and read {read} tokens again")
+
+    def _ask(self, path: str, **body: object) -> Any:
+        connection, response = self._post(path, **body)
+        with connection:
+            return json.loads(response.read())
+
+    def _post(self, path: str, **body: object) -> tuple[_Connection, http.client.HTTPResponse]:
+        connection = _Connection(self._socket)
+        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        if response.status != http.client.OK:
+            said = response.read().decode(errors="replace")
+            connection.close()
+            raise RuntimeError(f"llama-server answers {path} with {response.status}: {said}")
+        return connection, response
+
+    def _await(self) -> None:
+        """Until it has loaded its model."""
+        deadline = time.monotonic() + START_S
+        while True:
+            try:
+                connection = _Connection(self._socket)
+                with connection:
+                    connection.request("GET", "/health")
+                    if connection.getresponse().status == http.client.OK:
+                        return
+            except (OSError, http.client.HTTPException):
+                pass
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                said = self._log.read_text(encoding="utf-8", errors="replace")
+                raise RuntimeError(f"llama-server does not serve:\n{said[-2000:]}")
+            time.sleep(0.05)
+
+
+class _Connection(http.client.HTTPConnection):
+    """HTTP over a Unix socket, closed at the end of a `with` block."""
+
+    def __init__(self, path: str) -> None:
+        super().__init__("localhost")
+        self._path = path
+
+    def __enter__(self) -> _Connection:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.connect(self._path)
