@@ -78,20 +78,22 @@ class AddressedStateAttentionIntervene(AttentionLayer):
         setting.check(self.config.num_heads)
         return setting
 
-    def _gated_delta(self, trace: Trace) -> Tensor:
+    def _mixed(self, trace: Trace) -> Tensor:
         setting = self._setting()
-        delta = super()._gated_delta(trace)
-        if setting.mode == "off" or trace.slot_weights is None:
-            return delta
+        geometry = None if setting.mode == "off" else self._geometry(trace)
+        if geometry is None or trace.slot_weights is None:
+            return super()._mixed(trace)
         groups = trace.span.groups(self.config.chunk) if setting.mode == "orth_gate" else []
-        return intervened(Geometry.of(trace.out1, delta), trace.slot_weights, setting, groups)
+        return geometry.out1 + intervened(geometry, trace.slot_weights, setting, groups)
 
     def _info(self, trace: Trace, flags: Flags) -> Info:
-        geometry: Info = {}
-        if self._log_refine_geom and trace.delta is not None:
-            measured = Geometry.of(trace.out1, super()._gated_delta(trace))
-            geometry = {**measured.means(trace.span.groups(self.config.chunk))}
-        return intervene_info(trace, flags, geometry)
+        geometry = self._geometry(trace) if self._log_refine_geom else None
+        means = {} if geometry is None else geometry.means(trace.span.groups(self.config.chunk))
+        return intervene_info(trace, flags, means)
+
+    def _geometry(self, trace: Trace) -> Geometry | None:
+        delta = trace.delta()
+        return None if delta is None else Geometry.of(trace.out1(), trace.gate * delta)
 
 
 VARIANTS: dict[str, type[AttentionLayer]] = {

@@ -157,21 +157,17 @@ class AttentionLayer(nn.Module):
         )
         if drop is not None and flags.slot_mask_where == "read":
             weights = masked(weights, drop, renormalise=True)
-        out1 = slots.mix(weights)
 
-        slot_weights = delta = None
-        out = out1
+        slot_weights = None
         if c.use_slotspace_refine:
             slot_weights, memory = self._refined(weights, memory, span)
             if drop is not None and flags.slot_mask_where == "slotspace_only":
                 slot_weights = masked(slot_weights, drop, renormalise=not c.slotspace_signed_weights)
-            delta = slots.mix(slot_weights)
         trace = Trace(
-            span, write_logits, decay, slots, key_logits, content_logits, read_logits, weights, out1,
-            slot_weights, delta, strength, gamma, gate,
+            span, write_logits, decay, slots, key_logits, content_logits, read_logits, weights, slot_weights,
+            strength, gamma, gate,
         )  # fmt: skip
-        if delta is not None:
-            out = out1 + self._gated_delta(trace)
+        out = self._mixed(trace)  # (B, H, T, d)
         y = self.out_proj(out.to(x.dtype).transpose(1, 2).flatten(2))  # (B, T, C)
         return self.dropout(y), memory, self._info(trace, flags) if flags.wants_info else None
 
@@ -226,9 +222,11 @@ class AttentionLayer(nn.Module):
     def _override(self) -> RoutingOverride | None:
         return None
 
-    def _gated_delta(self, trace: Trace) -> Tensor:
-        assert trace.delta is not None
-        return trace.gate * trace.delta
+    def _mixed(self, trace: Trace) -> Tensor:
+        """Both reads of the slots [B,H,T,d], at once: they are sums of the same slots."""
+        if trace.slot_weights is None:
+            return trace.out1()
+        return trace.slots.mix(trace.read_weights + trace.gate * trace.slot_weights)
 
     def _info(self, trace: Trace, flags: Flags) -> Info:
         raise NotImplementedError

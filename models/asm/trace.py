@@ -5,6 +5,7 @@ Names and shapes of the entries are the original's: write logits [B,H,K,T], read
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ Info = dict[str, Any]
 
 @dataclass(slots=True)
 class Trace:
-    """Tensors [B,H,T,..]; `delta` is the refinement's read before its gate, None where there is no refinement."""
+    """Tensors [B,H,T,..]; `slot_weights` is None where there is no refinement."""
 
     span: Span
     write_logits: Tensor
@@ -31,22 +32,28 @@ class Trace:
     content_logits: Tensor
     read_logits: Tensor
     read_weights: Tensor
-    out1: Tensor
     slot_weights: Tensor | None
-    delta: Tensor | None
     strength: Tensor
     gamma: Tensor
     gate: Tensor
+
+    def out1(self) -> Tensor:
+        """The first read [B,H,T,d]."""
+        return self.slots.mix(self.read_weights)
+
+    def delta(self) -> Tensor | None:
+        """The refinement's read before its gate [B,H,T,d]."""
+        return None if self.slot_weights is None else self.slots.mix(self.slot_weights)
 
     def alibi_bias(self) -> Tensor:
         """[1,H,1,T] while all rows stand at one position, else [B,H,1,T]."""
         counts = self.span.counts[:1] if self.span.aligned else self.span.counts
         return counts[:, None, None, :] * self.decay[:, None, None]
 
-    def delta_norm(self, scale: Tensor | None = None) -> Tensor:
-        if self.delta is None:
-            return torch.zeros_like(self.gamma)
-        norms: Tensor = vector_norm(self.delta if scale is None else scale * self.delta, dim=-1)
+    def delta_norm(self) -> Tensor:
+        """The mean length of the refinement's read, before its gate."""
+        delta = self.delta()
+        norms: Tensor = self.gamma.new_zeros(1) if delta is None else vector_norm(delta, dim=-1)
         return norms.mean()
 
 
@@ -90,14 +97,14 @@ def light_stats(trace: Trace, chunk: int | None) -> Info:
     }
 
 
-def intervene_info(trace: Trace, flags: Flags, geometry: Info) -> Info:
+def intervene_info(trace: Trace, flags: Flags, geometry: Mapping[str, Tensor]) -> Info:
     """Scalars, the geometry's means where asked for, and the tensors that level and `info_cfg` name."""
     config = flags.info_cfg
     info: Info = {
         "alibi_strength": trace.strength,
         "content_read_gamma": trace.gamma,
         "slotspace_gate": trace.gate,
-        "slotspace_delta_norm": trace.delta_norm(trace.gate),
+        "slotspace_delta_norm": trace.gate * trace.delta_norm(),
         "routing_mode": flags.routing_mode,
         **geometry,
     }
@@ -126,8 +133,9 @@ def _tensors(trace: Trace, name: str) -> dict[str, tuple[Tensor, int]]:
         case "slot_state_norm":
             return {"slot_state_norm": (trace.slots.norms().mT, 3)}
         case "out1":
-            return {"out1": (trace.out1, 2)}
+            return {"out1": (trace.out1(), 2)}
         case "delta":
-            return {} if trace.delta is None else {"delta": (trace.gate * trace.delta, 2)}
+            delta = trace.delta()
+            return {} if delta is None else {"delta": (trace.gate * delta, 2)}
         case _:
             return {} if trace.slot_weights is None else {"slot_w": (trace.slot_weights, 2)}
