@@ -212,7 +212,7 @@ class AttentionLayer(nn.Module):
         q, k, v = (F.linear(u, project.weight.to(kept)) for project in (self.slot_q, self.slot_k, self.slot_v))
         if span.slot_rope is not None:
             q, k = rotate(q, span.slot_rope), rotate(k, span.slot_rope)
-        u, memory = refine_scan(F.elu(q) + 1, F.elu(k) + 1, v, memory, c.slotspace_chunk_size, span.real)
+        u, memory = refine_scan(_phi(q), _phi(k), v, memory, c.slotspace_chunk_size, span.real)
         logits = F.linear(self.slotspace_dropout(u), self.slot_out.weight.to(kept))
         return torch.tanh(logits) if c.slotspace_signed_weights else logits.softmax(dim=-1), memory
 
@@ -230,3 +230,8 @@ class AttentionLayer(nn.Module):
 
     def _info(self, trace: Trace, flags: Flags) -> Info:
         raise NotImplementedError
+
+
+def _phi(x: Tensor) -> Tensor:
+    """elu(x) + 1, without what the sum would round away of a small exp(x)."""
+    return x.clamp_max(0.0).exp() + x.relu()

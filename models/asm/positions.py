@@ -13,7 +13,7 @@ from models.asm.configuration import AttentionConfig
 from models.asm.errors import InputError
 
 Tables = tuple[Tensor, Tensor]
-"""Cosine and sine of a rotation, each [B,1,T,dim]."""
+"""Cosine and sine of a rotation, each [B,1,T,dim]; the sine is negative at even places."""
 
 
 class RotaryEmbedding(nn.Module):
@@ -33,14 +33,16 @@ class RotaryEmbedding(nn.Module):
         """positions [B,T] -> cosine and sine."""
         angle = positions.unsqueeze(-1) * self.inv_freq  # (B, T, dim/2)
         angle = torch.cat((angle, angle), dim=-1).unsqueeze(1)  # (B, 1, T, dim)
-        return angle.cos(), angle.sin()
+        sine = angle.sin()
+        sine[..., ::2].neg_()
+        return angle.cos(), sine
 
 
 def rotate(x: Tensor, tables: Tables) -> Tensor:
     """x [B,H,T,dim] at the positions of the tables."""
     cosine, sine = tables
-    turned = torch.stack((-x[..., 1::2], x[..., ::2]), dim=-1).flatten(-2)
-    return x * cosine + turned * sine
+    swapped = x.view(*x.shape[:-1], -1, 2).flip(-1).view(x.shape)  # (x1, x0, x3, x2, ..)
+    return torch.addcmul(x * cosine, swapped, sine)
 
 
 def alibi_slopes(heads: int) -> list[float]:

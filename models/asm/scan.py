@@ -54,6 +54,10 @@ class Segment:
             found = found + (share * factor) @ num
         return found
 
+    @property
+    def width(self) -> int:
+        return self.w.shape[2]
+
     def values(self) -> Tensor:
         """The slots written out [B,H,U,K,d]: for a look at them only."""
         num = (self.w.unsqueeze(-1) * self.v.unsqueeze(-2)).cumsum(dim=2)
@@ -63,10 +67,27 @@ class Segment:
 
 
 @dataclass(slots=True)
+class Single:
+    """A segment of one token, as every step of decoding is: its slots [B,H,K,d] are at hand already."""
+
+    slots: Tensor
+    width: int = 1
+
+    def dot(self, q: Tensor) -> Tensor:
+        return q @ self.slots.mT
+
+    def mix(self, weights: Tensor) -> Tensor:
+        return weights @ self.slots
+
+    def values(self) -> Tensor:
+        return self.slots.unsqueeze(2)
+
+
+@dataclass(slots=True)
 class Slots:
     """The slots after each token of a call, in segments."""
 
-    segments: list[Segment]
+    segments: list[Segment | Single]
 
     def dot(self, q: Tensor) -> Tensor:
         return self._each("dot", q)
@@ -82,7 +103,7 @@ class Slots:
         if len(self.segments) == 1:
             found: Tensor = getattr(self.segments[0], method)(x)
             return found
-        parts = x.split_with_sizes([segment.w.shape[2] for segment in self.segments], dim=2)
+        parts = x.split_with_sizes([segment.width for segment in self.segments], dim=2)
         return torch.cat(
             [getattr(segment, method)(part) for segment, part in zip(self.segments, parts, strict=True)], dim=2
         )
@@ -98,7 +119,7 @@ def write_scan(
     """
     if span.real is not None:
         logits = logits.masked_fill(~span.real[:, None, :, None], -torch.inf)
-    segments: list[Segment] = []
+    segments: list[Segment | Single] = []
     if chunk is None:
         pending = [(a, min(a + SEGMENT, span.width)) for a in range(0, span.width, SEGMENT)][::-1]
         while pending:
@@ -155,19 +176,21 @@ def _finite(top: Tensor) -> Tensor:
     return top.masked_fill(top == -torch.inf, 0.0)
 
 
-def _exact(relative: Tensor, v: Tensor, top: Tensor, old: Memory) -> tuple[Segment, Memory]:
+def _exact(relative: Tensor, v: Tensor, top: Tensor, old: Memory) -> tuple[Segment | Single, Memory]:
     """All sums relative to `top`; the memory comes back relative to the segment's last token."""
     reference = _finite(top)
     w = (relative - reference.unsqueeze(2)).exp()  # (B, H, U, K)
     factor = (old.m - reference).exp()  # (B, H, K)
     den = (factor * old.den).unsqueeze(2) + w.cumsum(dim=2)
     num = factor.unsqueeze(-1) * old.num + w.mT @ v  # (B, H, K, d)
-    # Where nothing was read, num is 0 as well: any positive number will do.
-    segment = Segment(w, v, den.clamp_min(torch.finfo(den.dtype).tiny), [(factor.unsqueeze(2), old.num)])
-    return segment, replace(old, m=top, den=den[:, :, -1], num=num)
+    new = replace(old, m=top, den=den[:, :, -1], num=num)
+    den = den.clamp_min(torch.finfo(den.dtype).tiny)  # where nothing was read, num is 0 as well: any number will do
+    if w.shape[2] == 1:
+        return Single(num / den.mT), new
+    return Segment(w, v, den, [(factor.unsqueeze(2), old.num)]), new
 
 
-def _chunked(relative: Tensor, v: Tensor, old: Memory, full: Tensor | None) -> tuple[Segment, Memory]:
+def _chunked(relative: Tensor, v: Tensor, old: Memory, full: Tensor | None) -> tuple[Segment | Single, Memory]:
     """Each weight relative to the largest logit at its own token. `full` [B]: rows whose write chunk ends here."""
     top = torch.maximum(old.m.unsqueeze(2), relative.cummax(dim=2).values)  # (B, H, U, K)
     reference = _finite(top)
@@ -176,18 +199,20 @@ def _chunked(relative: Tensor, v: Tensor, old: Memory, full: Tensor | None) -> t
     open_den = old.den.unsqueeze(2) + w.cumsum(dim=2)
     den = factor * old.den0.unsqueeze(2) + open_den
     num = old.num + w.mT @ v
-    ones = torch.ones_like(factor[:, :, :1])
-    segment = Segment(w, v, den.clamp_min(TINY), [(factor, old.num0), (ones, old.num)])
     new = replace(old, m=top[:, :, -1], den=open_den[:, :, -1], num=num)
+    total = factor[:, :, -1].unsqueeze(-1) * old.num0 + num
     if full is not None:
         rolls = full[:, None, None]
-        total = factor[:, :, -1].unsqueeze(-1) * old.num0 + num
         new.m0 = torch.where(rolls, new.m, old.m0)
         new.den0 = torch.where(rolls, den[:, :, -1], old.den0)
         new.num0 = torch.where(rolls.unsqueeze(-1), total, old.num0)
         new.den = torch.where(rolls, 0.0, new.den)
         new.num = torch.where(rolls.unsqueeze(-1), 0.0, new.num)
-    return segment, new
+    den = den.clamp_min(TINY)
+    if w.shape[2] == 1:
+        return Single(total / den.mT), new
+    ones = torch.ones_like(factor[:, :, :1])
+    return Segment(w, v, den, [(factor, old.num0), (ones, old.num)]), new
 
 
 def _chunk_segments(span: Span, chunk: int) -> Iterator[tuple[int, int, Tensor | None]]:
@@ -223,6 +248,9 @@ def refine_scan(
         q_, k_, v_ = q[:, :, part], k[:, :, part], v[:, :, part]
         sums = total.unsqueeze(2) + k_.cumsum(dim=2)  # (B, H, U, M)
         den = (q_ * sums.clamp_min(TINY)).sum(dim=-1, keepdim=True).clamp_min(TINY)
-        found.append(((q_ @ k_.mT).tril() @ v_ + q_ @ matrix) / den)
-        matrix, total = matrix + k_.mT @ v_, sums[:, :, -1]
-    return torch.cat(found, dim=2), replace(memory, S=matrix, Z=total)
+        after = matrix + k_.mT @ v_
+        read = q_ @ after if q_.shape[2] == 1 else (q_ @ k_.mT).tril() @ v_ + q_ @ matrix
+        found.append(read / den)
+        matrix, total = after, sums[:, :, -1]
+    whole = found[0] if len(found) == 1 else torch.cat(found, dim=2)
+    return whole, replace(memory, S=matrix, Z=total)
