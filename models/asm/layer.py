@@ -8,7 +8,6 @@ read weights, adds a second read.
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -23,7 +22,7 @@ from models.asm.flags import (
     RoutingOverride,
     read_flags,
 )
-from models.asm.positions import RotaryEmbedding, Span, alibi_slopes, rotate, span_of
+from models.asm.positions import Span, rotate, span_of
 from models.asm.routing import masked, read_weights, with_noise
 from models.asm.scan import refine_scan, write_scan
 from models.asm.state import Memory, State, check_state, new_state, stack, state_dtype
@@ -39,8 +38,6 @@ class AttentionLayer(nn.Module):
     FLAGS: ClassVar[frozenset[str]]
     ATTRIBUTES: ClassVar[frozenset[str]] = frozenset()
     """Names of the switches that may be set on a layer; setting another is an error."""
-
-    _alibi_slopes: Tensor
 
     def __init__(self, config: AttentionConfig | None = None, /, **options: Any) -> None:
         """From a configuration, or from its fields by name."""
@@ -60,13 +57,9 @@ class AttentionLayer(nn.Module):
         self.Wq_read = nn.Linear(channels, channels, bias=False)
         self.out_proj = nn.Linear(channels, channels, bias=False)
         self.dropout = nn.Dropout(c.dropout)
-        if c.use_rope_keys:
-            self.rope = RotaryEmbedding(size, c.rope_base)
-        if c.use_alibi_write:
-            self.register_buffer("_alibi_slopes", torch.tensor(alibi_slopes(heads)), persistent=False)
-            if c.learn_alibi_strength:
-                start = math.log(math.expm1(max(1e-8, c.alibi_strength_init - c.min_strength)))
-                self._alibi_strength_param = nn.Parameter(torch.tensor(start))
+        if c.use_alibi_write and c.learn_alibi_strength:
+            start = math.log(math.expm1(max(1e-8, c.alibi_strength_init - c.min_strength)))
+            self._alibi_strength_param = nn.Parameter(torch.tensor(start))
         if c.use_content_read:
             self._content_read_gamma_raw = nn.Parameter(torch.tensor(float(c.content_read_init)))
         if c.use_slotspace_refine:
@@ -78,8 +71,6 @@ class AttentionLayer(nn.Module):
             self.slot_out = nn.Linear(width, slots, bias=False)
             self.slotspace_dropout = nn.Dropout(c.slotspace_dropout)
             self._slotspace_gate_raw = nn.Parameter(torch.tensor(float(c.slotspace_gate_init)))
-            if c.use_rope_slotspace:
-                self.rope_slotspace = RotaryEmbedding(width, c.rope_base_slotspace)
 
     def __setattr__(self, name: str, value: Any) -> None:
         if (name in _SWITCHES or name.startswith("_intv_")) and name not in self.ATTRIBUTES:
@@ -110,22 +101,11 @@ class AttentionLayer(nn.Module):
         if state is None:
             state = self.new_state(batch)
         check_state(self.config, state, batch, layers=1)
-        span = self.span(state, width, attention_mask, lengths)
+        dtype = state.memory.m.dtype
+        span = span_of(self.config, state.t, width, dtype, attention_mask=attention_mask, lengths=lengths)
         y, memory, info = self.run(x, state.memory.layer(0), span, options)
         new = State(stack([memory]), span.end, state.scan)
         return (y, new) if info is None else (y, new, info)
-
-    def span(self, state: State, width: int, attention_mask: Tensor | None, lengths: Tensor | None) -> Span:
-        """The positions of a call and their rotations: every layer of one configuration reads the same."""
-        span = span_of(self.config, state.t, width, attention_mask=attention_mask, lengths=lengths)
-        c = self.config
-        return replace(
-            span,
-            write_rope=self.rope.tables(span.positions) if c.use_rope_keys else None,
-            slot_rope=self.rope_slotspace.tables(span.positions)
-            if c.use_slotspace_refine and c.use_rope_slotspace
-            else None,
-        )
 
     def run(self, x: Tensor, memory: Memory, span: Span, flags: Flags) -> tuple[Tensor, Memory, Info | None]:
         """The layer behind its checks: x [B,T,C], the memory [B,...] of this layer."""
@@ -140,7 +120,7 @@ class AttentionLayer(nn.Module):
         scale = 1 / math.sqrt(c.head_dim)
         write_logits = k @ keys.mT * (scale / max(1e-6, c.write_temperature))  # (B, H, T, K)
         strength, gamma, gate = self.strength().to(kept), self.gamma().to(kept), self.gate().to(kept)
-        decay = strength * self._alibi_slopes if c.use_alibi_write else strength.expand(c.num_heads)
+        decay = strength * span.slopes  # (H); 0 without ALiBi
         slots, memory = write_scan(write_logits, v, decay, memory, span, c.chunk)
 
         drop = self._dropped_slots(flags, span)  # (B, 1, T, K), or None

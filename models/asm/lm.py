@@ -12,7 +12,7 @@ from models.asm.attention import attention_class
 from models.asm.configuration import ASMTrainConfig
 from models.asm.errors import InputError
 from models.asm.flags import Flags, read_flags
-from models.asm.positions import Span
+from models.asm.positions import Span, span_of
 from models.asm.state import Memory, State, check_state, new_state, stack
 from models.asm.trace import Info
 
@@ -95,15 +95,16 @@ class ASMLanguageModel(nn.Module):
         flags go to every layer; `return_info` adds a list of their dictionaries. The given state is not changed.
         """
         blocks = self.layers()
-        attention = blocks[0].attn
-        options = read_flags(self.variant, attention.FLAGS, flags)
+        config = blocks[0].attn.config
+        options = read_flags(self.variant, blocks[0].attn.FLAGS, flags)
         if tokens.ndim != 2:
             raise InputError(f"tokens should have shape [B, T], found {list(tokens.shape)}")
         batch, width = tokens.shape
         if state is None:
             state = self.new_state(batch)
-        check_state(attention.config, state, batch, len(blocks))
-        span = attention.span(state, width, attention_mask, lengths)
+        check_state(config, state, batch, len(blocks))
+        dtype = state.memory.m.dtype
+        span = span_of(config, state.t, width, dtype, attention_mask=attention_mask, lengths=lengths)
         x = self.token_emb(tokens)  # (B, T, C)
         if self.pos_emb is not None:
             # Padding may stand beyond the table; what it gets is never read.

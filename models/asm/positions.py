@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from models.asm.configuration import AttentionConfig
 from models.asm.errors import InputError
@@ -16,26 +16,19 @@ Tables = tuple[Tensor, Tensor]
 """Cosine and sine of a rotation, each [B,1,T,dim]; the sine is negative at even places."""
 
 
-class RotaryEmbedding(nn.Module):
-    """RoPE as the published weights know it.
+def rope_tables(positions: Tensor, dim: int, base: float, dtype: torch.dtype) -> Tables:
+    """RoPE as the published weights know it, for positions [B,T].
 
     The angles lie in halves (0..dim/2 twice), the rotation turns neighbouring pairs. Two conventions are mixed, so
-    this is no true rotation; it must stay, since weights were trained with it.
+    this is no true rotation; it must stay, since weights were trained with it. Angles are never in half precision.
     """
-
-    inv_freq: Tensor
-
-    def __init__(self, dim: int, base: float) -> None:
-        super().__init__()
-        self.register_buffer("inv_freq", base ** -(torch.arange(0, dim, 2).float() / dim), persistent=False)
-
-    def tables(self, positions: Tensor) -> Tables:
-        """positions [B,T] -> cosine and sine."""
-        angle = positions.unsqueeze(-1) * self.inv_freq  # (B, T, dim/2)
-        angle = torch.cat((angle, angle), dim=-1).unsqueeze(1)  # (B, 1, T, dim)
-        sine = angle.sin()
-        sine[..., ::2].neg_()
-        return angle.cos(), sine
+    exact = torch.promote_types(dtype, torch.float32)
+    frequencies = base ** -(torch.arange(0, dim, 2, device=positions.device, dtype=exact) / dim)
+    angle = positions.unsqueeze(-1) * frequencies  # (B, T, dim/2)
+    angle = torch.cat((angle, angle), dim=-1).unsqueeze(1)  # (B, 1, T, dim)
+    sine = angle.sin()
+    sine[..., ::2].neg_()
+    return angle.cos().to(dtype), sine.to(dtype)
 
 
 def rotate(x: Tensor, tables: Tables) -> Tensor:
@@ -60,7 +53,7 @@ class Span:
 
     start [B]: tokens that each row has read before. lengths [B]: its real tokens in this call, the rest is padding at
     the right. real [B,T]: which tokens those are, None when all are. counts [B,T]: tokens before each one; positions
-    [B,T]: the same for RoPE and the position embedding, within one round where the mode is cyclic.
+    [B,T]: the same for RoPE and the position embedding, within one round where the mode is cyclic. slopes [H]: ALiBi.
     """
 
     start: Tensor
@@ -69,8 +62,9 @@ class Span:
     real: Tensor | None
     counts: Tensor
     positions: Tensor
-    write_rope: Tables | None = None
-    slot_rope: Tables | None = None
+    slopes: Tensor
+    write_rope: Tables | None
+    slot_rope: Tables | None
 
     @property
     def end(self) -> Tensor:
@@ -105,11 +99,15 @@ def span_of(
     config: AttentionConfig,
     start: Tensor,
     width: int,
+    dtype: torch.dtype,
     *,
     attention_mask: Tensor | None = None,
     lengths: Tensor | None = None,
 ) -> Span:
-    """The span of `width` columns after the positions `start` [B]; raises InputError for what does not fit."""
+    """The span of `width` columns after the positions `start` [B], its tables in `dtype`.
+
+    Raises InputError for what does not fit.
+    """
     if attention_mask is not None:
         if lengths is not None:
             raise InputError("give attention_mask or lengths, not both")
@@ -133,7 +131,14 @@ def span_of(
     elif limit is not None and int((start + lengths).max()) > limit:
         longest = int((start + lengths).max())
         raise InputError(f"{longest} tokens exceed max_seq_len {limit}; pos_mode='cyclic' reads on beyond it")
-    return Span(start, lengths, width, real, counts, positions)
+    c = config
+    slopes = torch.tensor(alibi_slopes(c.num_heads), device=start.device, dtype=dtype)
+    write_rope = slot_rope = None
+    if c.use_rope_keys:
+        write_rope = rope_tables(positions, c.head_dim, c.rope_base, dtype)
+    if c.use_slotspace_refine and c.use_rope_slotspace:
+        slot_rope = rope_tables(positions, c.slotspace_dim, c.rope_base_slotspace, dtype)
+    return Span(start, lengths, width, real, counts, positions, slopes, write_rope, slot_rope)
 
 
 def _check_lengths(lengths: Tensor, batch: int, width: int) -> None:

@@ -36,7 +36,9 @@ def test_gradients_of_the_write_scan_pass_the_numerical_check(
         return torch.randn(*shape, generator=generator, dtype=torch.float64).requires_grad_()
 
     old = started(config)
-    span = span_of(config, torch.tensor([3, 3]), 5, lengths=None if lengths is None else torch.tensor(lengths))
+    span = span_of(
+        config, torch.tensor([3, 3]), 5, torch.float64, lengths=None if lengths is None else torch.tensor(lengths)
+    )
 
     def through(
         logits: Tensor, v: Tensor, decay: Tensor, q: Tensor, weights: Tensor, den: Tensor, num: Tensor, m: Tensor
