@@ -25,7 +25,7 @@ from models.asm.flags import (
 from models.asm.positions import Span, rotate, span_of
 from models.asm.routing import masked, read_weights, with_noise
 from models.asm.scan import refine_scan, write_scan
-from models.asm.state import Memory, State, check_state, new_state, stack, state_dtype
+from models.asm.state import Memory, State, check_state, new_state, stack
 from models.asm.trace import Info, Trace
 
 _SWITCHES = ("routing_override", "slot_mask", "_log_refine_geom")
@@ -100,7 +100,7 @@ class AttentionLayer(nn.Module):
         batch, width = x.shape[:2]
         if state is None:
             state = self.new_state(batch)
-        check_state(self.config, state, batch, layers=1)
+        check_state(self.config, state, batch, 1, self.slot_keys.dtype)
         dtype = state.memory.m.dtype
         span = span_of(self.config, state.t, width, dtype, attention_mask=attention_mask, lengths=lengths)
         y, memory, info = self.run(x, state.memory.layer(0), span, options)
@@ -110,7 +110,7 @@ class AttentionLayer(nn.Module):
     def run(self, x: Tensor, memory: Memory, span: Span, flags: Flags) -> tuple[Tensor, Memory, Info | None]:
         """The layer behind its checks: x [B,T,C], the memory [B,...] of this layer."""
         c = self.config
-        kept = state_dtype(c, x.dtype)
+        kept = memory.m.dtype
         keys = self._slot_keys().to(kept)
         k, v, q = (self._by_head(project(x)).to(kept) for project in (self.Wk_write, self.Wv_write, self.Wq_read))
         if c.normalize_k:

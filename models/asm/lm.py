@@ -102,7 +102,7 @@ class ASMLanguageModel(nn.Module):
         batch, width = tokens.shape
         if state is None:
             state = self.new_state(batch)
-        check_state(config, state, batch, len(blocks))
+        check_state(config, state, batch, len(blocks), self.token_emb.weight.dtype)
         dtype = state.memory.m.dtype
         span = span_of(config, state.t, width, dtype, attention_mask=attention_mask, lengths=lengths)
         x = self.token_emb(tokens)  # (B, T, C)

@@ -119,6 +119,8 @@ def write_scan(
     """
     if span.real is not None:
         logits = logits.masked_fill(~span.real[:, None, :, None], -torch.inf)
+    elif span.width == 1 and chunk is None:
+        return _step(logits.squeeze(2), v, decay, memory)
     segments: list[Segment | Single] = []
     if chunk is None:
         pending = [(a, min(a + SEGMENT, span.width)) for a in range(0, span.width, SEGMENT)][::-1]
@@ -141,6 +143,16 @@ def write_scan(
         fallen = _fallen(decay, span, first, stop)
         memory = replace(memory, m=memory.m - fallen, m0=memory.m0 - fallen)
     return Slots(segments), memory
+
+
+def _step(logits: Tensor, v: Tensor, decay: Tensor, old: Memory) -> tuple[Slots, Memory]:
+    """One token of every row, logits [B,H,K], v [B,H,1,d]: the recurrence itself, in as few operations as it takes."""
+    m = old.m - decay.unsqueeze(1)
+    top = torch.maximum(m, logits)
+    kept, w = (m - top).exp(), (logits - top).exp()
+    den = torch.addcmul(w, kept, old.den)
+    num = torch.addcmul(w.unsqueeze(-1) * v, kept.unsqueeze(-1), old.num)
+    return Slots([Single(num / den.unsqueeze(-1))]), replace(old, m=top, den=den, num=num)
 
 
 def _relative(logits: Tensor, decay: Tensor) -> Tensor:

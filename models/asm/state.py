@@ -123,14 +123,16 @@ def new_state(
     return State(Memory(**memory), torch.zeros(batch, dtype=torch.int64, device=device), config.scan_name)
 
 
-def check_state(config: AttentionConfig, state: State, batch: int, layers: int) -> None:
-    """Raises InputError where a state belongs to another configuration."""
+def check_state(config: AttentionConfig, state: State, batch: int, layers: int, dtype: torch.dtype) -> None:
+    """Raises InputError where a state belongs to another configuration, or to a model of another dtype."""
     if state.scan != config.scan_name:
         raise InputError(f"the state was written by scan {state.scan}, and this model runs {config.scan_name}")
     if state.t.shape != (batch,):
         raise InputError(f"the state's t should have shape {[batch]}, found {list(state.t.shape)}")
-    shapes = memory_shapes(config)
+    shapes, kept = memory_shapes(config), state_dtype(config, dtype)
     for name, tensor in state.memory.items():
+        if tensor.dtype != kept:
+            raise InputError(f"the state's {name} should be {kept}, found {tensor.dtype}")
         expected = (layers, batch, *shapes[name])
         if tensor.shape != expected:
             raise InputError(f"the state's {name} should have shape {list(expected)}, found {list(tensor.shape)}")

@@ -122,13 +122,24 @@ def test_a_slot_mask_is_the_layers_where_the_call_gives_none() -> None:
     assert not torch.equal(layer(X, slot_mask=torch.ones(5))[0], by_flag)
 
 
+@pytest.mark.parametrize(
+    ("scan", "where", "others"),
+    [
+        ("exact", "read", []),
+        ("exact", "slotspace_only", []),
+        ("chunked:8", "slotspace_only", []),
+        ("chunked:8", "read", [7]),
+    ],
+)
 @torch.no_grad()
-def test_the_last_position_is_each_rows_own() -> None:
-    layer = tiny_layer()
+def test_the_last_position_is_each_rows_own(scan: str, where: str, others: list[int]) -> None:
+    """In the chunked scan, the read is masked at the end of every write chunk, too."""
+    layer = tiny_layer(scan=scan, use_slotspace_refine=where == "slotspace_only")  # it carries a changed read on
     flags: dict[str, Any] = {"slot_mask": EXAMPLES["slot_mask"], "slot_mask_scope": "last_pos_only"}
+    flags["slot_mask_where"] = where
     lengths = torch.tensor([12, 4])
     difference = (layer(X, lengths=lengths, **flags)[0] - layer(X, lengths=lengths)[0]).abs().amax(dim=-1) > 1e-3
-    assert difference[0].nonzero().flatten().tolist() == [11]
+    assert difference[0].nonzero().flatten().tolist() == [*others, 11]
     assert difference[1, :4].nonzero().flatten().tolist() == [3]
 
 

@@ -174,6 +174,8 @@ def test_a_state_of_another_batch_depth_or_chunk_is_refused() -> None:
         tiny_model()(torch.zeros(2, 1, dtype=torch.int64), state)
     with pytest.raises(InputError, match="written by scan chunked:4, and this model runs chunked:8"):
         tiny_layer(scan="chunked:8")(X, tiny_layer(scan="chunked:4")(X)[1])
+    with pytest.raises(InputError, match=r"the state's m should be torch\.float64, found torch\.float32"):
+        tiny_layer().double()(X.double(), state)
 
 
 def test_a_configuration_cannot_be_changed_after_it_was_checked() -> None:
