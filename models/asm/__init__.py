@@ -1,0 +1,39 @@
+"""Addressed State Models in torch: the layer in its three variants, the language model, its fixed-size state."""
+
+from models.asm.attention import (
+    AddressedStateAttention,
+    AddressedStateAttentionIntervene,
+    AddressedStateAttentionOnline,
+)
+from models.asm.configuration import ASMTrainConfig, AttentionConfig
+from models.asm.errors import ASMError, ConfigError, InputError, WeightsError
+from models.asm.flags import Flags, InfoConfig
+from models.asm.lm import ASMBlock, ASMLanguageModel, build_model_from_cfg
+from models.asm.loading import Loaded, load_checkpoint, load_tensors, read_checkpoint, save_checkpoint
+from models.asm.state import Memory, State, memory_shapes, new_state
+
+__all__ = [
+    "ASMBlock",
+    "ASMError",
+    "ASMLanguageModel",
+    "ASMTrainConfig",
+    "AddressedStateAttention",
+    "AddressedStateAttentionIntervene",
+    "AddressedStateAttentionOnline",
+    "AttentionConfig",
+    "ConfigError",
+    "Flags",
+    "InfoConfig",
+    "InputError",
+    "Loaded",
+    "Memory",
+    "State",
+    "WeightsError",
+    "build_model_from_cfg",
+    "load_checkpoint",
+    "load_tensors",
+    "memory_shapes",
+    "new_state",
+    "read_checkpoint",
+    "save_checkpoint",
+]

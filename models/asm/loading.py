@@ -1,0 +1,235 @@
+"""Checkpoints in and out: both naming schemes, the differences that are allowed, and errors that name the key."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models.asm.configuration import ASMTrainConfig
+from models.asm.errors import WeightsError
+from models.asm.lm import ASMLanguageModel
+
+WRAPPERS = ("model_state_dict", "state_dict", "model", "model_state")
+CONFIG_KEYS = ("cfg", "config")
+LEGACY = (  # the notebooks' names, as patterns, and ours
+    (r"tok\.weight", "token_emb.weight"),
+    (r"pos\.weight", "pos_emb.weight"),
+    (r"norm\.(weight|bias)", r"ln_f.\1"),
+    (r"blocks\.(\d+)\.norm1\.(.+)", r"blocks.\1.ln_1.\2"),
+    (r"blocks\.(\d+)\.norm2\.(.+)", r"blocks.\1.ln_2.\2"),
+    (r"blocks\.(\d+)\.asa\.(.+)", r"blocks.\1.attn.\2"),
+)
+SCALARS = r"attn\.(_alibi_strength_param|_content_read_gamma_raw|_slotspace_gate_raw)"
+REFINEMENT = r"attn\.slot_(in|q|k|v|out)\.weight"
+MLP_BIAS = r"mlp\.[03]\.bias"
+MAY_DIFFER = re.compile(
+    rf"pos_emb\.weight|blocks\.\d+\.({SCALARS}|{REFINEMENT}|{MLP_BIAS}|attn\._alibi_slopes|attn\.rope\w*\.inv_freq)"
+)
+"""What a checkpoint may lack, or have beside the model; each is reported. Every other difference is an error."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model in eval mode, and the keys in which its checkpoint differed from it as allowed.
+
+    missing: in the model only, set so that they do nothing (biases, the refinement's output and positions are 0) or
+    left at their initial value (the scalars). unused: in the checkpoint only.
+    """
+
+    model: ASMLanguageModel
+    missing: tuple[str, ...] = ()
+    unused: tuple[str, ...] = ()
+
+
+def save_checkpoint(model: ASMLanguageModel, path: Path | str) -> None:
+    """Weights and configuration in one file: `.safetensors` (configuration in its header) or `.pt`/`.pth`."""
+    path = Path(path)
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    if model.config.tie_weights:
+        del tensors["lm_head.weight"]
+    config = model.config.to_mapping()
+    if path.suffix == ".safetensors":
+        save_file(tensors, path, metadata={"cfg": json.dumps(config)})
+    elif path.suffix in (".pt", ".pth"):
+        torch.save({"model_state_dict": tensors, "cfg": config}, path)
+    else:
+        raise WeightsError(f"{path}: a checkpoint ends in .safetensors, .pt or .pth")
+
+
+def load_checkpoint(
+    path: Path | str,
+    *,
+    cfg: ASMTrainConfig | Mapping[str, Any] | None = None,
+    scan: str | None = None,
+    variant: str = "baseline",
+    device: str | torch.device = "cpu",
+    strict: bool = True,
+) -> Loaded:
+    """A model from a file of ours or of the original; raises WeightsError that names file and key.
+
+    `cfg` stands for the configuration in the file. A file that does not say its scan needs `scan`: weights of the
+    original were trained with `chunked:<write_chunk_size>`, and no other scan gives their results. `strict=False`
+    leaves out tensors and configuration fields that the model does not know.
+    """
+    path = Path(path)
+    tensors, found = read_checkpoint(path)
+    config = _config(path, found if cfg is None else cfg, scan, tensors, strict)
+    return load_tensors(tensors, config, variant=variant, device=device, strict=strict, source=str(path))
+
+
+def load_tensors(
+    tensors: Mapping[str, Tensor],
+    config: ASMTrainConfig,
+    *,
+    variant: str = "baseline",
+    device: str | torch.device = "cpu",
+    strict: bool = True,
+    source: str = "the state dict",
+) -> Loaded:
+    """A model of `config` with these tensors, under either naming scheme."""
+    given = canonical(tensors, source)
+    model = ASMLanguageModel(config, variant)
+    expected = model.state_dict()
+    if config.tie_weights:
+        _tie(given, source)
+    missing = sorted(expected.keys() - given.keys())
+    unused = sorted(given.keys() - expected.keys())
+    for key in missing:
+        if not MAY_DIFFER.fullmatch(key):
+            raise WeightsError(f"{source}: the tensor {key} of shape {list(expected[key].shape)} is missing")
+    for key in unused:
+        if strict and not MAY_DIFFER.fullmatch(key):
+            raise WeightsError(f"{source}: the model has no tensor {key}")
+    _whole_refinements(missing, expected, source)
+    final: dict[str, Tensor] = {}
+    for key, tensor in expected.items():
+        if key in given:
+            final[key] = _fitting(given[key], tensor, f"{source}: {key}")
+        else:
+            final[key] = tensor if re.search(SCALARS, key) else torch.zeros_like(tensor)
+    model.load_state_dict(final)
+    return Loaded(model.eval().to(device), tuple(missing), tuple(unused))
+
+
+def canonical(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
+    """The same tensors under our names."""
+    named: dict[str, Tensor] = {}
+    for key, tensor in tensors.items():
+        name = key.removeprefix("module.")
+        for pattern, ours in LEGACY:
+            if re.fullmatch(pattern, name):
+                name = re.sub(pattern, ours, name)
+                break
+        if name in named:
+            raise WeightsError(f"{source}: two tensors mean {name}, one of them {key}")
+        named[name] = tensor
+    return named
+
+
+def read_checkpoint(path: Path | str) -> tuple[dict[str, Tensor], Mapping[str, Any] | None]:
+    """The tensors of a file, and the configuration in it or in `config.json` beside it. No code in it is run."""
+    path = Path(path)
+    if path.suffix not in (".safetensors", ".pt", ".pth"):
+        raise WeightsError(f"{path}: a checkpoint ends in .safetensors, .pt or .pth")
+    if not path.is_file():
+        raise WeightsError(f"{path}: there is no such file")
+    config: Any = None
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, "pt") as file:
+                found: Any = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no mapping)
+                config = (file.metadata() or {}).get("cfg")
+        else:
+            found = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
+        detail = (str(error).strip() or repr(error)).splitlines()[0]
+        raise WeightsError(f"{path}: the file is broken, cut short or of another format ({detail})") from error
+    except Exception as error:  # the unpickler refuses code with an error of its own
+        detail = (str(error).strip() or repr(error)).splitlines()[0]
+        raise WeightsError(f"{path}: the file holds more than tensors and plain values ({detail})") from error
+    if isinstance(found, dict):
+        config = next((found[key] for key in CONFIG_KEYS if key in found), config)
+        found = next((found[key] for key in WRAPPERS if isinstance(found.get(key), dict)), found)
+    if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
+        raise WeightsError(f"{path}: the file should hold a dict of tensors, bare or under {', '.join(WRAPPERS)}")
+    beside = path.with_name("config.json")
+    if config is None and beside.is_file():
+        config = beside.read_text("utf-8")
+    return found, _mapping(config, path)
+
+
+def _mapping(config: Any, path: Path) -> Mapping[str, Any] | None:
+    if isinstance(config, str):
+        try:
+            config = json.loads(config)
+        except ValueError as error:
+            raise WeightsError(f"{path}: its configuration is no JSON ({error})") from None
+    if config is not None and not isinstance(config, Mapping):
+        raise WeightsError(f"{path}: its configuration should be a mapping, found {type(config).__name__}")
+    return config
+
+
+def _config(
+    path: Path,
+    given: ASMTrainConfig | Mapping[str, Any] | None,
+    scan: str | None,
+    tensors: Mapping[str, Tensor],
+    strict: bool,
+) -> ASMTrainConfig:
+    if given is None:
+        raise WeightsError(f"{path}: the file holds no configuration, and there is no config.json beside it: pass cfg")
+    if isinstance(given, ASMTrainConfig):
+        return given if scan is None else replace(given, scan=scan)
+    options = dict(given)
+    if scan is not None:
+        options["scan"] = scan
+    if "scan" not in options:
+        size = options.get("write_chunk_size", ASMTrainConfig().write_chunk_size)
+        raise WeightsError(
+            f"{path}: its configuration does not say the scan: pass scan='chunked:{size}' for weights of the "
+            "original, scan='exact' for weights that were trained with the exact formula"
+        )
+    # The notebooks' models have no MLP biases, and no field that says so.
+    options.setdefault("mlp_bias", any(re.search(MLP_BIAS, key) for key in tensors))
+    try:
+        return ASMTrainConfig.from_mapping(options, strict=strict)
+    except (TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: {error}") from None
+
+
+def _tie(given: dict[str, Tensor], source: str) -> None:
+    """Tied weights may be stored once or twice; twice they must be the same."""
+    if "token_emb.weight" not in given:
+        return
+    head = given.setdefault("lm_head.weight", given["token_emb.weight"])
+    if not torch.equal(head, given["token_emb.weight"]):
+        raise WeightsError(f"{source}: lm_head.weight differs from token_emb.weight, and tie_weights is on")
+
+
+def _whole_refinements(missing: list[str], expected: Mapping[str, Tensor], source: str) -> None:
+    """A layer's refinement may be missing as a whole; a part of it is a broken file."""
+    absent = {key for key in missing if re.search(REFINEMENT, key)}
+    for key in sorted(absent):
+        block = key.split("attn.")[0]
+        if any(other.startswith(block) and re.search(REFINEMENT, other) for other in expected.keys() - absent):
+            raise WeightsError(f"{source}: the tensor {key} is missing, while others of this refinement are there")
+
+
+def _fitting(found: Tensor, expected: Tensor, what: str) -> Tensor:
+    if found.shape != expected.shape and not found.numel() == expected.numel() == 1:
+        raise WeightsError(f"{what} should have shape {list(expected.shape)}, found {list(found.shape)}")
+    if not found.is_floating_point():
+        raise WeightsError(f"{what} should hold floating point numbers, found {found.dtype}")
+    if not bool(torch.isfinite(found).all()):
+        count = int((~torch.isfinite(found)).sum())
+        raise WeightsError(f"{what} holds {count} values that are NaN or infinite")
+    return found.reshape(expected.shape)
