@@ -10,10 +10,11 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from benchmarks import llama, plots, report, weights
+from benchmarks import fanout, llama, plots, report, weights
 from benchmarks.cli import bench
 from benchmarks.groups import GROUPS, load
 from benchmarks.measure import Bound, Plan, at_least, at_most, curve, figure, interleave, median_s
+from benchmarks.producer import text_of
 from benchmarks.serving import environment
 
 
@@ -104,12 +105,32 @@ def test_what_was_written_is_shown_again(tmp_path: Path) -> None:
     assert "other.json is no file that `ssmprov bench`" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("seq", "offset", "piece"), [(3, 8, b"002 "), (2, 4, b"001 "), (2, 12, b"003 "), (2, 8, b"003 ")]
+)
+def test_a_stream_with_a_gap_or_another_text_is_noticed(seq: int, offset: int, piece: bytes) -> None:
+    stream = fanout.Open()
+    stream.take(1, 0, text_of(2), text_of(4))
+    with pytest.raises(RuntimeError, match="gap"):
+        stream.take(seq, offset, piece, text_of(4))
+    stream.take(2, 8, text_of(4)[8:], text_of(4))
+    assert stream.have == len(text_of(4)) == 16
+
+
 @pytest.mark.parametrize("name", list(GROUPS))
 def test_each_group_can_be_loaded(name: str) -> None:
     assert callable(load(name))
 
 
-@pytest.mark.parametrize(("group", "name"), [("round-trip", "through the broker, p50"), ("llama", "mini, 16 contexts")])
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        ("round-trip", "through the broker, p50"),
+        ("streams", "32 streams through the broker"),
+        ("clients", "requests of 100 clients"),
+        ("llama", "mini, 16 contexts"),
+    ],
+)
 def test_a_quick_run_writes_its_figures(tmp_path: Path, group: str, name: str) -> None:
     if group == "llama":
         pytest.importorskip("llama_cpp")
