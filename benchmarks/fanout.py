@@ -53,6 +53,13 @@ class Open:
     have: int = 0
     unread: int = 0
 
+    def take(self, seq: int, offset: int, piece: bytes, text: bytes) -> None:
+        """The next piece of `text`. Raises RuntimeError where it is another one."""
+        if (seq, offset) != (self.seq + 1, self.have) or not text.startswith(piece, offset):
+            raise RuntimeError("a stream has a gap, or another text")
+        self.seq, self.have = seq, offset + len(piece)
+        self.unread += 1
+
 
 class Reader(Raw):
     """One connection that reads some streams and holds every byte against what it should be."""
@@ -83,11 +90,7 @@ class Reader(Raw):
 
     def _piece(self, request_id: bytes, seq: int, offset: int, payloads: list[bytes]) -> None:
         stream = self.open[request_id]
-        data = b"".join(payloads)
-        if (seq, offset) != (stream.seq + 1, stream.have) or not self.text.startswith(data, offset):
-            raise RuntimeError("a stream has a gap, or another text")
-        stream.seq, stream.have = seq, offset + len(data)
-        stream.unread += 1
+        stream.take(seq, offset, b"".join(payloads), self.text)
         if stream.unread == TEXT_WINDOW // 2:
             self.socket.send_multipart(wire.encode(wire.Credit(request_id, stream.unread)))
             stream.unread = 0
@@ -100,7 +103,7 @@ def measure(plan: Plan) -> list[Figure | Curve]:
     table = {"name": "scripted", "runtime": "scripted", "path": str(script), "checkpoints": "store"}
     with ExitStack() as stack:
         serving = stack.enter_context(Serving(plan.scratch / "streams", table))
-        taken = interleave(plan.rounds, _sides(stack, serving, plan.size(2000, 16_000)))
+        taken = interleave(plan.rounds, _sides(stack, serving, plan.size(1000, 16_000)))
     return _figures(taken)
 
 

@@ -228,7 +228,7 @@ class Loop:
 
     def _receive(self) -> bool:
         """Take what has come, in bounded batches; whether the socket was emptied."""
-        for _ in range(BATCH):
+        for number in range(BATCH):
             try:
                 first, frames = sockets.receive(self._router)
             except zmq.Again:
@@ -237,7 +237,7 @@ class Loop:
             now, route = time.monotonic(), first.bytes
             user = self._gate.user_of(first) if self._gate else LOCAL
             self._take_up(self._event(now, route, frames, user))
-            more = sockets.has_more(self._router)
+            more = number > 0 or sockets.has_more(self._router)  # the end of a burst is told by an exception
             if not more or len(self._outgoing) >= GATHER:
                 self._deliver()
             if not more:

@@ -11,10 +11,11 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import bare, decode, llama, plots, report, streams, weights
+from benchmarks import bare, decode, fanout, llama, plots, report, streams, weights
 from benchmarks.cli import bench
 from benchmarks.groups import GROUPS, load
 from benchmarks.measure import Bound, Plan, at_least, at_most, curve, figure, interleave, median_s
+from benchmarks.producer import text_of
 from benchmarks.serving import environment
 
 
@@ -105,6 +106,18 @@ def test_what_was_written_is_shown_again(tmp_path: Path) -> None:
     assert "other.json is no file that `ssmprov bench`" in refused.stderr
 
 
+@pytest.mark.parametrize(
+    ("seq", "offset", "piece"), [(3, 8, b"002 "), (2, 4, b"001 "), (2, 12, b"003 "), (2, 8, b"003 ")]
+)
+def test_a_stream_with_a_gap_or_another_text_is_noticed(seq: int, offset: int, piece: bytes) -> None:
+    stream = fanout.Open()
+    stream.take(1, 0, text_of(2), text_of(4))
+    with pytest.raises(RuntimeError, match="gap"):
+        stream.take(seq, offset, piece, text_of(4))
+    stream.take(2, 8, text_of(4)[8:], text_of(4))
+    assert stream.have == len(text_of(4)) == 16
+
+
 @pytest.mark.parametrize("name", list(GROUPS))
 def test_each_group_can_be_loaded(name: str) -> None:
     assert callable(load(name))
@@ -115,6 +128,8 @@ def test_each_group_can_be_loaded(name: str) -> None:
     [
         ("round-trip", "through the broker, p50"),
         ("catalogue", "resolve a name, 1,000 checkpoints"),
+        ("streams", "32 streams through the broker"),
+        ("clients", "requests of 100 clients"),
         ("llama", "mini, 16 contexts"),
     ],
 )
