@@ -141,3 +141,40 @@ def test_a_turn_whose_time_runs_out_changes_nothing(client: Client) -> None:
     with pytest.raises(TimedOut):
         client.turn("x" * 60_000, model="tiny", context="late", save="late", max_tokens=0, ttl_s=0.05)
     assert client.text("tiny:late") == "before"
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_turns_that_end_together_are_each_saved_or_answered_alone(client: Client, model: str) -> None:
+    client.turn("base ", model=model, save="together/base", max_tokens=0)
+    client.fork("together/base", ["together/taken"], model=model)
+    replies: dict[int, str] = {}
+    errors: dict[int, str] = {}
+
+    def ask(i: int) -> None:
+        save = {0: "", 2: "together/taken"}.get(i, f"together/{i}")
+        try:
+            reply = client.turn(
+                f"{i}: ",
+                model=model,
+                context="together/base",
+                save=save,
+                if_head="none" if i == 2 else None,
+                values=GREEDY,
+                max_tokens=6,
+                seed=i,
+            )
+        except SsmprovError as error:
+            errors[i] = error.code
+        else:
+            replies[i] = reply.text
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(16)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == {2: "conflict"}
+    for i in {*range(16)} - {0, 2}:
+        assert client.text(f"{model}:together/{i}") == f"base {i}: {replies[i]}"
+    assert client.text(f"{model}:together/taken") == "base "
+    assert client.verify(model=model).faults == []

@@ -26,13 +26,17 @@ class Files:
 
     def place_directory(self, path: Path) -> bool:
         """The directory; whether it is new, and so not durable yet."""
-        with contextlib.suppress(FileNotFoundError):
-            if not stat.S_ISDIR(path.lstat().st_mode):
-                raise NotADirectoryError(errno.ENOTDIR, "not a directory of its own", str(path))
-            return False
-        with contextlib.suppress(FileExistsError):  # another process was faster, with just such a one
-            path.mkdir(mode=0o700)
-        return True
+        new = False
+        try:
+            mode = path.lstat().st_mode
+        except FileNotFoundError:
+            new = True
+            with contextlib.suppress(FileExistsError):  # another process was faster
+                path.mkdir(mode=0o700)
+            mode = path.lstat().st_mode
+        if not stat.S_ISDIR(mode):
+            raise NotADirectoryError(errno.ENOTDIR, "not a directory of its own", str(path))
+        return new
 
     def create(self, path: Path) -> int:
         return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)

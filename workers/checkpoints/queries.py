@@ -24,11 +24,11 @@ def ls(catalogue: Catalogue, model: str, prefix: str, after: str, limit: int, *,
     """A page of names in order; reserved ones only when asked for, or when the prefix is one."""
     rows = catalogue.run(
         f"SELECT e.*, {NAME} FROM names n LEFT JOIN entries e ON e.number = n.step"  # noqa: S608 (our own words)
-        " WHERE n.name > :after AND n.name >= :prefix AND n.name < :end AND (:reserved OR n.name NOT LIKE '@%')"
+        " WHERE n.name >= :start AND n.name < :end AND n.name <> :after AND (:reserved OR n.name NOT LIKE '@%')"
         " ORDER BY n.name LIMIT :limit",
         {
+            "start": max(after, prefix),  # one bound: of two the index serves the first alone
             "after": after,
-            "prefix": prefix,
             "end": prefix + PAST_ALL,
             "reserved": reserved or prefix.startswith("@"),
             "limit": limit + 1,

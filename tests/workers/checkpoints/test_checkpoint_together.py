@@ -107,3 +107,15 @@ def test_directories_are_made_ahead_with_one_flush(tmp_path: Path) -> None:
         say(store, "a", b"x")
         assert len(flushed) == 2, "the file and its directory"
         assert len(list((store.directory / "objects").iterdir())) == 256
+
+
+def test_what_one_had_changed_before_it_failed_is_undone(tmp_path: Path) -> None:
+    with open_store(tmp_path / "s", max_names=2) as store:
+        say(store, "a", b"base ")
+        first, second, third = store.commit_all(
+            [commit(store, b"1", "b", "a"), commit(store, b"2", "c", "a"), commit(store, b"3", "a", "a")]
+        )
+        assert [type(each) for each in (first, second, third)] == [Committed, NoSpace, Committed]
+        assert [row.name for row in store.ls().rows] == ["a", "b"]
+        assert store._catalogue.run("SELECT text FROM reads ORDER BY step") == [(b"base ",), (b"1",), (b"3",)]
+        assert store.verify().faults == []
