@@ -19,6 +19,7 @@ from models.asm import (
     memory_shapes,
 )
 from models.asm.attention import VARIANTS
+from models.asm.positions import rope_tables
 
 SWITCHES = (
     "use_rope_keys",
@@ -32,13 +33,14 @@ SWITCHES = (
 )
 
 
-@pytest.mark.parametrize("scan", ["exact", "chunked:4"])
 @torch.no_grad()
-def test_all_switches_in_every_combination_give_their_shapes_and_finite_numbers(scan: str) -> None:
+def test_all_switches_in_every_combination_give_their_shapes_and_finite_numbers() -> None:
+    """Variants and scans in turn."""
     x = inputs(2, 7)
     variants = list(VARIANTS.values())
     for number, values in enumerate(product((True, False), repeat=len(SWITCHES))):
         options = dict(zip(SWITCHES, values, strict=True))
+        scan = ("exact", "chunked:4")[number // 3 % 2]
         layer = variants[number % 3](**{**TINY, **options}, scan=scan).eval()
         y, state = layer(x)
         assert y.shape == x.shape, options
@@ -69,6 +71,15 @@ def test_half_precision_keeps_its_state_in_fp32_where_it_should(kept: bool) -> N
     layer(x[:, :1].bfloat16(), state)
     if kept:
         torch.testing.assert_close(y.float(), tiny_layer()(x)[0], atol=0.2, rtol=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_rotations_far_out_are_as_fine_as_their_dtype(dtype: torch.dtype) -> None:
+    positions = torch.arange(900, 1000).unsqueeze(0)
+    expected = rope_tables(positions, 8, 1e4, torch.float64)
+    for found, exact in zip(rope_tables(positions, 8, 1e4, dtype), expected, strict=True):
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.double(), exact, atol=max(torch.finfo(dtype).eps, 1e-4), rtol=0.0)
 
 
 def test_the_variants_share_their_weights() -> None:
