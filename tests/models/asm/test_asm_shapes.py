@@ -10,6 +10,7 @@ import pytest
 import torch
 from asm_cases import TINY, inputs, tiny_config, tiny_layer, tiny_model
 
+from models import asm
 from models.asm import (
     AddressedStateAttention,
     ASMBlock,
@@ -124,6 +125,14 @@ def test_the_state_dict_has_the_keys_that_checkpoints_know() -> None:
 def test_a_layer_takes_its_options_by_name_or_as_a_configuration() -> None:
     config = AttentionConfig(embed_dim=16, num_heads=2)
     assert AddressedStateAttention(config).config == AddressedStateAttention(embed_dim=16, num_heads=2).config
+
+
+def test_the_example_of_the_page_runs() -> None:
+    page = (Path(asm.__file__).parent / "README.md").read_text("utf-8")
+    names: dict[str, Any] = {}
+    exec(page.split("```python\n")[1].split("```")[0], names)
+    assert names["state"].t.tolist() == [81, 81]
+    assert names["last"].shape == (2, 257)
 
 
 def test_a_fresh_model_of_one_seed_is_one_model() -> None:
