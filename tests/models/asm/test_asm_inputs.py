@@ -32,6 +32,7 @@ X = inputs(2, 6)
         ({"num_slots": "8"}, "num_slots should be of type int, found '8'"),
         ({"num_slots": True}, "num_slots should be of type int, found True"),
         ({"num_slots": 2.5}, r"num_slots should be of type int, found 2\.5"),
+        ({"rope_base": "10000"}, "rope_base should be of type float, found '10000'"),
         ({"tie_weights": 1}, "tie_weights should be of type bool, found 1"),
         ({"scan": 128}, "scan should be of type str, found 128"),
         ({"betas": [0.9]}, r"betas should be of type tuple, found \[0\.9\]"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -133,6 +134,26 @@ def test_the_example_of_the_page_runs() -> None:
     exec(page.split("```python\n")[1].split("```")[0], names)
     assert names["state"].t.tolist() == [81, 81]
     assert names["last"].shape == (2, 257)
+
+
+@torch.no_grad()
+def test_a_fresh_model_starts_as_the_published_ones_did() -> None:
+    torch.manual_seed(0)
+    sizes = {"embed_dim": 64, "num_slots": 50, "slotspace_dim": 32, "alibi_strength_init": 0.2, "min_strength": 0.05}
+    model = build_model_from_cfg(tiny_config(**sizes))
+    layer = model.layers()[0].attn
+    for weight in (
+        model.token_emb.weight,
+        layer.Wk_write.weight,
+        layer.slot_in.weight,
+        model.layers()[1].mlp[0].weight,
+    ):
+        assert float(weight.std()) == pytest.approx(0.02, rel=0.1)
+    assert float(layer.slot_keys.std()) == pytest.approx(32**-0.5, rel=0.1)
+    assert not bool(model.layers()[0].mlp[3].bias.any())
+    assert float(layer.strength()) == pytest.approx(0.2)
+    softplus = math.log1p(math.exp(-4.0))
+    assert (float(layer.gamma()), float(layer.gate())) == pytest.approx((softplus, softplus))
 
 
 def test_a_fresh_model_of_one_seed_is_one_model() -> None:
