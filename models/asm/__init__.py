@@ -7,9 +7,10 @@ from models.asm.attention import (
 )
 from models.asm.configuration import ASMTrainConfig, AttentionConfig
 from models.asm.errors import ASMError, ConfigError, InputError, WeightsError
+from models.asm.files import read_checkpoint, save_checkpoint
 from models.asm.flags import Flags, InfoConfig
 from models.asm.lm import ASMBlock, ASMLanguageModel, build_model_from_cfg
-from models.asm.loading import Loaded, load_checkpoint, load_tensors, read_checkpoint, save_checkpoint
+from models.asm.loading import Loaded, load_checkpoint, load_tensors
 from models.asm.state import Memory, State, memory_shapes, new_state
 
 __all__ = [

@@ -179,7 +179,7 @@ class ASMTrainConfig:
         A field that does not exist is an error, since it may be one that changes the result; with `strict=False` it
         is left out. A field given twice with two values (once by its alias) is an error always.
         """
-        known = {field.name for field in fields(cls)}
+        known = {field.name: field.default for field in fields(cls)}
         found: dict[str, Any] = {}
         for name, value in given.items():
             target = ALIASES.get(name, name)
@@ -190,12 +190,7 @@ class ASMTrainConfig:
             if target in found and found[target] != value:
                 raise ConfigError(f"the configuration gives {target} twice: {found[target]!r} and {value!r}")
             found[target] = value
-        if "betas" in found:
-            found["betas"] = tuple(found["betas"])
-        for name in ("tag", "cache_dir", "val_windows_cache", "resume_path"):
-            if found.get(name, "") is None:  # the public code leaves unset paths at None
-                found[name] = ""
-        return cls(**found)
+        return cls(**{name: _of_type(name, value, known[name]) for name, value in found.items()})
 
     def to_mapping(self) -> dict[str, Any]:
         return asdict(self)
@@ -203,6 +198,22 @@ class ASMTrainConfig:
     def attention(self) -> AttentionConfig:
         """The options that each layer gets: every field of the same name."""
         return AttentionConfig(**{field.name: getattr(self, field.name) for field in fields(AttentionConfig)})
+
+
+def _of_type(name: str, value: Any, default: Any) -> Any:
+    """A field's value in the type of its default, as JSON and older code may write it."""
+    match default:
+        case str() if value is None:  # the public code leaves unset paths at None
+            return ""
+        case tuple() if isinstance(value, list | tuple) and len(value) == len(default):
+            return tuple(_of_type(name, one, other) for one, other in zip(value, default, strict=True))
+        case float() if isinstance(value, int | float) and not isinstance(value, bool):
+            return float(value)
+        case int() if isinstance(value, float) and value.is_integer() and not isinstance(default, bool):
+            return int(value)
+        case _ if type(value) is type(default):
+            return value
+    raise ConfigError(f"{name} should be of type {type(default).__name__}, found {value!r}")
 
 
 def _at_least_one(config: AttentionConfig | ASMTrainConfig, names: tuple[str, ...]) -> None:

@@ -1,8 +1,7 @@
-"""Checkpoints in and out: both naming schemes, the differences that are allowed, and errors that name the key."""
+"""A model from a checkpoint: both naming schemes, the differences that are allowed, and errors that name the key."""
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -10,16 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from models.asm.configuration import ASMTrainConfig
 from models.asm.errors import WeightsError
+from models.asm.files import read_checkpoint
 from models.asm.lm import ASMLanguageModel
 
-WRAPPERS = ("model_state_dict", "state_dict", "model", "model_state")
-CONFIG_KEYS = ("cfg", "config")
 LEGACY = (  # the notebooks' names, as patterns, and ours
     (r"tok\.weight", "token_emb.weight"),
     (r"pos\.weight", "pos_emb.weight"),
@@ -48,21 +44,6 @@ class Loaded:
     model: ASMLanguageModel
     missing: tuple[str, ...] = ()
     unused: tuple[str, ...] = ()
-
-
-def save_checkpoint(model: ASMLanguageModel, path: Path | str) -> None:
-    """Weights and configuration in one file: `.safetensors` (configuration in its header) or `.pt`/`.pth`."""
-    path = Path(path)
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    if model.config.tie_weights:
-        del tensors["lm_head.weight"]
-    config = model.config.to_mapping()
-    if path.suffix == ".safetensors":
-        save_file(tensors, path, metadata={"cfg": json.dumps(config)})
-    elif path.suffix in (".pt", ".pth"):
-        torch.save({"model_state_dict": tensors, "cfg": config}, path)
-    else:
-        raise WeightsError(f"{path}: a checkpoint ends in .safetensors, .pt or .pth")
 
 
 def load_checkpoint(
@@ -97,6 +78,7 @@ def load_tensors(
 ) -> Loaded:
     """A model of `config` with these tensors, under either naming scheme."""
     given = canonical(tensors, source)
+    _check_sizes(given, config, source)
     model = ASMLanguageModel(config, variant)
     expected = model.state_dict()
     if config.tie_weights:
@@ -135,49 +117,6 @@ def canonical(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
     return named
 
 
-def read_checkpoint(path: Path | str) -> tuple[dict[str, Tensor], Mapping[str, Any] | None]:
-    """The tensors of a file, and the configuration in it or in `config.json` beside it. No code in it is run."""
-    path = Path(path)
-    if path.suffix not in (".safetensors", ".pt", ".pth"):
-        raise WeightsError(f"{path}: a checkpoint ends in .safetensors, .pt or .pth")
-    if not path.is_file():
-        raise WeightsError(f"{path}: there is no such file")
-    config: Any = None
-    try:
-        if path.suffix == ".safetensors":
-            with safe_open(path, "pt") as file:
-                found: Any = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no mapping)
-                config = (file.metadata() or {}).get("cfg")
-        else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        detail = (str(error).strip() or repr(error)).splitlines()[0]
-        raise WeightsError(f"{path}: the file is broken, cut short or of another format ({detail})") from error
-    except Exception as error:  # the unpickler refuses code with an error of its own
-        detail = (str(error).strip() or repr(error)).splitlines()[0]
-        raise WeightsError(f"{path}: the file holds more than tensors and plain values ({detail})") from error
-    if isinstance(found, dict):
-        config = next((found[key] for key in CONFIG_KEYS if key in found), config)
-        found = next((found[key] for key in WRAPPERS if isinstance(found.get(key), dict)), found)
-    if not isinstance(found, dict) or not found or not all(isinstance(value, Tensor) for value in found.values()):
-        raise WeightsError(f"{path}: the file should hold a dict of tensors, bare or under {', '.join(WRAPPERS)}")
-    beside = path.with_name("config.json")
-    if config is None and beside.is_file():
-        config = beside.read_text("utf-8")
-    return found, _mapping(config, path)
-
-
-def _mapping(config: Any, path: Path) -> Mapping[str, Any] | None:
-    if isinstance(config, str):
-        try:
-            config = json.loads(config)
-        except ValueError as error:
-            raise WeightsError(f"{path}: its configuration is no JSON ({error})") from None
-    if config is not None and not isinstance(config, Mapping):
-        raise WeightsError(f"{path}: its configuration should be a mapping, found {type(config).__name__}")
-    return config
-
-
 def _config(
     path: Path,
     given: ASMTrainConfig | Mapping[str, Any] | None,
@@ -204,6 +143,24 @@ def _config(
         return ASMTrainConfig.from_mapping(options, strict=strict)
     except (TypeError, ValueError) as error:
         raise WeightsError(f"{path}: {error}") from None
+
+
+def _check_sizes(given: Mapping[str, Tensor], config: ASMTrainConfig, source: str) -> None:
+    """Before a model is built: a configuration that is not this file's may ask for any amount of memory."""
+    c = config
+    shapes = {
+        "token_emb.weight": (c.vocab_size, c.embed_dim),
+        "pos_emb.weight": (c.max_seq_len, c.embed_dim) if c.use_abs_pos else None,
+        "blocks.0.attn.slot_keys": (c.num_heads, c.num_slots, c.embed_dim // c.num_heads),
+        "blocks.0.attn.slot_in.weight": (c.slotspace_dim, c.num_slots) if c.use_slotspace_refine else None,
+        "blocks.0.mlp.0.weight": (int(c.embed_dim * c.mlp_ratio), c.embed_dim),
+    }
+    for key, shape in shapes.items():
+        if shape is not None and key in given and given[key].shape != shape:
+            raise WeightsError(f"{source}: {key} should have shape {list(shape)}, found {list(given[key].shape)}")
+    blocks = {key.split(".")[1] for key in given if key.startswith("blocks.")}
+    if len(blocks) < c.num_layers:
+        raise WeightsError(f"{source}: num_layers is {c.num_layers}, and there are tensors of {len(blocks)} blocks")
 
 
 def _tie(given: dict[str, Tensor], source: str) -> None:

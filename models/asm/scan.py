@@ -1,21 +1,20 @@
 """Slots and refinement over time, vectorised by segments: the two recurrences of the layer.
 
-A slot is the mean of the values v_u weighted by exp(logit_u): num / den. Every segment keeps its tokens' weights, and
-both the content read and the mixing of slots are matrix products of them; no slot is ever written out. Logits are
-relative to the segment, and `m` falls by the ALiBi decay with each token, so positions do not appear in the sums.
+A slot is the mean of the values v_u weighted by exp(logit_u). Logits are relative to the segment, and `m` falls by the
+ALiBi decay with each token, so positions do not appear in the sums.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import torch
 from torch import Tensor
-from torch.linalg import vector_norm
 
 from models.asm.positions import Span
+from models.asm.slots import Segment, Single, Slots
 from models.asm.state import Memory
 
 SEGMENT = 64
@@ -25,88 +24,6 @@ MAX_RISE = 30.0
 to its largest logit, so early denominators are as small as exp(-MAX_RISE); their squares, which gradients need, and
 the terms that still count for them must stay far from the smallest fp32 number."""
 TINY = 1e-8
-
-
-@dataclass(slots=True)
-class Segment:
-    """Slots after each of U tokens: (sum_{u<=t} w_u v_u + sum of carried parts) / den.
-
-    w [B,H,U,K], v [B,H,U,d], den [B,H,U,K]; carried: pairs of a factor [B,H,U or 1,K] and numerators [B,H,K,d].
-    """
-
-    w: Tensor
-    v: Tensor
-    den: Tensor
-    carried: list[tuple[Tensor, Tensor]]
-
-    def dot(self, q: Tensor) -> Tensor:
-        """q [B,H,U,d] -> its product with every slot [B,H,U,K]."""
-        found = (q @ self.v.mT).tril() @ self.w
-        for factor, num in self.carried:
-            found = found + factor * (q @ num.mT)
-        return found / self.den
-
-    def mix(self, weights: Tensor) -> Tensor:
-        """weights [B,H,U,K] -> the weighted sum of slots [B,H,U,d]."""
-        share = weights / self.den
-        found = (share @ self.w.mT).tril() @ self.v
-        for factor, num in self.carried:
-            found = found + (share * factor) @ num
-        return found
-
-    @property
-    def width(self) -> int:
-        return self.w.shape[2]
-
-    def values(self) -> Tensor:
-        """The slots written out [B,H,U,K,d]: for a look at them only."""
-        num = (self.w.unsqueeze(-1) * self.v.unsqueeze(-2)).cumsum(dim=2)
-        for factor, old in self.carried:
-            num = num + factor.unsqueeze(-1) * old.unsqueeze(2)
-        return num / self.den.unsqueeze(-1)
-
-
-@dataclass(slots=True)
-class Single:
-    """A segment of one token, as every step of decoding is: its slots [B,H,K,d] are at hand already."""
-
-    slots: Tensor
-    width: int = 1
-
-    def dot(self, q: Tensor) -> Tensor:
-        return q @ self.slots.mT
-
-    def mix(self, weights: Tensor) -> Tensor:
-        return weights @ self.slots
-
-    def values(self) -> Tensor:
-        return self.slots.unsqueeze(2)
-
-
-@dataclass(slots=True)
-class Slots:
-    """The slots after each token of a call, in segments."""
-
-    segments: list[Segment | Single]
-
-    def dot(self, q: Tensor) -> Tensor:
-        return self._each("dot", q)
-
-    def mix(self, weights: Tensor) -> Tensor:
-        return self._each("mix", weights)
-
-    def norms(self) -> Tensor:
-        """The length of every slot [B,H,T,K]."""
-        return torch.cat([vector_norm(segment.values(), dim=-1) for segment in self.segments], dim=2)
-
-    def _each(self, method: str, x: Tensor) -> Tensor:
-        if len(self.segments) == 1:
-            found: Tensor = getattr(self.segments[0], method)(x)
-            return found
-        parts = x.split_with_sizes([segment.width for segment in self.segments], dim=2)
-        return torch.cat(
-            [getattr(segment, method)(part) for segment, part in zip(self.segments, parts, strict=True)], dim=2
-        )
 
 
 def write_scan(

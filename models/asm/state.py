@@ -66,7 +66,7 @@ class State:
         return State(self.memory.map(Tensor.clone), self.t.clone(), self.scan)
 
     def detach(self) -> State:
-        """The same numbers without their history: between the windows of a training run."""
+        """The same tensors, not copied, without their history: between the windows of a training run."""
         return State(self.memory.map(Tensor.detach), self.t, self.scan)
 
     def pick(self, rows: Sequence[int]) -> State:

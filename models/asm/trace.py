@@ -15,7 +15,7 @@ from torch.linalg import vector_norm
 
 from models.asm.flags import Flags
 from models.asm.positions import Span
-from models.asm.scan import Slots
+from models.asm.slots import Slots
 
 Info = dict[str, Any]
 
@@ -81,7 +81,10 @@ def baseline_info(trace: Trace, flags: Flags, use_rope_slotspace: bool) -> Info:
 
 
 def light_stats(trace: Trace, chunk: int | None) -> Info:
-    """Scalars of the online variant; entropy and top-1 frequency are means over write chunks of equal weight."""
+    """Scalars of the online variant.
+
+    Entropy and top-1 frequency are means over write chunks of equal weight, padding included.
+    """
     groups = trace.span.groups(chunk)
     entropy = -(trace.read_weights * trace.read_weights.clamp_min(1e-8).log()).sum(dim=-1)
     best = trace.read_weights.argmax(dim=-1)

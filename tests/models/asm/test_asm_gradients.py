@@ -13,7 +13,7 @@ from models.asm.positions import span_of
 from models.asm.scan import refine_scan, write_scan
 from models.asm.state import Memory
 
-SIZES = AttentionConfig(embed_dim=4, num_heads=2, num_slots=3, slotspace_dim=2)
+SIZES = AttentionConfig(embed_dim=2, num_heads=1, num_slots=2, slotspace_dim=2)
 
 
 def started(config: AttentionConfig) -> Memory:
@@ -29,7 +29,7 @@ def test_gradients_of_the_write_scan_pass_the_numerical_check(
     monkeypatch: pytest.MonkeyPatch, scan: str, lengths: list[int] | None
 ) -> None:
     monkeypatch.setattr(scans, "SEGMENT", 2)  # several segments in five tokens
-    config = AttentionConfig(embed_dim=4, num_heads=2, num_slots=2, scan=scan)
+    config = AttentionConfig(embed_dim=2, num_heads=1, num_slots=2, scan=scan)
     generator = torch.Generator().manual_seed(1)
 
     def random(*shape: int) -> Tensor:
@@ -47,14 +47,14 @@ def test_gradients_of_the_write_scan_pass_the_numerical_check(
         slots, _ = write_scan(logits, v, decay, memory, span, config.chunk)
         return slots.dot(q), slots.mix(weights)
 
-    given = (random(2, 2, 5, 2), random(2, 2, 5, 2), random(2), random(2, 2, 5, 2), random(2, 2, 5, 2))
+    given = (random(2, 1, 5, 2), random(2, 1, 5, 2), random(1), random(2, 1, 5, 2), random(2, 1, 5, 2))
     carried = (old.den.requires_grad_(), old.num.requires_grad_(), old.m.requires_grad_())
     assert torch.autograd.gradcheck(through, (*given, *carried))
 
 
 def test_gradients_of_the_refinement_pass_the_numerical_check() -> None:
     generator = torch.Generator().manual_seed(3)
-    q, k, v = (torch.rand(2, 2, 5, 2, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(3))
+    q, k, v = (torch.rand(2, 1, 5, 2, generator=generator, dtype=torch.float64).requires_grad_() for _ in range(3))
     old = started(SIZES)
     given = (q, k, v, old.S.requires_grad_(), old.Z.requires_grad_())
 

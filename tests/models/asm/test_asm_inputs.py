@@ -29,6 +29,13 @@ X = inputs(2, 6)
         ({"slots": 4}, "no field 'slots'"),
         ({"n_embd": 32}, "gives embed_dim twice"),
         ({"mlp_ratio": 0.0}, "mlp_ratio"),
+        ({"num_slots": "8"}, "num_slots should be of type int, found '8'"),
+        ({"num_slots": True}, "num_slots should be of type int, found True"),
+        ({"num_slots": 2.5}, r"num_slots should be of type int, found 2\.5"),
+        ({"rope_base": "10000"}, "rope_base should be of type float, found '10000'"),
+        ({"tie_weights": 1}, "tie_weights should be of type bool, found 1"),
+        ({"scan": 128}, "scan should be of type str, found 128"),
+        ({"betas": [0.9]}, r"betas should be of type tuple, found \[0\.9\]"),
     ],
 )
 def test_a_configuration_that_no_model_can_have_is_refused(options: dict[str, Any], words: str) -> None:
@@ -53,7 +60,8 @@ def test_errors_of_the_package_are_value_errors() -> None:
 def test_aliases_mean_their_fields() -> None:
     for alias, field in ALIASES.items():
         assert getattr(ASMTrainConfig.from_mapping({alias: 16}), field) == 16
-    config = tiny_config(betas=[0.8, 0.9], tag=None)
+    config = tiny_config(betas=[0.8, 0.9], tag=None, train_samples_target=1e8, rope_base=10000)
+    assert (config.betas, config.tag, config.train_samples_target) == ((0.8, 0.9), "", 100_000_000)
     assert ASMTrainConfig.from_mapping(config.to_mapping()) == config
     assert ASMTrainConfig.from_mapping({"colour": "red"}, strict=False) == ASMTrainConfig()
 

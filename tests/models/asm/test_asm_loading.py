@@ -165,6 +165,20 @@ def test_a_tensor_that_does_not_fit_is_named(key: str, value: Tensor, words: str
         load_tensors(tensors, tiny_config(use_abs_pos=True))
 
 
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"num_layers": 10**9}, "num_layers is 1000000000, and there are tensors of 2 blocks"),
+        ({"vocab_size": 10**12}, r"token_emb\.weight should have shape \[1000000000000, 16\], found \[31, 16\]"),
+        ({"mlp_ratio": 1e9}, r"blocks\.0\.mlp\.0\.weight should have shape \[16000000000, 16\], found \[64, 16\]"),
+        ({"slotspace_dim": 10**9}, r"slot_in\.weight should have shape \[1000000000, 5\], found \[6, 5\]"),
+    ],
+)
+def test_a_configuration_of_another_size_takes_no_memory(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(WeightsError, match=words):
+        load_tensors(tiny_model().state_dict(), tiny_config(**options))
+
+
 def test_a_scalar_may_be_stored_with_an_axis() -> None:
     model = tiny_model()
     tensors = {key: tensor.view(-1) if tensor.ndim == 0 else tensor for key, tensor in model.state_dict().items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import pytest
 import torch
 from asm_cases import TINY, inputs, tiny_config, tiny_layer, tiny_model
 
+from models import asm
 from models.asm import (
     AddressedStateAttention,
     ASMBlock,
@@ -19,6 +21,7 @@ from models.asm import (
     memory_shapes,
 )
 from models.asm.attention import VARIANTS
+from models.asm.positions import rope_tables
 
 SWITCHES = (
     "use_rope_keys",
@@ -32,13 +35,14 @@ SWITCHES = (
 )
 
 
-@pytest.mark.parametrize("scan", ["exact", "chunked:4"])
 @torch.no_grad()
-def test_all_switches_in_every_combination_give_their_shapes_and_finite_numbers(scan: str) -> None:
+def test_all_switches_in_every_combination_give_their_shapes_and_finite_numbers() -> None:
+    """Variants and scans in turn."""
     x = inputs(2, 7)
     variants = list(VARIANTS.values())
     for number, values in enumerate(product((True, False), repeat=len(SWITCHES))):
         options = dict(zip(SWITCHES, values, strict=True))
+        scan = ("exact", "chunked:4")[number // 3 % 2]
         layer = variants[number % 3](**{**TINY, **options}, scan=scan).eval()
         y, state = layer(x)
         assert y.shape == x.shape, options
@@ -69,6 +73,15 @@ def test_half_precision_keeps_its_state_in_fp32_where_it_should(kept: bool) -> N
     layer(x[:, :1].bfloat16(), state)
     if kept:
         torch.testing.assert_close(y.float(), tiny_layer()(x)[0], atol=0.2, rtol=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32, torch.float64])
+def test_rotations_far_out_are_as_fine_as_their_dtype(dtype: torch.dtype) -> None:
+    positions = torch.arange(900, 1000).unsqueeze(0)
+    expected = rope_tables(positions, 8, 1e4, torch.float64)
+    for found, exact in zip(rope_tables(positions, 8, 1e4, dtype), expected, strict=True):
+        assert found.dtype == dtype
+        torch.testing.assert_close(found.double(), exact, atol=max(torch.finfo(dtype).eps, 1e-4), rtol=0.0)
 
 
 def test_the_variants_share_their_weights() -> None:
@@ -113,6 +126,34 @@ def test_the_state_dict_has_the_keys_that_checkpoints_know() -> None:
 def test_a_layer_takes_its_options_by_name_or_as_a_configuration() -> None:
     config = AttentionConfig(embed_dim=16, num_heads=2)
     assert AddressedStateAttention(config).config == AddressedStateAttention(embed_dim=16, num_heads=2).config
+
+
+def test_the_example_of_the_page_runs() -> None:
+    page = (Path(asm.__file__).parent / "README.md").read_text("utf-8")
+    names: dict[str, Any] = {}
+    exec(page.split("```python\n")[1].split("```")[0], names)
+    assert names["state"].t.tolist() == [81, 81]
+    assert names["last"].shape == (2, 257)
+
+
+@torch.no_grad()
+def test_a_fresh_model_starts_as_the_published_ones_did() -> None:
+    torch.manual_seed(0)
+    sizes = {"embed_dim": 64, "num_slots": 50, "slotspace_dim": 32, "alibi_strength_init": 0.2, "min_strength": 0.05}
+    model = build_model_from_cfg(tiny_config(**sizes))
+    layer = model.layers()[0].attn
+    for weight in (
+        model.token_emb.weight,
+        layer.Wk_write.weight,
+        layer.slot_in.weight,
+        model.layers()[1].mlp[0].weight,
+    ):
+        assert float(weight.std()) == pytest.approx(0.02, rel=0.1)
+    assert float(layer.slot_keys.std()) == pytest.approx(32**-0.5, rel=0.1)
+    assert not bool(model.layers()[0].mlp[3].bias.any())
+    assert float(layer.strength()) == pytest.approx(0.2)
+    softplus = math.log1p(math.exp(-4.0))
+    assert (float(layer.gamma()), float(layer.gate())) == pytest.approx((softplus, softplus))
 
 
 def test_a_fresh_model_of_one_seed_is_one_model() -> None:

@@ -109,7 +109,7 @@ def test_a_context_of_a_billion_tokens_loses_no_precision(scan: str) -> None:
 def test_rows_of_different_lengths_and_positions_are_read_as_if_alone(scan: str) -> None:
     model = tiny_model("online", scan=scan)
     tokens = torch.randint(31, (3, 90), generator=torch.Generator().manual_seed(3))
-    reads = torch.tensor([[5, 70, 1], [13, 0, 76], [1, 19, 2]])  # tokens of each row in each call
+    reads = torch.tensor([[0, 1, 0], [5, 70, 1], [1, 1, 0], [13, 0, 76], [1, 18, 2]])  # tokens of each row in each call
     state, found = model.new_state(3), [[], [], []]
     for lengths in reads:
         width = int(lengths.max())

@@ -1,0 +1,95 @@
+"""Slots after each token of a call, as what can be asked of them: products with a query, and weighted sums.
+
+A slot is num / den, sums of values and of their weights. Over a segment of tokens both are matrix products of the
+tokens' weights, so slots are written out only where a segment ends.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.linalg import vector_norm
+
+
+@dataclass(slots=True)
+class Segment:
+    """Slots after each of U tokens: (sum_{u<=t} w_u v_u + sum of carried parts) / den.
+
+    w [B,H,U,K], v [B,H,U,d], den [B,H,U,K]; carried: pairs of a factor [B,H,U or 1,K] and numerators [B,H,K,d].
+    """
+
+    w: Tensor
+    v: Tensor
+    den: Tensor
+    carried: list[tuple[Tensor, Tensor]]
+
+    def dot(self, q: Tensor) -> Tensor:
+        """q [B,H,U,d] -> its product with every slot [B,H,U,K]."""
+        found = (q @ self.v.mT).tril() @ self.w
+        for factor, num in self.carried:
+            found = found + factor * (q @ num.mT)
+        return found / self.den
+
+    def mix(self, weights: Tensor) -> Tensor:
+        """weights [B,H,U,K] -> the weighted sum of slots [B,H,U,d]."""
+        share = weights / self.den
+        found = (share @ self.w.mT).tril() @ self.v
+        for factor, num in self.carried:
+            found = found + (share * factor) @ num
+        return found
+
+    @property
+    def width(self) -> int:
+        return self.w.shape[2]
+
+    def values(self) -> Tensor:
+        """The slots written out [B,H,U,K,d]: for a look at them only."""
+        num = (self.w.unsqueeze(-1) * self.v.unsqueeze(-2)).cumsum(dim=2)
+        for factor, old in self.carried:
+            num = num + factor.unsqueeze(-1) * old.unsqueeze(2)
+        return num / self.den.unsqueeze(-1)
+
+
+@dataclass(slots=True)
+class Single:
+    """A segment of one token, as every step of decoding is: its slots [B,H,K,d] are at hand already."""
+
+    slots: Tensor
+    width: int = 1
+
+    def dot(self, q: Tensor) -> Tensor:
+        return q @ self.slots.mT
+
+    def mix(self, weights: Tensor) -> Tensor:
+        return weights @ self.slots
+
+    def values(self) -> Tensor:
+        return self.slots.unsqueeze(2)
+
+
+@dataclass(slots=True)
+class Slots:
+    """The slots after each token of a call, in segments."""
+
+    segments: list[Segment | Single]
+
+    def dot(self, q: Tensor) -> Tensor:
+        return self._each("dot", q)
+
+    def mix(self, weights: Tensor) -> Tensor:
+        return self._each("mix", weights)
+
+    def norms(self) -> Tensor:
+        """The length of every slot [B,H,T,K]."""
+        return torch.cat([vector_norm(segment.values(), dim=-1) for segment in self.segments], dim=2)
+
+    def _each(self, method: str, x: Tensor) -> Tensor:
+        if len(self.segments) == 1:
+            found: Tensor = getattr(self.segments[0], method)(x)
+            return found
+        parts = x.split_with_sizes([segment.width for segment in self.segments], dim=2)
+        return torch.cat(
+            [getattr(segment, method)(part) for segment, part in zip(self.segments, parts, strict=True)], dim=2
+        )
