@@ -22,7 +22,7 @@ from llama_toys import KINDS, RECURRENT, copied, open_toy, read, say, smollm2, w
 from ssmprov.errors import BadRequest, Corrupt, SsmprovError, Unsupported, WrongModel
 from workers.runtimes import base
 from workers.runtimes.base import Feed, Plan
-from workers.runtimes.llama import layout, native, open_runtime, probe, tokens
+from workers.runtimes.llama import layout, open_runtime, probe, tokens
 from workers.runtimes.llama.layout import Recurrent
 from workers.runtimes.llama.runtime import LlamaRuntime
 
@@ -590,20 +590,6 @@ def test_without_the_extra_a_worker_says_how_to_get_it(tmp_path: Path, missing: 
     assert done.returncode == 1
     assert "Unsupported: the llama runtime needs" in done.stderr.splitlines()[-1]
     assert "make llama" in done.stderr.splitlines()[-1]
-
-
-@pytest.mark.gpu
-def test_layers_on_a_gpu_say_what_the_cpu_says(folder: Path, rng: np.random.Generator) -> None:
-    if not native.library().llama_supports_gpu_offload():
-        pytest.skip("this llama.cpp was built without a GPU")
-    for kind in KINDS:
-        there, here = open_toy(folder, kind, 2, n_gpu_layers=99), open_toy(folder, kind, 2)
-        tokens = words(here, rng, 30)
-        assert np.abs(read(there, 0, tokens) - read(here, 0, tokens)).max() < 0.05
-        assert there.identity.dtype != here.identity.dtype
-        here.load(1, copied(there.save(0)))
-        there.close()
-        here.close()
 
 
 # -- a real transformer
