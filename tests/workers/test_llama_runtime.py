@@ -172,6 +172,27 @@ def test_contexts_are_handed_over_in_order_whatever_the_order_of_the_feeds(folde
     runtime.close()
 
 
+def test_contexts_with_gaps_between_them_are_decoded_together(folder: Path, rng: np.random.Generator) -> None:
+    """They change places for that, and neither they nor the ones that made room notice."""
+    runtime, alone = open_toy(folder, "rwkv7", 6), open_toy(folder, "rwkv7", 1)
+    texts = {slot: words(runtime, rng, 3 + slot) for slot in (0, 1, 2, 4, 5)}  # and 3 stays empty
+    for slot, text in texts.items():
+        read(runtime, slot, text)
+    saved = {slot: copied(runtime.save(slot)) for slot in texts}
+    for slots in ((0, 2, 4), (5, 1), (4, 0), (3, 0, 5), (2, 0, 1, 4)):
+        token = words(runtime, rng, 1)
+        together = runtime.forward([Feed(slot, token) for slot in slots])
+        batch = runtime._batch.native
+        places = [batch.seq_id[at][0] for at in range(batch.n_tokens)]
+        assert places == list(range(places[0], places[0] + len(slots)))
+        for row, slot in enumerate(slots):
+            alone.load(0, saved.get(slot, {}))
+            assert np.abs(read(alone, 0, token) - together[row]).max() < TOLERANCE
+            saved[slot] = copied(alone.save(0))
+    runtime.close()
+    alone.close()
+
+
 def test_slices_of_a_prompt_and_batches_beyond_n_batch_make_no_difference(
     folder: Path, rng: np.random.Generator
 ) -> None:
