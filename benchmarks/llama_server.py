@@ -88,7 +88,7 @@ def _model(plan: Plan, file: Path, name: str, path: Path) -> list[Figure | Curve
             sides[side]()
         taken = interleave(rounds, sides)
         plan.say(f"{GROUP}: {name}, a saved context resumed")
-        text = _prompt(texts, LONG)
+        text = prompt(texts, LONG)
         spelt = theirs.tokens(text + "x")
         theirs.prime(spelt[:-1], "primed.bin")
         for model in (MODEL, COLD):
@@ -106,7 +106,7 @@ def _model(plan: Plan, file: Path, name: str, path: Path) -> list[Figure | Curve
 
 def _together(ask: Ask, texts: count[int], length: str, streams: int, tokens: int) -> Taken:
     """As many streams side by side, each with a prompt that was never read before."""
-    prompts = [_prompt(texts, length) for _ in range(streams)]
+    prompts = [prompt(texts, length) for _ in range(streams)]
     answers: list[Stream | None] = [None] * streams
 
     def run(row: int) -> None:
@@ -125,7 +125,7 @@ def _together(ask: Ask, texts: count[int], length: str, streams: int, tokens: in
     return Taken(streams * tokens / seconds, 1000 * statistics.median(firsts))
 
 
-def _prompt(texts: count[int], length: str) -> str:
+def prompt(texts: count[int], length: str) -> str:
     """About 20 tokens, or 200, which begin as no other's."""
     number = next(texts)
     lines = [f"{number:04} is the number of this text, and line {line} is one of its lines." for line in range(10)]

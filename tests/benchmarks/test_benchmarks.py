@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import count
 from pathlib import Path
 
 import msgspec
@@ -11,7 +12,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from benchmarks import bare, decode, fanout, llama, plots, report, streams, weights
+from benchmarks import bare, decode, fanout, llama, llama_peer, llama_server, plots, report, streams, weights
 from benchmarks.cli import bench
 from benchmarks.groups import GROUPS, load
 from benchmarks.measure import Bound, Plan, at_least, at_most, curve, figure, interleave, median_s
@@ -194,6 +195,22 @@ def test_without_llama_cpp_its_group_says_how_to_build_it(tmp_path: Path, monkey
     assert len(said) == 1
     assert "`make llama`" in said[0]
     assert list(tmp_path.iterdir()) == []
+
+
+def test_without_llama_server_its_group_says_how_to_build_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("llama_cpp")
+    said: list[str] = []
+    monkeypatch.setenv(llama_peer.PROGRAM, str(tmp_path / "nowhere"))
+    assert llama_server.measure(Plan(tmp_path, quick=True, say=said.append)) == []
+    assert len(said) == 1
+    assert "`make llama-server`" in said[0]
+    assert llama_peer.PROGRAM in said[0]
+
+
+def test_prompts_of_a_comparison_with_llama_server_never_begin_alike() -> None:
+    texts = count()
+    found = [llama_server.prompt(texts, length) for length in (llama_server.SHORT, llama_server.LONG) * 3]
+    assert len({text[:4] for text in found}) == len(found)
 
 
 def test_the_head_of_an_endless_file_has_no_row_for_control_tokens(tmp_path: Path) -> None:

@@ -15,6 +15,6 @@ def open_runtime(plan: Plan) -> LlamaRuntime:
     from workers.runtimes.llama import native
 
     native.library()  # first: what follows needs the rest of the extra, and would fail without a sentence
-    from workers.runtimes.llama import runtime
+    from workers.runtimes.llama import opening
 
-    return runtime.open_runtime(plan)
+    return opening.open_runtime(plan)

@@ -4,9 +4,12 @@ State arrays of a context: `state` [bytes] as `layout` describes it, `position` 
 the one that begins a text, where a model has such), and `gate` [32], a digest over both, the model's fingerprint and
 the library's state version. Nothing reaches the library before the gate and every field of the state are found right.
 
-Slots 0 to slots - 1 are sequences that are fed; recurrent models have as many more that hold copies of what was saved
-last. Within the library a copy costs no bytes until one of the two is fed, so going on from a saved state, or forking
-it, moves none. A sequence that still stands where it was saved serves as a copy too.
+Sequences 0 to slots - 1 are fed, one for each slot; recurrent models have as many more that hold copies of what was
+saved last. Within the library a copy costs no bytes until one of the two is fed, so going on from a saved state, or
+forking it, moves none. A sequence that still stands where it was saved serves as a copy too.
+
+The library decodes those sequences together that follow one another, and others one after the other, each at nearly
+the price of all. So a batch is in order of sequences, and where gaps are between them recurrent contexts change places.
 """
 
 from __future__ import annotations
@@ -21,11 +24,10 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from models import gguf
 from ssmprov.errors import BadRequest, Corrupt, SsmprovError, WrongModel
 from workers.context import Arrays, Identity
 from workers.runtimes.base import Adopted, Feed, Logits, Plan
-from workers.runtimes.llama import native, probe
+from workers.runtimes.llama import native
 from workers.runtimes.llama.batch import Batch
 from workers.runtimes.llama.files import Files
 from workers.runtimes.llama.layout import Layout
@@ -44,53 +46,6 @@ UNTOUCHED = (1, -1)
 LEARN_TOKENS = 2
 
 State = NDArray[np.uint8]
-
-
-def open_runtime(plan: Plan) -> LlamaRuntime:
-    """Load a GGUF. Raises BadRequest that names what is wrong with file or plan, Unsupported without the library."""
-    lib = native.library()
-    for key, instead in (("threads", "n_threads"), ("prefill_dtype", ""), ("quantize", "")):
-        if getattr(plan, key):
-            hint = f": write {instead}" if instead else ": a GGUF's types are those of its file"
-            raise BadRequest(f"{key} is no key of the llama runtime{hint}")
-    kv_types = {"": lib.GGML_TYPE_F16, "fp16": lib.GGML_TYPE_F16, "fp32": lib.GGML_TYPE_F32}
-    if plan.dtype not in kv_types:
-        raise BadRequest(f'dtype {plan.dtype!r}: the cache of a transformer is "fp16" or "fp32" in the llama runtime')
-    main_gpu, n_gpu_layers = _devices(plan)
-    try:
-        described = gguf.describe(plan.path)
-    except gguf.GgufError as error:
-        raise BadRequest(str(error)) from None
-    files = Files(described.paths)
-    model = None
-    try:
-        fingerprint = gguf.cached_fingerprint(plan.path, plan.cache) if plan.cache else gguf.fingerprint(plan.path)
-        probe.ensure(plan.cache, n_gpu_layers)
-        model = native.Model(plan.path, n_gpu_layers=n_gpu_layers, main_gpu=main_gpu)
-        files.check_names()
-        family = gguf.family(described)
-        return LlamaRuntime(model, plan, family, fingerprint, kv_types[plan.dtype], files, gpu=n_gpu_layers > 0)
-    except BaseException as error:
-        if model is not None:
-            model.close()
-        files.close()
-        if isinstance(error, gguf.GgufError):
-            raise BadRequest(str(error)) from None
-        raise
-
-
-def _devices(plan: Plan) -> tuple[int | None, int]:
-    """The GPU that takes the whole model (None: as the library shares it out), and the layers to offload."""
-    kind, _, index = plan.device.partition(":")
-    if kind not in ("cpu", "cuda", "gpu") or (index and not index.isdecimal()) or (kind == "cpu" and index):
-        raise BadRequest(f'device {plan.device!r} is none: write "cpu" or "gpu:0"')
-    layers = plan.n_gpu_layers if plan.n_gpu_layers is not None else (0 if kind == "cpu" else 9999)
-    if layers and not native.library().llama_supports_gpu_offload():
-        raise BadRequest(
-            "this build of llama.cpp knows no GPU: build it with `make llama GPU=cuda` (or metal, vulkan), "
-            f"or leave {'devices' if kind != 'cpu' else 'n_gpu_layers'} out"
-        )
-    return (None if kind == "cpu" else int(index or 0)), layers
 
 
 def _n_ctx(plan: Plan, trained: int) -> int:
@@ -140,6 +95,9 @@ class LlamaRuntime:
         self._positions = [0] * self._count
         self._holds: list[weakref.ref[State] | None] = [None] * self._count
         self._parked_next = 0
+        self._places = list(range(plan.slots))
+        """The sequence of each slot."""
+
         self._lost: set[int] = set()
         self._sound = Sound()
         self._batch = Batch(lib, self._n_batch, self._count)
@@ -177,42 +135,47 @@ class LlamaRuntime:
 
     def load(self, slot: int, arrays: Arrays) -> None:
         self._files.check()
+        target = self._places[slot]
         if not arrays:
-            self._clear(slot)
+            self._clear(target)
+            self._lost.discard(slot)
             return
         state = arrays.get("state")
-        if state is not None and (place := self._holder(state, slot)) is not None:
-            if place != slot:
-                self._copy(place, slot)
+        if state is not None and (place := self._holder(state, target)) is not None:
+            if place != target:
+                self._copy(place, target)
+            self._lost.discard(slot)
             return
         state, position = self._checked(arrays)
-        self._clear(slot)
-        if not self._put(slot, self.layout.outward(state.data, 1 if self._recurrent else self._count), position):
+        self._clear(target)
+        self._lost.discard(slot)
+        if not self._put(target, self.layout.outward(state.data, 1 if self._recurrent else self._count), position):
             raise Corrupt(f"llama.cpp refused this checkpoint's state{native.why()}")
-        self._holds[slot] = weakref.ref(state)
+        self._holds[target] = weakref.ref(state)
 
-    def _put(self, slot: int, blob: bytes | bytearray | memoryview, position: int) -> bool:
-        """Hand a state in the library's form over; False, and an empty slot, where it is not taken."""
+    def _put(self, sequence: int, blob: bytes | bytearray | memoryview, position: int) -> bool:
+        """Hand a state in the library's form over; False, and an empty sequence, where it is not taken."""
         data = np.frombuffer(blob, np.uint8)
         pointer = data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
-        taken = self._lib.llama_state_seq_set_data(self._context.pointer, pointer, len(data), slot)
-        if taken != len(data) or self._last(slot) != position - 1:
-            self._clear(slot)
+        taken = self._lib.llama_state_seq_set_data(self._context.pointer, pointer, len(data), sequence)
+        if taken != len(data) or self._last(sequence) != position - 1:
+            self._clear(sequence)
             return False
-        self._positions[slot] = position
+        self._positions[sequence] = position
         return True
 
     def save(self, slot: int) -> Arrays:
         self._files.check()
         self._stands(slot)
-        position = self._positions[slot]
+        source = self._places[slot]
+        position = self._positions[source]
         if position == 0:
             return {}
-        state = np.frombuffer(self.layout.inward(self._read(slot)), np.uint8)
+        state = np.frombuffer(self.layout.inward(self._read(source)), np.uint8)
         state.flags.writeable = False
-        self._holds[slot] = weakref.ref(state)
+        self._holds[source] = weakref.ref(state)
         self._sound.add(state)
-        self._park(slot)
+        self._park(source)
         return {
             "state": state,
             "position": np.array([position], np.int64),
@@ -259,20 +222,45 @@ class LlamaRuntime:
         digest.update(state.data)
         return digest.digest()
 
-    def _holder(self, state: NDArray[np.generic], slot: int) -> int | None:
-        """A sequence that stands exactly at a state, the slot itself first."""
+    def _holder(self, state: NDArray[np.generic], target: int) -> int | None:
+        """A sequence that stands exactly at a state, the target itself first."""
         at = [place for place, held in enumerate(self._holds) if held is not None and held() is state]
-        if slot in at:
-            return slot
+        if target in at:
+            return target
         # A cache of keys and values is copied at the next decode only, whatever happens to the two until then.
         return None if self.layout.grows else next(iter(at), None)
 
-    def _park(self, slot: int) -> None:
-        """Keep a copy of a slot beside the slots, in place of the oldest."""
+    def _park(self, sequence: int) -> None:
+        """Keep a copy beside the slots, in place of the oldest."""
         parked = self._count - self.slots
         if parked:
-            self._copy(slot, self.slots + self._parked_next)
+            self._copy(sequence, self.slots + self._parked_next)
             self._parked_next = (self._parked_next + 1) % parked
+
+    def _gather(self, slots: set[int]) -> None:
+        """Have the sequences of these slots follow one another, where contexts can change places for nothing."""
+        held = sorted(self._places[slot] for slot in slots)
+        if held[-1] - held[0] < len(held) or self._count == self.slots:
+            return
+        starts = range(self.slots - len(held) + 1)
+        first = max(starts, key=lambda start: sum(start <= place < start + len(held) for place in held))
+        wanted = range(first, first + len(held))
+        out = [place for place in held if place not in wanted]
+        for a, b in zip(out, (place for place in wanted if place not in held), strict=True):
+            self._exchange(a, b)
+
+    def _exchange(self, a: int, b: int) -> None:
+        """By way of the oldest copy's place."""
+        left, right = self._places.index(a), self._places.index(b)
+        spare = self.slots + self._parked_next
+        try:
+            for source, target in ((a, spare), (b, a), (spare, b)):
+                self._copy(source, target)
+        except SsmprovError:
+            self._lost |= {left, right}
+            raise
+        self._clear(spare)
+        self._places[left], self._places[right] = b, a
 
     def _copy(self, source: int, target: int) -> None:
         self._clear(target)
@@ -284,7 +272,6 @@ class LlamaRuntime:
         self._holds[target] = self._holds[source]
 
     def _clear(self, sequence: int) -> None:
-        self._lost.discard(sequence)
         self._holds[sequence] = None
         self._positions[sequence] = 0
         self._lib.llama_memory_seq_rm(self._context.memory, sequence, -1, -1)
@@ -320,22 +307,23 @@ class LlamaRuntime:
     def forward(self, feeds: Sequence[Feed]) -> Logits:
         """As in the protocol. After an error the slots fed are of no use until they are loaded anew."""
         logits = np.empty((len(feeds), self.vocabulary), np.float32)
-        # In order of slots: only sequences that follow one another are decoded together where each has its own cache.
-        order = sorted(range(len(feeds)), key=lambda row: feeds[row].slot)
-        queue = deque((row, feeds[row].slot, self._begun(feeds[row])) for row in order)
-        for row, slot, tokens in queue:
-            self._stands(slot)
-            if self.n_ctx is not None and self._positions[slot] + len(tokens) > self.n_ctx:
+        for feed in feeds:
+            self._stands(feed.slot)
+        self._gather({feed.slot for feed in feeds})
+        order = sorted((self._places[feed.slot], row) for row, feed in enumerate(feeds))
+        queue = deque((row, place, self._begun(place, feeds[row].tokens)) for place, row in order)
+        for row, place, tokens in queue:
+            if self.n_ctx is not None and self._positions[place] + len(tokens) > self.n_ctx:
                 raise BadRequest(f"row {row} would pass n_ctx = {self.n_ctx} tokens")
         try:
             while queue:
                 taken: list[tuple[int, int, list[int]]] = []
                 room = self._n_batch
                 while queue and room:
-                    row, slot, tokens = queue.popleft()
-                    taken.append((row if len(tokens) <= room else -1, slot, tokens[:room]))
+                    row, place, tokens = queue.popleft()
+                    taken.append((row if len(tokens) <= room else -1, place, tokens[:room]))
                     if len(tokens) > room:
-                        queue.appendleft((row, slot, tokens[room:]))
+                        queue.appendleft((row, place, tokens[room:]))
                     room -= len(taken[-1][2])
                 self._feed([t[1:] for t in taken])
                 for (row, _, _), found in zip(taken, self._logits(len(taken)), strict=True):
@@ -343,43 +331,44 @@ class LlamaRuntime:
                         logits[row] = found
         except SsmprovError:
             for feed in feeds:
-                self._clear(feed.slot)
+                self._clear(self._places[feed.slot])
                 self._lost.add(feed.slot)
             raise
         if not logits.max() < np.inf:  # nor NaN
             self._purge({feed.slot for row, feed in zip(logits, feeds, strict=True) if not row.max() < np.inf})
         return logits
 
-    def _begun(self, feed: Feed) -> list[int]:
-        """A feed's tokens, after the one that begins a text where nothing was read and the model wants it."""
-        first = [] if self._tokens.begin is None or self._positions[feed.slot] else [self._tokens.begin]
-        return [*first, *feed.tokens]
+    def _begun(self, sequence: int, tokens: Sequence[int]) -> list[int]:
+        """Tokens after the one that begins a text where nothing was read and the model wants it."""
+        first = [] if self._tokens.begin is None or self._positions[sequence] else [self._tokens.begin]
+        return [*first, *tokens]
 
     def _feed(self, rows: Sequence[tuple[int, list[int]]]) -> None:
-        """One decode of (slot, tokens)."""
-        for slot, _ in rows:
-            self._holds[slot] = None
-        self._batch.fill([(slot, self._positions[slot], tokens) for slot, tokens in rows])
+        """One decode of (sequence, tokens)."""
+        for sequence, _ in rows:
+            self._holds[sequence] = None
+        self._batch.fill([(sequence, self._positions[sequence], tokens) for sequence, tokens in rows])
         status = self._lib.llama_decode(self._context.pointer, self._batch.native)
         if status:
             error = SsmprovError(f"llama.cpp failed with status {status}{native.why()}")
             if status not in UNTOUCHED:
                 self._lose()
             raise error
-        for slot, tokens in rows:
-            self._positions[slot] += len(tokens)
+        for sequence, tokens in rows:
+            self._positions[sequence] += len(tokens)
 
     def _purge(self, slots: set[int]) -> None:
         """Empty slots whose numbers overflowed, to the last byte, which the library's own removal leaves behind.
 
         A context that began there would not be empty: nothing times zero is zero but what is finite.
         """
-        others = {slot: self._read(slot) for slot in range(self.slots) if slot not in slots and self._positions[slot]}
+        others = [slot for slot in range(self.slots) if slot not in slots and self._positions[self._places[slot]]]
+        kept = [(slot, self._places[slot], self._read(self._places[slot])) for slot in others]
         positions, lost = self._positions, self._lost | slots
         self._lose()
         self._lost = lost
-        for slot, blob in others.items():
-            if not self._put(slot, blob, positions[slot]):
+        for slot, place, blob in kept:
+            if not self._put(place, blob, positions[place]):
                 self._lost.add(slot)
 
     def _lose(self) -> None:
