@@ -83,6 +83,27 @@ def test_decode_in_a_batch_agrees_with_decode_alone(weights: Weights) -> None:
         torch.testing.assert_close(logits, torch.cat(last), atol=3e-5, rtol=0)
 
 
+@pytest.mark.parametrize("lengths", [None, [9, 4, 1, 6]])
+@pytest.mark.parametrize("contexts", [[0, 1, 2, 3], [3, 4, 5, 6], [1, 2, 4, 6], [6, 0, 3, 2]])
+def test_contexts_anywhere_in_a_state_read_alike_and_leave_the_others_alone(
+    weights: Weights, contexts: list[int], lengths: list[int] | None
+) -> None:
+    state = rwkv7.new_state(weights.config, 7)
+    rwkv7.forward(weights, random_tokens(weights.config, 7, 5), None, state)
+    before, alone = state.clone(), state.pick(contexts)
+    ragged = None if lengths is None else torch.tensor(lengths)
+    pieces = (random_tokens(weights.config, 4, 9), ragged), (random_tokens(weights.config, 4, 1), None)
+    for tokens, real in pieces:
+        found, _ = rwkv7.forward(weights, tokens, real, state, contexts)
+        expected, _ = rwkv7.forward(weights, tokens, real, alone)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(state.pick(contexts).wkv, alone.wkv, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(state.pick(contexts).shifts, alone.shifts, atol=1e-5, rtol=0)
+    others = [context for context in range(7) if context not in contexts]
+    assert torch.equal(state.pick(others).wkv, before.pick(others).wkv)
+    assert torch.equal(state.pick(others).shifts, before.pick(others).shifts)
+
+
 def test_forward_changes_the_given_state_and_returns_it(weights: Weights) -> None:
     state = rwkv7.new_state(weights.config, 1)
     for length in (4, 1):
@@ -100,9 +121,6 @@ def test_a_picked_row_is_a_fork_that_goes_its_own_way(weights: Weights) -> None:
     assert torch.equal(forks.wkv[:, 0], state.wkv[:, 1])
     rwkv7.forward(weights, random_tokens(weights.config, 3, 3), None, forks)
     assert not torch.equal(forks.wkv[:, 0], forks.wkv[:, 1])
-    state.put([0], forks.pick([1]))
-    assert torch.equal(state.wkv[:, 0], forks.wkv[:, 1])
-    assert torch.equal(state.shifts[:, :, 0], forks.shifts[:, :, 1])
 
 
 @pytest.mark.parametrize("lengths", [[0, 3], [4, 2]])
