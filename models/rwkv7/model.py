@@ -105,8 +105,11 @@ def forward(
     are real. `contexts` [B] are those of the state that the rows belong to; None means all of them. `state` is
     changed in place and returned. T == 1 takes the decode path, T > 1 the chunked one.
     """
+    contexts = range(state.batch) if contexts is None else contexts
+    order = sorted(range(len(contexts)), key=contexts.__getitem__)  # so that there are few runs
+    tokens, lengths = tokens[order], None if lengths is None else lengths[order]
     rows = Rows.of(tokens.shape, lengths, weights.device)
-    runs = [(0, state.batch)] if contexts is None else runs_of(contexts)
+    runs = runs_of([contexts[row] for row in order])
     views = [state.view(first, count) for first, count in runs]
     counts = [view.batch for view in views]
     shifts, matrices = _joined([view.shifts for view in views], 2), [view.wkv for view in views]
@@ -118,7 +121,10 @@ def forward(
     if rows.length > 1:
         for view, part in zip(views, torch.split(torch.stack(new), counts, dim=1), strict=True):
             view.wkv.copy_(part)
-    return weights.head(weights.norm_out(rows.last_of(x))), state
+    last = rows.last_of(x)
+    if order != list(range(len(order))):  # back into the order asked for, while it is few numbers
+        last = last[torch.tensor(order).argsort()]
+    return weights.head(weights.norm_out(last)), state
 
 
 def runs_of(contexts: Sequence[int]) -> list[tuple[int, int]]:

@@ -101,10 +101,9 @@ class RwkvRuntime:
         return self._slots[slot].take()
 
     def forward(self, feeds: Sequence[Feed]) -> Logits:
-        single = sorted((i for i, feed in enumerate(feeds) if len(feed.tokens) == 1), key=lambda i: feeds[i].slot)
+        single = [i for i, feed in enumerate(feeds) if len(feed.tokens) == 1]
         if len(single) == len(feeds):
-            found = self._call(self._decode, feeds, single)
-            return found if single == list(range(len(feeds))) else found[np.argsort(single)]
+            return self._call(self._decode, feeds, single)
         logits = np.empty((len(feeds), self.vocabulary), np.float32)
         if single:
             logits[single] = self._call(self._decode, feeds, single)
