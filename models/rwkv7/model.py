@@ -107,7 +107,9 @@ def forward(
     """
     contexts = range(state.batch) if contexts is None else contexts
     order = sorted(range(len(contexts)), key=contexts.__getitem__)  # so that there are few runs
-    tokens, lengths = tokens[order], None if lengths is None else lengths[order]
+    mixed = order != list(range(len(order)))
+    if mixed:
+        tokens, lengths = tokens[order], None if lengths is None else lengths[order]
     rows = Rows.of(tokens.shape, lengths, weights.device)
     runs = runs_of([contexts[row] for row in order])
     views = [state.view(first, count) for first, count in runs]
@@ -122,7 +124,7 @@ def forward(
         for view, part in zip(views, torch.split(torch.stack(new), counts, dim=1), strict=True):
             view.wkv.copy_(part)
     last = rows.last_of(x)
-    if order != list(range(len(order))):  # back into the order asked for, while it is few numbers
+    if mixed:  # back into the order asked for, while it is few numbers
         last = last[torch.tensor(order).argsort()]
     return weights.head(weights.norm_out(last)), state
 
