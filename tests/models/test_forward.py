@@ -13,7 +13,7 @@ from torch import Tensor
 from models import rwkv7
 from models.rwkv7 import Config, State, Weights
 from models.rwkv7.layers import Dtype
-from models.rwkv7.products import Packed
+from models.rwkv7.products import Large
 
 
 def random_tokens(config: Config, batch: int, length: int, seed: int = 0) -> Tensor:
@@ -160,13 +160,22 @@ def test_nothing_of_a_forward_is_made_on_another_device(
         assert (logits.shape, logits.dtype, logits.device.type) == ((2, config.vocabulary), torch.float32, "meta")
 
 
-def test_large_matrices_are_packed_and_say_the_same() -> None:
-    """Against the products of training, which never are."""
+@pytest.mark.parametrize(("dtype", "bound"), [("fp32", 1e-4), ("bf16", 0.1)])
+def test_large_matrices_have_forms_of_their_own_and_say_the_same(dtype: Dtype, bound: float) -> None:
+    """Against the products of training, which have none."""
     config = Config(2, 512, 64, 257, 1024, 8, 8, 8, 8)
     tensors = rwkv7.random_tensors(config, seed=7)
-    packed, plain = rwkv7.assemble(tensors, inference=True), rwkv7.assemble(tensors)
-    assert isinstance(packed.blocks[0].channel.key, Packed) == torch.backends.mkldnn.is_available()
-    states = [rwkv7.new_state(config, 3) for _ in range(2)]
-    for tokens in random_tokens(config, 3, 22).split((20, 1, 1), dim=1):
-        found, expected = (rwkv7.forward(w, tokens, None, s)[0] for w, s in zip((packed, plain), states, strict=True))
-        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    weights = [rwkv7.assemble(tensors, dtype=dtype, inference=inference) for inference in (True, False)]
+    assert dtype != "fp32" or isinstance(weights[0].blocks[0].channel.key, Large)
+    states = [rwkv7.new_state(config, 5) for _ in range(2)]
+    for tokens in random_tokens(config, 5, 22).split((20, 1, 1), dim=1):
+        found, expected = (rwkv7.forward(w, tokens, None, s)[0] for w, s in zip(weights, states, strict=True))
+        assert float((found - expected).abs().max() / expected.std()) <= bound
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 12, 13, 32, 33])
+def test_a_large_matrix_takes_any_number_of_rows(rows: int) -> None:
+    weight, x = torch.randn(192, 100), torch.randn(rows, 100)
+    found = Large(weight)(x)
+    assert found.is_contiguous()
+    torch.testing.assert_close(found, x @ weight.t(), atol=1e-4, rtol=0)
