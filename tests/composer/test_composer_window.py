@@ -281,7 +281,8 @@ def test_the_place_in_the_queue_and_the_reading_of_the_prompt_are_shown(stage: S
     shown: list[str] = []
     stage.window.conductor.placed.connect(lambda _: shown.append(stage.status))
     stage.window.conductor.progress.connect(lambda *_: shown.append(stage.status))
-    stage.send("long " * 3000, "full")
+    stage.window.compose.prompt.insertPlainText("long " * 2999)  # at once, as a paste does; each key would be drawn
+    stage.send("long", "full")
     assert shown[0].startswith("Waiting")
     assert any(text.startswith("Reading ") for text in shown)
 
