@@ -105,8 +105,8 @@ def assemble(
     """Weights from tensors with the official names.
 
     Matrices and the embedding take `dtype`; norms, mixing and decay constants stay fp32. Differentiable operations
-    only, so gradients reach the given tensors when these are leaves (training); with `inference` matrices are
-    copied into the form that is read the fastest. `quantize` is for inference. Raises WeightsError where names or
+    only, so gradients reach the given tensors when these are leaves (training); with `inference` matrices
+    take the form that is read the fastest. `quantize` is for inference. Raises WeightsError where names or
     shapes do not fit.
     """
     if quantize == "int8" and torch.device(device).type != "cpu":

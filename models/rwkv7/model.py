@@ -40,16 +40,14 @@ class State:
     def clone(self) -> State:
         return State(self.shifts.clone(), self.wkv.clone())
 
+    def view(self, first: int, count: int) -> State:
+        """Contexts that lie side by side, without a copy."""
+        return State(self.shifts.narrow(2, first, count), self.wkv.narrow(1, first, count))
+
     def pick(self, rows: Sequence[int]) -> State:
         """A copy of some contexts, in the order given; a row may come twice (a fork)."""
         index = torch.tensor(rows, dtype=torch.int64, device=self.wkv.device)
         return State(self.shifts.index_select(2, index), self.wkv.index_select(1, index))
-
-    def put(self, rows: Sequence[int], other: State) -> None:
-        """Copies the contexts of `other` into these rows."""
-        index = torch.tensor(rows, dtype=torch.int64, device=self.wkv.device)
-        self.shifts.index_copy_(2, index, other.shifts)
-        self.wkv.index_copy_(1, index, other.wkv)
 
 
 def new_state(config: Config, batch: int, device: str | torch.device = "cpu") -> State:
@@ -98,19 +96,52 @@ class Rows:
 
 
 @torch.inference_mode()
-def forward(weights: Weights, tokens: Tensor, lengths: Tensor | None, state: State) -> tuple[Tensor, State]:
+def forward(
+    weights: Weights, tokens: Tensor, lengths: Tensor | None, state: State, contexts: Sequence[int] | None = None
+) -> tuple[Tensor, State]:
     """Reads tokens [B,T] and returns logits [B,V] (fp32) after each row's last real token.
 
     `lengths` [B] counts the real tokens of each row (1..T), the rest is padding of any valid id; None means that all
-    are real. `state` is changed in place and returned. T == 1 takes the decode path, T > 1 the chunked one.
+    are real. `contexts` [B] are those of the state that the rows belong to; None means all of them. `state` is
+    changed in place and returned. T == 1 takes the decode path, T > 1 the chunked one.
     """
+    contexts = range(state.batch) if contexts is None else contexts
+    order = sorted(range(len(contexts)), key=contexts.__getitem__)  # so that there are few runs
+    mixed = order != list(range(len(order)))
+    if mixed:
+        tokens, lengths = tokens[order], None if lengths is None else lengths[order]
     rows = Rows.of(tokens.shape, lengths, weights.device)
-    x, shifts, matrices = _layers(weights, tokens, rows, state)
-    state.shifts.copy_(shifts)
+    runs = runs_of([contexts[row] for row in order])
+    views = [state.view(first, count) for first, count in runs]
+    counts = [view.batch for view in views]
+    shifts, matrices = _joined([view.shifts for view in views], 2), [view.wkv for view in views]
     if rows.length > 1:
-        for old, new in zip(state.wkv, matrices, strict=True):
-            old.copy_(new)
-    return weights.head(weights.norm_out(rows.last_of(x))), state
+        matrices = [_joined(matrices, 1)]
+    x, shifts, new = _layers(weights, tokens, rows, shifts, matrices)
+    for view, part in zip(views, torch.split(shifts, counts, dim=2), strict=True):
+        view.shifts.copy_(part)
+    if rows.length > 1:
+        for view, part in zip(views, torch.split(torch.stack(new), counts, dim=1), strict=True):
+            view.wkv.copy_(part)
+    last = rows.last_of(x)
+    if mixed:  # back into the order asked for, while it is few numbers
+        last = last[torch.tensor(order).argsort()]
+    return weights.head(weights.norm_out(last)), state
+
+
+def runs_of(contexts: Sequence[int]) -> list[tuple[int, int]]:
+    """First and count of each run of contexts that lie side by side: these need no copy of their states."""
+    runs: list[tuple[int, int]] = []
+    for context in contexts:
+        if runs and context == sum(runs[-1]):
+            runs[-1] = runs[-1][0], runs[-1][1] + 1
+        else:
+            runs.append((context, 1))
+    return runs
+
+
+def _joined(parts: list[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim)
 
 
 def forward_train(weights: Weights, tokens: Tensor, state: State) -> tuple[Tensor, State]:
@@ -119,36 +150,41 @@ def forward_train(weights: Weights, tokens: Tensor, state: State) -> tuple[Tenso
     Differentiable in weights and state; neither is changed. The weights are not those of `load`.
     """
     rows = Rows.of(tokens.shape, None, weights.device)
-    x, shifts, matrices = _layers(weights, tokens, rows, state)
+    x, shifts, matrices = _layers(weights, tokens, rows, state.shifts, [state.wkv])
     logits = weights.head(weights.norm_out(x))
     return logits.view(*tokens.shape, -1), State(shifts, torch.stack(matrices))
 
 
-def _layers(weights: Weights, tokens: Tensor, rows: Rows, state: State) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Embedding and blocks: x [R,C] before the last norm, the new shifts and each layer's new matrices.
+def _layers(
+    weights: Weights, tokens: Tensor, rows: Rows, shifts: Tensor, wkv: Sequence[Tensor]
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Embedding and blocks: x [R,C] before the last norm, the new shifts [L,2,B,C] and each layer's new matrices.
 
-    Inference of one token changes the given wkv in place; everything else is new.
+    wkv [L,B,H,N,N] may come in several parts for inference of one token, which changes them in place and returns no
+    matrices; everything else is new.
     """
     tokens = tokens.to(weights.device).reshape(-1)  # (R,)
     x = weights.norm_in(F.embedding(tokens, weights.embedding).float())  # (R, C)
     first_value: Tensor | None = None
-    shifts, matrices = [], []
-    for block, before, matrix in zip(weights.blocks, state.shifts.unbind(), state.wkv.unbind(), strict=True):
+    new_shifts, new_matrices = [], []
+    by_layer = zip(*(part.unbind() for part in wkv), strict=True)
+    for block, before, matrices in zip(weights.blocks, shifts.unbind(), by_layer, strict=True):
         normed = block.norm1(x)
-        mixed, first_value, matrix = _time_mix(block.time, normed, before[0], first_value, matrix, rows)
-        shifts.append(rows.last_of(normed))
-        matrices.append(matrix)
+        mixed, first_value, matrix = _time_mix(block.time, normed, before[0], first_value, matrices, rows)
+        new_shifts.append(rows.last_of(normed))
+        if matrix is not None:
+            new_matrices.append(matrix)
         x = x + mixed
         normed = block.norm2(x)
         x = x + _channel_mix(block.channel, normed, rows.shifted(normed, before[1]))
-        shifts.append(rows.last_of(normed))
-    return x, torch.stack(shifts).view_as(state.shifts), matrices
+        new_shifts.append(rows.last_of(normed))
+    return x, torch.stack(new_shifts).view_as(shifts), new_matrices
 
 
 def _time_mix(
-    p: TimeMix, x: Tensor, before: Tensor, first_value: Tensor | None, matrix: Tensor, rows: Rows
-) -> tuple[Tensor, Tensor, Tensor]:
-    """x [R,C], before [B,C], matrix [B,H,N,N] -> the output [R,C], the first layer's value, the new matrix."""
+    p: TimeMix, x: Tensor, before: Tensor, first_value: Tensor | None, matrices: Sequence[Tensor], rows: Rows
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """x [R,C], before [B,C], matrices [B,H,N,N] in parts -> the output [R,C], the first layer's value, a new matrix."""
     heads, size = p.r_k.shape
     by_head = (-1, heads, size)
     mixed = torch.lerp(x, rows.shifted(x, before), p.mix)  # (6, R, C)
@@ -168,11 +204,12 @@ def _time_mix(
     r, k, v, a, log_w = (t.view(by_head) for t in (r, k, v, a, log_w))
     a, b = -removal, removal * a
     if rows.length == 1 and not torch.is_grad_enabled():
-        y = wkv_step_(matrix, r, log_w.exp(), k, v, a, b)
+        matrix = None
+        y = wkv_step_(matrices, r, log_w.exp(), k, v, a, b)
     else:
         by_token = (rows.batch, rows.length, heads, size)
         r_, log_w, k_, v_, a, b = (t.view(by_token) for t in (r, log_w, k, v, a, b))
-        y, matrix = wkv_chunked(r_, log_w, k_, v_, a, b, matrix)
+        y, matrix = wkv_chunked(r_, log_w, k_, v_, a, b, matrices[0])
     y = torch.group_norm(y.reshape_as(x), heads, p.norm.weight, p.norm.bias, HEAD_NORM_EPS)
     bonus = (r * k * p.r_k).sum(dim=-1, keepdim=True)  # (R, H, 1)
     y = torch.addcmul(y.view(by_head), bonus, v).view_as(x)

@@ -20,6 +20,8 @@ stays below 2e4 for chunks of 16 tokens and below 3e8 for 32: safe in fp32.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -30,15 +32,21 @@ HEADS = 64
 """Heads that a CPU steps together, of many: their states, 1 MB at N = 64, stay in a core's cache between passes."""
 
 
-def wkv_step_(state: Tensor, r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """One token: state [B,H,N,N] is changed in place; r .. b are [B,H,N], w the decay itself. Returns y [B,H,N]."""
-    size = state.shape[-1]
-    flat = state.view(-1, size, size)  # (B * H, N, N)
+def wkv_step_(states: Sequence[Tensor], r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
+    """One token: states [B,H,N,N], in one or several parts, are changed in place. Returns y [B,H,N].
+
+    r .. b are [B,H,N], w is the decay itself.
+    """
+    size = r.shape[-1]
+    flats = [state.view(-1, size, size) for state in states]  # (part of B * H, N, N)
+    if len(r) * r.shape[1] >= 2 * HEADS and r.is_cpu:
+        flats = [part for flat in flats for part in torch.split(flat, HEADS)]
     rows = [x.reshape(-1, 1, size) for x in (r, w, k, v, a, b)]
-    if len(flat) < 2 * HEADS or not flat.is_cpu:
-        return _step_(flat, *rows).view(state.shape[:-1])
-    parts = zip(*(torch.split(x, HEADS) for x in (flat, *rows)), strict=True)
-    return torch.cat([_step_(*part) for part in parts]).view(state.shape[:-1])
+    if len(flats) == 1:
+        return _step_(flats[0], *rows).view(r.shape)
+    counts = [len(flat) for flat in flats]
+    parts = zip(flats, *(torch.split(x, counts) for x in rows), strict=True)
+    return torch.cat([_step_(*part) for part in parts]).view(r.shape)
 
 
 def _step_(state: Tensor, r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor) -> Tensor:

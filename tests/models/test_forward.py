@@ -13,7 +13,7 @@ from torch import Tensor
 from models import rwkv7
 from models.rwkv7 import Config, State, Weights
 from models.rwkv7.layers import Dtype
-from models.rwkv7.products import Packed
+from models.rwkv7.products import Large
 
 
 def random_tokens(config: Config, batch: int, length: int, seed: int = 0) -> Tensor:
@@ -83,6 +83,27 @@ def test_decode_in_a_batch_agrees_with_decode_alone(weights: Weights) -> None:
         torch.testing.assert_close(logits, torch.cat(last), atol=3e-5, rtol=0)
 
 
+@pytest.mark.parametrize("lengths", [None, [9, 4, 1, 6]])
+@pytest.mark.parametrize("contexts", [[0, 1, 2, 3], [3, 4, 5, 6], [1, 2, 4, 6], [6, 0, 3, 2]])
+def test_contexts_anywhere_in_a_state_read_alike_and_leave_the_others_alone(
+    weights: Weights, contexts: list[int], lengths: list[int] | None
+) -> None:
+    state = rwkv7.new_state(weights.config, 7)
+    rwkv7.forward(weights, random_tokens(weights.config, 7, 5), None, state)
+    before, alone = state.clone(), state.pick(contexts)
+    ragged = None if lengths is None else torch.tensor(lengths)
+    pieces = (random_tokens(weights.config, 4, 9), ragged), (random_tokens(weights.config, 4, 1), None)
+    for tokens, real in pieces:
+        found, _ = rwkv7.forward(weights, tokens, real, state, contexts)
+        expected, _ = rwkv7.forward(weights, tokens, real, alone)
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(state.pick(contexts).wkv, alone.wkv, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(state.pick(contexts).shifts, alone.shifts, atol=1e-5, rtol=0)
+    others = [context for context in range(7) if context not in contexts]
+    assert torch.equal(state.pick(others).wkv, before.pick(others).wkv)
+    assert torch.equal(state.pick(others).shifts, before.pick(others).shifts)
+
+
 def test_forward_changes_the_given_state_and_returns_it(weights: Weights) -> None:
     state = rwkv7.new_state(weights.config, 1)
     for length in (4, 1):
@@ -100,9 +121,6 @@ def test_a_picked_row_is_a_fork_that_goes_its_own_way(weights: Weights) -> None:
     assert torch.equal(forks.wkv[:, 0], state.wkv[:, 1])
     rwkv7.forward(weights, random_tokens(weights.config, 3, 3), None, forks)
     assert not torch.equal(forks.wkv[:, 0], forks.wkv[:, 1])
-    state.put([0], forks.pick([1]))
-    assert torch.equal(state.wkv[:, 0], forks.wkv[:, 1])
-    assert torch.equal(state.shifts[:, :, 0], forks.shifts[:, :, 1])
 
 
 @pytest.mark.parametrize("lengths", [[0, 3], [4, 2]])
@@ -142,13 +160,22 @@ def test_nothing_of_a_forward_is_made_on_another_device(
         assert (logits.shape, logits.dtype, logits.device.type) == ((2, config.vocabulary), torch.float32, "meta")
 
 
-def test_large_matrices_are_packed_and_say_the_same() -> None:
-    """Against the products of training, which never are."""
+@pytest.mark.parametrize(("dtype", "bound"), [("fp32", 1e-4), ("bf16", 0.1)])
+def test_large_matrices_have_forms_of_their_own_and_say_the_same(dtype: Dtype, bound: float) -> None:
+    """Against the products of training, which have none."""
     config = Config(2, 512, 64, 257, 1024, 8, 8, 8, 8)
     tensors = rwkv7.random_tensors(config, seed=7)
-    packed, plain = rwkv7.assemble(tensors, inference=True), rwkv7.assemble(tensors)
-    assert isinstance(packed.blocks[0].channel.key, Packed) == torch.backends.mkldnn.is_available()
-    states = [rwkv7.new_state(config, 3) for _ in range(2)]
-    for tokens in random_tokens(config, 3, 22).split((20, 1, 1), dim=1):
-        found, expected = (rwkv7.forward(w, tokens, None, s)[0] for w, s in zip((packed, plain), states, strict=True))
-        torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    weights = [rwkv7.assemble(tensors, dtype=dtype, inference=inference) for inference in (True, False)]
+    assert dtype != "fp32" or isinstance(weights[0].blocks[0].channel.key, Large)
+    states = [rwkv7.new_state(config, 5) for _ in range(2)]
+    for tokens in random_tokens(config, 5, 22).split((20, 1, 1), dim=1):
+        found, expected = (rwkv7.forward(w, tokens, None, s)[0] for w, s in zip(weights, states, strict=True))
+        assert float((found - expected).abs().max() / expected.std()) <= bound
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 12, 13, 32, 33])
+def test_a_large_matrix_takes_any_number_of_rows(rows: int) -> None:
+    weight, x = torch.randn(192, 100), torch.randn(rows, 100)
+    found = Large(weight)(x)
+    assert found.is_contiguous()
+    torch.testing.assert_close(found, x @ weight.t(), atol=1e-4, rtol=0)

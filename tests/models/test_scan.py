@@ -47,7 +47,7 @@ def test_values_and_gradients_agree_with_the_definition(length: int, chunk: int)
 def test_a_step_in_place_agrees_with_the_definition_however_many_heads(heads: int) -> None:
     r, log_w, k, v, a, b, state = (t.detach() for t in inputs(1, 1, heads, 8, torch.float64))
     y, after = plain(r, log_w, k, v, a, b, state)
-    found = wkv_step_(state, *(t[:, 0] for t in (r, log_w.exp(), k, v, a, b)))
+    found = wkv_step_([state], *(t[:, 0] for t in (r, log_w.exp(), k, v, a, b)))
     torch.testing.assert_close(found, y[:, 0], atol=1e-12, rtol=1e-12)
     torch.testing.assert_close(state, after, atol=1e-12, rtol=1e-12)
 

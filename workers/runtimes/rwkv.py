@@ -101,10 +101,9 @@ class RwkvRuntime:
         return self._slots[slot].take()
 
     def forward(self, feeds: Sequence[Feed]) -> Logits:
-        single = sorted((i for i, feed in enumerate(feeds) if len(feed.tokens) == 1), key=lambda i: feeds[i].slot)
+        single = [i for i, feed in enumerate(feeds) if len(feed.tokens) == 1]
         if len(single) == len(feeds):
-            found = self._call(self._decode, feeds, single)
-            return found if single == list(range(len(feeds))) else found[np.argsort(single)]
+            return self._call(self._decode, feeds, single)
         logits = np.empty((len(feeds), self.vocabulary), np.float32)
         if single:
             logits[single] = self._call(self._decode, feeds, single)
@@ -116,23 +115,15 @@ class RwkvRuntime:
             del longer[-count:]
         return logits
 
-    def _view(self, first: int, count: int) -> rwkv7.State:
-        """Adjacent slots without a copy: the forward writes their new state where it stands."""
-        return rwkv7.State(self._state.shifts.narrow(2, first, count), self._state.wkv.narrow(1, first, count))
-
     def _call(self, weights: rwkv7.Weights, feeds: Sequence[Feed], rows: list[int]) -> Logits:
-        """One batched forward of some feeds; rows of the state that do not lie together are taken out and put back."""
+        """One batched forward of some feeds: their logits, in the order of `rows`."""
         lengths = [len(feeds[i].tokens) for i in rows]
         slots = [feeds[i].slot for i in rows]
         tokens = np.zeros((len(rows), max(lengths)), np.int64)
         for row, i in enumerate(rows):
             tokens[row, : lengths[row]] = feeds[i].tokens
-        adjacent = slots == list(range(slots[0], slots[0] + len(slots)))
-        state = self._view(slots[0], len(slots)) if adjacent else self._state.pick(slots)
         ragged = torch.tensor(lengths) if min(lengths) < max(lengths) else None
-        out, _ = rwkv7.forward(weights, torch.from_numpy(tokens), ragged, state)
-        if not adjacent:
-            self._state.put(slots, state)
+        out, _ = rwkv7.forward(weights, torch.from_numpy(tokens), ragged, self._state, slots)
         if self._pinned is None:
             return out.numpy()
         host = self._pinned[: len(rows)].copy_(out)  # waits for the device: the one time in a step
