@@ -109,7 +109,14 @@ def test_each_group_can_be_loaded(name: str) -> None:
     assert callable(load(name))
 
 
-@pytest.mark.parametrize(("group", "name"), [("round-trip", "through the broker, p50"), ("llama", "mini, 16 contexts")])
+@pytest.mark.parametrize(
+    ("group", "name"),
+    [
+        ("round-trip", "through the broker, p50"),
+        ("llama", "mini, 16 contexts"),
+        ("batching", "scheduling of a step at 8 contexts, greedy, mini"),
+    ],
+)
 def test_a_quick_run_writes_its_figures(tmp_path: Path, group: str, name: str) -> None:
     if group == "llama":
         pytest.importorskip("llama_cpp")
