@@ -24,10 +24,11 @@ from workers.batch import Batch
 from workers.context import empty
 from workers.hot import HotStates
 from workers.job import Job
+from workers.prompt import Prompt
 from workers.reading import Pace
 from workers.runtimes import base
 from workers.runtimes.base import Feed, Logits, Runtime
-from workers.turn import Limits, Prompt, Turn
+from workers.turn import Limits, Turn
 from workers.turns import vocabulary_of
 
 CHARACTERS = 1 << 20

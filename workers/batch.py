@@ -119,6 +119,7 @@ class Batch:
             job = self._waiting.popleft()
             job.slot = self._free.pop()
             job.admitted_at = time.monotonic()
+            job.read_at = self.gauges.steps  # it waits from now on: no stream of new ones passes those who wait longer
             self._active.append(job)
             assert job.start is not None
             with failing(job.running):
@@ -217,13 +218,13 @@ class Batch:
     def _tell(self) -> None:
         """Tell readers what is new, if the last time is long enough ago; the first and the last text at once."""
         now = time.monotonic()
-        due = now - self._told_at >= NEWS_S
+        fresh = [job for job in self._active if job.running.showable > job.shown]
+        due = now - self._told_at >= NEWS_S or any(not job.shown or job.running.done for job in fresh)
         news = []
         for job in self._active:
             turn = job.running
             done, total = turn.progress
-            fresh = turn.showable > job.shown and (due or not job.shown or turn.done)
-            if fresh or (turn.prefilling and done - job.told >= PROGRESS_TOKENS):
+            if (due and turn.showable > job.shown) or (turn.prefilling and done - job.told >= PROGRESS_TOKENS):
                 text = bytes(turn.reply[job.shown : turn.showable])
                 job.shown += len(text)
                 job.told = done

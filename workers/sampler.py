@@ -22,6 +22,9 @@ BANNED = np.float32(-np.inf)
 CANDIDATES = 1024
 """So many of the likeliest tokens are sorted first; the whole vocabulary only where they do not suffice."""
 
+COLUMNS = 4 * CANDIDATES
+"""Into so many a large vocabulary is cut to find its likeliest tokens."""
+
 COLDEST = 1e-30
 """Any temperature below leaves the highest scores alone, as this one does; and single precision can hold this one."""
 
@@ -122,26 +125,26 @@ def _weights(scores: NDArray[Real], temp: float) -> NDArray[Real]:
 
 def _enough(scores: Logits, whole: float, settings: Settings) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The likeliest tokens and their weights, so many that none behind them can pass top-p or min-p."""
-    count = CANDIDATES
-    while True:
-        order, weights = _likeliest(scores, count, settings.temp)
-        if count >= len(scores) or weights.sum() >= settings.top_p * whole or weights[-1] < settings.min_p * weights[0]:
-            return order, weights
-        count *= 8
+    order, weights = _likeliest(scores, CANDIDATES, settings.temp)
+    if weights.sum() >= settings.top_p * whole or weights[-1] < settings.min_p * weights[0]:
+        return order, weights
+    return _likeliest(scores, len(scores), settings.temp)
 
 
 def _likeliest(scores: Logits, count: int, temp: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The ids of the `count` highest scores, highest first, of equal ones the lowest id first; and their weights."""
-    if count < len(scores):
-        edge = np.partition(scores, -count)[-count]
-        ids = np.flatnonzero(scores >= edge)
-        if len(ids) > count:  # equal ones at the edge
-            above = np.flatnonzero(scores > edge)
-            ids = np.concatenate((above, np.flatnonzero(scores == edge)[: count - len(above)]))
+    """The ids of the `count` highest scores, highest first, of equal ones the lowest id first; and their weights.
+
+    Cut into columns, as many of a large vocabulary's highest scores as are wanted lie above the `count`-th of the
+    columns' own highest ones, and few others do: only these are sorted.
+    """
+    rows = len(scores) // COLUMNS
+    if rows > 1 and count <= CANDIDATES:
+        highest = scores[: rows * COLUMNS].reshape(rows, COLUMNS).max(axis=0)
+        ids = np.flatnonzero(scores >= np.partition(highest, -count)[-count])
     else:
         ids = np.arange(len(scores))
     found = scores[ids]
-    order = np.argsort(-found, kind="stable")
+    order = np.argsort(-found, kind="stable")[:count]
     return ids[order], _weights(found[order].astype(np.float64), temp)
 
 

@@ -21,8 +21,9 @@ from workers.checkpoints import ANY, Commit, Committed, Loaded, Store
 from workers.context import Read, Snapshot, empty
 from workers.hot import HotStates
 from workers.job import Job
+from workers.prompt import Prompt, Vocabulary, characters
 from workers.runtimes.base import Runtime
-from workers.turn import Limits, Prompt, Turn, Vocabulary, characters
+from workers.turn import Limits, Turn
 
 TEXT_PAGE = wire.MAX_TEXT - wire.MAX_PAYLOAD
 NO_HEAD = "none"

@@ -132,6 +132,7 @@ def test_each_group_can_be_loaded(name: str) -> None:
         ("streams", "32 streams through the broker"),
         ("clients", "requests of 100 clients"),
         ("llama", "mini, 16 contexts"),
+        ("batching", "scheduling of a step at 8 contexts, greedy, mini"),
     ],
 )
 def test_a_quick_run_writes_its_figures(tmp_path: Path, group: str, name: str) -> None:

@@ -73,6 +73,7 @@ def test_the_documented_example_is_read() -> None:
         (MODEL + "slots = true", "$.model[0].slots"),
         (MODEL + "slots = 257", "$.model[0].slots"),
         (MODEL + "slice_tokens = 4097", "$.model[0].slice_tokens"),
+        (MODEL + "gap_ms = 0", "$.model[0].gap_ms"),
         (MODEL + "stall_s = 0", "$.model[0].stall_s"),
         (MODEL + "stall_s = nan", "$.model[0].stall_s"),
         (MODEL + "keep_steps = 0", "$.model[0].keep_steps"),

@@ -19,9 +19,9 @@ from llama_cpp import llama_cpp as library
 from clients.blocking import Client
 from ssmprov import wire
 from ssmprov.errors import BadRequest, Cancelled, Conflict, NotFound, SsmprovError, WrongModel
+from workers.prompt import characters
 from workers.runtimes.base import Feed, Plan
 from workers.runtimes.llama import open_runtime
-from workers.turn import characters
 
 GREEDY = {"temp": 0.0}
 WARM = {"temp": 0.9, "top_k": 50, "pen_rep": 1.2}

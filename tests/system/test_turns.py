@@ -87,6 +87,21 @@ def test_a_context_moved_to_another_worker_goes_on_as_if_uninterrupted(
         assert b.result.prefill_tokens == 0
 
 
+def test_a_reroll_takes_up_its_prompt_and_says_so(client: Client) -> None:
+    prompt = "once more, and at some length, as it was" * 3
+    client.turn("Rerolls. ", model="tiny", save="reroll", max_tokens=0)
+    rerolls = [
+        client.turn(prompt, model="tiny", context="reroll", save=f"reroll/{i}", seed=seed, values=WARM, max_tokens=40)
+        for i, seed in enumerate((1, 2, 1))
+    ]
+    assert [reply.result.shared_tokens for reply in rerolls] == [0, *[rerolls[0].result.prompt_tokens] * 2]
+    assert rerolls[0].text == rerolls[2].text != rerolls[1].text
+    for i, reply in enumerate(rerolls):
+        assert client.text(f"tiny:reroll/{i}") == "Rerolls. " + prompt + reply.text
+    after = [client.turn(" then", model="tiny", context=f"reroll/{i}", values=WARM, max_tokens=20) for i in (0, 2)]
+    assert after[0].text == after[1].text
+
+
 def test_an_older_step_is_replayed_and_says_so(make_cluster: Callable[[str], Cluster]) -> None:
     cluster = make_cluster("")
     cluster.config.write_text(rwkv_toml(cluster.home) + 'hot_bytes = "20 KiB"\nkeep_steps = 4\n')

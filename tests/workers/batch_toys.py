@@ -18,9 +18,10 @@ from workers.batch import Batch, News
 from workers.context import Arrays, Snapshot, empty
 from workers.hot import HotStates
 from workers.job import Job
+from workers.prompt import Prompt, Vocabulary
 from workers.reading import Pace
 from workers.runtimes.base import Feed, Logits, Runtime
-from workers.turn import Limits, Prompt, Turn, Vocabulary
+from workers.turn import Limits, Turn
 from workers.turns import vocabulary_of
 
 PATIENCE_S = 60.0

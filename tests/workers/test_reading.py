@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Iterator
 
 import pytest
-from batch_toys import Gated, benches
+from batch_toys import Gated, OpenBench, benches
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,6 +15,12 @@ from workers.job import Job
 from workers.reading import AIM, FEWEST, Pace, portions
 
 GAP_S = 0.1
+
+
+@pytest.fixture
+def open_bench() -> Iterator[OpenBench]:
+    with benches() as make:
+        yield make
 
 
 def job(client: bytes = b"one") -> Job:
@@ -98,21 +105,35 @@ def test_every_prompt_is_read_to_its_end_within_the_budget(asked: list[tuple[byt
 
 @pytest.mark.parametrize(("gap_s", "sizes"), [(1e-9, [FEWEST] * 5), (60.0, [FEWEST, 32, 64, 64, 64])])
 def test_slices_follow_the_bound_while_somebody_writes_and_are_whole_when_nobody_does(
-    gap_s: float, sizes: list[int]
+    open_bench: OpenBench, gap_s: float, sizes: list[int]
 ) -> None:
-    with benches() as open_bench:
-        runtime = Gated()
-        bench = open_bench(runtime, slice_tokens=64, gap_s=gap_s)
-        writing = bench.submit("go", tokens=12)
-        runtime.step()
-        bench.submit("x" * 600)
-        beside = [runtime.step() for _ in range(8)]
-        runtime.run_on()
-        bench.finished(2)
-        after = [runtime.entered.get() for _ in range(runtime.entered.qsize())]
+    runtime = Gated()
+    bench = open_bench(runtime, slice_tokens=64, gap_s=gap_s)
+    writing = bench.submit("go", tokens=12)
+    runtime.step()
+    bench.submit("x" * 600)
+    beside = [runtime.step() for _ in range(8)]
+    runtime.run_on()
+    bench.finished(2)
+    after = [runtime.entered.get() for _ in range(runtime.entered.qsize())]
     long = [len(feed.tokens) for feeds in beside for feed in feeds if feed.slot != writing.slot]
     assert long[:5] == sizes
     assert max(len(feed.tokens) for feeds in after for feed in feeds) == 64
+
+
+def test_new_prompts_do_not_pass_one_that_waits(open_bench: OpenBench) -> None:
+    """Every step reads one slice, and each prompt of the other client is one."""
+    runtime = Gated(slots=2)
+    bench = open_bench(runtime, slice_tokens=FEWEST)
+    waiting = bench.submit("x" * 200, tokens=0, client=b"one")
+    for letter in "abcdefgh":
+        bench.submit(letter * FEWEST, tokens=0, client=b"many")
+    for _ in range(3):
+        runtime.step()
+    steps = [runtime.step() for _ in range(6)]
+    assert sum(feed.slot == waiting.slot for feeds in steps for feed in feeds) == 3
+    runtime.run_on()
+    bench.finished(9)
 
 
 @pytest.mark.parametrize("most", [1, 16, 4096])

@@ -16,10 +16,11 @@ from ssmprov.errors import BadRequest, Cancelled, SsmprovError, TimedOut
 from ssmprov.settings import Settings
 from ssmprov.transcript import FENCE, FENCE_REST
 from workers.context import WINDOW, empty
+from workers.prompt import Prompt
 from workers.runtimes import scripted
 from workers.runtimes.base import Feed, Logits, Plan
 from workers.sampler import sample
-from workers.turn import Limits, Prompt, Turn
+from workers.turn import Limits, Turn
 from workers.turns import vocabulary_of
 
 EURO = "€".encode()  # e2 82 ac

@@ -9,9 +9,10 @@ import numpy as np
 
 from ssmprov.settings import Settings
 from workers.context import Arrays, Identity, Snapshot, empty
+from workers.prompt import Prompt
 from workers.runtimes.base import Feed, Logits
 from workers.sampler import sample
-from workers.turn import Limits, Prompt, Turn
+from workers.turn import Limits, Turn
 from workers.turns import vocabulary_of
 
 END = 0

@@ -1,0 +1,83 @@
+"""A prompt's text and its tokens: what a model's vocabulary can spell, and nothing else."""
+
+from __future__ import annotations
+
+import codecs
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ssmprov.errors import BadRequest
+from ssmprov.transcript import HALF_FENCE
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """What a turn needs of a runtime's tokens; `spaced` [V] marks those that begin with a space.
+
+    `end` tokens end a turn and are never read, `control` tokens are never sampled. `misfits` lists the tokens that
+    cannot follow an open character's first bytes (b'' for none).
+    """
+
+    tokenize: Callable[[str], list[int]]
+    piece: Callable[[int], bytes]
+    end: frozenset[int]
+    control: frozenset[int]
+    spaced: Callable[[], NDArray[np.bool_]]
+    misfits: Callable[[bytes], list[int]]
+
+
+class Prompt:
+    """A prompt's text, checked, and its tokens. A single trailing space may be withheld for the first token."""
+
+    def __init__(self, data: bytes, vocabulary: Vocabulary, *, heal: bool) -> None:
+        """Raises BadRequest for what is no text, and for what the tokenizer does not give back."""
+        text = check_text(data)
+        self.bytes = data
+        self.half_step = text.endswith(HALF_FENCE)
+        self.withheld = heal and not self.half_step and text.endswith(" ")
+        self.tokens = spell(vocabulary, text[:-1] if self.withheld else text)
+        if self.withheld:
+            spell(vocabulary, text)
+
+
+def check_text(data: bytes) -> str:
+    """The text of some bytes; BadRequest, telling where, for bytes that are no UTF-8 or hold U+0000."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"the prompt is no UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}") from None
+    if "\0" in text:
+        raise BadRequest(f"the prompt holds U+0000 at offset {data.index(0)}: take it out")
+    return text
+
+
+def spell(vocabulary: Vocabulary, text: str) -> list[int]:
+    """Tokens that spell a text exactly. Raises BadRequest where the tokenizer loses something."""
+    tokens = vocabulary.tokenize(text)
+    if b"".join(map(vocabulary.piece, tokens)) != text.encode():
+        raise BadRequest("this model's tokenizer does not give the prompt back as it was, so it cannot be read")
+    return tokens
+
+
+def characters(opened: bytes, piece: bytes) -> int | None:
+    """The characters that a piece completes or opens after an open one's first bytes; None where it is no text."""
+    try:
+        text = (opened + piece).decode()
+    except UnicodeDecodeError:
+        return _with_open_end(opened + piece)
+    return None if "\0" in text else len(text)
+
+
+def _with_open_end(data: bytes) -> int | None:
+    """The characters of bytes whose last one may be incomplete; None where they are no text."""
+    decoder = codecs.getincrementaldecoder("utf-8")("strict")
+    try:
+        text = decoder.decode(data)
+    except UnicodeDecodeError:
+        return None
+    pending: bytes = decoder.getstate()[0]
+    surrogate = pending[:1] == b"\xed" and pending[1:2] >= b"\xa0"  # Python waits for its last byte to refuse it
+    return None if "\0" in text or surrogate else len(text) + bool(pending)
