@@ -175,8 +175,9 @@ class Batch:
             return marks[job] - turn.at if job in marks else turn.waiting
 
         feeds = []
-        for job, count in portions(long, tokens, left):
-            job.read_at = self.gauges.steps + 1
+        step = self.gauges.steps + 1
+        for job, count in portions(long, tokens, left, step):
+            job.read_at = step
             feeds.append((job, Feed(job.slot, job.running.upcoming(count))))
         return feeds
 

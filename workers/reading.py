@@ -14,6 +14,10 @@ AIM = 0.8
 """Of the bound: no two steps take the same time, and the longest is to keep it, too."""
 
 
+RELIEF = 4
+"""A prompt that has waited for so many steps of each one of its client's comes first: a long one is read on, too."""
+
+
 class Pace:
     """How many prompt tokens a step may read: `most` while nobody writes, else so many that it takes less than `gap_s`.
 
@@ -37,15 +41,20 @@ class Pace:
         self._beside = min(self._most, max(FEWEST, fitting))
 
 
-def portions(jobs: Sequence[Job], tokens: int, left: Callable[[Job], int]) -> list[tuple[Job, int]]:
-    """Which jobs read how many of a step's tokens: those first whose client, then who themselves, waited longest.
+def portions(jobs: Sequence[Job], tokens: int, left: Callable[[Job], int], step: int) -> list[tuple[Job, int]]:
+    """Which jobs read how many of a step's tokens: first those whose client has waited longest.
 
-    Clients get equal parts, whatever number of jobs they have; what one cannot use goes on to the next job.
+    Clients get equal parts, whatever number of jobs they have; what one cannot use goes on to the next job. Of one
+    client's jobs the shortest comes first, so that of several prompts one can be answered soon, where side by side
+    all would be late; but before it one that has waited for long.
     """
     of_client: dict[bytes, list[Job]] = {}
-    for job in sorted(jobs, key=lambda job: job.read_at):
+    for job in jobs:
         of_client.setdefault(job.request.client, []).append(job)
-    queues = sorted(of_client.values(), key=lambda queue: queue[-1].read_at)
+    queues = sorted(of_client.values(), key=lambda queue: max(job.read_at for job in queue))
+    for queue in queues:
+        late = step - RELIEF * len(queue)
+        queue.sort(key=lambda job: (0, job.read_at) if job.read_at < late else (1, left(job)))
     share = max(FEWEST, tokens // max(1, len(queues)))
     found = []
     for job in filter(None, chain.from_iterable(zip_longest(*queues))):

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ssmprov import ops, wire
 from workers.job import Job
-from workers.reading import AIM, FEWEST, Pace, portions
+from workers.reading import AIM, FEWEST, RELIEF, Pace, portions
 
 GAP_S = 0.1
 
@@ -67,7 +67,7 @@ def test_a_client_with_many_jobs_gets_no_more_than_one_with_a_single_job(tokens:
     jobs = [job(b"many") for _ in range(6)] + [job(b"one")]
     read: Counter[bytes] = Counter()
     for step in range(1, 31):
-        for chosen, count in portions(jobs, tokens, lambda _: 1000):
+        for chosen, count in portions(jobs, tokens, lambda _: 1000, step):
             read[chosen.request.client] += count
             chosen.read_at = step
     assert read[b"many"] == read[b"one"]
@@ -75,7 +75,33 @@ def test_a_client_with_many_jobs_gets_no_more_than_one_with_a_single_job(tokens:
 
 def test_short_prompts_are_read_side_by_side() -> None:
     jobs = [job() for _ in range(8)]
-    assert portions(jobs, 128, lambda _: 10) == [(one, 10) for one in jobs]
+    assert portions(jobs, 128, lambda _: 10, 1) == [(one, 10) for one in jobs]
+
+
+def test_prompts_of_one_client_are_ready_one_after_the_other() -> None:
+    left = {job(): 256 for _ in range(5)}
+    order = list(left)
+    ready: list[Job] = []
+    for step in range(1, 11):
+        for one, count in portions(list(left), 128, left.__getitem__, step):
+            one.read_at = step
+            left[one] -= count
+            if not left[one]:
+                ready.append(one)
+                del left[one]
+    assert ready == order
+
+
+def test_a_long_prompt_is_read_on_beside_short_ones_that_keep_coming() -> None:
+    long = job()
+    read = 0
+    for step in range(1, 41):
+        new = job()
+        new.read_at = step - 1
+        for one, count in portions([long, new], 128, lambda one: 4000 if one is long else 128, step):
+            if one is long:
+                one.read_at, read = step, read + count
+    assert read == 128 * (40 // (2 * RELIEF + 1))
 
 
 @given(
@@ -88,7 +114,7 @@ def test_every_prompt_is_read_to_its_end_within_the_budget(asked: list[tuple[byt
     for step in range(1, 4000):
         if not left:
             break
-        found = portions(list(left), tokens, left.__getitem__)
+        found = portions(list(left), tokens, left.__getitem__, step)
         assert sum(count for _, count in found) <= tokens
         assert len({id(one) for one, _ in found}) == len(found)
         for one in left:
@@ -99,7 +125,7 @@ def test_every_prompt_is_read_to_its_end_within_the_budget(asked: list[tuple[byt
             left[one] -= count
             if not left[one]:
                 del left[one]
-        assert all(waited[one] <= 3 * len(asked) for one in left), "nobody is starved"
+        assert all(waited[one] <= RELIEF * (len(asked) + 1) * 2 for one in left), "nobody is starved"
     assert not left
 
 
