@@ -10,7 +10,7 @@ from workers.job import Job
 FEWEST = 16
 """Tokens that a step reads at least, and a job at a time: with fewer, most of it would be the pass over the weights."""
 
-AIM = 0.8
+AIM = 0.9
 """Of the bound: no two steps take the same time, and the longest is to keep it, too."""
 
 
