@@ -14,6 +14,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -28,10 +29,28 @@ GREEDY = {"temperature": 0.0, "samplers": ["temperature"], "ignore_eos": True}
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A streamed answer: seconds until its first text, and the text."""
+    """A streamed answer: seconds until its first text, the longest wait for a further one, and the text."""
 
     first_s: float
+    gap_s: float
     text: str
+
+
+class Watch:
+    """Takes down when pieces of a stream come."""
+
+    def __init__(self) -> None:
+        self._came = [perf_counter()]
+        self._parts: list[str] = []
+
+    def take(self, piece: str) -> None:
+        self._came.append(perf_counter())
+        self._parts.append(piece)
+
+    def stream(self) -> Stream:
+        began, first, *later = self._came
+        gaps = [after - before for before, after in pairwise([first, *later])]
+        return Stream(first - began, max(gaps, default=0.0), "".join(self._parts))
 
 
 def program() -> Path | None:
@@ -75,9 +94,7 @@ class LlamaServer:
 
     def stream(self, prompt: str, tokens: int) -> Stream:
         """Have a text continued by so many tokens. Raises RuntimeError for any other number."""
-        began = perf_counter()
-        first = 0.0
-        parts: list[str] = []
+        watch = Watch()
         connection, response = self._post("/completion", prompt=prompt, n_predict=tokens, stream=True, **GREEDY)
         last: dict[str, Any] = {}
         with connection:
@@ -85,11 +102,10 @@ class LlamaServer:
                 if line.startswith(b"data: "):
                     last = json.loads(line[6:])
                     if last["content"]:
-                        first = first or perf_counter() - began
-                        parts.append(last["content"])
+                        watch.take(last["content"])
         if last.get("tokens_predicted") != tokens:
             raise RuntimeError(f"llama-server wrote {last.get('tokens_predicted')} tokens, and was asked for {tokens}")
-        return Stream(first, "".join(parts))
+        return watch.stream()
 
     def tokens(self, text: str) -> list[int]:
         return [int(token) for token in self._ask("/tokenize", content=text)["tokens"]]

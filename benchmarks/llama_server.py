@@ -18,7 +18,7 @@ from pathlib import Path
 from time import perf_counter
 
 from benchmarks import weights
-from benchmarks.llama_peer import PROGRAM, LlamaServer, Stream, program
+from benchmarks.llama_peer import PROGRAM, LlamaServer, Stream, Watch, program
 from benchmarks.measure import Curve, Figure, Plan, at_least, at_most, curve, figure, interleave
 from benchmarks.serving import Serving
 from benchmarks.streams import GREEDY, MODEL
@@ -29,6 +29,9 @@ STREAMS = (1, 2, 4, 8)
 SHORT, LONG = "short", "long"
 LONG_STREAMS = (1, 8)
 """Prompts of a few hundred tokens are read at these only: reading them is most of the time that the group takes."""
+
+PATIENT = "patient"
+"""The model served once more without a bound on the gap between two tokens of a stream, as llama-server has none."""
 
 COLD = "cold"
 """The model served once more, without room for a state in memory: its contexts come from the disk."""
@@ -42,10 +45,12 @@ Ask = Callable[[str, int], Stream]
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One round of one side: tokens a second over all streams, and the median milliseconds until a first token."""
+    """One round of one side: tokens a second over all streams, the median milliseconds until a first token, and the
+    longest that any stream stood still after that."""
 
     rate: float
     first_ms: float
+    gap_ms: float
 
 
 def measure(plan: Plan) -> list[Figure | Curve]:
@@ -67,24 +72,27 @@ def measure(plan: Plan) -> list[Figure | Curve]:
 
 
 def _model(plan: Plan, file: Path, name: str, path: Path) -> list[Figure | Curve]:
-    tokens, rounds = plan.size(8, 24), min(plan.rounds, ROUNDS)
+    tokens, rounds = plan.size(8, 64), min(plan.rounds, ROUNDS)
     plan.say(f"{GROUP}: {name}, {tokens} tokens at {', '.join(map(str, STREAMS))} streams")
     common = {"runtime": "llama", "path": str(path), "n_threads": THREADS, "n_ctx": N_CTX}
     served = {"name": MODEL, "checkpoints": "store", "slots": max(STREAMS), **common}
+    patient = served | {"name": PATIENT, "checkpoints": "patient", "gap_ms": 60_000}
     cold = {"name": COLD, "checkpoints": "cold", "slots": 1, "hot_bytes": "1 KiB", **common}
     theirs = LlamaServer(file, path, streams=max(STREAMS), n_ctx=N_CTX, threads=THREADS)
     with (
         closing(theirs),
-        Serving(plan.scratch / f"{GROUP}-{name}", served, cold) as serving,
+        Serving(plan.scratch / f"{GROUP}-{name}", served, patient, cold) as serving,
         Client(serving.endpoint) as client,
     ):
         texts = count()
         sides: dict[str, Callable[[], Taken]] = {}
         for length, streams in ((SHORT, STREAMS), (LONG, LONG_STREAMS)):
             for number in streams:
-                for side, ask in (("ours", partial(_ask, client)), ("theirs", theirs.stream)):
+                for side, ask in (("ours", partial(_ask, client, MODEL)), ("theirs", theirs.stream)):
                     sides[f"{side} {length} {number}"] = partial(_together, ask, texts, length, number, tokens)
-        for side in ("ours short 1", "theirs short 1"):
+        patiently = partial(_ask, client, PATIENT)
+        sides[f"patient {LONG} {max(STREAMS)}"] = partial(_together, patiently, texts, LONG, max(STREAMS), tokens)
+        for side in (f"ours {SHORT} 1", f"theirs {SHORT} 1", f"patient {LONG} {max(STREAMS)}"):
             sides[side]()
         taken = interleave(rounds, sides)
         plan.say(f"{GROUP}: {name}, a saved context resumed")
@@ -119,10 +127,11 @@ def _together(ask: Ask, texts: count[int], length: str, streams: int, tokens: in
     for thread in threads:
         thread.join()
     seconds = perf_counter() - began
-    firsts = [answer.first_s for answer in answers if answer is not None]
-    if len(firsts) < streams:
-        raise RuntimeError(f"of {streams} streams {len(firsts)} were answered")
-    return Taken(streams * tokens / seconds, 1000 * statistics.median(firsts))
+    answered = [answer for answer in answers if answer is not None]
+    if len(answered) < streams:
+        raise RuntimeError(f"of {streams} streams {len(answered)} were answered")
+    first_s, gap_s = statistics.median(one.first_s for one in answered), max(one.gap_s for one in answered)
+    return Taken(streams * tokens / seconds, 1000 * first_s, 1000 * gap_s)
 
 
 def prompt(texts: count[int], length: str) -> str:
@@ -132,19 +141,16 @@ def prompt(texts: count[int], length: str) -> str:
     return lines[0] if length == SHORT else "\n".join(lines)
 
 
-def _ask(client: Client, prompt: str, tokens: int) -> Stream:
+def _ask(client: Client, model: str, prompt: str, tokens: int) -> Stream:
     """A streamed turn. Raises RuntimeError for a reply of another length."""
-    began = perf_counter()
-    first = 0.0
-    parts = []
-    with client.stream(prompt, model=MODEL, max_tokens=tokens, values=GREEDY) as stream:
+    watch = Watch()
+    with client.stream(prompt, model=model, max_tokens=tokens, values=GREEDY) as stream:
         for piece in stream:
-            first = first or perf_counter() - began
-            parts.append(piece)
+            watch.take(piece)
         found = stream.reply.result.reply_tokens
     if found != tokens:
         raise RuntimeError(f"a reply of {found} tokens, where {tokens} were asked for")
-    return Stream(first, "".join(parts))
+    return watch.stream()
 
 
 def _resume(client: Client, model: str, restored: str) -> None:
@@ -177,6 +183,19 @@ def _compared(name: str, taken: dict[str, list[Taken]]) -> list[Figure]:
             many = number == max(STREAMS)
             found.append(figure(GROUP, what, "tokens/s", *rates, target=at_least(1) if many else None))
             found.append(figure(GROUP, f"first token, {what}", "ms", *firsts, target=at_most(1) if many else None))
+    number = max(STREAMS)
+    what = f"{name}, {number} streams, {LONG} prompts"
+    ours, patient, theirs = (taken[f"{side} {LONG} {number}"] for side in ("ours", "patient", "theirs"))
+    for label, value, unit in (
+        ("rate", lambda one: one.rate, "tokens/s"),
+        ("first token", lambda one: one.first_ms, "ms"),
+    ):
+        unbounded = ("served, gap_ms = 60000", [value(one) for one in patient])
+        found.append(
+            figure(GROUP, f"{label}, gaps unbounded, {what}", unit, unbounded, (GROUP, list(map(value, theirs))))
+        )
+    gaps = (("served", [one.gap_ms for one in ours]), (GROUP, [one.gap_ms for one in theirs]))
+    found.append(figure(GROUP, f"longest gap between two tokens, {what}", "ms", *gaps))
     return found
 
 
