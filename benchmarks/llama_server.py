@@ -186,14 +186,10 @@ def _compared(name: str, taken: dict[str, list[Taken]]) -> list[Figure]:
     number = max(STREAMS)
     what = f"{name}, {number} streams, {LONG} prompts"
     ours, patient, theirs = (taken[f"{side} {LONG} {number}"] for side in ("ours", "patient", "theirs"))
-    for label, value, unit in (
-        ("rate", lambda one: one.rate, "tokens/s"),
-        ("first token", lambda one: one.first_ms, "ms"),
-    ):
-        unbounded = ("served, gap_ms = 60000", [value(one) for one in patient])
-        found.append(
-            figure(GROUP, f"{label}, gaps unbounded, {what}", unit, unbounded, (GROUP, list(map(value, theirs))))
-        )
+    for label, unit, field in (("rate", "tokens/s", "rate"), ("first token", "ms", "first_ms")):
+        unbounded, other = ([getattr(one, field) for one in side] for side in (patient, theirs))
+        title = f"{label}, gaps unbounded, {what}"
+        found.append(figure(GROUP, title, unit, ("served, gap_ms = 60000", unbounded), (GROUP, other)))
     gaps = (("served", [one.gap_ms for one in ours]), (GROUP, [one.gap_ms for one in theirs]))
     found.append(figure(GROUP, f"longest gap between two tokens, {what}", "ms", *gaps))
     return found
