@@ -12,7 +12,7 @@ import msgspec
 
 from benchmarks import plots, report
 from benchmarks.groups import GROUPS, load
-from benchmarks.measure import Figure, Plan
+from benchmarks.measure import Plan
 
 
 @click.command("bench")
@@ -35,10 +35,10 @@ def bench(only: tuple[str, ...], quick: bool, json_file: Path | None, out: Path,
     """Measure ssmprov against bare sockets, bare models, the bare disk and llama-server, side by side."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was started is ended
     out.mkdir(parents=True, exist_ok=True)
+    failed: list[str] = []
     if show is None:
-        measured = _measure(only, quick, out)
         path = json_file or out / "benchmarks.json"
-        report.write(measured, path)
+        measured, failed = _measure(only or tuple(GROUPS), quick, out, path)
         click.echo(f"written to {path}", err=True)
     else:
         measured = _read(show)
@@ -47,21 +47,26 @@ def bench(only: tuple[str, ...], quick: bool, json_file: Path | None, out: Path,
     (out / "benchmarks.md").write_text(text + "\n", encoding="utf-8")
     drawn = plots.draw(measured, out)
     click.echo(f"drawn into {out}: {', '.join(path.name for path in drawn)}" if drawn else plots.MISSING, err=True)
+    if failed:
+        raise click.ClickException(f"not measured to the end: {', '.join(failed)}; what went wrong stands above")
 
 
-def _measure(only: tuple[str, ...], quick: bool, out: Path) -> report.Report:
+def _measure(names: tuple[str, ...], quick: bool, out: Path, path: Path) -> tuple[report.Report, list[str]]:
+    """Measure some groups, writing down what there is after each; and which of them failed."""
     measured = report.Report(machine=report.machine(), quick=quick)
+    failed = []
     with tempfile.TemporaryDirectory(prefix="run-", dir=out) as scratch:
-        for name in only or GROUPS:
+        for name in names:
             directory = Path(scratch).absolute() / name
             directory.mkdir()
             plan = Plan(directory, quick, lambda text: click.echo(text, err=True))
-            for found in load(name)(plan):
-                if isinstance(found, Figure):
-                    measured.figures.append(found)
-                else:
-                    measured.curves.append(found)
-    return measured
+            try:
+                measured.add(load(name)(plan))
+            except Exception as error:  # the other groups are still worth their time
+                click.echo(f"{name}: {type(error).__name__}: {error}", err=True)
+                failed.append(name)
+            report.write(measured, path)
+    return measured, failed
 
 
 def _read(path: Path) -> report.Report:

@@ -135,10 +135,7 @@ def _served(plan: Plan, name: str, path: Path) -> list[Figure]:
             HOT_TOKEN: _median_ms(lambda: _first_token(client, HOT, "hot", context="primed"), few),
         }
         restored = interleave(min(plan.rounds, READINGS), restores)
-        copies = [bare.tell(do="fork", count=plan.size(20, 200)) for _ in range(plan.rounds)]
-    loads, memcpy = ([one[key] * 1e6 for one in copies] for key in ("load", "copy"))
     figures = [
-        figure(GROUP, f"fork into a slot, {name}", "µs", ("load", loads), ("memcpy", memcpy), target=at_most(2)),
         _figure(f"durable fork, client to client, {name}", short, "fork", COMMIT),
         _figure(f"save of a step, client to client, {name}", short, "save", WRITE),
         _figure(f"reading {len(part):,} bytes, client to client, {name}", prefill, "served", "bare model"),

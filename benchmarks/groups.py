@@ -15,6 +15,7 @@ GROUPS = {
     "streams": "benchmarks.fanout:measure",
     "clients": "benchmarks.crowd:measure",
     "decode": "benchmarks.decode:measure",
+    "batching": "benchmarks.batching:measure",
     "forks": "benchmarks.forks:measure",
     "contexts": "benchmarks.contexts:measure",
     "move": "benchmarks.moves:measure",
@@ -24,7 +25,6 @@ GROUPS = {
     "llama-server": "benchmarks.llama_server:measure",
     "fleet": "benchmarks.fleet:measure",
     "composer": "benchmarks.composer:measure",
-    "batching": "benchmarks.batching:measure",
 }
 
 

@@ -7,6 +7,7 @@ import os
 import platform
 import sqlite3
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -44,6 +45,10 @@ class Report(msgspec.Struct):
     curves: list[Curve] = []
     taken: float = msgspec.field(default_factory=time.time)
     version: int = VERSION
+
+    def add(self, found: Sequence[Figure | Curve]) -> None:
+        self.figures += [one for one in found if isinstance(one, Figure)]
+        self.curves += [one for one in found if isinstance(one, Curve)]
 
 
 def machine() -> Machine:

@@ -119,6 +119,27 @@ def test_a_stream_with_a_gap_or_another_text_is_noticed(seq: int, offset: int, p
     assert stream.have == len(text_of(4)) == 16
 
 
+def test_a_group_that_fails_is_told_and_the_others_are_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "toys.py").write_text(
+        "from benchmarks.measure import figure\n"
+        "def well(plan):\n"
+        "    return [figure('toys', 'one', 'ms', ('ours', [1.0]), ('bare', [1.0]))]\n"
+        "def ill(plan):\n"
+        "    raise RuntimeError('the disk is gone')\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setitem(GROUPS, "forks", "toys:ill")
+    monkeypatch.setitem(GROUPS, "move", "toys:well")
+    out = tmp_path / "out"
+    done = CliRunner().invoke(bench, ["--only", "forks", "--only", "move", "--out", str(out)])
+    assert done.exit_code == 1
+    assert "forks: RuntimeError: the disk is gone" in done.stderr
+    assert "not measured to the end: forks" in done.stderr
+    assert [one.name for one in report.read(out / "benchmarks.json").figures] == ["one"]
+
+
 @pytest.mark.parametrize("name", list(GROUPS))
 def test_each_group_can_be_loaded(name: str) -> None:
     assert callable(load(name))
