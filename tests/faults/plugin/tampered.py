@@ -42,7 +42,7 @@ def open_runtime(plan: Plan) -> scripted.ScriptedRuntime:
     runtime.forward = tampered  # type: ignore[method-assign]
     for step in STEPS:
         _after(Files, step, order, step)
-    _after(Store, "commit", order, "commit")
+    _after(Store, "commit_all", order, "commit")
     return runtime
 
 
