@@ -65,13 +65,21 @@ class Commits:
                 each if not isinstance(each, _Prepared) else failed.get(each.object_id) or next(done) for each in found
             ]
 
-    def _prepare(self, commit: Commit, identity: Identity) -> _Prepared:
+    def _prepare(self, commit: Commit, identity: Identity) -> _Prepared | Committed:
         check_name(commit.name, reserved=True)
+        if (former := self._former(commit)) is not None:  # first: it may be what has moved the name
+            return former
         record = record_of(commit.snapshot, commit.read, identity.dtype)
         self._expect(commit)  # before megabytes are written; decided again in the transaction
         above = self._catalogue.above(record, identity)
         data = objects.encode(commit.snapshot, record, identity, above.lineage)
         return _Prepared(commit, record, above, objects.name_of(data), data)
+
+    def _former(self, commit: Commit) -> Committed | None:
+        """What an earlier commit for the same request came to, or what was settled for it."""
+        if commit.request is None or (answer := self._catalogue.outcome(commit.request.id)) is None:
+            return None
+        return Committed("", answer, duplicate=True)
 
     def _expect(self, commit: Commit) -> None:
         if not isinstance(commit.expect, Expect):
@@ -117,8 +125,8 @@ class Commits:
 
     def _insert_one(self, each: _Prepared, identity: Identity) -> Committed:
         commit, key = each.commit, each.commit.request
-        if key and (former := self._catalogue.outcome(key.id)) is not None:
-            return Committed("", former, duplicate=True)
+        if (former := self._former(commit)) is not None:
+            return former
         self._expect(commit)
         size = len(each.data)
         step = self._catalogue.add_step(each.object_id, each.record, identity, size, time.time(), each.above)

@@ -53,6 +53,17 @@ def test_one_that_fails_takes_no_other_with_it(store: Store) -> None:
     assert store.verify().faults == []
 
 
+def test_a_commit_asked_for_again_has_its_answer_though_it_has_moved_the_name_itself(store: Store) -> None:
+    head = say(store, "a", b"base").object
+    key = RequestKey(b"1" * 16, 60)
+    (first,) = store.commit_all([commit(store, b"1", "a", "a", expect=head, request=key, answer=lambda _: b"one")])
+    (again,) = store.commit_all([commit(store, b"2", "a", "a", expect=head, request=key, answer=lambda _: b"two")])
+    assert isinstance(first, Committed)
+    assert isinstance(again, Committed)
+    assert (again.duplicate, again.answer) == (True, b"one")
+    assert store.text(Ref("a")) == b"base1"
+
+
 def test_equal_contexts_share_an_object(store: Store) -> None:
     first, second = store.commit_all([commit(store, b"same", "a"), commit(store, b"same", "b", expect=None)])
     assert isinstance(first, Committed)
