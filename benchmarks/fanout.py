@@ -184,41 +184,18 @@ def _figures(taken: dict[str, list[Taken]]) -> list[Figure | Curve]:
     def cpu(side: str) -> list[float]:
         return [one.cpu / one.partials * 1e6 for one in taken[side]]
 
-    offered = f"{STREAMS * RATE:,} tokens/s of {TOKEN_BYTES} bytes come"
-    enough = at_least(150_000, of="measured")
+    def whole(what: str, side: str) -> Figure:
+        sides = (side, rates(side)), ("direct", rates("direct"))
+        offered = f"{STREAMS * RATE:,} tokens/s of {TOKEN_BYTES} bytes come"
+        return figure(GROUP, what, "tokens/s", *sides, target=at_least(150_000, of="measured"), limit=offered)
+
+    def forwarded(what: str, alone: str) -> Figure:
+        sides = ("broker", cpu(f"broker{alone}")), ("zmq.proxy", cpu(f"zmq.proxy{alone}"))
+        return figure(GROUP, f"CPU per forwarded PARTIAL, {what}", "µs CPU", *sides, target=at_most(3))
+
     return [
-        figure(
-            GROUP,
-            f"{STREAMS} streams through the broker",
-            "tokens/s",
-            ("broker", rates("broker")),
-            ("direct", rates("direct")),
-            target=enough,
-            limit=offered,
-        ),
-        figure(
-            GROUP,
-            f"{STREAMS} streams, one blocking client",
-            "tokens/s",
-            ("client", rates("client")),
-            ("direct", rates("direct")),
-            target=enough,
-            limit=offered,
-        ),
-        figure(
-            GROUP,
-            "CPU per forwarded PARTIAL, of one stream",
-            "µs CPU",
-            ("broker", cpu("broker, alone")),
-            ("zmq.proxy", cpu("zmq.proxy, alone")),
-            target=at_most(3),
-        ),
-        figure(
-            GROUP,
-            f"CPU per forwarded PARTIAL, of {STREAMS} at a time",
-            "µs CPU",
-            ("broker", cpu("broker")),
-            ("zmq.proxy", cpu("zmq.proxy")),
-            target=at_most(3),
-        ),
+        whole(f"{STREAMS} streams through the broker", "broker"),
+        whole(f"{STREAMS} streams, one blocking client", "client"),
+        forwarded("of one stream", ", alone"),
+        forwarded(f"of {STREAMS} at a time", ""),
     ]

@@ -92,6 +92,12 @@ def test_prompts_of_one_client_are_ready_one_after_the_other() -> None:
     assert ready == order
 
 
+def test_of_one_clients_prompts_the_shortest_comes_first_whoever_came_before() -> None:
+    long, short, shorter = (job() for _ in range(3))
+    left = {long: 1000, short: 100, shorter: 40}
+    assert portions(list(left), 128, left.__getitem__, 1) == [(shorter, 40), (short, 88)]
+
+
 def test_a_long_prompt_is_read_on_beside_short_ones_that_keep_coming() -> None:
     long = job()
     read = 0
