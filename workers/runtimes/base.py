@@ -101,6 +101,57 @@ class Adopts(Protocol):
         """
 
 
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a probe lets slots be read: as ever, by the heaviest alone, or without some of them.
+
+    `routing` is softmax, top1, or topk with the `topk` heaviest. `masked` slots (of every head) take no part in what
+    `where` says: read, content_read_only or slotspace_only.
+    """
+
+    routing: str = "softmax"
+    topk: int = 2
+    masked: tuple[int, ...] = ()
+    where: str = "read"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSeen:
+    """What a probe saw in one layer.
+
+    `weights` [H,K] are the read weights of the last token, `entropy` [H] theirs in nats, `mean_entropy` [H] the mean
+    over all tokens read. `gate`, `gamma` and `strength` are the layer's scalars: refinement, content read, ALiBi.
+    """
+
+    weights: NDArray[np.float32]
+    entropy: NDArray[np.float32]
+    mean_entropy: NDArray[np.float32]
+    gate: float
+    gamma: float
+    strength: float
+
+
+@runtime_checkable
+class Probes(Protocol):
+    """A runtime whose contexts have addressed slots that can be looked at."""
+
+    def probe(self, arrays: Arrays, tokens: Sequence[int], reading: Reading, reply_tokens: int) -> Probe:
+        """Read tokens (at least one) after a state, beside everything else: no slot is used. Any thread may call this.
+
+        Raises BadRequest for a reading that this model does not know, Corrupt where the arrays do not fit.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What reading some tokens showed: a `LayerSeen` for each layer, the logits [V] after the last token, and the
+    `reply_tokens` likeliest tokens that follow one another, up to an end token."""
+
+    layers: Sequence[LayerSeen]
+    logits: Logits
+    reply: Sequence[int]
+
+
 def load(name: str, plan: Plan) -> Runtime:
     """Load a model with the runtime of that name. Raises NotFound, and what the runtime raises of its files."""
     known = {entry.name: entry for entry in entry_points(group=GROUP)}
