@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ckpt": ("clients.cli_ckpt:ckpt", "List, show, fork, move, export and check contexts."),
     "settings": ("clients.cli_settings:settings", "List, show and write sampling sets."),
     "convert": ("workers.cli_convert:convert", "Write an RWKV-7 model as a GGUF file, for the llama runtime."),
+    "asm": ("ssmprov.cli_asm:asm", "Try out, train and probe an Addressed State Model."),
     "keys": ("clients.cli_keys:keys", "Make keys, and say who may reach the broker over the network."),
     "bench": ("benchmarks.cli:bench", "Measure speed side by side with bare sockets, models, disk and llama-server."),
     "broker": ("broker.cli:broker", "Run the broker alone."),
@@ -39,6 +40,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bridge": ("bridge_tcp.cli:bridge", "Run one TCP bridge alone."),
 }
 """Each subcommand: where it lives, and its line in the help, which loads nothing."""
+
+EXTRAS = {"torch": "rwkv", "llama_cpp": "llama", "gguf": "llama", "PyQt6": "composer", "matplotlib": "bench"}
+"""Which extra brings a module that the base installation lacks."""
 
 PROGRAM = "ssmprov"
 DEBUG = "SSMPROV_DEBUG"
@@ -54,8 +58,11 @@ class LazyGroup(click.Group):
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         return list(self.lazy)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
-        return load_command(cmd_name, self.lazy[cmd_name][0]) if cmd_name in self.lazy else None
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.lazy:
+            return None
+        group = ctx.command_path.partition(" ")[2]  # "" for the root
+        return load_command(f"{group} {cmd_name}".strip(), self.lazy[cmd_name][0])
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
@@ -75,9 +82,10 @@ def load_command(name: str, target: str) -> click.Command:
     try:
         found = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
+        package = (error.name or "").partition(".")[0]
+        remedy = f"install ssmprov[{EXTRAS[package]}]" if package in EXTRAS else "install ssmprov[all]"
         raise Unsupported(
-            f"`ssmprov {name}` needs the Python module {error.name!r}, which is not installed: install ssmprov with "
-            "the extra that brings it, such as ssmprov[all]"
+            f"`ssmprov {name}` needs the Python module {error.name!r}, which is not installed: {remedy}"
         ) from error
     if not isinstance(found, click.Command):
         raise TypeError(f"{target} is no command")

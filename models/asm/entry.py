@@ -1,0 +1,102 @@
+"""What the entry points share: their common options, and errors that become one line."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
+
+import click
+import torch
+
+from models.asm.errors import ASMError
+
+P = ParamSpec("P")
+R = TypeVar("R")
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
+
+
+def usable_device(_: click.Context, __: click.Parameter, name: str) -> torch.device:
+    """A device that torch can compute on here; any other is wrong usage."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device).item()  # a device without memory of its own, as meta, fails here
+    except (RuntimeError, AssertionError, NotImplementedError, ImportError):
+        raise click.BadParameter(
+            f"{name!r} is no device that torch can use here; there is {', '.join(devices())}"
+        ) from None
+    return device
+
+
+def devices() -> list[str]:
+    """What torch can compute on."""
+    found = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
+    return [*found, "mps"] if torch.backends.mps.is_available() else found
+
+
+def common_options(outdir: str) -> Callable[[Decorated], Decorated]:
+    """The options --device, --seed, --outdir (an output directory that is a file is wrong usage) and --threads.
+
+    On one thread small models are many times faster than on several that wait for each other, and sums have one order.
+    """
+
+    def add(command: Decorated) -> Decorated:
+        for option in (
+            click.option(
+                "--threads",
+                type=click.IntRange(min=1),
+                default=1,
+                show_default=True,
+                expose_value=False,
+                callback=lambda _, __, count: torch.set_num_threads(count),
+                help="Of the CPU; more are for large models.",
+            ),
+            click.option(
+                "--outdir",
+                type=click.Path(path_type=Path, file_okay=False),
+                default=Path(outdir),
+                show_default=True,
+                help="Where the results go.",
+            ),
+            click.option(
+                "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of what is random."
+            ),
+            click.option(
+                "--device", callback=usable_device, default="cpu", show_default=True, help="cpu, cuda:0, mps, ..."
+            ),
+        ):
+            command = option(command)
+        return command
+
+    return add
+
+
+def one_line_errors(body: Callable[P, R]) -> Callable[P, R]:
+    """Input that cannot be used, a path that cannot be written, and memory that does not suffice, as click errors."""
+
+    @functools.wraps(body)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return body(*args, **kwargs)
+        except ASMError as error:
+            raise click.ClickException(str(error)) from None
+        except torch.OutOfMemoryError as error:
+            raise click.ClickException(f"the device has too little memory ({str(error).splitlines()[0]})") from None
+        except OSError as error:
+            if error.errno == errno.EPIPE:
+                raise
+            where = f"{error.filename}: " if error.filename else ""
+            raise click.ClickException(f"{where}{error.strerror or error}") from None
+
+    return run
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    """Writes a file whole or not at all."""
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    os.replace(part, path)

@@ -1,0 +1,1 @@
+"""Looks inside a model: what it expects to come next, what moves that, and which slots it needs."""
