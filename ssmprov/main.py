@@ -83,9 +83,9 @@ def load_command(name: str, target: str) -> click.Command:
         found = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
-        remedy = f"install ssmprov[{EXTRAS[package]}]" if package in EXTRAS else "install ssmprov[all]"
         raise Unsupported(
-            f"`ssmprov {name}` needs the Python module {error.name!r}, which is not installed: {remedy}"
+            f"`ssmprov {name}` needs the Python module {error.name!r}, which is not installed: install ssmprov with "
+            f"the extra that brings it, ssmprov[{EXTRAS.get(package, 'all')}]"
         ) from error
     if not isinstance(found, click.Command):
         raise TypeError(f"{target} is no command")

@@ -87,7 +87,7 @@ def test_steering_the_last_layer_is_steering_what_the_head_reads() -> None:
     model = model_of()
     found = steering.compare(model, read_prompts(model, ASKED), 2, margin)
     hidden = hidden_of(model, 2)
-    axes = torch.from_numpy(of_numpy(np.concatenate([one[-steering.WINDOW :] for one in hidden])))
+    axes = torch.from_numpy(of_numpy(np.concatenate([one[-5:] for one in hidden])))
     last = torch.from_numpy(np.stack([one[-1] for one in hidden]))
 
     def at(z: Tensor) -> Tensor:
@@ -115,7 +115,7 @@ def test_forced_routing_is_the_softmax_of_the_decoded_point_at_the_last_token() 
             model(torch.tensor([ids]), return_info=True)[2][1]["read_logits"][0].transpose(0, 1).flatten(1).numpy()
             for ids in ASKED
         ]
-    samples = np.concatenate([one[-steering.WINDOW :] for one in logits])
+    samples = np.concatenate([one[-5:] for one in logits])
     mean, axes = samples.mean(axis=0), of_numpy(samples)
     direction = np.array(found.routing.gradient) / np.linalg.norm(found.routing.gradient)
     for eps, steered in zip(steering.SWEEP, found.routing.margins, strict=True):
