@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 
 from models.asm.entry import common_options, one_line_errors, write_json
-from models.asm.errors import InputError
 from models.asm.lm import ASMLanguageModel, build_model_from_cfg
 from models.asm.loading import load_checkpoint
 from models.asm.probing import plot
@@ -43,6 +42,9 @@ SIDES = {"routing": "routing", "residual": "residual", "residual_frozen": "resid
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
     help="The model; without it asm-mini where it is shipped, else a fresh one.",
 )
+@click.option(
+    "--fresh", is_flag=True, help="A freshly initialised model instead: what the measures say of nothing learnt."
+)
 @click.option("--scan", metavar="exact|chunked:N", help="Of a checkpoint that does not say its own.")
 @click.option("--layer", type=click.IntRange(min=0), help="The layer to steer, from 0; the middle one by default.")
 @click.option(
@@ -56,13 +58,18 @@ def main(
     seed: int,
     outdir: Path,
     checkpoint: Path | None,
+    fresh: bool,
     scan: str | None,
     layer: int | None,
     tokenizer: Path | None,
 ) -> None:
     """Measure the Paris margin, routing against residual, and slot knock-out of an Addressed State Model."""
     outdir.mkdir(parents=True, exist_ok=True)
-    model, source = _model(checkpoint, scan, seed)
+    if checkpoint is None and scan is not None:
+        raise click.UsageError("--scan is that of a --checkpoint")
+    if checkpoint is not None and fresh:
+        raise click.UsageError("give either --checkpoint or --fresh")
+    model, source = _model(None if fresh else checkpoint or _shipped(), scan, seed)
     layers = model.config.num_layers
     if layer is None:
         layer = layers // 2
@@ -136,15 +143,10 @@ def report(found: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _model(checkpoint: Path | None, scan: str | None, seed: int) -> tuple[ASMLanguageModel, str]:
+def _model(path: Path | None, scan: str | None, seed: int) -> tuple[ASMLanguageModel, str]:
     """A baseline model on the CPU, and what it is."""
-    shipped = _shipped()
-    if checkpoint is not None:
-        return load_checkpoint(checkpoint, scan=scan).model, str(checkpoint)
-    if scan is not None:
-        raise InputError("--scan is that of a --checkpoint")
-    if shipped is not None:
-        return load_checkpoint(shipped).model, "asm-mini"
+    if path is not None:
+        return load_checkpoint(path, scan=scan).model, "asm-mini" if path == _shipped() else str(path)
     torch.manual_seed(seed)
     return build_model_from_cfg(FRESH).eval(), f"freshly initialised from seed {seed}, so nothing is learnt"
 

@@ -230,12 +230,11 @@ def test_the_margin_of_a_checkpoint_is_that_of_its_logits(tmp_path: Path, capsys
 def test_a_seed_repeats_exactly_and_says_that_nothing_is_learnt(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(probe, "_shipped", lambda: None)
     monkeypatch.setitem(probe.FRESH, "num_layers", 1)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     texts = []
     for number, seed in enumerate(("3", "3", "4")):
-        assert main(["asm", "probe", "--seed", seed, "--outdir", str(tmp_path / str(number))]) == 0
+        assert main(["asm", "probe", "--fresh", "--seed", seed, "--outdir", str(tmp_path / str(number))]) == 0
         texts.append((tmp_path / str(number) / "probe.json").read_text())
     assert texts[0] == texts[1]
     assert json.loads(texts[0])["margin"] != json.loads(texts[2])["margin"]
@@ -306,7 +305,8 @@ def test_a_vocabulary_that_does_not_do_says_what_is_wrong(tmp_path: Path, monkey
         ({}, [], "the model has 31 tokens", 1),
         ({"vocab_size": 257, "max_seq_len": 20}, [], "tokens exceed max_seq_len 20", 1),
         ({"vocab_size": 257}, ["--scan", "chunk"], "scan must be exact, chunked or chunked:<tokens>", 1),
-        (None, ["--scan", "exact"], "--scan is that of a --checkpoint", 1),
+        (None, ["--scan", "exact"], "--scan is that of a --checkpoint", 2),
+        ({}, ["--fresh"], "either --checkpoint or --fresh", 2),
     ],
 )
 def test_a_probe_that_cannot_be_made_is_one_line(
