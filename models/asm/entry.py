@@ -84,8 +84,10 @@ def one_line_errors(body: Callable[P, R]) -> Callable[P, R]:
             return body(*args, **kwargs)
         except ASMError as error:
             raise click.ClickException(str(error)) from None
-        except torch.OutOfMemoryError as error:
-            raise click.ClickException(f"the device has too little memory ({str(error).splitlines()[0]})") from None
+        except RuntimeError as error:  # on a CPU, only the text tells that memory did not suffice
+            if not isinstance(error, torch.OutOfMemoryError) and "tried to allocate" not in str(error):
+                raise
+            raise click.ClickException(f"the memory of the device does not suffice for this model ({error})") from None
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise

@@ -12,6 +12,7 @@ from asm_cases import tiny_model
 from safetensors.torch import load_file, save_file
 
 from models.asm import ASMLanguageModel, save_checkpoint, smoke
+from models.asm.entry import one_line_errors
 from ssmprov.main import main
 
 TOKENS = torch.randint(31, (2, 9), generator=torch.Generator().manual_seed(4))
@@ -141,3 +142,10 @@ def test_wrong_options_are_one_line(
     assert message.format(file=file) in line
     assert [other.startswith("Try 'ssmprov asm") for other in rest] == [True] * (code == 2)
     assert file.read_text() == "kept"
+
+
+def test_memory_that_does_not_suffice_is_one_line_and_another_error_is_not_hidden() -> None:
+    with pytest.raises(click.ClickException, match="the memory of the device does not suffice"):
+        one_line_errors(lambda: torch.empty(2**55))()
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        one_line_errors(lambda: torch.ones(2, 3) @ torch.ones(2, 3))()
