@@ -1,4 +1,4 @@
-"""The invariants on an Addressed State Model that two real workers serve. Each scan: tests/workers/test_asm_runtime.py."""
+"""The invariants on an Addressed State Model that two real workers serve; each scan: workers/test_asm_runtime.py."""
 
 from __future__ import annotations
 
