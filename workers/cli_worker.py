@@ -119,6 +119,8 @@ def _plan(configured: Configuration, table: ModelTable, index: int) -> base.Plan
         table.n_batch,
         table.n_ctx,
         table.n_gpu_layers,
+        table.scan,
+        table.pos_mode,
         configured.home / ".cache",
     )
 
