@@ -79,19 +79,22 @@ class Prober:
         assert isinstance(runtime, Probes), "tokens() has refused any other"
         again = loaded.replay.tolist()
         read = [*again, *text]
-        context = loaded.snapshot.tokens + len(again)
-        reply_tokens = self._room(len(read), context + len(text), args.reply_tokens)
+        if len(read) > MAX_TOKENS:
+            raise BadRequest(
+                f"the context's state is not stored, and reading it and the text again takes {len(read)} tokens: a "
+                f"probe reads at most {MAX_TOKENS}; name a later step"
+            )
         reading = Reading(args.routing, args.topk, tuple(args.masked), args.where)
         self._check(task)
-        seen = runtime.probe(loaded.snapshot.arrays, read, reading, reply_tokens)
+        seen = runtime.probe(loaded.snapshot.arrays, read, reading, args.reply_tokens)
         result = self._result(seen, args.top)
-        result.tokens, result.context_tokens, result.prefill_tokens = len(text), context, len(again)
-        result.object = loaded.object
+        result.object, result.context_tokens = loaded.object, loaded.snapshot.tokens + len(again)
+        result.tokens, result.prefill_tokens = len(text), len(again)
         replies = [self._reply(seen)]
         result.reply_tokens, result.reply_bytes = len(seen.reply), len(replies[0])
         if args.intervenes:
             self._check(task)
-            plain = runtime.probe(loaded.snapshot.arrays, read, Reading(), reply_tokens)
+            plain = runtime.probe(loaded.snapshot.arrays, read, Reading(), args.reply_tokens)
             result.intervened = True
             result.divergence = divergence(plain.logits, seen.logits)
             result.plain_next = self._next(plain.logits, args.top)
@@ -103,22 +106,6 @@ class Prober:
     def close(self) -> None:
         """Let no further reading begin."""
         self._closed = True
-
-    def _room(self, read: int, context: int, reply: int) -> int:
-        """How many tokens may follow those read. Raises BadRequest where these are too many already."""
-        if read > MAX_TOKENS:
-            raise BadRequest(
-                f"the probe would read {read} tokens, those of a context whose state is not stored among them: at most "
-                f"{MAX_TOKENS} are read; name a later step, or send a shorter text"
-            )
-        most = self._runtime.context_tokens
-        if most is None:
-            return reply
-        if context > most:
-            raise BadRequest(
-                f"context and text have {context} tokens, and this model reads at most {most}: send a shorter text"
-            )
-        return min(reply, most - context)
 
     def _check(self, task: Task) -> None:
         if task.cancelled:
@@ -147,7 +134,8 @@ class Prober:
 def divergence(plain: Logits, other: Logits) -> float:
     """KL(plain || other) of two next-token distributions given by their logits [V], in nats."""
     p, q = _log_softmax(plain), _log_softmax(other)
-    return max(0.0, float(np.sum(np.exp(p) * (p - q))))
+    held = p > -np.inf
+    return max(0.0, float(np.sum(np.exp(p[held]) * (p[held] - q[held]))))
 
 
 def _layer(seen: LayerSeen, top: int) -> ops.LayerProbed:
