@@ -15,12 +15,17 @@ from ssmprov.terminal import harmless, printable
 def lines(seen: Seen, look: Look) -> list[str]:
     """All of a probe. Entropies and the divergence are in nats; a slot is written hHEAD/sSLOT."""
     result = seen.result
-    after = f"after {result.context_tokens} tokens of {short(result.object)}" if result.object else "after nothing"
+    after = (
+        f"after {result.context_tokens} tokens of {short(result.object)}"
+        if result.object
+        else "after the empty context"
+    )
     again = f" ({result.prefill_tokens} of them read again)" if result.prefill_tokens else ""
     shape = f"{result.heads} heads of {result.slots} slots"
     found = [f"{result.tokens} tokens read {after}{again}; {shape}, entropy at most {result.max_entropy:.3f}"]
     if result.intervened:
-        found.append(f"routing {look.routing_text}, slotmask {look.masked_text} ({look.where})")
+        where = f" ({look.where})" if look.masked else ""
+        found.append(f"routing {look.routing_text}, slotmask {look.masked_text}{where}")
     found += ["", *_layers(result.layers), "", *_next(result.next, result.plain_next, result.intervened)]
     if result.intervened:
         found += ["", f"divergence from plain reading: {result.divergence:.4g}"]
@@ -33,7 +38,7 @@ def lines(seen: Seen, look: Look) -> list[str]:
 
 def _layers(layers: Sequence[LayerProbed]) -> list[str]:
     return columns(
-        ("LAYER", "ENTROPY", "OF ALL", "GATE", "GAMMA", "STRENGTH", "TOP SLOTS OF THE LAST TOKEN"),
+        ("LAYER", "ENTROPY", "MEAN", "GATE", "GAMMA", "STRENGTH", "TOP SLOTS OF THE LAST TOKEN"),
         [
             (
                 number,

@@ -47,7 +47,10 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What a probe saw, and what the model would write after the text: as it was probed, and plainly."""
+    """What a probe saw, and what the model would write after the text: as it was probed, and plainly.
+
+    Bytes of a reply that are no text are escaped: nothing keeps a probe from ending in the middle of a character.
+    """
 
     result: ops.Probed
     reply: str
@@ -233,7 +236,7 @@ def probe(
         raw, replies = yield Call("probe", args, model, "", payload, ttl_s=ttl_s)
     result = wire.unpack(raw, ops.Probed)
     parts = replies[: result.reply_bytes], replies[result.reply_bytes :]
-    return Seen(result, *(part.decode("utf-8", "replace") for part in parts))
+    return Seen(result, *(part.decode("utf-8", "backslashreplace") for part in parts))
 
 
 def settings_ls(*, model: str = "") -> Plan[ops.SettingsNames]:

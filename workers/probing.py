@@ -141,7 +141,7 @@ def divergence(plain: Logits, other: Logits) -> float:
 def _layer(seen: LayerSeen, top: int) -> ops.LayerProbed:
     slots = seen.weights.shape[1]
     flat = seen.weights.reshape(-1)  # [H*K]
-    heaviest = [ops.SlotWeight(n // slots, n % slots, float(flat[n])) for n in _largest(flat, top)]
+    heaviest = [ops.SlotWeight(n // slots, n % slots, float(flat[n])) for n in _largest(flat, top) if flat[n]]
     return ops.LayerProbed(
         float(seen.entropy.mean()),
         float(seen.mean_entropy.mean()),
