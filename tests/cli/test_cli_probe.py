@@ -49,6 +49,7 @@ def test_a_table_for_people_and_json_for_programs(run: Run) -> None:
     ("words", "text", "code", "message"),
     [
         (("nowhere", "text", "--model", MODEL), "", 4, "no context 'nowhere'"),
+        (("", "text", "--model", "talk"), "", 1, "the runtime 'scripted' has no addressed slots"),
         ((CONTEXT, "text", "--routing", "top2"), "", 1, "there is no routing 'top2': write softmax, top1 or topk N"),
         ((CONTEXT, "text", "--slotmask", "0;3"), "", 1, "'0;3' is no slot"),
         ((CONTEXT, "text", "--slotmask", "5"), "", 1, "slot 5 cannot be masked"),
