@@ -2,5 +2,6 @@
 
 from clients.blocking import Client, Stream
 from clients.requests import Reply, Seen
+from ssmprov.probes import Look
 
-__all__ = ["Client", "Reply", "Seen", "Stream"]
+__all__ = ["Client", "Look", "Reply", "Seen", "Stream"]

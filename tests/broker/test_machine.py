@@ -197,6 +197,15 @@ class TestPlacement:
         hand.answers(1)
         assert [m.id for m in hand.heard(wire.Request)] == [id_of(1 + MAX_PROBES)]
 
+    def test_probes_that_wait_hold_no_other_operation_up(self, rig: Rig) -> None:
+        hand, caller = rig.hand(), rig.caller()
+        hand.is_lost()
+        for number in range(1, 3 + MAX_PROBES):
+            caller.asks(request(number, "probe"))
+        caller.asks(request(51, "ckpt.ls"))
+        given = [m.id for m in rig.hand().heard(wire.Request)]
+        assert given == [*(id_of(number) for number in range(1, 1 + MAX_PROBES)), id_of(51)]
+
     def test_a_probe_of_a_lost_worker_is_given_to_another(self, rig: Rig) -> None:
         first, caller = rig.hand("talk/0"), rig.caller()
         caller.asks(request(1, "probe", context="a"), b"text")

@@ -15,9 +15,11 @@ from slotted import FILE, HEADS, LAYERS, MODEL, SLOTS
 
 from clients import Client
 from clients.aio import AsyncClient
+from clients.calls import Call
+from clients.exchange import Result
 from models import asm
 from ssmprov import ops
-from ssmprov.errors import BadRequest, NotFound, SsmprovError, Unsupported
+from ssmprov.errors import BadRequest, Cancelled, NotFound, SsmprovError, Unsupported
 from ssmprov.probes import Look
 
 READ, TEXT = "Once upon a time", " there was"
@@ -155,6 +157,18 @@ def test_a_probe_waits_for_no_turn_of_its_context(client: Client, context: str) 
         client.cancel(stream.id, "drop")
         with pytest.raises(SsmprovError):
             _ = stream.reply
+
+
+def test_a_probe_that_is_cancelled_ends_before_its_next_reading(client: Client) -> None:
+    payload = b"a long text " * 1000
+    first, second = (Call("probe", ops.Probe("top1"), MODEL, payload=payload) for _ in range(2))
+    boxes = [client.open(call) for call in (first, second)]
+    for call in (second, first):
+        client.cancel(call.id)
+    for box in boxes:
+        end = box.get()
+        assert isinstance(end, Result)
+        assert isinstance(end.error, Cancelled)
 
 
 def test_the_asynchronous_client_has_it_too(slotted: Cluster, client: Client, context: str) -> None:

@@ -13,11 +13,13 @@ from asm_toys import asm_runtime
 
 from ssmprov import ops, wire
 from ssmprov.errors import BadRequest, Cancelled, SsmprovError, TimedOut, Unavailable
-from workers.checkpoints import Loaded
-from workers.context import empty
+from workers.checkpoints import Loaded, Store
+from workers.context import Read, Snapshot, empty
+from workers.hot import HotStates
+from workers.job import Job
 from workers.probing import MAX_TOKENS, Prober, Task, divergence
-from workers.runtimes.base import Probe
-from workers.turns import vocabulary_of
+from workers.runtimes.base import Feed, Probe
+from workers.turns import Turns, vocabulary_of
 
 NOTHING = np.zeros(0, np.int32)
 
@@ -108,3 +110,26 @@ def test_a_divergence_is_that_of_kullback_and_leibler() -> None:
     assert divergence(logits, logits) == 0.0
     never = np.array([0.0, 0.0, -np.inf], np.float32)
     assert divergence(never, np.zeros(3, np.float32)) == pytest.approx(np.log(1.5), abs=1e-6)
+
+
+def test_what_a_probe_loads_is_not_collected_meanwhile(tmp_path: Path) -> None:
+    runtime = asm_runtime(tmp_path, 1)
+    runtime.forward([Feed(0, runtime.tokenize("read"))])
+    tokens = np.array(runtime.tokenize("read"), np.int32)
+    snapshot = Snapshot(runtime.save(0), np.zeros(runtime.vocabulary, np.float32), tokens, len(tokens))
+
+    class Beside(Turns):
+        """Loads while somebody takes the name away and collects what nothing reaches."""
+
+        def load(self, job: Job | None, object_id: str) -> Loaded:
+            store.remove(["ctx"])
+            store.gc()
+            return super().load(job, object_id)
+
+    with Store(tmp_path / "store", "slots", runtime.identity) as store:
+        store.commit(snapshot, Read(tokens, b"read"), "ctx")
+        turns = Beside(store, None, runtime, HotStates(0), lambda _: None, None)  # type: ignore[arg-type]
+        asked = task()
+        asked.request.context = "ctx"
+        prober = Prober(runtime, "asm", store, turns, vocabulary_of(runtime))
+        assert prober.load(asked).snapshot.tokens == len(tokens)
