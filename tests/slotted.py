@@ -8,38 +8,21 @@ from pathlib import Path
 
 import pytest
 import torch
+from asm_toys import CONFIG, asm_model
 from cluster import Cluster, scripted_toml
 
 from models import asm
 
 MODEL = "slots"
 FILE = "slots.safetensors"
-HEADS, SLOTS, LAYERS = 2, 5, 2
+HEADS, SLOTS, LAYERS = (CONFIG[key] for key in ("num_heads", "num_slots", "num_layers"))
 
 
 def slotted_toml(directory: Path) -> str:
-    """A configuration of a model with random weights, large enough that every slot shows in what comes next."""
+    """A configuration of a tiny model with random weights, written into the directory."""
     directory.mkdir(parents=True, exist_ok=True)
-    model = asm.build_model_from_cfg(
-        {
-            "vocab_size": 257,
-            "embed_dim": 16,
-            "num_layers": LAYERS,
-            "num_heads": HEADS,
-            "num_slots": SLOTS,
-            "slotspace_dim": 6,
-            "max_seq_len": 64,
-            "pos_mode": "cyclic",  # so that a turn can go on for as long as a test wants
-            "tie_weights": False,
-        }
-    )
-    generator = torch.Generator().manual_seed(3)
+    model = asm_model(pos_mode="cyclic", max_seq_len=64)  # so that a turn can go on for as long as a test wants
     with torch.no_grad():
-        for name, parameter in model.named_parameters():
-            if parameter.ndim == 0:
-                parameter.fill_(0.3)
-            elif "ln_" not in name:
-                parameter.copy_(torch.randn(parameter.shape, generator=generator) * 0.5)
         for rare in (slice(33), slice(128, None)):  # it writes readable ASCII, as a trained model would
             model.lm_head.weight[rare] = 0
     asm.save_checkpoint(model, directory / FILE)

@@ -44,6 +44,7 @@ def context(client: Client, request: pytest.FixtureRequest) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def model(slotted: Cluster) -> asm.ASMLanguageModel:
+    torch.set_num_threads(1)  # as in a worker: of so small a model several threads only wait for each other
     return asm.load_checkpoint(slotted.home / FILE, variant="baseline").model.eval()
 
 
