@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,20 +16,30 @@ from clients.blocking import Client
 from ssmprov.errors import SsmprovError
 
 
-@pytest.fixture
-def slots(slotted: Cluster, tmp_path: Path) -> Iterator[Bridge]:
-    """A bridge to the model with slots, whose live context is empty."""
-    config, ready = tmp_path / "bridge.toml", tmp_path / "ready"
+@pytest.fixture(scope="module")
+def served(slotted: Cluster) -> Client:
+    return slotted.client()
+
+
+@pytest.fixture(scope="module")
+def started(slotted: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bridge]:
+    folder = tmp_path_factory.mktemp("slots")
+    config, ready = folder / "bridge.toml", folder / "ready"
     config.write_text(f"{slotted.config.read_text()}\n[[bridge]]\nport = 0\nmodel = {json.dumps(MODEL)}\n")
     arguments = ("-m", "bridge_tcp", "--config", str(config), "--index", "0", "--ready-file", str(ready))
-    bridge = Bridge(slotted, slotted.start(f"bridge {tmp_path}", *arguments), ready)
+    bridge = Bridge(slotted, slotted.start("bridge to slots", *arguments), ready)
     yield bridge
     bridge.process.kill()
 
 
 @pytest.fixture
-def served(slotted: Cluster) -> Client:
-    return slotted.client()
+def slots(started: Bridge, served: Client) -> Iterator[Bridge]:
+    """A bridge to the model with slots; its live context is empty, and probes read plainly."""
+    yield started
+    if served.ls(started.live, model=MODEL, reserved=True).rows:
+        served.rm([started.live], model=MODEL)
+    for request in ("/routing softmax", "/slotmask off"):
+        assert started.say(request) == ""
 
 
 def test_a_model_without_slots_says_so_and_nothing_changes(bridge: Any, client: Any) -> None:

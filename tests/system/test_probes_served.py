@@ -28,7 +28,7 @@ GREEDY = {"temp": 0.0, "pen_freq": 0.0, "pen_pres": 0.0, "pen_rep": 1.0}
 ENDLESS: Any = {"max_tokens": ops.MAX_TOKENS, "max_chars": ops.MAX_CHARS, "values": GREEDY}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def client(slotted: Cluster) -> Client:
     return slotted.client()
 
@@ -161,7 +161,7 @@ def test_a_probe_waits_for_no_turn_of_its_context(client: Client, context: str) 
 
 
 def test_a_probe_that_is_cancelled_ends_before_its_next_reading(client: Client) -> None:
-    payload = b"a long text " * 1000
+    payload = b"a long text " * 500
     first, second = (Call("probe", ops.Probe("top1"), MODEL, payload=payload) for _ in range(2))
     boxes = [client.open(call) for call in (first, second)]
     for call in (second, first):
