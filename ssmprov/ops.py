@@ -15,8 +15,8 @@ Object = str
 
 MAX_TOKENS = 1 << 20
 MAX_CHARS = 1 << 20
-MAX_PROBE_TEXT = 64 * 1024
-"""Bytes of a probe's text."""
+MAX_PROBE_TEXT = 16 * 1024
+"""Bytes of a probe's text: what a small model reads within seconds, since no reading is broken off in the middle."""
 
 MAX_PROBE_REPLY = 256
 MAX_SLOT = 4095

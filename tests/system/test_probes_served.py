@@ -23,6 +23,7 @@ from ssmprov.errors import BadRequest, Cancelled, NotFound, SsmprovError, Unsupp
 from ssmprov.probes import Look
 
 READ, TEXT = "Once upon a time", " there was"
+TOO_LONG = ops.MAX_PROBE_TEXT + 1
 LOOKS = (Look("top1"), Look("topk", 3), Look(masked=(0, 3)), Look("topk", 2, (1,), "slotspace_only"))
 GREEDY = {"temp": 0.0, "pen_freq": 0.0, "pen_pres": 0.0, "pen_rep": 1.0}
 ENDLESS: Any = {"max_tokens": ops.MAX_TOKENS, "max_chars": ops.MAX_CHARS, "values": GREEDY}
@@ -90,7 +91,7 @@ def test_a_probe_tells_what_the_model_itself_tells(
         assert layer.strength == pytest.approx(float(info["alibi_strength"]))
 
 
-@pytest.mark.parametrize("look", LOOKS)
+@pytest.mark.parametrize("look", LOOKS[1:])
 def test_another_reading_is_held_against_the_plain_one(
     client: Client, context: str, model: asm.ASMLanguageModel, look: Look
 ) -> None:
@@ -194,7 +195,7 @@ def test_a_runtime_without_slots_says_what_has_them_and_serves_on(client: Client
     ("text", "look", "message"),
     [
         ("", Look(), "needs a text"),
-        ("x" * (ops.MAX_PROBE_TEXT + 1), Look(), f"65537 bytes: at most {ops.MAX_PROBE_TEXT}"),
+        ("x" * TOO_LONG, Look(), f"{TOO_LONG} bytes: at most"),
         ("a\0b", Look(), "U\\+0000 at offset 1"),
         ("\ud800", Look(), "lone surrogate"),
         ("x", Look("top2"), "routing 'top2': a probe takes softmax, top1, topk"),
@@ -216,7 +217,11 @@ def test_what_cannot_be_probed_is_refused_with_a_sentence(
 
 @pytest.mark.parametrize(
     ("payload", "message"),
-    [(b"", "needs a text"), (b"x" * (ops.MAX_PROBE_TEXT + 1), "65537 bytes"), (b"a\xff", "no UTF-8: byte 0xff")],
+    [
+        (b"", "needs a text"),
+        (b"x" * TOO_LONG, f"{TOO_LONG} bytes"),
+        (b"a\xff", "no UTF-8: byte 0xff"),
+    ],
 )
 def test_the_worker_believes_no_client(client: Client, payload: bytes, message: str) -> None:
     with pytest.raises(BadRequest, match=message):
