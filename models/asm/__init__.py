@@ -13,6 +13,7 @@ from models.asm.identity import fingerprint
 from models.asm.lm import ASMBlock, ASMLanguageModel, build_model_from_cfg
 from models.asm.loading import Loaded, load_checkpoint, load_tensors
 from models.asm.state import Memory, State, memory_shapes, new_state
+from models.asm.step import Stepper
 from models.asm.trace import Info
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "Loaded",
     "Memory",
     "State",
+    "Stepper",
     "WeightsError",
     "build_model_from_cfg",
     "fingerprint",

@@ -27,6 +27,7 @@ class AsmRuntime:
     ) -> None:
         config = model.config
         self._model = model.requires_grad_(requires_grad=False)
+        self._stepper = asm.Stepper(model) if asm.Stepper.fits(model) else None
         self._tokenizer = tokenizer
         self._form = Form(config)
         self._state = model.new_state(slots)
@@ -97,8 +98,11 @@ class AsmRuntime:
         ragged = torch.tensor(lengths) if min(lengths) < max(lengths) else None
         everyone = slots == list(range(self.slots))
         state = self._state if everyone else self._state.pick(slots)
-        device = self._state.t.device
-        out, state = self._model(torch.from_numpy(tokens).to(device), state, lengths=ragged, last_logits=True)
+        read = torch.from_numpy(tokens).to(self._state.t.device)
+        if self._stepper is not None and tokens.shape[1] == 1:
+            out = self._stepper.step(read[:, 0], state)
+        else:
+            out, state = self._model(read, state, lengths=ragged, last_logits=True)
         if everyone:
             self._state = state
         else:
