@@ -303,7 +303,7 @@ class Probed(msgspec.Struct, omit_defaults=True):
     """What a probe saw. Its text is the reply (`reply_bytes`), then the plain one.
 
     No entropy exceeds `max_entropy`, ln of the `slots` of each of `heads`. `tokens` are those of the text, after the
-    `context_tokens` of the checkpoint `object`; `prefill_tokens` of these had to be read again, and count in the means.
+    `context_tokens` of the checkpoint `object`; `prefill_tokens` of these had to be read again first.
     Where slots were read otherwise than in a turn (`intervened`), `divergence` is KL(plain || intervened) of the next
     token in nats, and `plain_next` and the plain reply are what comes without that.
     """

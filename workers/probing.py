@@ -77,16 +77,15 @@ class Prober:
         """
         args, runtime = task.args, self._runtime
         assert isinstance(runtime, Probes), "tokens() has refused any other"
-        again = loaded.replay.tolist()
-        read = [*again, *text]
-        if len(read) > MAX_TOKENS:
+        arrays, again = loaded.snapshot.arrays, loaded.replay.tolist()
+        if (total := len(again) + len(text)) > MAX_TOKENS:
             raise BadRequest(
-                f"the context's state is not stored, and reading it and the text again takes {len(read)} tokens: a "
+                f"the context's state is not stored, and reading it and the text again takes {total} tokens: a "
                 f"probe reads at most {MAX_TOKENS}; name a later step"
             )
         reading = Reading(args.routing, args.topk, tuple(args.masked), args.where)
         self._check(task)
-        seen = runtime.probe(loaded.snapshot.arrays, read, reading, args.reply_tokens)
+        seen = runtime.probe(arrays, text, reading, args.reply_tokens, again)
         result = self._result(seen, args.top)
         result.object, result.context_tokens = loaded.object, loaded.snapshot.tokens + len(again)
         result.tokens, result.prefill_tokens = len(text), len(again)
@@ -94,7 +93,7 @@ class Prober:
         result.reply_tokens, result.reply_bytes = len(seen.reply), len(replies[0])
         if args.intervenes:
             self._check(task)
-            plain = runtime.probe(loaded.snapshot.arrays, read, Reading(), args.reply_tokens)
+            plain = runtime.probe(arrays, text, Reading(), args.reply_tokens, again)
             result.intervened = True
             result.divergence = divergence(plain.logits, seen.logits)
             result.plain_next = self._next(plain.logits, args.top)

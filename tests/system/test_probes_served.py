@@ -140,15 +140,18 @@ def test_nothing_is_changed_by_a_probe(slotted: Cluster, client: Client, context
 
 def test_a_step_whose_state_is_gone_is_read_again_for_a_probe(client: Client, context: str) -> None:
     name = context.partition(":")[2]
-    seen = client.probe(TEXT, context)
+    seen = client.probe(TEXT, context, look=Look(masked=(1, 3)))
     for step in range(5):
         client.turn(f" step {step}", context=context, save=name, max_tokens=0)
     client.gc(model=MODEL)
-    again = client.probe(TEXT, f"{context}~5")
+    again = client.probe(TEXT, f"{context}~5", look=Look(masked=(1, 3)))
     assert (seen.result.prefill_tokens, again.result.prefill_tokens) == (0, len(READ))
     assert again.result.context_tokens == len(READ)
     chances = [token.probability for token in seen.result.next]
     assert [token.probability for token in again.result.next] == pytest.approx(chances, abs=1e-4)
+    assert again.result.divergence == pytest.approx(seen.result.divergence, abs=1e-4)
+    means = [layer.mean_entropy for layer in seen.result.layers]
+    assert [layer.mean_entropy for layer in again.result.layers] == pytest.approx(means, abs=1e-4)
 
 
 def test_a_probe_waits_for_no_turn_of_its_context(client: Client, context: str) -> None:

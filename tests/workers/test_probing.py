@@ -38,8 +38,8 @@ class Bench:
         self.then: Callable[[], object] = lambda: None
         look = runtime.probe
 
-        def probe(arrays: Any, tokens: Any, reading: Any, reply_tokens: int) -> Probe:
-            seen = look(arrays, tokens, reading, reply_tokens)
+        def probe(arrays: Any, tokens: Any, reading: Any, reply_tokens: int, before: Any = ()) -> Probe:
+            seen = look(arrays, tokens, reading, reply_tokens, before)
             self.readings.append(reading.routing)
             self.then()
             return seen
