@@ -10,12 +10,14 @@ from dataclasses import dataclass
 from bridge_tcp import replies
 from bridge_tcp.order import Ticket
 from bridge_tcp.replies import refusing
+from clients import probe_view
 from clients.aio import AsyncClient
 from clients.requests import Reply
 from ssmprov import wire
-from ssmprov.commands import HELP, KNOBS, STORES, Bang, Slash
+from ssmprov.commands import HELP, KNOBS, LOOKS, PROBE, STORES, Bang, Slash
 from ssmprov.errors import BadRequest, NotFound, SsmprovError
 from ssmprov.names import check_name, parse_ref, split_model
+from ssmprov.probes import Look
 from ssmprov.settings import Settings, apply, as_values, parse_value, set_name
 
 PAGE = 200
@@ -25,12 +27,13 @@ PAGE = 200
 class Outcome:
     """What a request leaves: its reply, the object (`#` and hash) that its context now is, and its settings.
 
-    '' and None stand for no change.
+    '' and None stand for no change. `look` is how the probes that follow read.
     """
 
     reply: str
     object: str = ""
     settings: Settings | None = None
+    look: Look | None = None
 
 
 class Port:
@@ -118,7 +121,7 @@ class Port:
 
     # -- slash commands
 
-    async def command(self, slash: Slash, context: str, settings: Settings | None) -> Outcome:
+    async def command(self, slash: Slash, context: str, settings: Settings | None, look: Look) -> Outcome:
         """Do a slash command on a context and settings (None for the model's default ones)."""
         if slash.word in STORES:
             return await self._store(slash.word, slash.argument or STORES[slash.word], context, settings)
@@ -126,8 +129,14 @@ class Port:
             return Outcome("", settings=await self._turned(slash, settings))
         if slash.word in KNOBS:
             return Outcome(replies.value(slash.word, await self._known(settings)))
+        if slash.word == PROBE:
+            with refusing(replies.PROBE):
+                return Outcome(await self._probe(slash.argument, context, look))
+        if slash.word in LOOKS:
+            with refusing(replies.LOOK[slash.word]):
+                return await self._look(slash, look)
         if slash.word == HELP:
-            return Outcome(replies.help_text(self.model, self.number, await self._known(settings)))
+            return Outcome(replies.help_text(self.model, self.number, await self._known(settings), look))
         return Outcome("")
 
     async def _known(self, settings: Settings | None) -> Settings:
@@ -141,6 +150,18 @@ class Port:
         except BadRequest:
             return None
         return apply(await self._known(settings), {key: number})
+
+    async def _probe(self, text: str, context: str, look: Look) -> str:
+        seen = await self.client.probe(
+            text, context, model=self.model, look=look, or_empty=context == self.live, ttl_s=self._turn_s
+        )
+        return "\n".join(probe_view.lines(seen, look)) + "\n"
+
+    async def _look(self, slash: Slash, look: Look) -> Outcome:
+        """How probes read, told or set. A probe of one letter shows whether the model knows such a reading."""
+        chosen = look.turned(slash.word, slash.argument) if slash.argument else look
+        await self.client.probe("a", model=self.model, look=chosen, ttl_s=self._turn_s)
+        return Outcome("", look=chosen) if slash.argument else Outcome(look.shown(slash.word))
 
     async def _store(self, word: str, name: str, context: str, settings: Settings | None) -> Outcome:
         if word == "/save":

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ssmprov.commands import DEFAULT_CONTEXT, DEFAULT_SET, KNOBS
+from ssmprov.commands import DEFAULT_CONTEXT, DEFAULT_SET, KNOBS, LOOKS
 from ssmprov.errors import SsmprovError
+from ssmprov.probes import Look
 from ssmprov.settings import RANGES, Settings
 
 ERROR = "error"
@@ -14,6 +15,8 @@ LOAD = "load error"
 SAVE = "save error"
 LOAD_SET = "load_set error"
 SAVE_SET = "save_set error"
+PROBE = "probe error"
+LOOK = {"/routing": "routing error", "/slotmask": "slotmask error"}
 
 ABOUT = {
     "/t": "temperature: 0 always takes the likeliest token, more is bolder",
@@ -57,7 +60,7 @@ def loaded(name: str, what: str = "") -> str:
     return f"[loaded {what}<- {name}]\n"
 
 
-def help_text(model: str, port: int, settings: Settings) -> str:
+def help_text(model: str, port: int, settings: Settings, look: Look) -> str:
     """The answer to `/?`: what can be sent, and the port's current settings."""
     lines = [
         f"# {model} on port {port}",
@@ -74,5 +77,13 @@ def help_text(model: str, port: int, settings: Settings) -> str:
     for word, about in ABOUT.items():
         low, high = RANGES[KNOBS[word][0]]
         lines.append(f"- `{word} [{low:.7g} to {high:.7g}]`: {about}")
-    lines += ["- `/?`: this text", "", "## Settings", *(value(word, settings) for word in KNOBS)]
+    lines += [
+        "- `/probe TEXT`: how a model with addressed slots would read TEXT after the live context; nothing changes",
+        "- `/routing [softmax|top1|topk N]`, `/slotmask [0 3 5|off]`: how the probes that follow read the slots",
+        "- `/?`: this text",
+        "",
+        "## Settings",
+        *(value(word, settings) for word in KNOBS),
+        *(look.shown(word) for word in LOOKS),
+    ]
     return "\n".join(lines) + "\n"

@@ -11,6 +11,7 @@ import asyncio
 import secrets
 import sys
 from collections.abc import Coroutine
+from dataclasses import replace
 
 from bridge_tcp import replies
 from bridge_tcp.order import Order, Ticket, done
@@ -19,6 +20,7 @@ from bridge_tcp.replies import Refusal, refusing
 from ssmprov import commands
 from ssmprov.commands import Bang, Command, Slash
 from ssmprov.errors import BadRequest, Cancelled, SsmprovError
+from ssmprov.probes import Look
 from ssmprov.settings import Settings, as_values
 
 BLAMES_THE_BANG = frozenset({"not_found", "bad_request", "wrong_model", "corrupt"})
@@ -37,6 +39,8 @@ class Session:
             0  # the number of the request that made the live context, and of the one that set the settings
         )
         self._settings_from = 0
+        self._look = Look()
+        self._look_from = 0
         self._later: set[asyncio.Task[None]] = set()
 
     def arrive(self, data: bytes) -> tuple[Ticket, Command | Refusal]:
@@ -93,7 +97,7 @@ class Session:
             reply = await self._port.turn(ticket, command.prompt, live, "", self._values(), live)
             self._live_from = ticket.number
             return reply.text
-        outcome = await self._port.command(command.slash, live, self._settings)
+        outcome = await self._port.command(command.slash, live, self._settings, self._look)
         if outcome.object:
             self._live_from = ticket.number
         self._take_settings(ticket, outcome)
@@ -105,6 +109,8 @@ class Session:
     def _take_settings(self, ticket: Ticket, outcome: Outcome) -> None:
         if outcome.settings is not None and ticket.number > self._settings_from:
             self._settings, self._settings_from = outcome.settings, ticket.number
+        if outcome.look is not None and ticket.number > self._look_from:
+            self._look, self._look_from = outcome.look, ticket.number
 
     # -- with a bang line: on a context of its own, beside the others
 
@@ -152,14 +158,14 @@ class Session:
             settings = await port.load_set(bang.settings) if bang.settings else None
             outcome = Outcome("")
             if slash is not None:
-                outcome = await port.command(slash, temporary, settings or self._settings)
+                outcome = await port.command(slash, temporary, settings or self._settings, self._look)
             if bang.save:
                 with refusing(replies.SAVE):
                     await port.fork(temporary, bang.save)
         except BaseException:
             await port.forget(temporary)
             raise
-        return Outcome(outcome.reply, outcome.object or found, outcome.settings or settings)
+        return replace(outcome, object=outcome.object or found, settings=outcome.settings or settings)
 
     async def _becomes_live(self, ticket: Ticket, outcome: Outcome, temporary: str) -> None:
         """Make its object the live context, unless a later request has set that already; likewise the settings."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from broker.placement import pin_of
 from broker.records import Task, Worker
 from broker.state import ABSENT_S, State, untouched
+from ssmprov import rules
 from ssmprov.errors import NotFound, SsmprovError, TimedOut, Unavailable, nearest
 
 LATE_S = 5.0
@@ -32,7 +33,9 @@ class Patience:
                 if task.slot and worker and state.now - worker.progress_at >= LATE_S:
                     hung.append(worker)
                 elif not task.slot:
-                    state.fail(task, TimedOut(f"{task.request.op} did not end in time; it may still take effect"))
+                    op = task.request.op
+                    effect = "it changes nothing" if op in rules.READS else "it may still take effect"
+                    state.fail(task, TimedOut(f"{op} did not end in time; {effect}"))
         return hung
 
     def _waited_alone(self, task: Task) -> SsmprovError | None:

@@ -11,6 +11,9 @@ from ssmprov.names import parse_worker, worker_name
 MAX_STATE_OPS = 64
 """State operations that one worker may have outstanding: they take no slot, only a place in its store's queue."""
 
+MAX_PROBES = 2
+"""Probes that one worker may have: one computes, and the next one's text and context are made ready."""
+
 MAX_HOT = 10_000
 
 
@@ -19,6 +22,8 @@ def has_room(worker: Worker, task: Task) -> bool:
         return False
     if task.slot:
         return worker.running < worker.slots
+    if task.room == "probe" and sum(other.room == "probe" for other in worker.tasks.values()) >= MAX_PROBES:
+        return False
     return len(worker.tasks) - worker.running < MAX_STATE_OPS
 
 

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 from broker.records import HOUSE, Owner, Task, Worker
 
-Lane = tuple[bool, str]
-"""Whether a task takes a slot, and the worker that alone may take it: of one lane, all can start or none."""
+Lane = tuple[str, str]
+"""What a task occupies of its worker, and the worker that alone may take it: of one lane, all can start or none."""
 
 
 class Ready:
@@ -29,7 +29,7 @@ class Ready:
 
     def add(self, task: Task, pinned: str) -> None:
         """Have a task wait; `pinned` is the worker that alone may take it, '' for any."""
-        lane = (task.slot, pinned)
+        lane = (task.room, pinned)
         lanes = self._owners.setdefault(task.owner, {})
         insort(lanes.setdefault(lane, []), task, key=_order)
         self._lanes[lane] += 1

@@ -21,6 +21,9 @@ Id = bytes
 Owner = bytes | str
 """Whom a task counts for where slots are shared out: a client's key, or the client where it has none."""
 
+ROOMS = {"turn": "slot", "ckpt.replay": "slot", "probe": "probe"}
+"""What an operation occupies of its worker; any other is a state operation."""
+
 HOUSE: Owner = ""
 """The owner of the broker's own tasks."""
 
@@ -186,8 +189,8 @@ class Task:
     client, who may have been answered then, has sent it again. `about` is the lost task that a settle decides. `text`
     is what was streamed, kept until the answer so that a reader who comes back misses nothing; its reader was sent it
     up to byte `sent`. `place` is what ACCEPTED is to say, while that is held back. `loads` is the name whose state it
-    loads, '' for none; `bytes` its size as it came, which the bounds count; `slot` tells whether it occupies one of its
-    worker's slots.
+    loads, '' for none; `bytes` its size as it came, which the bounds count; `room` is what it occupies of its worker
+    (slot, probe or state), and `slot` tells whether that is one of its slots.
     """
 
     request: wire.Request
@@ -217,6 +220,7 @@ class Task:
     id: Id = field(init=False)
     loads: str = field(init=False)
     bytes: int = field(init=False)
+    room: str = field(init=False)
     slot: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -224,7 +228,8 @@ class Task:
         self.id = request.id
         self.loads = parse_ref(request.context).name if request.context else ""
         self.bytes = sum(map(len, self.payloads)) + len(request.args)
-        self.slot = request.op in ("turn", "ckpt.replay")
+        self.room = ROOMS.get(request.op, "state")
+        self.slot = self.room == "slot"
 
     @property
     def transfer(self) -> bool:

@@ -141,6 +141,7 @@ class Client:
     repair = method(requests.repair)
     gc = method(requests.gc)
     replay = method(requests.replay)
+    probe = method(requests.probe)
     settings_ls = method(requests.settings_ls)
     settings_show = method(requests.settings_show)
     settings_set = method(requests.settings_set)

@@ -52,8 +52,8 @@ def pipe(
 
     In a directory with a transcript (and PIPE anywhere), turn numbers come from .counter, and what was sent and said is
     added to .transcript.txt; without --load and --save the context `live` goes on. A text that begins with / is a
-    command: /save NAME and /load NAME, and all of the old ones with --port. Ctrl-C closes the turn and records what was
-    said so far (while the text is still read, nothing has changed); a second one drops the turn.
+    command: /save NAME, /load NAME and /probe TEXT, and all that a port knows with --port. Ctrl-C closes the turn and
+    records what was said so far (while the text is still read, nothing has changed); a second one drops the turn.
     """
     wish = shell.Wish(**options)
     wish.check()

@@ -7,7 +7,16 @@ import socket
 from ssmprov.errors import BadRequest, SsmprovError, TimedOut, Unreachable
 
 HOST = "127.0.0.1"
-FAILURES = ("[error]", "[load error]", "[save error]", "[load_set error]", "[save_set error]")
+FAILURES = (
+    "[error]",
+    "[load error]",
+    "[save error]",
+    "[load_set error]",
+    "[save_set error]",
+    "[probe error]",
+    "[routing error]",
+    "[slotmask error]",
+)
 
 
 def ask(port: int, text: str, connect_s: float = 3.0, receive_s: float = 600.0) -> str:

@@ -10,7 +10,9 @@ import msgspec
 from clients.calls import TTL_S, Call, Plan, encode_text
 from clients.resolve import resolve, served
 from ssmprov import ops, wire
+from ssmprov.errors import NotFound
 from ssmprov.names import parse_worker, worker_name
+from ssmprov.probes import Look, check_text
 
 S = TypeVar("S", bound=msgspec.Struct)
 
@@ -42,6 +44,17 @@ class Reply(msgspec.Struct, frozen=True):
     text: str
     result: ops.TurnResult
     id: bytes
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What a probe saw, and what the model would write after the text: as it was probed, and plainly.
+
+    Bytes of a reply that are no text are escaped: nothing keeps a probe from ending in the middle of a character.
+    """
+
+    result: ops.Probed
+    reply: str
+    plain_reply: str
 
 
 def turn(prompt: str, options: TurnOptions, *, stream: bool) -> Plan[Call]:
@@ -191,6 +204,39 @@ def replay(ref: str = "", *, model: str = "", save: str = "", prime: str | None 
     payload = b"" if prime is None else encode_text(prime)
     raw, _ = yield Call("ckpt.replay", ops.Replay(save, prime is not None), model, ref, payload)
     return wire.unpack(raw, ops.Replayed)
+
+
+def probe(
+    text: str,
+    ref: str = "",
+    *,
+    model: str = "",
+    look: Look | None = None,
+    top: int = 5,
+    reply_tokens: int = 0,
+    or_empty: bool = False,
+    ttl_s: float = TTL_S,
+) -> Plan[Seen]:
+    """How a model with addressed slots reads a text after a context ('' for the empty one). It changes nothing.
+
+    `top` bounds the slots listed for each layer and the next tokens; `reply_tokens` are written after the text, the
+    likeliest each time. `or_empty` takes a context that does not exist as empty. Raises Unsupported where the model
+    has no such slots.
+    """
+    model, (ref,) = yield from resolve(model, [ref], known="" if or_empty else ref)
+    payload = encode_text(text)
+    check_text(len(payload))
+    look = look or Look()
+    args = ops.Probe(look.routing, look.topk, list(look.masked), look.where, top, reply_tokens)
+    try:
+        raw, replies = yield Call("probe", args, model, ref, payload, ttl_s=ttl_s)
+    except NotFound:
+        if not (or_empty and ref):
+            raise
+        raw, replies = yield Call("probe", args, model, "", payload, ttl_s=ttl_s)
+    result = wire.unpack(raw, ops.Probed)
+    parts = replies[: result.reply_bytes], replies[result.reply_bytes :]
+    return Seen(result, *(part.decode("utf-8", "backslashreplace") for part in parts))
 
 
 def settings_ls(*, model: str = "") -> Plan[ops.SettingsNames]:

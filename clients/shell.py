@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from clients import port
+from clients import port, probe_view
 from clients.asking import Output, on_interrupt, run
 from clients.cli_base import assignments, complete_context, connect, json_option, model_option, new_names
 from clients.record import MAX_COUNTER, Record
 from clients.recorded import LIVE, Target, bang_line, bang_target, follow, outgoing, send, take_up
-from ssmprov.commands import parse_slash
+from ssmprov.commands import LOOKS, PROBE, parse_slash
 from ssmprov.errors import BadRequest
+from ssmprov.probes import Look
 from ssmprov.transcript import half_step
 
 if TYPE_CHECKING:
@@ -229,13 +230,22 @@ def slash(wish: Wish, text: str) -> str | None:
         raise BadRequest(
             f"a text that begins with / is a command, and there is no {command.word[:60]}: write a space before it"
         )
-    if command.word not in ("/save", "/load"):
+    if command.word in LOOKS:
+        raise BadRequest(
+            f"{command.word} is for a port (--port 6502) and the window, which remember it: here `ssmprov probe "
+            "--routing HOW --slotmask SLOTS` takes both at once"
+        )
+    if command.word not in ("/save", "/load", PROBE):
         raise BadRequest(
             f"{command.word} is for a port (--port 6502): here /save NAME and /load NAME keep and take up the live "
-            "context, and --settings and --set choose how to sample"
+            "context, /probe TEXT looks at it, and --settings and --set choose how to sample"
         )
     if wish.bang or wish.context or wish.save:
         raise BadRequest(f"{command.word} is about the live context: leave --load, --save and --bang out")
+    if command.word == PROBE:
+        with connect() as client:
+            seen = client.probe(command.argument, LIVE, model=wish.model or usual_model(), or_empty=True)
+        return "\n".join(probe_view.lines(seen, Look())) + "\n"
     name = command.argument or "kv.pkl"
     new_names(name)
     source, target = (LIVE, name) if command.word == "/save" else (name, LIVE)

@@ -28,16 +28,24 @@ def echo_json(value: Any) -> None:
 
 
 def echo_table(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> None:
-    """Columns under their headers; a column of numbers stands at the right."""
+    """Print a table."""
+    for line in columns(headers, rows):
+        click.echo(line)
+
+
+def columns(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
+    """Rows under their headers as lines; a column of numbers stands at the right."""
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
     right = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(headers))]
+    lines = []
     for line in (list(headers), *cells):
         padded = (
             text.rjust(width) if number else text.ljust(width)
             for text, width, number in zip(line, widths, right, strict=True)
         )
-        click.echo("  ".join(padded).rstrip())
+        lines.append("  ".join(padded).rstrip())
+    return lines
 
 
 def _cell(value: object) -> str:

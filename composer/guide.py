@@ -1,9 +1,10 @@
-"""What the menu Help shows."""
+"""What the menu Help shows, and what a probe saw: texts in windows of their own."""
 
 from __future__ import annotations
 
 from PyQt6.QtCore import Qt
-from PyQt6.QtWidgets import QDialog, QMessageBox, QTextBrowser, QVBoxLayout, QWidget
+from PyQt6.QtGui import QFontDatabase
+from PyQt6.QtWidgets import QDialog, QMessageBox, QPlainTextEdit, QTextBrowser, QVBoxLayout, QWidget
 
 from composer.actions import keys_text
 from ssmprov import __version__
@@ -27,6 +28,23 @@ def show_keys(window: QWidget, send_key: str) -> None:
     column.addWidget(text)
     em = window.fontMetrics().horizontalAdvance("M")
     dialog.resize(em * 34, min(em * 50, window.height()))
+    dialog.show()
+
+
+def show_probe(window: QWidget, text: str) -> None:
+    """What a probe saw, in columns. Several can be open side by side, to be compared."""
+    dialog = QDialog(window)
+    dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
+    dialog.setWindowTitle("Probe")
+    view = QPlainTextEdit(text)
+    view.setReadOnly(True)
+    view.setAccessibleName("Probe")
+    view.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
+    view.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
+    QVBoxLayout(dialog).addWidget(view)
+    width = max(map(view.fontMetrics().horizontalAdvance, text.split("\n")))
+    em = window.fontMetrics().horizontalAdvance("M")
+    dialog.resize(min(width + 4 * em, max(40 * em, window.width())), min(em * 40, window.height()))
     dialog.show()
 
 

@@ -4,33 +4,39 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from PyQt6.QtCore import QObject
+from PyQt6.QtCore import QObject, pyqtSignal
 
+from clients import Seen, probe_view
 from clients.branches import Branches
 from composer.conductor import Conductor
 from composer.link import Job
 from composer.panels.sampling_panel import SamplingPanel
 from composer.watching import Watcher
 from composer.writing.draft import Draft
-from ssmprov.commands import DEFAULT_CONTEXT, DEFAULT_SET, HELP, KNOBS, Slash, parse_slash
+from ssmprov.commands import DEFAULT_CONTEXT, DEFAULT_SET, HELP, KNOBS, LOOKS, PROBE, Slash, parse_slash
 from ssmprov.errors import BadRequest, SsmprovError
 from ssmprov.names import check_name
+from ssmprov.probes import Look, check_text
 from ssmprov.settings import parse_value, set_name
 
 HELP_TEXT = (
     "/save NAME and /load NAME keep and take up the context; /t /p /k /min_p /pen_freq /pen_pres /pen_rep /max N set "
-    "the sampling; /save_set NAME and /load_set NAME keep and take up a sampling set."
+    "the sampling; /save_set NAME and /load_set NAME keep and take up a sampling set; /probe TEXT shows how a "
+    "model with addressed slots would read TEXT, /routing and /slotmask how such probes read them."
 )
 
 
 class Slashes(QObject):
     """Carries commands out, and tells how they ended. Nothing of it is recorded."""
 
+    probed = pyqtSignal(str)  # what a probe saw, on many lines
+
     def __init__(self, conductor: Conductor, watcher: Watcher, sampling: SamplingPanel, parent: QObject) -> None:
         super().__init__(parent)
         self._conductor = conductor
         self._watcher = watcher
         self._sampling = sampling
+        self._look = Look()
 
     def run(self, draft: Draft) -> None:
         """Carry out what a draft says that begins with a slash."""
@@ -59,6 +65,10 @@ class Slashes(QObject):
             value = parse_value(key, command.argument)
             self._sampling.override(key, value)
             self._tell(f"{key} = {value:g}")
+        elif command.word == PROBE:
+            self._probe(command.argument)
+        elif command.word in LOOKS:
+            self._take_look(command)
         elif command.word == "/save_set":
             self.save_set(set_name(command.argument or DEFAULT_SET), self._sampling.values())
         elif command.word == "/load_set":
@@ -71,6 +81,37 @@ class Slashes(QObject):
     def _tell(self, text: str) -> None:
         self._conductor.accepted.emit()
         self._conductor.hint.emit(text)
+
+    # -- probes
+
+    def _probe(self, text: str) -> None:
+        """Show how the model would read a text after the context, which stays as it is."""
+        check_text(len(text.encode()))
+        wishes, look = self._conductor.wishes, self._look
+        model, context = wishes.model, wishes.context
+
+        def done(seen: Seen) -> None:
+            self._conductor.accepted.emit()
+            self.probed.emit("\n".join(probe_view.lines(seen, look)))
+
+        self._conductor.link.run(
+            lambda job: job.client.probe(text, context, model=model, look=look, or_empty=True),
+            done,
+            self._conductor.trouble.emit,
+        )
+
+    def _take_look(self, command: Slash) -> None:
+        """How probes read, told or set. A probe of one letter shows whether the model knows such a reading."""
+        chosen = self._look.turned(command.word, command.argument) if command.argument else self._look
+        model = self._conductor.wishes.model
+
+        def done(_: object) -> None:
+            self._look = chosen
+            self._tell(chosen.shown(command.word))
+
+        self._conductor.link.run(
+            lambda job: job.client.probe("a", model=model, look=chosen), done, self._conductor.trouble.emit
+        )
 
     # -- contexts
 

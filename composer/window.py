@@ -173,6 +173,7 @@ class Window(QMainWindow):
         self.tree.go_wanted.connect(self.moves.go_to)
         self.tree.fork_wanted.connect(self.desk.fork)
         self.tree.compare_wanted.connect(self.desk.compare)
+        self.slashes.probed.connect(lambda text: guide.show_probe(self, text))
         self.tree.unname_wanted.connect(self.slashes.unname)
         self.tree.move_wanted.connect(self.slashes.move)
         self.tree.refresh_wanted.connect(watcher.look_at_tree)

@@ -29,6 +29,10 @@ STORES = {
     "/save_set": DEFAULT_SET,
     "/load_set": DEFAULT_SET,
 }
+PROBE = "/probe"
+LOOKS = ("/routing", "/slotmask")
+"""How the probes that follow read: see `ssmprov.probes`."""
+
 HELP = "/?"
 
 
@@ -50,7 +54,7 @@ class Slash:
 
     @property
     def known(self) -> bool:
-        return self.word in KNOBS or self.word in STORES or self.word == HELP
+        return self.word in (*KNOBS, *STORES, PROBE, *LOOKS, HELP)
 
 
 @dataclass(frozen=True, slots=True)

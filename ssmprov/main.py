@@ -30,6 +30,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "composer": ("composer.cli:composer", "Open the window for writing with contexts and branches."),
     "primer": ("clients.cli_primer:primer", "Write a transcript that introduces a model to this system."),
     "ckpt": ("clients.cli_ckpt:ckpt", "List, show, fork, move, export and check contexts."),
+    "probe": ("clients.cli_probe:probe", "Tell how a model with addressed slots reads a text."),
     "settings": ("clients.cli_settings:settings", "List, show and write sampling sets."),
     "convert": ("workers.cli_convert:convert", "Write an RWKV-7 model as a GGUF file, for the llama runtime."),
     "asm": ("ssmprov.cli_asm:asm", "Try out, train and probe an Addressed State Model."),

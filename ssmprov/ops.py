@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, NamedTuple
 
 import msgspec
 from msgspec import Meta, Raw
@@ -15,6 +15,14 @@ Object = str
 
 MAX_TOKENS = 1 << 20
 MAX_CHARS = 1 << 20
+MAX_PROBE_TEXT = 16 * 1024
+"""Bytes of a probe's text: what a small model reads within seconds, since no reading is broken off in the middle."""
+
+MAX_PROBE_REPLY = 256
+MAX_SLOT = 4095
+
+ROUTINGS = ("softmax", "top1", "topk")
+MASK_WHERES = ("read", "content_read_only", "slotspace_only")
 
 
 class Turn(msgspec.Struct, omit_defaults=True):
@@ -236,6 +244,88 @@ class Replayed(msgspec.Struct, omit_defaults=True):
     name: str = ""
     text_equal: bool = True
     largest_difference: float | None = None
+
+
+class Probe(msgspec.Struct, omit_defaults=True):
+    """Read the text (the payloads) after `context` and tell how the addressed slots were read. It changes nothing.
+
+    `routing` softmax, top1, or topk with the `topk` heaviest slots, and the `masked` slots (of every head), which take
+    no part in what `where` says, hold for this text and for what follows it. `top` bounds what is listed of slots, a
+    layer, and of next tokens; `reply_tokens` of the likeliest tokens are written after it.
+    """
+
+    routing: Text = "softmax"
+    topk: Annotated[int, Meta(ge=1, le=MAX_SLOT + 1)] = 2
+    masked: Annotated[list[Annotated[int, Meta(ge=0, le=MAX_SLOT)]], Meta(max_length=MAX_SLOT + 1)] = []
+    where: Text = "read"
+    top: Annotated[int, Meta(ge=1, le=64)] = 5
+    reply_tokens: Annotated[int, Meta(ge=0, le=MAX_PROBE_REPLY)] = 0
+
+    @property
+    def intervenes(self) -> bool:
+        """Whether slots are read otherwise than a turn reads them."""
+        return self.routing != "softmax" or bool(self.masked)
+
+
+class SlotWeight(NamedTuple):
+    """A read weight of the last token."""
+
+    head: int
+    slot: int
+    weight: float
+
+
+class NextToken(NamedTuple):
+    """A token that may come next; of its bytes, those that are no text are escaped, and an end token has none."""
+
+    token: int
+    text: str
+    probability: float
+
+
+class LayerProbed(msgspec.Struct):
+    """How one layer read its slots.
+
+    `entropy` is that of the last token's read weights in nats, a mean over heads; `mean_entropy` also over the tokens
+    read; `top` the heaviest weights of the last token. `gate`, `gamma` and `strength` are the layer's scalars:
+    refinement, content read and ALiBi.
+    """
+
+    entropy: float
+    mean_entropy: float
+    top: list[SlotWeight]
+    gate: float
+    gamma: float
+    strength: float
+
+
+class Probed(msgspec.Struct, omit_defaults=True):
+    """What a probe saw. Its text is the reply (`reply_bytes`), then the plain one.
+
+    No entropy exceeds `max_entropy`, ln of the `slots` of each of `heads`. `tokens` are those of the text, after the
+    `context_tokens` of the checkpoint `object`; `prefill_tokens` of these had to be read again first.
+    Where slots were read otherwise than in a turn (`intervened`), `divergence` is KL(plain || intervened) of the next
+    token in nats, and `plain_next` and the plain reply are what comes without that.
+    """
+
+    layers: list[LayerProbed]
+    next: list[NextToken]
+    heads: int = 0
+    slots: int = 0
+    max_entropy: float = 0.0
+    tokens: int = 0
+    context_tokens: int = 0
+    prefill_tokens: int = 0
+    object: Object = ""
+    reply_tokens: int = 0
+    reply_bytes: int = 0
+    intervened: bool = False
+    divergence: float = 0.0
+    plain_next: list[NextToken] = []
+    plain_reply_tokens: int = 0
+    plain_reply_bytes: int = 0
+    worker: str = ""
+    ms: float = 0.0
 
 
 class Export(msgspec.Struct, omit_defaults=True):

@@ -30,6 +30,7 @@ ARGS: dict[str, type[msgspec.Struct]] = {
     "ckpt.repair": ops.Repair,
     "ckpt.gc": ops.Collect,
     "ckpt.replay": ops.Replay,
+    "probe": ops.Probe,
     "settings.ls": ops.SettingsLs,
     "settings.show": ops.SettingsShow,
     "settings.set": ops.SettingsSet,
@@ -42,7 +43,7 @@ NEEDS_CONTEXT = frozenset({"ckpt.show", "ckpt.log", "ckpt.fork", "ckpt.move", "c
 SAVES = frozenset({"ckpt.fork", "ckpt.move", "ckpt.rm", "ckpt.import", "settings.set"})
 
 READS = frozenset(
-    {"status", "ckpt.ls", "ckpt.show", "ckpt.log", "ckpt.tree", "ckpt.export", "settings.ls", "settings.show"}
+    {"status", "ckpt.ls", "ckpt.show", "ckpt.log", "ckpt.tree", "ckpt.export", "settings.ls", "settings.show", "probe"}
 )
 GENERATES = frozenset({"turn", "ckpt.replay"})
 
@@ -69,9 +70,17 @@ def decode_args(request: wire.Request) -> Any:
         raise BadRequest(f"{request.op} needs at least one name")
     if isinstance(args, NAMED) and not (args.save if isinstance(args, ops.Import) else args.name):
         raise BadRequest(f"{request.op} needs a name")
+    if isinstance(args, ops.Probe):
+        _check_choice("routing", args.routing, ops.ROUTINGS)
+        _check_choice("where", args.where, ops.MASK_WHERES)
     if isinstance(args, ops.Move) and str(parse_ref(request.context)) != parse_ref(request.context).name:
         raise BadRequest(f"{request.context!r} is no name: only a name can be moved; fork it first")
     return args
+
+
+def _check_choice(what: str, word: str, choices: tuple[str, ...]) -> None:
+    if word not in choices:
+        raise BadRequest(f"{what} {word[:60]!r}: a probe takes {', '.join(choices)}")
 
 
 def _targets(args: Any) -> list[str]:
@@ -103,6 +112,8 @@ def saves(request: wire.Request, args: Any) -> bool:
 
 def right(request: wire.Request, args: Any) -> Role:
     """The role that a request needs. What no table names is for `admin`, such as what works through the whole store."""
+    if isinstance(args, ops.Probe) and args.reply_tokens:
+        return Role.GENERATE
     if request.op in READS:
         return Role.READ
     if saves(request, args):

@@ -47,3 +47,13 @@ def talk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     cluster = Cluster(home, scripted_toml(home, workers=2)).up()
     yield cluster
     cluster.close()
+
+
+@pytest.fixture(scope="session")
+def slotted(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A running broker with a tiny model `slots` of the runtime asm and the scripted model `talk`, shared likewise."""
+    from slotted import slotted_cluster
+
+    cluster = slotted_cluster(tmp_path_factory.mktemp("slotted"))
+    yield cluster
+    cluster.close()

@@ -18,7 +18,7 @@ from ssmprov.main import COMMANDS, load_command, main
 
 @pytest.fixture
 def command(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
-    """Adds a subcommand `probe` that does what the test says."""
+    """Adds a subcommand `probe` (in place of ours) that does what the test says."""
 
     def add(body: Callable[[], object]) -> None:
         module = types.ModuleType("probe_module")

@@ -23,10 +23,11 @@ from workers.batch import Batch
 from workers.checkpoints import Store
 from workers.families import default_set
 from workers.hot import HotStates
+from workers.probing import Prober
 from workers.reading import Pace
 from workers.runtimes import base
 from workers.service import Service
-from workers.turns import Turns
+from workers.turns import Turns, vocabulary_of
 from workers.worker import Place, Worker
 
 EMBEDDED = ("@mini", "@asm-mini")
@@ -90,7 +91,8 @@ def serve(configured: Configuration, table: ModelTable, index: int, endpoint: st
         sets.default()
         answers = Answers(name, front.answer)
         turns = Turns(store, sets, runtime, hot, front.batch.submit, answers)
-        front.service = Service(store, sets, turns, answers, adopter(table.runtime, runtime))
+        prober = Prober(runtime, table.runtime, store, turns, vocabulary_of(runtime))
+        front.service = Service(store, sets, turns, answers, adopter(table.runtime, runtime), prober)
         front.hot_bytes = lambda: hot.bytes
         front.batch.start()
         try:

@@ -1,7 +1,8 @@
 """A worker's operations: what each request does to the checkpoint store, and on which thread.
 
-Three lanes of threads, so that the socket's thread never touches the disk: `text` checks and tokenizes prompts,
-`store` does what is short (load, commit, names, queries), `care` what may take long (verify, repair, gc, files, texts).
+Lanes of threads, so that the socket's thread never touches the disk: `text` checks and tokenizes prompts, `store`
+does what is short (load, commit, names, queries), `care` what may take long (verify, repair, gc, files, texts), and
+`probe` computes probes.
 """
 
 from __future__ import annotations
@@ -22,9 +23,10 @@ from ssmprov.names import parse_ref
 from ssmprov.settings import Sets, as_values
 from workers.adoption import Adopt, refuse_untrusted, take_over
 from workers.answers import MARGIN_S, Answers, Outcome, key_of, milliseconds
-from workers.checkpoints import RequestKey, Store
+from workers.checkpoints import Loaded, RequestKey, Store
 from workers.checkpoints.verify import bounded
 from workers.job import Job
+from workers.probing import Prober, Task
 from workers.scratch import scratch
 from workers.transfer import Transfer, receive, send
 from workers.turns import TEXT_PAGE, Turns
@@ -36,16 +38,18 @@ GROUP_BYTES = 8 << 20
 class Service:
     """Takes requests from the socket's thread; each is answered exactly once, from whichever thread is done with it."""
 
-    def __init__(self, store: Store, sets: Sets, turns: Turns, answers: Answers, adopt: Adopt) -> None:
+    def __init__(self, store: Store, sets: Sets, turns: Turns, answers: Answers, adopt: Adopt, prober: Prober) -> None:
         self._store = store
         self._sets = sets
         self._turns = turns
         self._answers = answers
         self._adopt = adopt
+        self._prober = prober
         self._text = ThreadPoolExecutor(1, "text")
         self._lane = ThreadPoolExecutor(1, "store")
         self._care = ThreadPoolExecutor(4, "care")
         self._files = ThreadPoolExecutor(64, "file")  # each may wait for its client; the broker gives no more at once
+        self._probe = ThreadPoolExecutor(1, "probe")
         self._ended: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self.done = 0
         self._care.submit(store.prepare)
@@ -82,6 +86,25 @@ class Service:
     def replay(self, job: Job) -> None:
         """Begin to read a lineage again from its root."""
         self._do(self._lane, job.request, lambda: self._turns.begin_replay(job), job)
+
+    def probe(self, task: Task, payloads: list[bytes]) -> None:
+        """Look at how a text is read after a context: on a thread of its own, so that nothing waits for it."""
+        request, prober = task.request, self._prober
+
+        def read() -> None:
+            text = prober.tokens(b"".join(payloads))
+            self._do(self._lane, request, lambda: restore(text))
+
+        def restore(text: list[int]) -> None:
+            loaded = prober.load(task)
+            self._do(self._probe, request, lambda: look(loaded, text))
+
+        def look(loaded: Loaded, text: list[int]) -> None:
+            result, replies = prober.look(task, loaded, text)
+            result.worker = self._answers.worker
+            self._answers.reply(request, result, replies)
+
+        self._do(self._text, request, read)
 
     def finished(self, job: Job) -> None:
         """The model thread is done with a job. Those that end while the lane is busy are committed together."""
@@ -154,7 +177,8 @@ class Service:
 
     def close(self) -> None:
         """Wait for what the lanes still do."""
-        for lane in (self._text, self._care, self._files, self._lane):
+        self._prober.close()
+        for lane in (self._text, self._care, self._files, self._lane, self._probe):
             lane.shutdown(wait=True)
 
     def _do(

@@ -25,6 +25,7 @@ from ssmprov.process import started_at
 from workers.batch import Batch, News
 from workers.job import Job, Stream
 from workers.outbox import Outbox
+from workers.probing import Task
 from workers.service import Service
 from workers.transfer import Transfer
 
@@ -57,6 +58,7 @@ class Worker:
         self._identity = wire.new_id()
         self._streams: dict[bytes, Stream] = {}
         self._jobs: dict[bytes, Job] = {}
+        self._probes: dict[bytes, Task] = {}
         self._transfers: dict[bytes, Transfer] = {}
         self._outbox = Outbox(self._send, self._streams)
         self._posted: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
@@ -289,6 +291,9 @@ class Worker:
                     self.service.turn(job, payloads)
                 else:
                     self.service.replay(job)
+            case ops.Probe():
+                self._probes[request.id] = task = Task(request, args, job.deadline, job.arrived)
+                self.service.probe(task, payloads)
             case ops.Export() | ops.Import():
                 transfer = Transfer(
                     request, job.deadline, lambda m, p: self.post(lambda: self._relay(m, p)), request.credit
@@ -306,6 +311,8 @@ class Worker:
             job.cancelled = job.cancelled or mode
             if job.turn is not None:
                 self.batch.cancel(job, mode)
+        if probe := self._probes.get(request_id):
+            probe.cancelled = True
         if transfer := self._transfers.get(request_id):
             transfer.abort()
 
@@ -327,6 +334,7 @@ class Worker:
     def _take_answer(self, request: wire.Request, final: wire.Final, payloads: list[bytes]) -> None:
         """An answer waits until it can be sent; it then holds what its reader has not been sent yet."""
         self._jobs.pop(request.id, None)
+        self._probes.pop(request.id, None)
         self._transfers.pop(request.id, None)
         self._outbox.add(final, payloads)
 

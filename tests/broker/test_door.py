@@ -32,6 +32,8 @@ NEEDS: dict[str, tuple[Any, str]] = {
     "ckpt.export": (ops.Export(), "read"),
     "settings.ls": (ops.SettingsLs(), "read"),
     "settings.show": (ops.SettingsShow(), "read"),
+    "probe": (ops.Probe(), "read"),
+    "probe that writes": (ops.Probe(reply_tokens=1), "generate"),
     "turn": (ops.Turn(), "generate"),
     "ckpt.replay": (ops.Replay(), "generate"),
     "turn that saves": (ops.Turn(save="x"), "write"),

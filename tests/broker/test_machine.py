@@ -11,7 +11,7 @@ from broker.absence import GONE_S
 from broker.leases import MAX_TRIES, SILENT_S
 from broker.machine import DRAIN_S, MAX_CREDIT, MAX_UNANSWERED, RETURN_S
 from broker.patience import LATE_S
-from broker.placement import MAX_STATE_OPS
+from broker.placement import MAX_PROBES, MAX_STATE_OPS
 from broker.records import Received, Tick
 from broker.state import ABSENT_S, MAX_ARGS, START_GRACE_S, Bounds
 from ssmprov import ops, wire
@@ -185,6 +185,36 @@ class TestPlacement:
         for number in range(2, 4 + MAX_STATE_OPS):
             caller.asks(request(number, "ckpt.ls"))
         assert len(hand.heard(wire.Request)) == 1 + MAX_STATE_OPS
+
+    def test_a_worker_gets_few_probes_at_once_and_they_hold_nothing_else_up(self, rig: Rig) -> None:
+        hand, caller = rig.hand(slots=1), rig.caller()
+        for number in range(1, 3 + MAX_PROBES):
+            caller.asks(request(number, "probe", context="a"))
+        caller.asks(turn(50, "a", "a"))
+        caller.asks(request(51, "ckpt.ls"))
+        given = [id_of(number) for number in range(1, 1 + MAX_PROBES)]
+        assert [m.id for m in hand.heard(wire.Request)] == [*given, id_of(50), id_of(51)]
+        hand.answers(1)
+        assert [m.id for m in hand.heard(wire.Request)] == [id_of(1 + MAX_PROBES)]
+
+    def test_probes_that_wait_hold_no_other_operation_up(self, rig: Rig) -> None:
+        hand, caller = rig.hand(), rig.caller()
+        hand.is_lost()
+        for number in range(1, 3 + MAX_PROBES):
+            caller.asks(request(number, "probe"))
+        caller.asks(request(51, "ckpt.ls"))
+        given = [m.id for m in rig.hand().heard(wire.Request)]
+        assert given == [*(id_of(number) for number in range(1, 1 + MAX_PROBES)), id_of(51)]
+
+    def test_a_probe_of_a_lost_worker_is_given_to_another(self, rig: Rig) -> None:
+        first, caller = rig.hand("talk/0"), rig.caller()
+        caller.asks(request(1, "probe", context="a"), b"text")
+        first.gets(1)
+        second = rig.hand("talk/1")
+        first.is_lost()
+        second.gets(1)
+        second.answers(1)
+        assert caller.answer(1)[0].error is None
 
     def test_a_pinned_context_waits_for_its_worker(self, rig: Rig) -> None:
         first = rig.hand("talk/0", pins={"a": "talk/1"})
@@ -423,6 +453,14 @@ class TestTimes:
         caller.asks(request(1, "ckpt.gc", ttl_ms=1000))
         rig.wait(1.0 + LATE_S + 0.2)
         assert caller.error(1) == "timeout: ckpt.gc did not end in time; it may still take effect"
+        rig.assert_idle()
+
+    def test_and_of_one_that_only_reads_it_is_said_that_nothing_changes(self, rig: Rig) -> None:
+        rig.hand()
+        caller = rig.caller()
+        caller.asks(request(1, "probe", ttl_ms=1000))
+        rig.wait(1.0 + LATE_S + 0.2)
+        assert caller.error(1) == "timeout: probe did not end in time; it changes nothing"
         rig.assert_idle()
 
     def test_a_silent_worker_is_ended(self, rig: Rig) -> None:

@@ -110,7 +110,7 @@ class Scene(RuleBasedStateMachine):
     @precondition(lambda self: self.connected())
     @rule(
         number=PICK,
-        op=st.sampled_from(["fork", "spread", "move", "rm", "ls"]),
+        op=st.sampled_from(["fork", "spread", "move", "rm", "ls", "probe"]),
         name=st.sampled_from(NAMES),
         other=st.sampled_from(NAMES),
         worker=st.sampled_from(["", "0", "1"]),
@@ -123,6 +123,7 @@ class Scene(RuleBasedStateMachine):
             "move": ("ckpt.move", ops.Move(worker)),
             "rm": ("ckpt.rm", ops.Remove([name])),
             "ls": ("ckpt.ls", ops.List()),
+            "probe": ("probe", ops.Probe()),
         }
         self.ask(number, *operations[op], model, name, 600_000)
 
@@ -347,7 +348,7 @@ def arguments(random: Random, action: Callable[..., None]) -> dict[str, Any]:
         "model": choice(["m", "m", "m", "n" if action is Scene.turns else "ghost"]),
         "ttl_ms": choice([600_000, 600_000, 600_000, 3000]),
         "flow": random.random() < 0.6,
-        "op": choice(["fork", "spread", "move", "rm", "ls"]),
+        "op": choice(["fork", "spread", "move", "rm", "ls", "probe"]),
         "name": choice(NAMES),
         "other": choice(NAMES),
         "worker": choice(["", "0", "1"] if action is Scene.operation else WORKERS),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ssmprov.commands import HELP, KNOBS, STORES, Bang, Command, Slash, parse, parse_bang, parse_slash
+from ssmprov.commands import HELP, KNOBS, LOOKS, PROBE, STORES, Bang, Command, Slash, parse, parse_bang, parse_slash
 from ssmprov.errors import BadRequest
 from ssmprov.settings import KEYS
 from ssmprov.transcript import FENCE, FENCE_REST, HALF_FENCE, full_step, half_step, header
@@ -97,8 +97,8 @@ def test_the_known_commands_are_those_of_the_protocol() -> None:
         "/pen_pres",
         "/pen_rep",
     }
-    known |= {"/max", "/?"}
-    assert {*KNOBS, *STORES, HELP} == known
+    known |= {"/max", "/probe", "/routing", "/slotmask", "/?"}
+    assert {*KNOBS, *STORES, PROBE, *LOOKS, HELP} == known
     for word in known:
         assert Slash(word).known
     assert not Slash("/quit").known

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -57,6 +58,8 @@ LOCKS: list[tuple[str, str, dict[str, Any], set[str], set[str], bool]] = [
     ("ckpt.replay", "a", {}, {"a"}, set(), False),
     ("ckpt.replay", "a", {"save": "b"}, {"a"}, {"b"}, True),
     ("ckpt.replay", "", {"prime": True, "save": "b"}, set(), {"b"}, True),
+    ("probe", "", {}, set(), set(), False),
+    ("probe", "a", {"reply_tokens": 5}, set(), set(), False),
     ("settings.ls", "", {}, set(), set(), False),
     ("settings.show", "", {"name": "x"}, set(), set(), False),
     ("settings.set", "", {"name": "x", "values": {"temp": 1}}, set(), set(), True),
@@ -126,12 +129,30 @@ def test_every_name_is_checked(bad: str) -> None:
         ("ckpt.show", {"offset": -1}),
         ("ckpt.import", {"save": "a"}),
         ("ckpt.import", {"save": "a", "bytes": 2**53}),
+        ("probe", {"topk": 0}),
+        ("probe", {"top": 65}),
+        ("probe", {"reply_tokens": ops.MAX_PROBE_REPLY + 1}),
+        ("probe", {"masked": [-1]}),
+        ("probe", {"masked": [ops.MAX_SLOT + 1]}),
+        ("probe", {"masked": "0"}),
         ("settle", {"request": b"short", "problem": None}),
     ],
 )
 def test_arguments_are_typed_and_bounded(op: str, args: dict[str, Any]) -> None:
     with pytest.raises(WireError, match="the arguments are wrong"):
         rules.decode_args(request(op, "a", **args))
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        ({"routing": "top2"}, "routing 'top2': a probe takes softmax, top1, topk"),
+        ({"where": "write"}, "where 'write': a probe takes read, content_read_only, slotspace_only"),
+    ],
+)
+def test_a_reading_that_no_model_knows_is_refused_with_those_there_are(args: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadRequest, match=re.escape(message)):
+        rules.decode_args(request("probe", "", **args))
 
 
 def test_a_fork_needs_a_name_for_its_copy() -> None:

@@ -137,9 +137,12 @@ class LayerSeen:
 class Probes(Protocol):
     """A runtime whose contexts have addressed slots that can be looked at."""
 
-    def probe(self, arrays: Arrays, tokens: Sequence[int], reading: Reading, reply_tokens: int) -> Probe:
+    def probe(
+        self, arrays: Arrays, tokens: Sequence[int], reading: Reading, reply_tokens: int, before: Sequence[int] = ()
+    ) -> Probe:
         """Read tokens (at least one) after a state, beside everything else: no slot is used. Any thread may call this.
 
+        `before` leads from the state to where they begin, and is read as ever: nothing is told of it.
         Raises BadRequest for a reading that this model does not know, Corrupt where the arrays do not fit.
         """
 

@@ -24,6 +24,7 @@ ARGS = {
     "ckpt.verify": ops.Verify(),
     "ckpt.gc": ops.Collect(True),
     "ckpt.replay": ops.Replay("a", True),
+    "probe": ops.Probe("topk", 4, [0, 3], "content_read_only", 7, 20),
     "settings.ls": ops.SettingsLs(),
     "settings.show": ops.SettingsShow("greedy"),
     "settings.set": ops.SettingsSet("mine", "greedy", {"temp": 1.0}),
@@ -33,12 +34,15 @@ ARGS = {
 }
 ROW = ops.Row("a", "ab" * 32, "talk", "f" * 64, "cd" * 32, 5, 1000, 1.5, 2, "talk/0", True, False, True)
 STEP = ops.Step("ab" * 32, "cd" * 32, 5, 2, 9, 1.5, "turn", "text", True, ["a"])
+SEEN = ops.LayerProbed(1.0, 1.5, [ops.SlotWeight(0, 3, 0.75)], 0.02, 0.02, 0.1)
+NEXT = ops.NextToken(65, "a", 0.5)
 RESULTS = (
     ops.TurnResult("fence", "a", "ab" * 32, "cd" * 32, 7, 5, 3, 2, 9, 0, "hot", True, "talk/0", 1.0, 2.0, 3.0, 4.0),
     ops.Page([ROW], True),
     ops.Shown(ROW, 7, {"temp": 0.5}, 100, ["a"]),
     ops.Steps([STEP, STEP], True),
     ops.ForkResult("ab" * 32, ["b"], {"b": "talk/0"}, 1.0),
+    ops.Probed([SEEN, SEEN], [NEXT], 4, 16, 2.77, 5, 9, 2, "ab" * 32, 3, 3, True, 0.25, [NEXT], 3, 3, "talk/0", 1.0),
     ops.Settled(True, wire.pack(None), "ab" * 32),
     ops.StatusResult(
         ops.BrokerStatus(1, 2.0, 1, 0, 0, 3, 3, 0, 0.5, 0.5, False),

@@ -18,6 +18,7 @@ from ssmprov import commands, configuration, names, settings, transcript
 from ssmprov.commands import Command
 from ssmprov.errors import BadRequest, NotFound, SsmprovError
 from ssmprov.names import RULE, Ref
+from ssmprov.probes import Look
 from ssmprov.settings import Settings, parse_set
 
 LIMIT = 4000
@@ -146,6 +147,9 @@ def bridge(data: bytes) -> None:
     if slash is not None and slash.word in commands.KNOBS and slash.argument:
         key, _ = commands.KNOBS[slash.word]
         settings.apply(Settings(), {key: settings.parse_value(key, slash.argument)})
+    if slash is not None and slash.word in commands.LOOKS and slash.argument:
+        look = Look().turned(slash.word, slash.argument)
+        assert look.turned(slash.word, look.shown(slash.word).partition(" = ")[2]) == look
 
 
 BRIDGE_SEEDS = [
@@ -153,7 +157,8 @@ BRIDGE_SEEDS = [
     b"!kv.pkl set.json !other\n/save name\0rest",
     b"!talk:a b\nprompt\0",
     *(f" {word} {value}\0".encode() for word in commands.KNOBS for value in ("0.5", "3", "nan", "1e999", "9" * 5000)),
-    *(f"{word} NAME\0".encode() for word in (*commands.STORES, commands.HELP)),
+    *(f"{word} NAME\0".encode() for word in (*commands.STORES, commands.PROBE, commands.HELP)),
+    *(f"{word} {value}\0".encode() for word in commands.LOOKS for value in ("topk:4", "0 3,5", "off", "9" * 5000)),
 ]
 
 

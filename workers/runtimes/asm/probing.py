@@ -31,13 +31,15 @@ def probe(
     tokens: Sequence[int],
     reading: Reading,
     reply_tokens: int,
+    before: Sequence[int],
     mute: tuple[frozenset[int], frozenset[int]],
 ) -> Probe:
     """See `Probes.probe`. `mute`: the tokens that end a text, and those that are never written."""
     flags = flags_of(reading, model.config)
     end, control = mute
-    _check_tokens(tokens, model.config.vocab_size)
-    read = form.check(arrays) if arrays else 0
+    for part in (tokens, before) if before else (tokens,):
+        _check_tokens(part, model.config.vocab_size)
+    read = (form.check(arrays) if arrays else 0) + len(before)
     if form.limit is not None and read + len(tokens) > form.limit:
         raise BadRequest(
             f"the context holds {read} tokens and the prompt {len(tokens)}, and this model's contexts end at "
@@ -46,6 +48,8 @@ def probe(
     state = model.new_state(1)
     if arrays:
         form.put(state, 0, arrays)
+    for first in range(0, len(before), SLICE_TOKENS):
+        _, state, _ = _read(model, list(before[first : first + SLICE_TOKENS]), state, {})
     entropies: list[Tensor] = []
     for first in range(0, len(tokens), SLICE_TOKENS):
         part = list(tokens[first : first + SLICE_TOKENS])

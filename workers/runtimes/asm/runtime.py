@@ -55,9 +55,11 @@ class AsmRuntime:
     def save(self, slot: int) -> Arrays:
         return self._form.take(self._state, slot)
 
-    def probe(self, arrays: Arrays, tokens: Sequence[int], reading: Reading, reply_tokens: int) -> Probe:
+    def probe(
+        self, arrays: Arrays, tokens: Sequence[int], reading: Reading, reply_tokens: int, before: Sequence[int] = ()
+    ) -> Probe:
         mute = (self.end_tokens, self.control_tokens)
-        return probe(self._model, self._form, arrays, tokens, reading, reply_tokens, mute)
+        return probe(self._model, self._form, arrays, tokens, reading, reply_tokens, before, mute)
 
     def forward(self, feeds: Sequence[Feed]) -> Logits:
         self._check_ends(feeds)
