@@ -13,6 +13,7 @@ import torch
 
 from models.rwkv7 import Config
 from training.loop import Settings, Trainer
+from training.rwkv7_trainee import Rwkv7Trainee
 
 
 def mini_config(layers: int = 5, channels: int = 128) -> Config:
@@ -67,7 +68,6 @@ def main(
         level=logging.INFO, format="%(asctime)s %(message)s", filename=outdir / "training.log", datefmt="%H:%M:%S"
     )
     settings = Settings(
-        config=mini_config(layers, channels),
         seed=seed,
         lanes=lanes,
         window=window,
@@ -76,10 +76,10 @@ def main(
         rate=rate,
         matrix_rate=matrix_rate,
         cool_down=cool_down,
-        compiled=compiled,
     )
-    logging.getLogger("training").info("%s", settings)
-    trainer = Trainer(settings, outdir)
+    config = mini_config(layers, channels)
+    logging.getLogger("training").info("%s %s", config, settings)
+    trainer = Trainer(Rwkv7Trainee(config, seed, compiled=compiled), settings, outdir)
     trainer.resume()
     trainer.run()
 

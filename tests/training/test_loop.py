@@ -14,6 +14,7 @@ from models.rwkv7 import Config
 from training.data import batches
 from training.evaluate import greedy, rate
 from training.loop import Settings, Trainer, schedule
+from training.rwkv7_trainee import Rwkv7Trainee
 from training.probes import probes
 
 TINY = Config(layers=2, channels=64, head_size=32, vocabulary=257, ffn=128, rank_w=8, rank_a=8, rank_v=8, rank_g=8)
@@ -28,11 +29,11 @@ def one_thread() -> Iterator[None]:
 
 
 def settings(steps: int) -> Settings:
-    return Settings(TINY, seed=2, lanes=2, window=64, steps=steps)
+    return Settings(seed=2, lanes=2, window=64, steps=steps)
 
 
 def test_one_batch_is_learnt_by_heart(tmp_path: Path) -> None:
-    trainer = Trainer(settings(60), tmp_path)
+    trainer = Trainer(Rwkv7Trainee(TINY, 2), settings(60), tmp_path)
     batch = next(batches(1, "train", lanes=2, window=64))
     batch.fresh[:] = True
     losses = [trainer.take(batch) for batch in islice(repeat(batch), 60)]
@@ -42,12 +43,12 @@ def test_one_batch_is_learnt_by_heart(tmp_path: Path) -> None:
 
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    Trainer(settings(6), whole).run()
-    first = Trainer(settings(6), stopped)
+    Trainer(Rwkv7Trainee(TINY, 2), settings(6), whole).run()
+    first = Trainer(Rwkv7Trainee(TINY, 2), settings(6), stopped)
     for batch in islice(batches(2, "train", lanes=2, window=64), 3):
         first.take(batch)
     first.save()
-    second = Trainer(settings(6), stopped)
+    second = Trainer(Rwkv7Trainee(TINY, 2), settings(6), stopped)
     assert second.resume()
     assert second.step == 3
     second.run()
@@ -55,11 +56,11 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path: Path)
 
 
 def test_a_new_directory_has_nothing_to_resume(tmp_path: Path) -> None:
-    assert not Trainer(settings(1), tmp_path).resume()
+    assert not Trainer(Rwkv7Trainee(TINY, 2), settings(1), tmp_path).resume()
 
 
 def test_a_run_by_the_clock_ends(tmp_path: Path) -> None:
-    trainer = Trainer(Settings(TINY, lanes=1, window=32, minutes=0.01), tmp_path)
+    trainer = Trainer(Rwkv7Trainee(TINY, 1), Settings(lanes=1, window=32, minutes=0.01), tmp_path)
     trainer.run()
     assert trainer.step >= 1
     assert trainer.seconds >= 0.6
