@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,19 +20,42 @@ from training.rwkv7_trainee import mean_loss
 class ASMTrainee:
     """A fresh ASM in its online variant with the exact scan.
 
+    strengths: initial ALiBi strength of the lowest and the highest layer, geometric between; None: the configuration's.
     `compiled`: blocks through torch.compile, one at a time, so that one compilation serves them all.
     """
 
     def __init__(
-        self, config: ASMTrainConfig, seed: int, *, device: str | torch.device = "cpu", compiled: bool = False
+        self,
+        config: ASMTrainConfig,
+        seed: int,
+        *,
+        strengths: tuple[float, float] | None = None,
+        device: str | torch.device = "cpu",
+        compiled: bool = False,
     ) -> None:
         torch.manual_seed(seed)
-        self.model = asm.build_model_from_cfg(config, variant="online").to(device)
-        self.tensors: dict[str, Tensor] = dict(self.model.named_parameters())
+        model = asm.build_model_from_cfg(config, variant="online")
+        if strengths is not None:
+            _spread_recency(model, *strengths)
+        self._take(model.to(device), compiled)
+
+    @classmethod
+    def from_file(cls, path: Path) -> ASMTrainee:
+        """The model of a weights file, to go on with or to measure."""
+        trainee = cls.__new__(cls)
+        trainee._take(asm.load_checkpoint(path, variant="online").model, compiled=False)
+        return trainee
+
+    def _take(self, model: asm.ASMLanguageModel, compiled: bool) -> None:
+        self.model, self.device = model, model.token_emb.weight.device
+        self.tensors: dict[str, Tensor] = dict(model.named_parameters())
         run = torch.compile(asm.ASMBlock.run, dynamic=False) if compiled else asm.ASMBlock.run
-        for block in self.model.layers():
+        for block in model.layers():
             block.attn.write_scan = window_scan
             block.run = functools.partial(run, block)  # type: ignore[method-assign]
+
+    def describe(self) -> dict[str, Any]:
+        return {**self.model.config.to_mapping(), "betas": list(self.model.config.betas)}
 
     def is_matrix(self, name: str) -> bool:
         return name.startswith("blocks.") and self.tensors[name].ndim == 2
@@ -72,3 +97,12 @@ class ASMTrainee:
     def _loss(self, tokens: Tensor, targets: Tensor, weights: Tensor, state: State) -> tuple[Tensor, State]:
         logits, new = self.model(tokens, state)
         return mean_loss(logits, targets, weights), new.detach()
+
+
+@torch.no_grad()
+def _spread_recency(model: asm.ASMLanguageModel, first: float, last: float) -> None:
+    """Layers below look at the last bytes, layers above further back."""
+    layers = model.layers()
+    for number, block in enumerate(layers):
+        strength = first * (last / first) ** (number / max(len(layers) - 1, 1))
+        block.attn._alibi_strength_param.fill_(math.log(math.expm1(strength)))

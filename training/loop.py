@@ -75,9 +75,7 @@ class Trainer(Generic[S]):
 
     CHECKS = 6  # windows of held-out text that a loss is measured over
 
-    def __init__(
-        self, trainee: Trainee[S], settings: Settings, directory: Path, stream: Stream | None = None
-    ) -> None:
+    def __init__(self, trainee: Trainee[S], settings: Settings, directory: Path, stream: Stream | None = None) -> None:
         self.trainee, self.settings, self.directory = trainee, settings, directory
         self.stream = stream or (lambda split: batches(settings.seed, split, settings.lanes, settings.window))
         self.step, self.seconds = 0, 0.0
@@ -96,7 +94,8 @@ class Trainer(Generic[S]):
         return self.step / self.settings.steps if minutes is None else self.seconds / 60 / minutes
 
     def take(self, batch: Batch) -> float:
-        """One step; returns the loss before it. Raises TrainingError, with nothing changed, where that is no number."""
+        """One step; returns the loss before it. Where that is no number, TrainingError, with no weight changed."""
+        batch = batch.to(self.trainee.device)
         self.trainee.renew(self.state, batch.fresh)
         loss, state = self.trainee.loss(batch.tokens, batch.targets, batch.weights, self.state)
         found = float(loss.detach())
@@ -115,9 +114,9 @@ class Trainer(Generic[S]):
         return found
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Trains to the end of the run, with a checkpoint every so often and at the end, and at `stop`, asked each step.
+        """Trains to the end of the run, or until `stop`, which is asked before each step, says so.
 
-        Returns whether the end was reached.
+        Saves every so often and at the end. Returns whether the end of the run was reached.
         """
         settings = self.settings
         stream = islice(self.stream("train"), self.step, None)
@@ -147,6 +146,8 @@ class Trainer(Generic[S]):
 
     def _measured_and_saved(self, checks: list[Batch]) -> None:
         held_out = self.held_out_loss(iter(checks))
+        if not math.isfinite(held_out):
+            raise TrainingError(f"the held-out loss after step {self.step} is {held_out}: try smaller learning rates")
         if self.curve:
             self.curve[-1].held_out = round(held_out, 4)
         log.info("step %d: held-out loss %.4f", self.step, held_out)
@@ -156,6 +157,7 @@ class Trainer(Generic[S]):
         """Mean weighted loss (nats) of a finite stream, read from fresh states."""
         losses, state = list[float](), self.trainee.new_state(self.settings.lanes)
         for batch in stream:
+            batch = batch.to(self.trainee.device)
             self.trainee.renew(state, batch.fresh)
             loss, state = self.trainee.measure(batch.tokens, batch.targets, batch.weights, state)
             losses.append(float(loss))
@@ -167,6 +169,7 @@ class Trainer(Generic[S]):
         content: dict[str, Any] = {
             "step": self.step,
             "seconds": self.seconds,
+            "model": self.trainee.describe(),
             "tensors": {name: tensor.detach() for name, tensor in self.trainee.tensors.items()},
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "curve": [asdict(point) for point in self.curve],
@@ -177,7 +180,7 @@ class Trainer(Generic[S]):
         part.replace(self.directory / "checkpoint.pth")
         self.trainee.save(self.directory / "weights.safetensors")
         part = self.directory / "losses.part.json"
-        part.write_text(json.dumps({"curve": content["curve"]}, indent=None) + "\n")
+        part.write_text(json.dumps({"curve": content["curve"]}) + "\n")
         part.replace(self.directory / "losses.json")
 
     def resume(self) -> bool:
@@ -197,7 +200,10 @@ class Trainer(Generic[S]):
         return True
 
     def _load(self, content: dict[str, Any]) -> None:
-        tensors = self.trainee.tensors
+        tensors, model = self.trainee.tensors, self.trainee.describe()
+        if (saved_model := content.get("model", model)) != model:
+            differing = sorted(key for key in model if saved_model.get(key) != model[key])
+            raise ValueError(f"it is of a model with {differing[0]} {saved_model.get(differing[0])!r}")
         if content["tensors"].keys() != tensors.keys():
             raise ValueError("it holds other tensors")
         for name, saved in content["tensors"].items():

@@ -5,15 +5,14 @@ Run again, it goes on from its last checkpoint.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import click
-import torch
 
-from models.rwkv7 import Config
+from models.rwkv7 import Config, State
 from training.loop import Settings, Trainer
 from training.rwkv7_trainee import Rwkv7Trainee
+from training.session import train
 
 
 def mini_config(layers: int = 5, channels: int = 128) -> Config:
@@ -62,11 +61,6 @@ def main(
     threads: int,
     compiled: bool,
 ) -> None:
-    torch.set_num_threads(threads)
-    outdir.mkdir(parents=True, exist_ok=True)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", filename=outdir / "training.log", datefmt="%H:%M:%S"
-    )
     settings = Settings(
         seed=seed,
         lanes=lanes,
@@ -77,11 +71,11 @@ def main(
         matrix_rate=matrix_rate,
         cool_down=cool_down,
     )
-    config = mini_config(layers, channels)
-    logging.getLogger("training").info("%s %s", config, settings)
-    trainer = Trainer(Rwkv7Trainee(config, seed, compiled=compiled), settings, outdir)
-    trainer.resume()
-    trainer.run()
+
+    def make() -> Trainer[State]:
+        return Trainer(Rwkv7Trainee(mini_config(layers, channels), seed, compiled=compiled), settings, outdir)
+
+    train(make, outdir, threads)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,12 +19,24 @@ LossOf = Callable[[Tensors, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tenso
 
 
 class Rwkv7Trainee:
-    """A fresh RWKV-7. `compiled`: through torch.compile."""
+    """A fresh RWKV-7, on the CPU. `compiled`: through torch.compile."""
 
     def __init__(self, config: Config, seed: int, *, compiled: bool = False) -> None:
-        self.config = config
+        self.config, self.device = config, torch.device("cpu")
         self.tensors = {name: t.requires_grad_() for name, t in rwkv7.initial_tensors(config, seed).items()}
         self._loss: LossOf = torch.compile(weighted_loss, dynamic=False) if compiled else weighted_loss
+
+    @classmethod
+    def from_file(cls, path: Path) -> Rwkv7Trainee:
+        """The model of a weights file, to go on with or to measure."""
+        trainee = cls(rwkv7.load(path).config, seed=0)
+        with torch.no_grad():
+            for name, tensor in rwkv7.read_tensors(path).items():
+                trainee.tensors[name].copy_(tensor)
+        return trainee
+
+    def describe(self) -> dict[str, Any]:
+        return asdict(self.config)
 
     def is_matrix(self, name: str) -> bool:
         return name.startswith("blocks.") and name.endswith(

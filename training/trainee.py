@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
+import torch
 from torch import Tensor
 
 S = TypeVar("S")
@@ -16,6 +17,10 @@ class Trainee(Protocol[S]):
 
     tensors: dict[str, Tensor]
     """Every trained tensor by name, a leaf that wants gradients; fp32."""
+    device: torch.device
+
+    def describe(self) -> dict[str, Any]:
+        """The configuration in plain values: a checkpoint is resumed by the same model alone."""
 
     def is_matrix(self, name: str) -> bool:
         """Whether Muon trains it: a matrix inside the model. The rest goes to AdamW."""

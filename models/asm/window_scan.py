@@ -2,8 +2,8 @@
 
 The result is that of `scan.write_scan` to rounding. There ALiBi is part of the weights, so a segment is split where
 they rise too far; here it is a factor beside them, exp(-decay * age), which never exceeds one, and nothing splits. What
-is left to fall out of the range of fp32 is the content of the logits: they may differ by about 30 within a segment and a
-slot. Trained keys differ by a few.
+is left to fall out of the range of fp32 is the content of the logits: those of a slot may differ by RANGE in a segment.
+What a token wrote that lies further below is lost, until the segment ends.
 """
 
 from __future__ import annotations
@@ -20,8 +20,10 @@ from models.asm.state import Memory
 
 SEGMENT = 32
 """Tokens of a segment. Cost a token grows with it, and with the number of segments."""
-MAX_LEAD = 30.0
-"""How far what is carried into a segment may lie above the segment's own logits in the exponent."""
+RANGE = 110.0
+"""How far apart the logits of a slot may lie within a segment, gradients included."""
+HEADROOM = 30.0
+"""The largest weight of a segment is exp(HEADROOM), and what is carried into it at most exp(2 HEADROOM)."""
 
 
 def window_scan(
@@ -31,8 +33,8 @@ def window_scan(
     if chunk is not None or span.real is not None or span.width % SEGMENT:
         return write_scan(logits, v, decay, memory, span, chunk)
     count = span.width // SEGMENT
-    content = logits.unflatten(2, (count, SEGMENT))  # (B, H, S, U, K)
-    values = v.unflatten(2, (count, SEGMENT))  # (B, H, S, U, d)
+    content = logits.reshape(*logits.shape[:2], count, SEGMENT, -1)  # (B, H, S, U, K)
+    values = v.reshape(*v.shape[:2], count, SEGMENT, -1)  # (B, H, S, U, d)
     steps = torch.arange(SEGMENT, device=logits.device, dtype=logits.dtype)
     age = steps.unsqueeze(1) - steps  # (U, U)
     decay = decay.view(1, -1, 1, 1, 1)
@@ -48,7 +50,7 @@ def window_scan(
         ended = (content - decay * (SEGMENT - 1 - steps).unsqueeze(1)).amax(dim=3)  # (B, H, S, K): at its end
         reached = (ended.unsqueeze(2) - older).masked_fill(~earlier, -torch.inf).amax(dim=3)
         reached = torch.maximum(reached, memory.m.unsqueeze(2) - oldest)
-        reference = torch.maximum(content.amax(dim=3), reached - MAX_LEAD)
+        reference = torch.maximum(content.amax(dim=3), reached - HEADROOM) - HEADROOM
     w = (content - reference.unsqueeze(3)).exp()
     last = w * fade[:, :, :, -1].unsqueeze(-1)  # as they stand where the segment ends
     lead = reference.unsqueeze(2) - reference.unsqueeze(3) - older
@@ -58,7 +60,9 @@ def window_scan(
     sums = last.mT @ values  # (B, H, S, K, d)
     num_in = torch.einsum("bhsrk,bhrkd->bhskd", carried, sums) + old.unsqueeze(-1) * memory.num.unsqueeze(2)
     den = fade @ w + factor * den_in.unsqueeze(3)  # (B, H, S, U, K)
-    window = Window(w, values, den, fade, factor, num_in)
+    # A quotient's gradient has the square of the denominator, which fp32 may not hold; that of a logarithm has not.
+    scale = (-den.clamp_min(torch.finfo(den.dtype).tiny).log()).exp()
+    window = Window(w, values, scale, fade, factor, num_in)
     with torch.no_grad():
         m = torch.maximum(ended[:, :, -1], reached[:, :, -1] - decay.flatten(2) * SEGMENT)  # (B, H, K)
         change = (reference[:, :, -1] - m).exp()  # the memory is relative to its largest logit again

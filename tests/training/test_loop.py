@@ -14,8 +14,9 @@ from models.rwkv7 import Config
 from training.data import batches
 from training.evaluate import greedy, rate
 from training.loop import Settings, Trainer, schedule
-from training.rwkv7_trainee import Rwkv7Trainee
 from training.probes import probes
+from training.readers import Rwkv7Reader
+from training.rwkv7_trainee import Rwkv7Trainee
 
 TINY = Config(layers=2, channels=64, head_size=32, vocabulary=257, ffn=128, rank_w=8, rank_a=8, rank_v=8, rank_g=8)
 
@@ -75,12 +76,12 @@ def test_the_rate_rises_holds_and_falls() -> None:
 
 
 def test_a_model_that_knows_nothing_rates_nothing() -> None:
-    found = rate(rwkv7.random_weights(TINY, seed=1), probes("repeat", seed=0, count=4))
+    found = rate(Rwkv7Reader(rwkv7.random_weights(TINY, seed=1)), probes("repeat", seed=0, count=4))
     assert (found.count, found.exact, found.closed) == (4, 0.0, 0.0)
 
 
 def test_greedy_text_is_the_same_in_a_batch_and_alone() -> None:
-    weights = rwkv7.random_weights(TINY, seed=3)
+    reader = Rwkv7Reader(rwkv7.random_weights(TINY, seed=3))
     prompts = ["(Turn 1) [USER]: a", "(Turn 22) [USER]: something longer", "x"]
-    together = greedy(weights, prompts, limit=20)
-    assert together == [greedy(weights, [prompt], limit=20)[0] for prompt in prompts]
+    together = greedy(reader, prompts, limit=20)
+    assert together == [greedy(reader, [prompt], limit=20)[0] for prompt in prompts]
