@@ -11,7 +11,7 @@ import logging
 import math
 import pickle
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
@@ -70,10 +70,22 @@ def schedule(progress: float, warm_up: float, cool_down: float) -> float:
     return 1.0 if left >= 1 else 0.01 + 0.99 * (0.5 - 0.5 * math.cos(math.pi * left))
 
 
+CHECKS = 6  # windows of each lane that the held-out loss is measured over
+
+
+def held_out_loss(trainee: Trainee[S], stream: Iterable[Batch], lanes: int) -> float:
+    """Mean weighted loss (nats) of the first CHECKS batches of a stream, read from fresh states."""
+    losses, state = list[float](), trainee.new_state(lanes)
+    for batch in islice(stream, CHECKS):
+        batch = batch.to(trainee.device)
+        trainee.renew(state, batch.fresh)
+        loss, state = trainee.measure(batch.tokens, batch.targets, batch.weights, state)
+        losses.append(float(loss))
+    return sum(losses) / len(losses)
+
+
 class Trainer(Generic[S]):
     """One run: a trainee, its optimisers, its place in the text, the carried state and the curve of its losses."""
-
-    CHECKS = 6  # windows of held-out text that a loss is measured over
 
     def __init__(self, trainee: Trainee[S], settings: Settings, directory: Path, stream: Stream | None = None) -> None:
         self.trainee, self.settings, self.directory = trainee, settings, directory
@@ -120,7 +132,7 @@ class Trainer(Generic[S]):
         """
         settings = self.settings
         stream = islice(self.stream("train"), self.step, None)
-        checks = list(islice(self.stream("held_out"), self.CHECKS))
+        checks = list(islice(self.stream("held_out"), CHECKS))
         before = saved = time.monotonic()
         with tqdm(
             total=None if settings.minutes else settings.steps, initial=self.step, unit="step", mininterval=1
@@ -145,23 +157,13 @@ class Trainer(Generic[S]):
         return self.step * self.settings.lanes * self.settings.window
 
     def _measured_and_saved(self, checks: list[Batch]) -> None:
-        held_out = self.held_out_loss(iter(checks))
+        held_out = held_out_loss(self.trainee, checks, self.settings.lanes)
         if not math.isfinite(held_out):
             raise TrainingError(f"the held-out loss after step {self.step} is {held_out}: try smaller learning rates")
         if self.curve:
             self.curve[-1].held_out = round(held_out, 4)
         log.info("step %d: held-out loss %.4f", self.step, held_out)
         self.save()
-
-    def held_out_loss(self, stream: Iterator[Batch]) -> float:
-        """Mean weighted loss (nats) of a finite stream, read from fresh states."""
-        losses, state = list[float](), self.trainee.new_state(self.settings.lanes)
-        for batch in stream:
-            batch = batch.to(self.trainee.device)
-            self.trainee.renew(state, batch.fresh)
-            loss, state = self.trainee.measure(batch.tokens, batch.targets, batch.weights, state)
-            losses.append(float(loss))
-        return sum(losses) / len(losses)
 
     def save(self) -> None:
         """Writes `checkpoint.pth`, to go on from, `weights.safetensors` (fp32) and `losses.json`, each whole or not."""

@@ -77,7 +77,7 @@ def _stopping() -> Iterator[Callable[[], bool]]:
     def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         nonlocal asked
         asked = True
-        signal.signal(number, before[number])
+        signal.signal(number, before[signal.Signals(number)])
 
     for number in before:
         signal.signal(number, ask)
