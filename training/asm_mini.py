@@ -72,7 +72,7 @@ def asm_mini_config(*, rope: str = "none", **sizes: float) -> ASMTrainConfig:
 @click.option("--rope", type=click.Choice(ROPE), default="none", help="what is turned by position")
 @click.option("--write-temperature", default=1 / 16)
 @click.option("--read-temperature", default=0.5)
-@click.option("--lanes", default=8, help="texts read side by side")
+@click.option("--lanes", default=4, help="texts read side by side")
 @click.option("--window", default=256, help="tokens a lane and step")
 @click.option("--rate", default=3e-3, help="learning rate of AdamW")
 @click.option("--matrix-rate", default=0.02, help="learning rate of Muon")

@@ -15,7 +15,7 @@ COMMANDS = {"rwkv7": "training.mini", "asm": "training.asm_mini"}
 
 def run(outdir: Path, minutes: float, compiled: bool) -> dict[str, list[Point]]:
     """The curves of both. Raises TrainingError where one of them fails, with the end of what it wrote."""
-    options = ["--minutes", str(minutes), "--window", "512", *(["--compiled"] if compiled else [])]
+    options = ["--minutes", str(minutes), "--lanes", "8", "--window", "512", *(["--compiled"] if compiled else [])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     running = {}
     for name, module in COMMANDS.items():
