@@ -17,21 +17,27 @@ def run(outdir: Path, minutes: float, compiled: bool) -> dict[str, list[Point]]:
     """The curves of both. Raises TrainingError where one of them fails, with the end of what it wrote."""
     options = ["--minutes", str(minutes), "--lanes", "8", "--window", "512", *(["--compiled"] if compiled else [])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    running = {}
-    for name, module in COMMANDS.items():
-        directory = outdir / f"control-{name}"
+    directories = {name: outdir / f"control-{name}" for name in COMMANDS}
+    for directory in directories.values():
         if (directory / "checkpoint.pth").exists():
             raise TrainingError(f"{directory} holds a run already: name another --outdir")
         directory.mkdir(parents=True, exist_ok=True)
+    running = {}
+    for name, module in COMMANDS.items():
+        directory = directories[name]
         with (directory / "output.txt").open("wb") as output:
             command = [sys.executable, "-P", "-m", module, "--outdir", str(directory), *options]
             running[name] = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
-    codes = {name: process.wait() for name, process in running.items()}
+    try:
+        codes = {name: process.wait() for name, process in running.items()}
+    finally:
+        for process in running.values():
+            process.terminate()  # nothing where it has ended; else it leaves a checkpoint
     for name, code in codes.items():
         if code:
-            said = (outdir / f"control-{name}" / "output.txt").read_text(errors="replace").strip().splitlines()
+            said = (directories[name] / "output.txt").read_text(errors="replace").strip().splitlines()
             raise TrainingError(f"{COMMANDS[name]} ended with code {code}: {said[-1] if said else 'no word'}")
-    return {name: curve_of(outdir / f"control-{name}" / "losses.json") for name in COMMANDS}
+    return {name: curve_of(directory / "losses.json") for name, directory in directories.items()}
 
 
 def curve_of(path: Path) -> list[Point]:
@@ -46,13 +52,13 @@ def table(curves: dict[str, list[Point]], rows: int = 8) -> list[str]:
         lines += ["", f"| {by} | {' | '.join(f'{name}, loss' for name in curves)} |", f"|---|{'---|' * len(curves)}"]
         for number in range(1, rows + 1):
             at = end * number / rows
-            cells = [f"{_near(curve, by, at, end / rows):.3f}" for curve in curves.values()]
+            cells = [_near(curve, by, at, end / rows) for curve in curves.values()]
             lines.append(f"| {at:,.0f} | {' | '.join(cells)} |")
     ends = ", ".join(f"{name} {curve[-1].held_out} after {curve[-1].tokens:,} tokens" for name, curve in curves.items())
     return [*lines[1:], "", f"Held out at the end: {ends}."]
 
 
-def _near(curve: list[Point], by: str, at: float, span: float) -> float:
+def _near(curve: list[Point], by: str, at: float, span: float) -> str:
     """The mean loss of the steps in the span that ends at a place."""
     losses = [point.loss for point in curve if at - span < getattr(point, by) <= at]
-    return sum(losses) / len(losses) if losses else float("nan")
+    return f"{sum(losses) / len(losses):.3f}" if losses else "-"

@@ -96,6 +96,7 @@ def test_the_control_sets_losses_against_seconds_and_tokens() -> None:
     assert lines[2] == f"| 4 | {8 * (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4:.3f} | {16 * (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4:.3f} |"
     assert lines[7] == f"| 200 | {8 * (1 + 1 / 2) / 2:.3f} | {16 * (1 + 1 / 2 + 1 / 3 + 1 / 4) / 4:.3f} |"
     assert lines[-1].endswith("asm 0.5 after 400 tokens.")
+    assert "| 1 | - | - |" in control.table({"rwkv7": curve(8.0, 100), "asm": curve(16.0, 50)}, rows=12)
 
 
 def test_a_control_that_has_run_is_not_run_over(tmp_path: Path) -> None:
