@@ -1,1 +1,1 @@
-"""Gradient work over `models/`: the data, the loop and the measuring of rwkv7-mini."""
+"""Gradient work over `models/`: data, loop and measuring of the models that ship, rwkv7-mini and asm-mini."""

@@ -174,6 +174,9 @@ class Batch:
     weights: Tensor  # (B, T) fp32: loss weight of each target
     fresh: Tensor  # (B,) bool
 
+    def to(self, device: torch.device) -> Batch:
+        return Batch(*(tensor.to(device) for tensor in (self.tokens, self.targets, self.weights, self.fresh)))
+
 
 def lane(rng: Random, split: Split, window: int) -> Iterator[tuple[list[int], list[float], bool]]:
     """Windows of window + 1 tokens, each beginning with the last token of the one before.

@@ -13,10 +13,11 @@ import click
 import torch
 from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
 
-from models import rwkv7
-from models.rwkv7 import ByteTokenizer, State, Weights
+from models.mini import ByteTokenizer
 from training.data import FENCE
+from training.loop import TrainingError
 from training.probes import AFTER_SOURCE, CATEGORIES, Probe, library_source, probes
+from training.readers import Contexts, Reader, open_reader
 
 PREFILL = 1024  # tokens of a shared prefix that are read at once
 SPARE = 100  # bytes that a reply may be longer than expected before it counts as not closed
@@ -30,26 +31,26 @@ class Rate:
     closed: float
 
 
-def read(weights: Weights, text: str) -> State:
+def read(reader: Reader, text: str) -> Contexts:
     """The state of one context after a text."""
-    state = rwkv7.new_state(weights.config, 1)
+    state = reader.start(1)
     tokens = torch.tensor([ByteTokenizer().encode(text)])
     for part in torch.split(tokens, PREFILL, dim=1):
-        rwkv7.forward(weights, part, None, state)
+        _, state = reader.read(part, state)
     return state
 
 
-def greedy(weights: Weights, prompts: list[str], limit: int, start: State | None = None) -> list[str]:
+def greedy(reader: Reader, prompts: list[str], limit: int, start: Contexts | None = None) -> list[str]:
     """What the model writes after each prompt, to the end of its fence or `limit` tokens.
 
     All begin from `start` (one context), or from nothing.
     """
     tokenizer, batch = ByteTokenizer(), len(prompts)
-    state = start.pick([0] * batch) if start else rwkv7.new_state(weights.config, batch)
+    state = reader.start(batch) if start is None else reader.pick(start, [0] * batch)
     encoded = [torch.tensor(tokenizer.encode(prompt)) for prompt in prompts]
     lengths = torch.tensor([len(ids) for ids in encoded])
     tokens = torch.nn.utils.rnn.pad_sequence(encoded, batch_first=True)
-    logits, state = rwkv7.forward(weights, tokens, lengths, state)
+    logits, state = reader.read(tokens, state, lengths)
     written, fence, open_rows = [b""] * batch, FENCE.encode(), set(range(batch))
     for _ in range(limit):
         chosen = logits.argmax(dim=-1)
@@ -60,26 +61,26 @@ def greedy(weights: Weights, prompts: list[str], limit: int, start: State | None
                 open_rows.remove(row)
         if not open_rows:
             break
-        logits, state = rwkv7.forward(weights, chosen.unsqueeze(1), None, state)
+        logits, state = reader.read(chosen.unsqueeze(1), state)
     return [text.decode(errors="replace") for text in written]
 
 
-def rate(weights: Weights, asked: list[Probe], start: State | None = None) -> Rate:
+def rate(reader: Reader, asked: list[Probe], start: Contexts | None = None) -> Rate:
     limit = max(len(probe.expected.encode()) for probe in asked) + SPARE
-    replies = greedy(weights, [probe.prompt for probe in asked], limit, start)
+    replies = greedy(reader, [probe.prompt for probe in asked], limit, start)
     exact = sum(reply == probe.expected for reply, probe in zip(replies, asked, strict=True))
     return Rate(len(asked), exact / len(asked), sum(reply.endswith(FENCE) for reply in replies) / len(asked))
 
 
-def measure(weights: Weights, seed: int, count: int) -> dict[str, Rate]:
+def measure(reader: Reader, seed: int, count: int) -> dict[str, Rate]:
     """Rates of every category, and of some after reading real source of SOURCE_BYTES."""
     rates = {}
     for name in tqdm(CATEGORIES, unit="category"):
-        rates[name] = rate(weights, probes(name, seed, count))
+        rates[name] = rate(reader, probes(name, seed, count))
     for size in SOURCE_BYTES:
-        start = read(weights, library_source(size))
+        start = read(reader, library_source(size))
         for name in AFTER_SOURCE:
-            rates[f"{name}, after {size} bytes of source"] = rate(weights, probes(name, seed, count), start)
+            rates[f"{name}, after {size} bytes of source"] = rate(reader, probes(name, seed, count), start)
     return rates
 
 
@@ -95,12 +96,15 @@ def report(rates: dict[str, Rate]) -> dict[str, dict[str, float]]:
 @click.option("--show", default=0, help="print that many wrong replies of each category")
 def main(path: Path, count: int, seed: int, show: int) -> None:
     torch.set_num_threads(1)
-    weights = rwkv7.load(path)
-    for name, found in measure(weights, seed, count).items():
+    try:
+        reader = open_reader(path)
+    except TrainingError as error:
+        raise click.ClickException(str(error)) from None
+    for name, found in measure(reader, seed, count).items():
         click.echo(f"{name:46} exact {found.exact:.3f}  closed {found.closed:.3f}  of {found.count}")
     for name in CATEGORIES if show else ():
         asked = probes(name, seed, count)
-        replies = greedy(weights, [probe.prompt for probe in asked], SPARE)
+        replies = greedy(reader, [probe.prompt for probe in asked], SPARE)
         wrong = [(p, reply) for p, reply in zip(asked, replies, strict=True) if reply != p.expected]
         for probe, reply in wrong[:show]:
             click.echo(f"{name}: {probe.prompt[-160:]!r}\n  expected {probe.expected!r}\n  written  {reply!r}")

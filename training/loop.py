@@ -1,4 +1,4 @@
-"""Truncated back-propagation over lanes of text, resumable at any checkpoint.
+"""Truncated back-propagation over lanes of text, for any trainee, resumable at any checkpoint.
 
 The state of a lane is carried from window to window without gradient, so that memory is trained within a window and
 held across many.
@@ -6,45 +6,60 @@ held across many.
 
 from __future__ import annotations
 
+import json
 import logging
 import math
+import pickle
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, dataclass
 from itertools import islice
 from pathlib import Path
+from typing import Any, Generic
 
 import torch
-from torch import Tensor
-from torch.nn import functional as F
 from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
 
-from models import rwkv7
-from models.rwkv7 import Config, State
 from training.data import Batch, batches
+from training.trainee import S, Trainee
+from training.words import Split
 
 log = logging.getLogger("training")
 
-Tensors = dict[str, Tensor]
-LossOf = Callable[[Tensors, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+Stream = Callable[[Split], Iterator[Batch]]
+"""Text of a split, an endless stream that is the same each time."""
+
+
+class TrainingError(Exception):
+    """A run that cannot begin or go on."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
     """A run. Its length is `steps`, or `minutes` of work where that is given: the schedule then follows the clock."""
 
-    config: Config
     seed: int = 1
     lanes: int = 8
     window: int = 512  # tokens
     steps: int = 1000
     minutes: float | None = None
     rate: float = 3e-3  # AdamW: vectors, embedding, head, low-rank parts
-    matrix_rate: float = 0.02  # Muon: the square and feed-forward matrices
+    matrix_rate: float = 0.02  # Muon: the matrices
     warm_up: float = 0.01  # share of the run
     cool_down: float = 0.58  # share of the run, at its end
     clip: float = 1.0
-    compiled: bool = False
+    save_every_s: float = 180.0
+
+
+@dataclass(slots=True)
+class Point:
+    """A place on the curve of a run. Losses in nats a byte; held_out where it was measured."""
+
+    step: int
+    seconds: float
+    tokens: int
+    loss: float
+    held_out: float | None = None
 
 
 def schedule(progress: float, warm_up: float, cool_down: float) -> float:
@@ -55,33 +70,35 @@ def schedule(progress: float, warm_up: float, cool_down: float) -> float:
     return 1.0 if left >= 1 else 0.01 + 0.99 * (0.5 - 0.5 * math.cos(math.pi * left))
 
 
-def weighted_loss(
-    tensors: Tensors, tokens: Tensor, targets: Tensor, weights: Tensor, shifts: Tensor, wkv: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean cross entropy (nats) of targets [B,T] under weights [B,T], and the state after the window."""
-    logits, state = rwkv7.forward_train(rwkv7.assemble(tensors), tokens, State(shifts, wkv))
-    losses = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
-    weights = weights.flatten()
-    return (losses * weights).sum() / weights.sum(), state.shifts.detach(), state.wkv.detach()
+CHECKS = 6  # windows of each lane that the held-out loss is measured over
 
 
-class Trainer:
-    """One run: its tensors, optimisers, place in the data and carried state."""
+def held_out_loss(trainee: Trainee[S], stream: Iterable[Batch], lanes: int) -> float:
+    """Mean weighted loss (nats) of the first CHECKS batches of a stream, read from fresh states."""
+    losses, state = list[float](), trainee.new_state(lanes)
+    for batch in islice(stream, CHECKS):
+        batch = batch.to(trainee.device)
+        trainee.renew(state, batch.fresh)
+        loss, state = trainee.measure(batch.tokens, batch.targets, batch.weights, state)
+        losses.append(float(loss))
+    return sum(losses) / len(losses)
 
-    def __init__(self, settings: Settings, directory: Path) -> None:
-        self.settings, self.directory = settings, directory
+
+class Trainer(Generic[S]):
+    """One run: a trainee, its optimisers, its place in the text, the carried state and the curve of its losses."""
+
+    def __init__(self, trainee: Trainee[S], settings: Settings, directory: Path, stream: Stream | None = None) -> None:
+        self.trainee, self.settings, self.directory = trainee, settings, directory
+        self.stream = stream or (lambda split: batches(settings.seed, split, settings.lanes, settings.window))
         self.step, self.seconds = 0, 0.0
-        self.tensors = {
-            name: t.requires_grad_() for name, t in rwkv7.initial_tensors(settings.config, settings.seed).items()
-        }
-        self.state = rwkv7.new_state(settings.config, settings.lanes)
-        matrices = [t for name, t in self.tensors.items() if _is_matrix(name)]
-        others = [t for name, t in self.tensors.items() if not _is_matrix(name)]
+        self.curve: list[Point] = []
+        self.state = trainee.new_state(settings.lanes)
+        matrices = [t for name, t in trainee.tensors.items() if trainee.is_matrix(name)]
+        others = [t for name, t in trainee.tensors.items() if not trainee.is_matrix(name)]
         self.optimizers: tuple[torch.optim.Optimizer, ...] = (
             torch.optim.Muon(matrices, lr=settings.matrix_rate, weight_decay=0.01, momentum=0.95),
             torch.optim.AdamW(others, lr=settings.rate, weight_decay=0.0, betas=(0.9, 0.99)),
         )
-        self.loss_of: LossOf = torch.compile(weighted_loss, dynamic=False) if settings.compiled else weighted_loss
 
     @property
     def progress(self) -> float:
@@ -89,15 +106,16 @@ class Trainer:
         return self.step / self.settings.steps if minutes is None else self.seconds / 60 / minutes
 
     def take(self, batch: Batch) -> float:
-        """One step; returns the loss before it."""
-        self.state.shifts[:, :, batch.fresh] = 0
-        self.state.wkv[:, batch.fresh] = 0
-        loss, shifts, wkv = self.loss_of(
-            self.tensors, batch.tokens, batch.targets, batch.weights, self.state.shifts, self.state.wkv
-        )
+        """One step; returns the loss before it. Where that is no number, TrainingError, with no weight changed."""
+        batch = batch.to(self.trainee.device)
+        self.trainee.renew(self.state, batch.fresh)
+        loss, state = self.trainee.loss(batch.tokens, batch.targets, batch.weights, self.state)
+        found = float(loss.detach())
+        if not math.isfinite(found):
+            raise TrainingError(f"the loss of step {self.step + 1} is {found}: try smaller learning rates")
         loss.backward()  # type: ignore[no-untyped-call]
-        self.state = State(shifts, wkv)
-        torch.nn.utils.clip_grad_norm_(self.tensors.values(), self.settings.clip)
+        self.state = state
+        torch.nn.utils.clip_grad_norm_(self.trainee.tensors.values(), self.settings.clip)
         factor = schedule(self.progress, self.settings.warm_up, self.settings.cool_down)
         for optimizer, rate in zip(self.optimizers, (self.settings.matrix_rate, self.settings.rate), strict=True):
             for group in optimizer.param_groups:
@@ -105,80 +123,101 @@ class Trainer:
             optimizer.step()
             optimizer.zero_grad()
         self.step += 1
-        return float(loss.detach())
+        return found
 
-    def run(self, save_every_s: float = 180.0) -> None:
-        """Trains to the end of the run, with a checkpoint every so often and at the end."""
+    def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
+        """Trains to the end of the run, or until `stop`, which is asked before each step, says so.
+
+        Saves every so often and at the end. Returns whether the end of the run was reached.
+        """
         settings = self.settings
-        stream = islice(batches(settings.seed, "train", settings.lanes, settings.window), self.step, None)
-        checks = list(islice(batches(settings.seed, "held_out", settings.lanes, settings.window), 6))
+        stream = islice(self.stream("train"), self.step, None)
+        checks = list(islice(self.stream("held_out"), CHECKS))
         before = saved = time.monotonic()
         with tqdm(
-            total=None if settings.minutes else settings.steps, initial=self.step, unit="step", mininterval=10
+            total=None if settings.minutes else settings.steps, initial=self.step, unit="step", mininterval=1
         ) as bar:
-            while self.progress < 1:
+            while self.progress < 1 and not stop():
                 loss = self.take(next(stream))
                 now = time.monotonic()
                 self.seconds, before = self.seconds + now - before, now
+                self.curve.append(Point(self.step, round(self.seconds, 1), self._tokens, round(loss, 4)))
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
                 if self.step % 20 == 0:
                     log.info("step %d, %.0f s, %.1f%%, loss %.4f", self.step, self.seconds, 100 * self.progress, loss)
-                if now - saved > save_every_s:
-                    self.save()
-                    log.info("step %d: held-out loss %.4f", self.step, self.held_out_loss(iter(checks)))
+                if now - saved > settings.save_every_s:
+                    self._measured_and_saved(checks)
                     saved = time.monotonic()
-        self.save()
-        log.info("step %d: held-out loss %.4f at the end", self.step, self.held_out_loss(iter(checks)))
+        self._measured_and_saved(checks)
+        return self.progress >= 1
 
-    @torch.no_grad()
-    def held_out_loss(self, stream: Iterator[Batch]) -> float:
-        """Mean weighted loss (nats) of a finite stream, read from zero states."""
-        losses, state = list[float](), rwkv7.new_state(self.settings.config, self.settings.lanes)
-        for batch in stream:
-            state.shifts[:, :, batch.fresh] = 0
-            state.wkv[:, batch.fresh] = 0
-            loss, state.shifts, state.wkv = weighted_loss(
-                self.tensors, batch.tokens, batch.targets, batch.weights, state.shifts, state.wkv
-            )
-            losses.append(float(loss))
-        return sum(losses) / len(losses)
+    @property
+    def _tokens(self) -> int:
+        return self.step * self.settings.lanes * self.settings.window
+
+    def _measured_and_saved(self, checks: list[Batch]) -> None:
+        held_out = held_out_loss(self.trainee, checks, self.settings.lanes)
+        if not math.isfinite(held_out):
+            raise TrainingError(f"the held-out loss after step {self.step} is {held_out}: try smaller learning rates")
+        if self.curve:
+            self.curve[-1].held_out = round(held_out, 4)
+        log.info("step %d: held-out loss %.4f", self.step, held_out)
+        self.save()
 
     def save(self) -> None:
-        """Writes `checkpoint.pth`, to go on from, and `weights.safetensors` (fp32), each whole or not at all."""
+        """Writes `checkpoint.pth`, to go on from, `weights.safetensors` (fp32) and `losses.json`, each whole or not."""
         self.directory.mkdir(parents=True, exist_ok=True)
-        content = {
+        content: dict[str, Any] = {
             "step": self.step,
             "seconds": self.seconds,
-            "tensors": {name: tensor.detach() for name, tensor in self.tensors.items()},
+            "model": self.trainee.describe(),
+            "tensors": {name: tensor.detach() for name, tensor in self.trainee.tensors.items()},
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "shifts": self.state.shifts,
-            "wkv": self.state.wkv,
+            "curve": [asdict(point) for point in self.curve],
+            **self.trainee.state_tensors(self.state),
         }
         part = self.directory / "part.pth"
         torch.save(content, part)
         part.replace(self.directory / "checkpoint.pth")
-        rwkv7.save(self.tensors, self.directory / "weights.safetensors")
+        self.trainee.save(self.directory / "weights.safetensors")
+        part = self.directory / "losses.part.json"
+        part.write_text(json.dumps({"curve": content["curve"]}) + "\n")
+        part.replace(self.directory / "losses.json")
 
     def resume(self) -> bool:
-        """Goes on from the directory's checkpoint, if there is one."""
+        """Goes on from the directory's checkpoint, if there is one. Raises TrainingError where it is of another run."""
         path = self.directory / "checkpoint.pth"
         if not path.exists():
             return False
-        content = torch.load(path, weights_only=True)
-        self.step, self.seconds = content["step"], content["seconds"]
-        with torch.no_grad():
-            for name, tensor in self.tensors.items():
-                tensor.copy_(content["tensors"][name])
-        for optimizer, saved in zip(self.optimizers, content["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        if content["wkv"].shape[1] == self.settings.lanes:  # otherwise the lanes begin anew
-            self.state = State(content["shifts"], content["wkv"])
+        try:
+            content = torch.load(path, weights_only=True, map_location="cpu")
+            self._load(content)
+        except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+            detail = (str(error).strip() or repr(error)).splitlines()[0]
+            raise TrainingError(
+                f"{path} cannot be resumed ({detail}): give the options it was begun with, or another --outdir"
+            ) from error
         log.info("resumed at step %d", self.step)
         return True
 
-
-def _is_matrix(name: str) -> bool:
-    return name.startswith("blocks.") and name.endswith(
-        ("key.weight", "value.weight", "receptance.weight", "output.weight")
-    )
+    def _load(self, content: dict[str, Any]) -> None:
+        tensors, model = self.trainee.tensors, self.trainee.describe()
+        if (saved_model := content.get("model", model)) != model:
+            differing = sorted(key for key in model if saved_model.get(key) != model[key])
+            raise ValueError(f"it is of a model with {differing[0]} {saved_model.get(differing[0])!r}")
+        if content["tensors"].keys() != tensors.keys():
+            raise ValueError("it holds other tensors")
+        for name, saved in content["tensors"].items():
+            if saved.shape != tensors[name].shape:
+                raise ValueError(f"{name} has shape {list(saved.shape)}, not {list(tensors[name].shape)}")
+        state = self.trainee.state_from(content)
+        with torch.no_grad():
+            for name, tensor in tensors.items():
+                tensor.copy_(content["tensors"][name])
+        for optimizer, saved in zip(self.optimizers, content["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)
+        self.step, self.seconds = content["step"], content["seconds"]
+        self.curve = [Point(**point) for point in content.get("curve", [])]
+        if self.trainee.lanes(state) == self.settings.lanes:  # otherwise the lanes begin anew
+            self.state = state

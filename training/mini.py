@@ -5,14 +5,14 @@ Run again, it goes on from its last checkpoint.
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 import click
-import torch
 
-from models.rwkv7 import Config
+from models.rwkv7 import Config, State
 from training.loop import Settings, Trainer
+from training.rwkv7_trainee import Rwkv7Trainee
+from training.session import train
 
 
 def mini_config(layers: int = 5, channels: int = 128) -> Config:
@@ -61,13 +61,7 @@ def main(
     threads: int,
     compiled: bool,
 ) -> None:
-    torch.set_num_threads(threads)
-    outdir.mkdir(parents=True, exist_ok=True)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", filename=outdir / "training.log", datefmt="%H:%M:%S"
-    )
     settings = Settings(
-        config=mini_config(layers, channels),
         seed=seed,
         lanes=lanes,
         window=window,
@@ -76,12 +70,12 @@ def main(
         rate=rate,
         matrix_rate=matrix_rate,
         cool_down=cool_down,
-        compiled=compiled,
     )
-    logging.getLogger("training").info("%s", settings)
-    trainer = Trainer(settings, outdir)
-    trainer.resume()
-    trainer.run()
+
+    def make() -> Trainer[State]:
+        return Trainer(Rwkv7Trainee(mini_config(layers, channels), seed, compiled=compiled), settings, outdir)
+
+    train(make, outdir, threads)
 
 
 if __name__ == "__main__":

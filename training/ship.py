@@ -1,4 +1,7 @@
-"""Installs trained weights as rwkv7-mini, in fp16, with their measured rates: `python -m training.ship runs/mini`."""
+"""Installs trained weights as a shipped model, in fp16, with their measured rates: `python -m training.ship runs/mini`.
+
+Which of the two models they are, rwkv7-mini or asm-mini, their file says.
+"""
 
 from __future__ import annotations
 
@@ -8,21 +11,38 @@ from pathlib import Path
 import click
 import torch
 
-from models import mini, rwkv7
+from models import asm, mini, rwkv7
 from training.evaluate import measure, report
+from training.loop import TrainingError
+from training.readers import open_reader
 
 
-@click.command()
-@click.argument("run", type=click.Path(path_type=Path, exists=True))
-@click.option("--count", default=200, show_default=True, help="prompts of a category")
-@click.option("--seed", default=0, show_default=True)
-def main(run: Path, count: int, seed: int) -> None:
+@click.command(context_settings={"show_default": True})
+@click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--count", default=200, help="prompts of a category")
+@click.option("--seed", default=0)
+@click.option("--into", type=click.Path(path_type=Path, exists=True, file_okay=False), help="instead of models/mini")
+def main(run: Path, count: int, seed: int, into: Path | None) -> None:
     torch.set_num_threads(1)
-    tensors = rwkv7.read_tensors(run / "weights.safetensors")
-    rwkv7.save({name: tensor.half() for name, tensor in tensors.items()}, mini.path())
-    rates = report(measure(rwkv7.load(mini.path()), seed, count))
-    content = {"fingerprint": rwkv7.fingerprint(mini.path()), "seed": seed, "rates": rates}
-    mini.path().with_name("rates.json").write_text(json.dumps(content, indent=1) + "\n")
+    try:
+        source = run / "weights.safetensors"
+        architecture = open_reader(source).architecture
+        target, rates = (mini.asm_path(), "asm-rates.json") if architecture == "asm" else (mini.path(), "rates.json")
+        target = target if into is None else into / target.name
+        install(source, target)
+        found = report(measure(open_reader(target), seed, count))
+    except TrainingError as error:
+        raise click.ClickException(str(error)) from None
+    content = {"fingerprint": rwkv7.fingerprint(target), "seed": seed, "rates": found}
+    target.with_name(rates).write_text(json.dumps(content, indent=1) + "\n")
+    click.echo(f"{target}: {target.stat().st_size} bytes")
+
+
+def install(source: Path, target: Path) -> None:
+    """The weights of a run in fp16; the file appears whole or not at all. An ASM keeps its configuration in it."""
+    tensors, config = asm.read_checkpoint(source)
+    metadata = {"cfg": json.dumps(config)} if config is not None else None
+    rwkv7.save({name: tensor.half() for name, tensor in tensors.items()}, target, metadata=metadata)
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from models.asm.flags import (
 )
 from models.asm.positions import Span, rotate, span_of
 from models.asm.routing import masked, read_weights, with_noise
-from models.asm.scan import refine_scan, write_scan
+from models.asm.scan import WriteScan, refine_scan, write_scan
 from models.asm.state import Memory, State, check_state, new_state, stack
 from models.asm.trace import Info, Trace
 
@@ -50,6 +50,7 @@ class AttentionLayer(nn.Module):
         elif options:
             raise ConfigError(f"give a configuration or options, not both ({sorted(options)[0]})")
         self.config = c = config
+        self.write_scan: WriteScan = write_scan  # `window_scan` may stand here: the same result, for training
         channels, heads, slots, size = c.embed_dim, c.num_heads, c.num_slots, c.head_dim
         self.slot_keys = nn.Parameter(torch.randn(heads, slots, size) / math.sqrt(size))
         self.Wk_write = nn.Linear(channels, channels, bias=False)
@@ -122,7 +123,7 @@ class AttentionLayer(nn.Module):
         write_logits = k @ keys.mT * (scale / max(1e-6, c.write_temperature))  # (B, H, T, K)
         strength, gamma, gate = self.strength().to(kept), self.gamma().to(kept), self.gate().to(kept)
         decay = strength * span.slopes  # (H); 0 without ALiBi
-        slots, memory = write_scan(write_logits, v, decay, memory, span, c.chunk)
+        slots, memory = self.write_scan(write_logits, v, decay, memory, span, c.chunk)
 
         drop = self._dropped_slots(flags, span)  # (B, 1, T, K), or None
         key_logits = q @ keys.mT * scale

@@ -7,16 +7,17 @@ ALiBi decay with each token, so positions do not appear in the sums.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from models.asm.positions import Span
-from models.asm.slots import Segment, Single, Slots
+from models.asm.slots import Segment, Single, Slots, Window
 from models.asm.state import Memory
 
+WriteScan = Callable[[Tensor, Tensor, Tensor, Memory, Span, int | None], tuple[Slots, Memory]]
 SEGMENT = 64
 """Tokens of one segment: cost a token grows with it, calls a token fall."""
 MAX_RISE = 30.0
@@ -38,7 +39,7 @@ def write_scan(
         logits = logits.masked_fill(~span.real[:, None, :, None], -torch.inf)
     elif span.width == 1 and chunk is None:
         return _step(logits.squeeze(2), v, decay, memory)
-    segments: list[Segment | Single] = []
+    segments: list[Segment | Single | Window] = []
     if chunk is None:
         pending = [(a, min(a + SEGMENT, span.width)) for a in range(0, span.width, SEGMENT)][::-1]
         while pending:

@@ -70,10 +70,47 @@ class Single:
 
 
 @dataclass(slots=True)
+class Window:
+    """S segments of U tokens at once, with ALiBi beside the weights instead of in them.
+
+    w [B,H,S,U,K], v [B,H,S,U,d]; scale [B,H,S,U,K]: 1 / den; fade [1,H,1,U,U]: what is left after t of what u wrote, 0
+    above the diagonal; factor [1,H,1,U,1]: what is left after t of what the segment began with, num [B,H,S,K,d].
+    """
+
+    w: Tensor
+    v: Tensor
+    scale: Tensor
+    fade: Tensor
+    factor: Tensor
+    num: Tensor
+
+    def dot(self, q: Tensor) -> Tensor:
+        q = q.reshape(*q.shape[:2], *self.w.shape[2:4], -1)  # (B, H, S, U, d)
+        found = ((q @ self.v.mT) * self.fade) @ self.w + self.factor * (q @ self.num.mT)
+        return (found * self.scale).flatten(2, 3)
+
+    def mix(self, weights: Tensor) -> Tensor:
+        share = weights.reshape(*weights.shape[:2], *self.w.shape[2:4], -1) * self.scale
+        # Later tokens are cut out first: their products may be too large for fp32.
+        later = torch.ones(self.w.shape[3], self.w.shape[3], dtype=torch.bool, device=share.device).triu(1)
+        found = ((share @ self.w.mT).masked_fill(later, 0.0) * self.fade) @ self.v + (share * self.factor) @ self.num
+        return found.flatten(2, 3)
+
+    @property
+    def width(self) -> int:
+        return self.w.shape[2] * self.w.shape[3]
+
+    def values(self) -> Tensor:
+        one = torch.eye(self.w.shape[4], dtype=self.w.dtype, device=self.w.device)
+        shape = (*self.w.shape[:2], self.width, -1)
+        return torch.stack([self.mix(row.expand(*shape)) for row in one], dim=3)  # (B, H, T, K, d)
+
+
+@dataclass(slots=True)
 class Slots:
     """The slots after each token of a call, in segments."""
 
-    segments: list[Segment | Single]
+    segments: list[Segment | Single | Window]
 
     def dot(self, q: Tensor) -> Tensor:
         return self._each("dot", q)

@@ -1,4 +1,4 @@
-"""rwkv7-mini, the model that ships with the project: see README.md beside this file."""
+"""The models that ship with the project, rwkv7-mini and asm-mini: see README.md beside this file."""
 
 from __future__ import annotations
 
@@ -6,9 +6,14 @@ from pathlib import Path
 
 from models.mini.tokenizer import ByteTokenizer
 
-__all__ = ["ByteTokenizer", "path"]
+__all__ = ["ByteTokenizer", "asm_path", "path"]
 
 
 def path() -> Path:
     """The weights of rwkv7-mini."""
     return Path(__file__).with_name("rwkv7-mini.safetensors")
+
+
+def asm_path() -> Path:
+    """The weights of asm-mini, with their configuration."""
+    return Path(__file__).with_name("asm-mini.safetensors")

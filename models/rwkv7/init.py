@@ -103,8 +103,10 @@ def random_weights(
     return assemble(random_tensors(config, seed), dtype=dtype, device=device, quantize=quantize, inference=True)
 
 
-def save(tensors: Mapping[str, Tensor], path: Path | str) -> None:
+def save(tensors: Mapping[str, Tensor], path: Path | str, metadata: Mapping[str, str] | None = None) -> None:
     """Writes tensors as `.safetensors`, or as a `.pth` (a plain dict of tensors) by the suffix of the path.
+
+    `metadata` goes into the header of a `.safetensors`.
 
     The file appears whole or not at all: a model that runs from the old file is not disturbed.
     """
@@ -114,6 +116,6 @@ def save(tensors: Mapping[str, Tensor], path: Path | str) -> None:
     if path.suffix == ".pth":
         torch.save(plain, part)
     else:
-        save_file(plain, part)
+        save_file(plain, part, None if metadata is None else dict(metadata))
         part.chmod(0o644)  # safetensors writes files that nobody else may read
     part.replace(path)

@@ -7,10 +7,10 @@ import json
 import pytest
 
 from models import mini, rwkv7
-from models.rwkv7 import State, Weights
 from training.data import FENCE
 from training.evaluate import Rate, greedy, rate, read, report
 from training.probes import CATEGORIES, library_source, probes
+from training.readers import Contexts, Reader, open_reader
 
 COUNT = 20
 SEED = 17  # not the one of rates.json
@@ -49,19 +49,19 @@ EXACT = {
 
 
 @pytest.fixture(scope="module")
-def weights() -> Weights:
-    return rwkv7.load(mini.path())
+def reader() -> Reader:
+    return open_reader(mini.path())
 
 
 @pytest.fixture(scope="module")
-def rates(weights: Weights) -> dict[str, Rate]:
-    return {category: rate(weights, probes(category, SEED, COUNT)) for category in CATEGORIES}
+def rates(reader: Reader) -> dict[str, Rate]:
+    return {category: rate(reader, probes(category, SEED, COUNT)) for category in CATEGORIES}
 
 
 @pytest.fixture(scope="module")
-def after_source(weights: Weights) -> State:
+def after_source(reader: Reader) -> Contexts:
     """What a context is that has read twenty thousand bytes of real Python."""
-    return read(weights, library_source(20_000))
+    return read(reader, library_source(20_000))
 
 
 @pytest.mark.parametrize("category", EXACT)
@@ -74,24 +74,24 @@ def test_turns_are_closed(rates: dict[str, Rate]) -> None:
 
 
 @pytest.mark.parametrize("category", ["repeat", "mode echo", "mode greeter"])
-def test_a_long_file_before_does_no_harm(weights: Weights, after_source: State, category: str) -> None:
-    found = rate(weights, probes(category, SEED, COUNT), after_source)
+def test_a_long_file_before_does_no_harm(reader: Reader, after_source: Contexts, category: str) -> None:
+    found = rate(reader, probes(category, SEED, COUNT), after_source)
     assert found.closed >= 0.97
     assert found.exact >= EXACT[category] - 0.15
 
 
-def test_a_reply_holds_no_header(weights: Weights) -> None:
+def test_a_reply_holds_no_header(reader: Reader) -> None:
     prompts = [probe.prompt for category in CATEGORIES for probe in probes(category, SEED, 2)]
-    replies = greedy(weights, prompts, limit=100)
+    replies = greedy(reader, prompts, limit=100)
     assert not [reply for reply in replies if "(Turn" in reply.split(FENCE)[0]]
 
 
-def test_forks_of_one_context_become_different_specialists(weights: Weights) -> None:
+def test_forks_of_one_context_become_different_specialists(reader: Reader) -> None:
     said = "(Turn 1) [USER]: I am Bob." + FENCE
     replies = []
     for order in ("You are an echo.", "You are a shouter.", "You are a greeter named Luna."):
         prompt = f"(Turn 0) [CONTEXT]: {order}{FENCE}{said}(Turn 2) [INTERFACE]:"
-        replies += greedy(weights, [prompt], limit=60)
+        replies += greedy(reader, [prompt], limit=60)
     assert replies == [f" I am Bob.{FENCE}", f" I AM BOB.{FENCE}", f" Hello, Bob. I am Luna.{FENCE}"]
 
 

@@ -15,6 +15,8 @@ from training.data import batches
 from training.evaluate import greedy, rate
 from training.loop import Settings, Trainer, schedule
 from training.probes import probes
+from training.readers import Rwkv7Reader
+from training.rwkv7_trainee import Rwkv7Trainee
 
 TINY = Config(layers=2, channels=64, head_size=32, vocabulary=257, ffn=128, rank_w=8, rank_a=8, rank_v=8, rank_g=8)
 
@@ -28,11 +30,11 @@ def one_thread() -> Iterator[None]:
 
 
 def settings(steps: int) -> Settings:
-    return Settings(TINY, seed=2, lanes=2, window=64, steps=steps)
+    return Settings(seed=2, lanes=2, window=64, steps=steps)
 
 
 def test_one_batch_is_learnt_by_heart(tmp_path: Path) -> None:
-    trainer = Trainer(settings(60), tmp_path)
+    trainer = Trainer(Rwkv7Trainee(TINY, 2), settings(60), tmp_path)
     batch = next(batches(1, "train", lanes=2, window=64))
     batch.fresh[:] = True
     losses = [trainer.take(batch) for batch in islice(repeat(batch), 60)]
@@ -42,12 +44,12 @@ def test_one_batch_is_learnt_by_heart(tmp_path: Path) -> None:
 
 def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path: Path) -> None:
     whole, stopped = tmp_path / "whole", tmp_path / "stopped"
-    Trainer(settings(6), whole).run()
-    first = Trainer(settings(6), stopped)
+    Trainer(Rwkv7Trainee(TINY, 2), settings(6), whole).run()
+    first = Trainer(Rwkv7Trainee(TINY, 2), settings(6), stopped)
     for batch in islice(batches(2, "train", lanes=2, window=64), 3):
         first.take(batch)
     first.save()
-    second = Trainer(settings(6), stopped)
+    second = Trainer(Rwkv7Trainee(TINY, 2), settings(6), stopped)
     assert second.resume()
     assert second.step == 3
     second.run()
@@ -55,11 +57,11 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path: Path)
 
 
 def test_a_new_directory_has_nothing_to_resume(tmp_path: Path) -> None:
-    assert not Trainer(settings(1), tmp_path).resume()
+    assert not Trainer(Rwkv7Trainee(TINY, 2), settings(1), tmp_path).resume()
 
 
 def test_a_run_by_the_clock_ends(tmp_path: Path) -> None:
-    trainer = Trainer(Settings(TINY, lanes=1, window=32, minutes=0.01), tmp_path)
+    trainer = Trainer(Rwkv7Trainee(TINY, 1), Settings(lanes=1, window=32, minutes=0.01), tmp_path)
     trainer.run()
     assert trainer.step >= 1
     assert trainer.seconds >= 0.6
@@ -74,12 +76,12 @@ def test_the_rate_rises_holds_and_falls() -> None:
 
 
 def test_a_model_that_knows_nothing_rates_nothing() -> None:
-    found = rate(rwkv7.random_weights(TINY, seed=1), probes("repeat", seed=0, count=4))
+    found = rate(Rwkv7Reader(rwkv7.random_weights(TINY, seed=1)), probes("repeat", seed=0, count=4))
     assert (found.count, found.exact, found.closed) == (4, 0.0, 0.0)
 
 
 def test_greedy_text_is_the_same_in_a_batch_and_alone() -> None:
-    weights = rwkv7.random_weights(TINY, seed=3)
+    reader = Rwkv7Reader(rwkv7.random_weights(TINY, seed=3))
     prompts = ["(Turn 1) [USER]: a", "(Turn 22) [USER]: something longer", "x"]
-    together = greedy(weights, prompts, limit=20)
-    assert together == [greedy(weights, [prompt], limit=20)[0] for prompt in prompts]
+    together = greedy(reader, prompts, limit=20)
+    assert together == [greedy(reader, [prompt], limit=20)[0] for prompt in prompts]

@@ -1,0 +1,152 @@
+"""Trains a small Addressed State Model on a CPU: `python -m training.asm_mini`.
+
+Run again, it goes on from its last checkpoint. The directory gets `checkpoint.pth`, `weights.safetensors` (with its
+configuration: `models.asm.load_checkpoint` needs nothing else), `losses.json`, `losses.png` and `training.log`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import click
+
+from models.asm import ASMTrainConfig, ConfigError, State
+from training import plot
+from training.asm_trainee import ASMTrainee
+from training.data import batches
+from training.loop import Settings, Stream, Trainer, TrainingError
+from training.session import device_of, train
+from training.texts import HubTexts, text_batches
+
+ROPE = ("none", "keys", "refinement", "both")
+STRENGTHS = (4.0, 0.5)
+
+
+def asm_mini_config(*, rope: str = "none", **sizes: float) -> ASMTrainConfig:
+    """The shape of asm-mini by default: over bytes, without an end of positions, no dropout.
+
+    Keys have length one and the write logits a low temperature, so that logits stay in a range that fp32 sums well,
+    and a slot can still be written by few tokens. Raises ConfigError.
+    """
+    config = ASMTrainConfig(
+        vocab_size=257,
+        embed_dim=128,
+        num_layers=6,
+        num_heads=8,
+        num_slots=16,
+        slotspace_dim=32,
+        dropout=0.0,
+        slot_dropout=0.0,
+        slotspace_dropout=0.0,
+        content_read_init=0.0,
+        slotspace_gate_init=-1.0,
+        normalize_k=True,
+        write_temperature=1 / 16,
+        read_temperature=0.5,
+        use_rope_keys=rope in ("keys", "both"),
+        use_rope_slotspace=rope in ("refinement", "both"),
+        max_seq_len=2048,
+        pos_mode="cyclic",
+        scan="exact",
+        tag="asm-mini",
+    )
+    return replace(config, **sizes)  # type: ignore[arg-type]
+
+
+@click.command(context_settings={"show_default": True})
+@click.option("--outdir", type=click.Path(path_type=Path), default=Path("runs/asm-mini"), help="all files of the run")
+@click.option("--steps", default=300, help="length of the run, unless --minutes is given")
+@click.option("--minutes", type=float, help="length of the run by the clock")
+@click.option("--seed", default=1)
+@click.option("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+@click.option("--dataset", help="text from the Hugging Face hub instead of the composed one; needs the extra asm-data")
+@click.option("--dataset-config", help="configuration of the dataset, such as wikitext-2-raw-v1")
+@click.option("--text-column", default="text", help="column of the dataset that holds the text")
+@click.option("--layers", default=6)
+@click.option("--channels", default=128)
+@click.option("--heads", default=8)
+@click.option("--slots", default=16, help="of a head")
+@click.option("--slotspace", default=32, help="width of the refinement")
+@click.option("--strengths", nargs=2, default=STRENGTHS, help="initial recency of the lowest and the highest layer")
+@click.option("--rope", type=click.Choice(ROPE), default="none", help="what is turned by position")
+@click.option("--write-temperature", default=1 / 16)
+@click.option("--read-temperature", default=0.5)
+@click.option("--lanes", default=4, help="texts read side by side")
+@click.option("--window", default=256, help="tokens a lane and step")
+@click.option("--rate", default=3e-3, help="learning rate of AdamW")
+@click.option("--matrix-rate", default=0.02, help="learning rate of Muon")
+@click.option("--cool-down", default=0.58, help="share of the run in which the rates fall")
+@click.option("--threads", default=1)
+@click.option("--compiled", is_flag=True, help="through torch.compile: needs a C++ compiler, a third faster")
+def main(
+    outdir: Path,
+    steps: int,
+    minutes: float | None,
+    seed: int,
+    device: str,
+    dataset: str | None,
+    dataset_config: str | None,
+    text_column: str,
+    layers: int,
+    channels: int,
+    heads: int,
+    slots: int,
+    slotspace: int,
+    strengths: tuple[float, float],
+    rope: str,
+    write_temperature: float,
+    read_temperature: float,
+    lanes: int,
+    window: int,
+    rate: float,
+    matrix_rate: float,
+    cool_down: float,
+    threads: int,
+    compiled: bool,
+) -> None:
+    settings = Settings(
+        seed=seed,
+        lanes=lanes,
+        window=window,
+        steps=steps,
+        minutes=minutes,
+        rate=rate,
+        matrix_rate=matrix_rate,
+        cool_down=cool_down,
+    )
+
+    def make() -> Trainer[State]:
+        try:
+            config = asm_mini_config(
+                rope=rope,
+                num_layers=layers,
+                embed_dim=channels,
+                num_heads=heads,
+                num_slots=slots,
+                slotspace_dim=slotspace,
+                write_temperature=write_temperature,
+                read_temperature=read_temperature,
+            )
+            trainee = ASMTrainee(config, seed, strengths=strengths, device=device_of(device), compiled=compiled)
+        except ConfigError as error:
+            raise TrainingError(str(error)) from None
+        return Trainer(trainee, settings, outdir, stream_of(settings, dataset, dataset_config, text_column))
+
+    trainer = train(make, outdir, threads)
+    if not plot.draw_losses({"asm": trainer.curve}, outdir / "losses.png"):
+        click.echo(plot.MISSING)
+    last = trainer.curve[-1]
+    click.echo(f"step {last.step}: loss {last.loss:.4f}, held out {last.held_out:.4f} nats a byte; see {outdir}")
+
+
+def stream_of(settings: Settings, dataset: str | None, dataset_config: str | None, column: str) -> Stream:
+    """The composed text, or that of a dataset. Raises TrainingError."""
+    if dataset is None:
+        return lambda split: batches(settings.seed, split, settings.lanes, settings.window)
+    texts = HubTexts(dataset, dataset_config, column)
+    return lambda split: text_batches(lambda: texts.of(split), settings.lanes, settings.window)
+
+
+if __name__ == "__main__":
+    main()

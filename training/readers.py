@@ -1,0 +1,92 @@
+"""Trained models as measuring sees them: contexts that read and say what comes next, whatever the architecture."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from models import asm, rwkv7
+from models.rwkv7 import Weights
+from training.loop import TrainingError
+
+Contexts = Any
+"""The state of a batch of contexts: known to its own reader only."""
+
+
+class Reader(Protocol):
+    """A model over the tokens of ByteTokenizer."""
+
+    architecture: str
+    parameters: int
+    state_bytes: int
+    """Of one context, whatever it has read."""
+
+    def start(self, batch: int) -> Contexts:
+        """Contexts that have read nothing."""
+
+    def read(self, tokens: Tensor, state: Contexts, lengths: Tensor | None = None) -> tuple[Tensor, Contexts]:
+        """tokens [B,T], padded at the right where `lengths` [B] says so -> logits [B,V] after each row's last, state.
+
+        The given state may be changed: it is not to be used again.
+        """
+
+    def pick(self, state: Contexts, rows: Sequence[int]) -> Contexts:
+        """A copy of some contexts; a row may come twice."""
+
+
+class Rwkv7Reader:
+    architecture = "rwkv7"
+
+    def __init__(self, weights: Weights, parameters: int = 0) -> None:
+        self.weights, self.parameters = weights, parameters
+        state = rwkv7.new_state(weights.config, 1)
+        self.state_bytes = sum(tensor.numel() * tensor.element_size() for tensor in (state.shifts, state.wkv))
+
+    def start(self, batch: int) -> rwkv7.State:
+        return rwkv7.new_state(self.weights.config, batch)
+
+    def read(self, tokens: Tensor, state: rwkv7.State, lengths: Tensor | None = None) -> tuple[Tensor, rwkv7.State]:
+        return rwkv7.forward(self.weights, tokens, lengths, state)
+
+    def pick(self, state: rwkv7.State, rows: Sequence[int]) -> rwkv7.State:
+        return state.pick(list(rows))
+
+
+class ASMReader:
+    architecture = "asm"
+
+    def __init__(self, model: asm.ASMLanguageModel) -> None:
+        self.model = model.eval()
+        self.parameters = sum(tensor.numel() for tensor in model.parameters())
+        state = model.new_state(1)
+        tensors = (*(tensor for _, tensor in state.memory.items()), state.t)
+        self.state_bytes = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def start(self, batch: int) -> asm.State:
+        return self.model.new_state(batch)
+
+    @torch.no_grad()
+    def read(self, tokens: Tensor, state: asm.State, lengths: Tensor | None = None) -> tuple[Tensor, asm.State]:
+        logits, new, *_ = self.model(tokens, state, lengths=lengths, last_logits=True)
+        return logits, new
+
+    def pick(self, state: asm.State, rows: Sequence[int]) -> asm.State:
+        return state.pick(rows)
+
+
+def open_reader(path: Path) -> Reader:
+    """A model file of either kind, told by its tensors. Raises TrainingError that names the file."""
+    try:
+        tensors, _ = asm.read_checkpoint(path)
+        if any(".att." in name for name in tensors):
+            return Rwkv7Reader(rwkv7.load(path), sum(tensor.numel() for tensor in tensors.values()))
+        model = asm.load_checkpoint(path, variant="online").model
+    except (asm.ASMError, rwkv7.WeightsError) as error:
+        raise TrainingError(str(error)) from error
+    if model.config.vocab_size != 257:
+        raise TrainingError(f"{path}: its vocabulary has {model.config.vocab_size} tokens, not the 257 of bytes")
+    return ASMReader(model)

@@ -1,0 +1,88 @@
+"""What every training command does around its run: directory, log, signals, device, and words for what goes wrong."""
+
+from __future__ import annotations
+
+import logging
+import signal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import click
+import torch
+
+from training.loop import Trainer, TrainingError, log
+from training.trainee import S
+
+
+def train(make: Callable[[], Trainer[S]], outdir: Path, threads: int) -> Trainer[S]:
+    """Makes a trainer and runs it to its end, from its last checkpoint where there is one.
+
+    A first interrupt or termination ends it at the next step with a checkpoint and exit code 130, a second one at
+    once. What goes wrong becomes one line.
+    """
+    torch.set_num_threads(threads)
+    try:
+        with _logged(outdir), _stopping() as stop:
+            trainer = make()
+            log.info("%s %s", trainer.trainee.describe(), trainer.settings)
+            trainer.resume()
+            ended = trainer.run(stop)
+    except (TrainingError, OSError) as error:
+        raise click.ClickException(str(error)) from None
+    if not ended:
+        click.echo(f"stopped at step {trainer.step}: the same command goes on from {outdir / 'checkpoint.pth'}")
+        raise click.exceptions.Exit(130)
+    return trainer
+
+
+def device_of(name: str) -> torch.device:
+    """A device that is there. Raises TrainingError."""
+    try:
+        device = torch.device(name)
+        torch.zeros(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        detail = str(error).strip().splitlines()[0]
+        raise TrainingError(f"the device {name!r} cannot be used ({detail}): try --device cpu") from None
+    return device
+
+
+@contextmanager
+def _logged(outdir: Path) -> Iterator[None]:
+    """The log of a run goes to its directory, which is made. Raises TrainingError."""
+    try:
+        outdir.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(outdir / "training.log")
+    except OSError as error:
+        raise TrainingError(f"--outdir {outdir} cannot be written to ({error.strerror}): name a directory") from None
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    level = log.level
+    log.addHandler(handler)
+    log.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        log.setLevel(level)
+        log.removeHandler(handler)
+        handler.close()
+
+
+@contextmanager
+def _stopping() -> Iterator[Callable[[], bool]]:
+    """Whether somebody has asked for the end."""
+    asked = False
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
+        nonlocal asked
+        asked = True
+        signal.signal(number, before[signal.Signals(number)])
+
+    for number in before:
+        signal.signal(number, ask)
+    try:
+        yield lambda: asked
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
