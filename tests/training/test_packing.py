@@ -1,0 +1,63 @@
+"""Rows are packed whole, each in a lane of its own, and only their answers count."""
+
+from __future__ import annotations
+
+from itertools import chain, islice
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from training.packing import Sample, epochs, pack, reply_budget, tensors
+
+SAMPLES = st.lists(
+    st.integers(2, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n - 1))), min_size=1, max_size=40
+).map(lambda sizes: [Sample([(row * 7 + i) % 250 + 1 for i in range(n)], at, row) for row, (n, at) in enumerate(sizes)])
+
+
+@given(SAMPLES, st.integers(10, 200), st.integers(2, 80))
+def test_every_row_is_packed_once_or_told(samples: list[Sample], budget: int, longest: int) -> None:
+    try:
+        packed = pack(samples, budget, longest)
+    except ValueError:
+        assert all(len(sample.tokens) > min(longest, budget) for sample in samples)
+        return
+    inside = [sample.row for batch in packed.batches for sample in batch]
+    assert sorted(inside + packed.oversize) == [sample.row for sample in samples]
+    assert all(len(batch) * max(len(s.tokens) for s in batch) <= budget for batch in packed.batches)
+    assert 0 < packed.fill <= 1
+
+
+@given(SAMPLES)
+def test_a_batch_says_what_comes_next_and_what_counts(samples: list[Sample]) -> None:
+    batch = tensors(samples)
+    for row, sample in enumerate(samples):
+        length = int(batch.lengths[row])
+        assert batch.tokens[row, :length].tolist() == list(sample.tokens[:-1])
+        assert batch.targets[row, :length].tolist() == list(sample.tokens[1:])
+        counted = [int(batch.targets[row, i]) for i in range(batch.tokens.shape[1]) if batch.weights[row, i]]
+        assert counted == list(sample.tokens[sample.answer_at :])
+
+
+def test_an_epoch_holds_every_batch_and_can_be_taken_up_anywhere() -> None:
+    packed = pack([Sample([1, 2, row + 3], 1, row) for row in range(20)], 6, 10)
+    count = len(packed.batches)
+    first = [batch.rows for batch in islice(epochs(packed, 5), 3 * count)]
+    assert sorted(chain.from_iterable(first[:count])) == list(range(20))
+    assert first[:count] != first[count : 2 * count]
+    for start in (1, count, count + 3):
+        assert [batch.rows for batch in islice(epochs(packed, 5, start), count)] == first[start : start + count]
+    assert [batch.rows for batch in islice(epochs(packed, 6), count)] != first[:count]
+
+
+@pytest.mark.parametrize("at", [0, 3])
+def test_a_sample_has_a_prompt_and_an_answer(at: int) -> None:
+    with pytest.raises(ValueError, match="a prompt and an answer"):
+        Sample([1, 2, 3], at)
+
+
+def test_the_budget_of_a_reply_is_measured() -> None:
+    samples = [Sample([1] * (1 + n), 1) for n in [*range(1, 100), 1000]]
+    assert reply_budget(samples) == 114  # 1.15 x 99
+    assert reply_budget(samples, context=100) == 84
+    assert reply_budget([Sample([1, 2], 1)]) == 64
