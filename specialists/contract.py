@@ -47,10 +47,10 @@ class ProbeTable(msgspec.Struct, forbid_unknown_fields=True, rename={"kind": "ty
     exactly: Text | None = None
     matches: str = ""
 
-    @property
-    def expected(self) -> Expected:
+    def expecting(self, starts: str = "") -> Expected:
+        """What a scorer is to look for; `starts` holds for all probes of a contract that say nothing else."""
         tags, _ = tags_of(self.prompt)
-        return Expected(tags, self.starts, self.contains, self.forbids, self.exactly, self.matches)
+        return Expected(tags, self.starts or starts, self.contains, self.forbids, self.exactly, self.matches)
 
 
 class Contract(msgspec.Struct, forbid_unknown_fields=True):

@@ -71,7 +71,7 @@ class Event(msgspec.Struct, kw_only=True, omit_defaults=True):
     """Something that was done with a run that had ended: an evaluation, a promotion, a rollback."""
 
     schema: str = "ssmprov.event.v1"
-    event: Literal["evaluated", "promoted", "rolled_back", "refused"]
+    event: Literal["evaluated", "promoting", "promoted", "rolled_back", "refused"]
     run: str
     at: str
     details: dict[str, Any] = {}

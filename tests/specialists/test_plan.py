@@ -81,8 +81,8 @@ def test_a_contract_is_read(tmp_path: Path) -> None:
     path.write_text(CONTRACT)
     contract, digest = read_contract(path)
     assert (contract.samples, contract.temperature, len(digest)) == (3, 0.0, 64)
-    assert contract.probe[0].expected.tags == ("circle",)
-    assert contract.probe[0].expected.contains == ("circle",)
+    assert contract.probe[0].expecting().tags == ("circle",)
+    assert contract.probe[0].expecting().contains == ("circle",)
 
 
 @pytest.mark.parametrize(

@@ -56,7 +56,7 @@ def test_contracts_are_read_and_probes_of_both_types_are_there(tmp_path: Path, n
     contract, _ = read_contract(path)
     assert contract.track == name
     assert {probe.kind for probe in contract.probe} == {"in", "ood"}
-    assert all(probe.expected.tags for probe in contract.probe)
+    assert all(probe.expecting().tags for probe in contract.probe)
 
 
 @pytest.mark.parametrize("name", TRACKS)
