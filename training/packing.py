@@ -7,7 +7,7 @@ length together costs little padding.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from random import Random
 
@@ -93,14 +93,12 @@ def tensors(samples: Sequence[Sample]) -> Batch:
     return Batch(tokens, targets, weights, lengths, [sample.row for sample in samples])
 
 
-def epochs(packed: Packed, seed: int, start: int = 0) -> Iterator[Batch]:
-    """Batches without end from step `start` on: all of them in an order of each epoch's own, the same for a seed."""
+def batch_at(packed: Packed, seed: int, step: int) -> Batch:
+    """The batch of a step: every epoch reads all of them, in an order of its own, the same for a seed."""
     count = len(packed.batches)
-    for epoch in range(start // count, 1 << 62):
-        order = list(range(count))
-        Random(f"{seed} epoch {epoch}").shuffle(order)
-        for place in order[start % count if epoch == start // count else 0 :]:
-            yield tensors(packed.batches[place])
+    order = list(range(count))
+    Random(f"{seed} epoch {step // count}").shuffle(order)
+    return tensors(packed.batches[order[step % count]])
 
 
 def reply_budget(samples: Sequence[Sample], context: int | None = None) -> int:
