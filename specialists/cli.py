@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, get_args
 
 import click
@@ -9,7 +10,7 @@ from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from clients.cli_base import complete_model, connect, json_option
 from clients.tables import echo_json, echo_table, short
-from specialists import folder, prime, promotion
+from specialists import folder, prime, promotion, report
 from specialists.asking import candidate
 from specialists.evaluate import Asking, evaluate
 from specialists.folder import Specialist, open_specialist
@@ -19,6 +20,7 @@ from specialists.plan import risks as risky
 from specialists.risks import probe_risks
 from specialists.stages import Stage, judge
 from specialists.tracks import TRACKS
+from ssmprov import durable
 from ssmprov.configuration import home_of
 from ssmprov.errors import BadRequest, SsmprovError
 
@@ -73,8 +75,8 @@ def check(name: str, stage: Stage, as_json: bool) -> None:
     if as_json:
         echo_json(found.summary)
         return
-    for report in found.reports:
-        click.echo(f"{report.path}: {report.rows} rows, {report.bytes} bytes, {report.repeated} repeated")
+    for file in found.reports:
+        click.echo(f"{file.path}: {file.rows} rows, {file.bytes} bytes, {file.repeated} repeated")
     echo_table(("PART", "ROWS"), [(part, len(rows)) for part, rows in found.parts.items()])
     click.echo(f"{found.held_out} rows are held out: a probe asks their prompt", err=True)
 
@@ -211,6 +213,18 @@ def rollback(name: str, as_json: bool) -> None:
         echo_json(done)
     else:
         click.echo(f"{done.details['public']} stands at {short(done.details['after'])} again")
+
+
+@specialist.command("report")
+@click.argument("name")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Where to write it (else in its folder).")
+def report_(name: str, out: Path | None) -> None:
+    """Write one page of HTML, which needs no network, on the runs, gates, probes and what was promoted."""
+    one = open_specialist(home_of(), name)
+    one.ledger.bury()
+    path = out or one.path / report.FILE
+    durable.replace(path, report.page(one).encode())
+    click.echo(str(path))
 
 
 @specialist.command("runs")

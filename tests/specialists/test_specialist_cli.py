@@ -130,6 +130,11 @@ def test_from_rows_to_a_filter_that_answers_with_the_new_specialist_at_once(hous
     good(sh, "rollback", draw)
     assert head(house, draw) == before
     assert "nothing is promoted" in refused(sh, "rollback", draw, code=4)
+    assert sh("specialist", "report", draw).returncode == 0
+    page = (folder(house, draw) / "report.html").read_text()
+    assert run["id"] in page
+    assert page.count('<circle fill="#28c">') >= 1
+    assert "rolled back" in page
     view = json.loads((folder(house, draw) / "pipeline.json").read_text())
     assert (view["promoted"], view["runs"][0]["id"]) == (None, run["id"])
 
