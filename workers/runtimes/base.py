@@ -39,6 +39,8 @@ class Plan:
     n_batch: int | None = None
     n_ctx: int | None = None
     n_gpu_layers: int | None = None
+    scan: str = ""
+    pos_mode: str = ""
     cache: Path | None = None
     """Where a runtime may keep what it found out about files: it can be thrown away at any time."""
 
@@ -63,7 +65,7 @@ class Runtime(Protocol):
     control_tokens: frozenset[int]
     """Tokens that are never sampled."""
     context_tokens: int | None
-    """Tokens that a context may have read at most; None where its state does not grow with them."""
+    """Tokens that a context may have read at most; None where there is no end."""
 
     def tokenize(self, text: str) -> list[int]:
         """The tokens of a text, control strings read as plain bytes."""
