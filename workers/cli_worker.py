@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 
 import click
@@ -17,7 +18,7 @@ from ssmprov.names import worker_name
 from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED, die_with_parent
 from ssmprov.settings import Sets
 from workers import scratch
-from workers.adoption import adopter
+from workers.adoption import adopter, take_in
 from workers.answers import Answers
 from workers.batch import Batch
 from workers.checkpoints import Store
@@ -90,7 +91,9 @@ def serve(configured: Configuration, table: ModelTable, index: int, endpoint: st
         sets.default()
         answers = Answers(name, front.answer)
         turns = Turns(store, sets, runtime, hot, front.batch.submit, answers)
-        front.service = Service(store, sets, turns, answers, adopter(table.runtime, runtime))
+        front.service = Service(
+            store, sets, turns, answers, adopter(table.runtime, runtime), partial(take_in, store, runtime)
+        )
         front.hot_bytes = lambda: hot.bytes
         front.batch.start()
         try:

@@ -20,7 +20,8 @@ from ssmprov import ops, wire
 from ssmprov.errors import BadRequest, Problem, SsmprovError
 from ssmprov.names import parse_ref
 from ssmprov.settings import Sets, as_values
-from workers.adoption import Adopt, refuse_untrusted, take_over
+from ssmprov.statefile import is_state_file
+from workers.adoption import Adopt, TakeIn, refuse_untrusted, take_over
 from workers.answers import MARGIN_S, Answers, Outcome, key_of, milliseconds
 from workers.checkpoints import RequestKey, Store
 from workers.checkpoints.verify import bounded
@@ -36,12 +37,13 @@ GROUP_BYTES = 8 << 20
 class Service:
     """Takes requests from the socket's thread; each is answered exactly once, from whichever thread is done with it."""
 
-    def __init__(self, store: Store, sets: Sets, turns: Turns, answers: Answers, adopt: Adopt) -> None:
+    def __init__(self, store: Store, sets: Sets, turns: Turns, answers: Answers, adopt: Adopt, take_in: TakeIn) -> None:
         self._store = store
         self._sets = sets
         self._turns = turns
         self._answers = answers
         self._adopt = adopt
+        self._take_in = take_in
         self._text = ThreadPoolExecutor(1, "text")
         self._lane = ThreadPoolExecutor(1, "store")
         self._care = ThreadPoolExecutor(4, "care")
@@ -132,6 +134,8 @@ class Service:
                 receive(path, transfer, args.bytes, args.sha256)
                 if args.trust:
                     stands = take_over(self._store, self._adopt, path, args.save, key_of(request))
+                elif is_state_file(path):
+                    stands = self._take_in(path, args.save, key_of(request))
                 else:
                     refuse_untrusted(path, request.model, args.save)
                     stands = self._store.import_(path, args.save, request=key_of(request), answer=answer).answer
