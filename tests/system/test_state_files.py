@@ -87,7 +87,7 @@ def test_a_made_state_is_where_its_contexts_begin(house: Cluster, tmp_path: Path
         assert other != reply.text, "the state makes a difference"
         with pytest.raises(Conflict):
             client.import_(path, "tuned", model="tiny")
-        with pytest.raises(Unsupported, match="opaque"):
+        with pytest.raises(Unsupported, match="without its tokens"):
             client.text("tiny:tuned")
 
 
