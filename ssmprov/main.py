@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("workers.cli_convert:convert", "Write an RWKV-7 model as a GGUF file, for the llama runtime."),
     "asm": ("ssmprov.cli_asm:asm", "Try out, train and probe an Addressed State Model."),
     "keys": ("clients.cli_keys:keys", "Make keys, and say who may reach the broker over the network."),
+    "specialist": ("specialists.cli:specialist", "Make a context that does one thing well, judge it, promote it."),
     "bench": ("benchmarks.cli:bench", "Measure speed side by side with bare sockets, models, disk and llama-server."),
     "broker": ("broker.cli:broker", "Run the broker alone."),
     "worker": ("workers.cli_worker:worker", "Run one worker alone."),

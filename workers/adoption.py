@@ -1,4 +1,4 @@
-"""Taking over a state that another program saved: the one root that comes without its tokens and its text."""
+"""Taking over a state that did not come of reading here: the roots that have neither tokens nor text."""
 
 from __future__ import annotations
 
@@ -8,15 +8,35 @@ from pathlib import Path
 import numpy as np
 
 from ssmprov import wire
-from ssmprov.errors import BadRequest, Unsupported
+from ssmprov.errors import BadRequest, Unsupported, WrongModel
 from ssmprov.names import Ref
+from ssmprov.statefile import is_state_file, read_state
 from workers import kv_pickle
 from workers.answers import Outcome
 from workers.checkpoints import RequestKey, Store
 from workers.context import Read, Snapshot
-from workers.runtimes.base import Adopted, Adopts, Runtime
+from workers.runtimes.base import Adopted, Adopts, Runtime, Tunable
 
 Adopt = Callable[[bytes, int], Adopted]
+
+
+class Adoption:
+    """How one model's store takes over states that another program has written."""
+
+    def __init__(self, store: Store, runtime: Runtime, name: str) -> None:
+        """`name` is that of the runtime."""
+        self._store = store
+        self._runtime = runtime
+        self._adopt = adopter(name, runtime)
+
+    def take(self, path: Path, model: str, name: str, request: RequestKey, *, trust: bool) -> bytes | None:
+        """The answer that stands; None for a file that is no state, but perhaps an export. Raises what they raise."""
+        if trust:
+            return take_over(self._store, self._adopt, path, name, request)
+        if is_state_file(path):
+            return take_in(self._store, self._runtime, path, name, request)
+        refuse_untrusted(path, model, name)
+        return None
 
 
 def adopter(name: str, runtime: Runtime) -> Adopt:
@@ -30,6 +50,28 @@ def adopter(name: str, runtime: Runtime) -> Adopt:
         )
 
     return refuse
+
+
+def take_in(store: Store, runtime: Runtime, path: Path, name: str, request: RequestKey) -> bytes:
+    """Commit the state of a state file as an opaque root under a new name; the answer that stands.
+
+    Raises BadRequest, Unsupported, WrongModel, Corrupt, Conflict, NoSpace.
+    """
+    arrays, origin = read_state(path)
+    identity = runtime.identity
+    ours = (identity.fingerprint, identity.architecture, identity.layout)
+    if (origin.fingerprint, origin.architecture, origin.layout) != ours:
+        raise WrongModel(
+            f"this state is of another model: {origin.architecture} {origin.fingerprint[:12]} with the state "
+            f"{origin.layout!r}, where {identity.architecture} {identity.fingerprint[:12]} with {identity.layout!r} "
+            "is served",
+            made_by=origin.fingerprint,
+            needed=identity.fingerprint,
+        )
+    if not isinstance(runtime, Tunable):
+        raise Unsupported(f"the runtime of {identity.architecture} models takes no state from a file")
+    runtime.check(arrays)
+    return _opaque_root(store, Snapshot(arrays, None, np.zeros(0, np.int32), origin.tokens), name, request)
 
 
 def refuse_untrusted(path: Path, model: str, name: str) -> None:
@@ -56,11 +98,13 @@ def take_over(store: Store, adopt: Adopt, path: Path, name: str, request: Reques
         raise BadRequest("only the kv.pkl of an old runner needs --trust: an exported file says which model made it")
     saved = kv_pickle.read(path)
     adopted = adopt(saved.blob, saved.tokens)
-    nothing = np.zeros(0, np.int32)
-    snapshot = Snapshot(adopted.arrays, adopted.logits, nothing, adopted.tokens, exact=False)
+    snapshot = Snapshot(adopted.arrays, adopted.logits, np.zeros(0, np.int32), adopted.tokens, exact=False)
+    return _opaque_root(store, snapshot, name, request)
 
+
+def _opaque_root(store: Store, snapshot: Snapshot, name: str, request: RequestKey) -> bytes:
     def answer(_object: str) -> bytes:
         return Outcome(wire.pack(store.row(Ref(name)))).encode()
 
-    read = Read(nothing, b"", kind="import")
+    read = Read(np.zeros(0, np.int32), b"", kind="import")
     return store.commit(snapshot, read, name, expect=None, request=request, answer=answer).answer

@@ -17,7 +17,7 @@ from ssmprov.names import worker_name
 from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED, die_with_parent
 from ssmprov.settings import Sets
 from workers import scratch
-from workers.adoption import adopter
+from workers.adoption import Adoption
 from workers.answers import Answers
 from workers.batch import Batch
 from workers.checkpoints import Store
@@ -92,7 +92,8 @@ def serve(configured: Configuration, table: ModelTable, index: int, endpoint: st
         answers = Answers(name, front.answer)
         turns = Turns(store, sets, runtime, hot, front.batch.submit, answers)
         prober = Prober(runtime, table.runtime, store, turns, vocabulary_of(runtime))
-        front.service = Service(store, sets, turns, answers, adopter(table.runtime, runtime), prober)
+        adoption = Adoption(store, runtime, table.runtime)
+        front.service = Service(store, sets, turns, answers, adoption, prober)
         front.hot_bytes = lambda: hot.bytes
         front.batch.start()
         try:

@@ -21,7 +21,7 @@ from ssmprov import ops, wire
 from ssmprov.errors import BadRequest, Problem, SsmprovError
 from ssmprov.names import parse_ref
 from ssmprov.settings import Sets, as_values
-from workers.adoption import Adopt, refuse_untrusted, take_over
+from workers.adoption import Adoption
 from workers.answers import MARGIN_S, Answers, Outcome, key_of, milliseconds
 from workers.checkpoints import Loaded, RequestKey, Store
 from workers.checkpoints.verify import bounded
@@ -38,12 +38,14 @@ GROUP_BYTES = 8 << 20
 class Service:
     """Takes requests from the socket's thread; each is answered exactly once, from whichever thread is done with it."""
 
-    def __init__(self, store: Store, sets: Sets, turns: Turns, answers: Answers, adopt: Adopt, prober: Prober) -> None:
+    def __init__(
+        self, store: Store, sets: Sets, turns: Turns, answers: Answers, adoption: Adoption, prober: Prober
+    ) -> None:
         self._store = store
         self._sets = sets
         self._turns = turns
         self._answers = answers
-        self._adopt = adopt
+        self._adoption = adoption
         self._prober = prober
         self._text = ThreadPoolExecutor(1, "text")
         self._lane = ThreadPoolExecutor(1, "store")
@@ -153,10 +155,8 @@ class Service:
                 return
             with scratch(self._store.directory) as path:
                 receive(path, transfer, args.bytes, args.sha256)
-                if args.trust:
-                    stands = take_over(self._store, self._adopt, path, args.save, key_of(request))
-                else:
-                    refuse_untrusted(path, request.model, args.save)
+                stands = self._adoption.take(path, request.model, args.save, key_of(request), trust=args.trust)
+                if stands is None:
                     stands = self._store.import_(path, args.save, request=key_of(request), answer=answer).answer
             self._answers.repeat(request, stands)
 

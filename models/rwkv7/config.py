@@ -37,6 +37,11 @@ class Config:
     def heads(self) -> int:
         return self.channels // self.head_size
 
+    @property
+    def layout(self) -> str:
+        """What a state of such a model is called: models of one layout have states of one shape."""
+        return f"rwkv7 L{self.layers} C{self.channels} H{self.heads} N{self.head_size}"
+
 
 def expected_shapes(config: Config) -> dict[str, Shape]:
     """Official tensor names and their shapes, axes of length one left out (files write x_r as [1,1,C] or [C])."""

@@ -83,6 +83,14 @@ class Runtime(Protocol):
         """Let each slot read its tokens; the logits [len(feeds), V] after the last one of each."""
 
 
+@runtime_checkable
+class Tunable(Protocol):
+    """A runtime whose state is numbers that can be tuned: it takes states that were not read but made."""
+
+    def check(self, arrays: Arrays) -> None:
+        """Raises Corrupt for arrays that are no state of this model. Any thread may call this."""
+
+
 @dataclass(frozen=True, slots=True)
 class Adopted:
     """A context that another program left: its state, its logits [V] where they came along, and the tokens read."""

@@ -80,9 +80,8 @@ class RwkvRuntime:
         self._slots = [_Slot(self._state, slot) for slot in range(plan.slots)]
         cuda = self._state.wkv.is_cuda
         self._pinned = torch.empty(plan.slots, config.vocabulary, pin_memory=True) if cuda else None
-        layout = f"rwkv7 L{config.layers} C{config.channels} H{config.heads} N{config.head_size}"
         dtype = "+".join(filter(None, (plan.dtype or DTYPE, plan.prefill_dtype, plan.quantize)))
-        self.identity = Identity(fingerprint, "rwkv7", layout, dtype)
+        self.identity = Identity(fingerprint, "rwkv7", config.layout, dtype)
         self.slots = plan.slots
         self.vocabulary = config.vocabulary
         self.end_tokens = frozenset({self._tokenizer.end})
@@ -95,6 +94,9 @@ class RwkvRuntime:
 
     def piece(self, token: int) -> bytes:
         return self._tokenizer.piece(token)
+
+    def check(self, arrays: Arrays) -> None:
+        self._slots[0].check(arrays)
 
     def load(self, slot: int, arrays: Arrays) -> None:
         self._slots[slot].put(arrays)
@@ -142,15 +144,19 @@ class _Slot:
         # Over a CPU's memory numpy copies with a fifth of the fixed cost.
         self._views = {name: tensor.numpy() for name, tensor in self._tensors.items() if tensor.device.type == "cpu"}
 
+    def check(self, arrays: Arrays) -> None:
+        """Raises Corrupt where names, shapes or types do not fit."""
+        found = {name: array.shape for name, array in arrays.items()}
+        if found != self._shapes or any(array.dtype != np.float32 for array in arrays.values()):
+            raise Corrupt(f"this checkpoint holds {found}, and this model's state is {self._shapes} in fp32")
+
     def put(self, arrays: Arrays) -> None:
         """{} empties the slot. Raises Corrupt where names, shapes or types do not fit."""
         if not arrays:
             for tensor in self._tensors.values():
                 tensor.zero_()
             return
-        found = {name: array.shape for name, array in arrays.items()}
-        if found != self._shapes or any(array.dtype != np.float32 for array in arrays.values()):
-            raise Corrupt(f"this checkpoint holds {found}, and this model's state is {self._shapes} in fp32")
+        self.check(arrays)
         for name, view in self._views.items():
             np.copyto(view, arrays[name])
         if not self._views:

@@ -47,6 +47,9 @@ class AsmRuntime:
     def piece(self, token: int) -> bytes:
         return self._tokenizer.piece(token)
 
+    def check(self, arrays: Arrays) -> None:
+        self._form.check(arrays)
+
     def load(self, slot: int, arrays: Arrays) -> None:
         if arrays:
             self._form.check(arrays)

@@ -1,0 +1,75 @@
+"""How a specialist is asked: as the filter that will use it asks, in turns of a transcript."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from clients.blocking import Client
+from ssmprov import transcript
+from ssmprov.transcript import FENCE, turns_of
+
+CLEAN = frozenset({"fence", "end"})
+"""Stop reasons of an answer that came to its own end."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A context that may become a specialist: an object of a model ('' is the empty context), which nothing moves.
+
+    `turn` is the number of the next turn in it, `roles` are those of question and answer.
+    """
+
+    model: str
+    object: str
+    turn: int
+    roles: tuple[str, str]
+
+    @property
+    def reference(self) -> str:
+        return f"#{self.object}" if self.object else ""
+
+    def question(self, prompt: str) -> str:
+        return transcript.full_step(self.turn, self.roles[0], prompt, self.roles[1])
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back, without its fence; `tokens` counts what was written."""
+
+    text: str
+    stop: str
+    tokens: int
+    worker: str
+
+    @property
+    def ended(self) -> bool:
+        """Whether it stopped by its own end."""
+        return self.stop in CLEAN
+
+
+def candidate(client: Client, model: str, reference: str, roles: tuple[str, str]) -> Candidate:
+    """The candidate that a reference stands for now; '' is the empty context. Raises NotFound."""
+    if not reference:
+        return Candidate(model, "", 1, roles)
+    row = client.show(reference, model=model).row
+    text = "" if row.opaque else client.text(f"#{row.object}", model=row.model)
+    highest = max((turn.number for turn in turns_of(text)), default=0)
+    return Candidate(row.model, row.object, highest + 1, roles)
+
+
+def ask(
+    client: Client, who: Candidate, prompt: str, *, values: dict[str, float], seed: int, max_tokens: int, ttl_s: float
+) -> Answer:
+    """One answer, on a fork that is thrown away: the turn saves nothing."""
+    reply = client.turn(
+        who.question(prompt),
+        model=who.model,
+        context=who.reference,
+        values=values,
+        seed=seed,
+        max_tokens=max_tokens,
+        ttl_s=ttl_s,
+    )
+    text = reply.text.removesuffix(FENCE)
+    result = reply.result
+    return Answer(text.removeprefix(" "), result.stop, result.reply_tokens, result.worker)

@@ -1,0 +1,275 @@
+"""`ssmprov specialist`: make a context that does one thing well, judge it, and promote it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
+
+from clients.cli_base import complete_model, connect, json_option
+from clients.tables import echo_json, echo_table, short
+from specialists import folder, prime, promotion, report
+from specialists.asking import candidate
+from specialists.evaluate import Asking, evaluate
+from specialists.folder import Specialist, open_specialist
+from specialists.ledger import Event, Run, exclusive, now
+from specialists.matrix import checks_of, entry_of, read_matrix, upsert
+from specialists.plan import risks as risky
+from specialists.risks import probe_risks
+from specialists.stages import Stage, judge
+from specialists.tracks import TRACKS
+from ssmprov import durable
+from ssmprov.configuration import home_of
+from ssmprov.errors import BadRequest, SsmprovError
+
+STAGE = click.Choice(get_args(Stage))
+EXAMPLES = 8
+MAX_TOKENS = 512
+
+
+@click.group()
+def specialist() -> None:
+    """Make a context that does one thing well: prime it, judge it by probes, promote it under a live name.
+
+    \b
+    ssmprov specialist init draw --track svg --model rwkv7-mini
+    ssmprov specialist check draw
+    ssmprov specialist prime draw
+    ssmprov specialist eval draw
+    ssmprov specialist promote draw
+    """
+
+
+def _selecting(command: Any) -> Any:
+    for option in (
+        click.option("--pass", "stage_pass", type=click.IntRange(1), help="Which run of the stage (else the last)."),
+        click.option("--stage", type=STAGE, help="The last completed run of a stage."),
+        click.option("--run", "run_id", default="", metavar="ID", help="A run by its id."),
+    ):
+        command = option(command)
+    return command
+
+
+@specialist.command("init")
+@click.argument("name")
+@click.option("--track", type=click.Choice(sorted(TRACKS)), required=True, help="What it is to do.")
+@click.option("--model", required=True, shell_complete=complete_model, help="The model to begin with.")
+@click.option("--public", default="", metavar="NAME", help="The name that filters use (else the specialist's own).")
+@click.option("--rows", "count", type=click.IntRange(1, 1_000_000), default=2000, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=1, show_default=True)
+def init(name: str, track: str, model: str, public: str, count: int, seed: int) -> None:
+    """Make the folder specialists/NAME with a plan to edit, rows, and a contract of probes."""
+    made = folder.init(home_of(), name, track, model, public or name, count=count, seed=seed, examples=EXAMPLES)
+    click.echo(str(made.path))
+
+
+@specialist.command("check")
+@click.argument("name")
+@click.option("--stage", type=STAGE, default="stage_a", show_default=True)
+@json_option
+def check(name: str, stage: Stage, as_json: bool) -> None:
+    """Hold the rows against the data contract, split them, and keep them apart from the probes."""
+    found = open_specialist(home_of(), name).data(stage)
+    if as_json:
+        echo_json(found.summary)
+        return
+    for file in found.reports:
+        click.echo(f"{file.path}: {file.rows} rows, {file.bytes} bytes, {file.repeated} repeated")
+    echo_table(("PART", "ROWS"), [(part, len(rows)) for part, rows in found.parts.items()])
+    click.echo(f"{found.held_out} rows are held out: a probe asks their prompt", err=True)
+
+
+@specialist.command("prime")
+@click.argument("name")
+@click.option("--stage", type=STAGE, default="stage_a", show_default=True)
+@click.option("--examples", type=click.IntRange(1), help="How many rows to read (else the plan's).")
+@json_option
+def prime_(name: str, stage: Stage, examples: int | None, as_json: bool) -> None:
+    """Read training rows into a context through the broker; it works with every runtime."""
+    one = open_specialist(home_of(), name)
+    with exclusive(one.path):
+        data = one.data(stage)
+        count = examples or one.plan.stage(stage).examples or EXAMPLES
+        rows = data.parts["train"][:count]
+        run = one.ledger.begin(
+            kind="prime",
+            stage=stage,
+            seed=one.plan.seed,
+            model=one.plan.model,
+            data=data.summary,
+            settings={"examples": len(rows), "roles": list(one.plan.roles)},
+            options=risky(one.plan, stage),
+        )
+        with one.ledger.alive(run.id), _ending(one, run), connect() as client:
+            primed = prime.prime(client, run.model, f"{one.names}/{run.id}", rows, one.plan.roles, run.id)
+            run.made, run.tokens = primed.object, primed.tokens
+    _tell_run(run, as_json)
+
+
+class _ending:
+    """The run is completed, or has failed for the reason that is raised; the view follows."""
+
+    def __init__(self, one: Specialist, run: Run) -> None:
+        self.one, self.run = one, run
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        self.run.ended = now()
+        self.run.status = "failed" if kind else "completed"
+        if error is not None:
+            self.run.why = str(error) if isinstance(error, SsmprovError) else type(error).__name__
+        self.one.ledger.append(self.run)
+        self.one.materialise()
+
+
+@specialist.command("eval")
+@click.argument("name")
+@_selecting
+@json_option
+def eval_(name: str, run_id: str, stage: Stage | None, stage_pass: int | None, as_json: bool) -> None:
+    """Ask a run's context every probe of the contract, through the broker, and score its answers."""
+    one = open_specialist(home_of(), name)
+    run = _selected(one, run_id, stage, stage_pass)
+    budget = one.plan.eval.max_tokens or one.contract.max_tokens or MAX_TOKENS
+    with exclusive(one.path), connect() as client:
+        who = candidate(client, run.model, f"#{run.made}", one.plan.roles)
+        asking = Asking(budget, one.plan.seed, one.contract.temperature)
+        with tqdm(total=len(one.contract.probe) * one.contract.samples, unit="answer", disable=None) as bar:
+            evaluation = evaluate(client, who, one.contract, asking, lambda *_: bar.update())
+        found = probe_risks(client, who, one.contract, one.plan.seed)
+        checks = judge(run.stage, evaluation.metrics, one.gates)
+        entry = entry_of(run, one.contract, one.contract_digest, evaluation, found, budget, checks)
+        upsert(one.path, run, entry)
+        one.ledger.append(Event(event="evaluated", run=run.id, at=now(), details={"metrics": evaluation.metrics}))
+        one.materialise()
+    if as_json:
+        echo_json(entry)
+        return
+    echo_table(
+        ("METRIC", "VALUE", "GATE", ""),
+        [
+            (metric, _number(value), *next(((_number(c.least), "passes" if c.passed else "fails")
+             for c in checks if c.metric == metric), ("", "")))
+            for metric, value in evaluation.metrics.items()
+        ],
+    )  # fmt: skip
+    echo_table(("RISK", "", "WHY"), [(risk.name, "passes" if risk.passed else "fails", risk.why) for risk in found])
+
+
+@specialist.command("promote")
+@click.argument("name")
+@_selecting
+@click.option("--force", is_flag=True, help="Promote what has not passed its gate; the ledger will say so.")
+@click.option("--dry-run", is_flag=True, help="Say what would move, and move nothing.")
+@click.option("--list-runs", is_flag=True, help="List what could be promoted.")
+@json_option
+def promote(
+    name: str,
+    run_id: str,
+    stage: Stage | None,
+    stage_pass: int | None,
+    force: bool,
+    dry_run: bool,
+    list_runs: bool,
+    as_json: bool,
+) -> None:
+    """Move the public name to a run's context, by compare-and-swap, if the run passes its gate."""
+    one = open_specialist(home_of(), name)
+    if list_runs:
+        _tell_runs(one, as_json)
+        return
+    run = _selected(one, run_id, stage, stage_pass)
+    with exclusive(one.path), connect() as client:
+        promotion.settle(client, one.ledger)
+        checks = checks_of(one.path, run, dict(one.gates), one.contract_digest)
+        forced = promotion.refuse_ungated(run, checks, force=force)
+        swap = promotion.swap_of(client, run, one.plan.public, one.names)
+        if not dry_run:
+            promotion.promote(client, one.ledger, run, swap, forced)
+            one.materialise()
+    if as_json:
+        echo_json({"run": run.id, "label": run.label, "dry_run": dry_run, "forced": forced, "public": swap.public,
+                   "model": swap.model, "before": swap.before, "after": swap.after})  # fmt: skip
+    else:
+        verb = "would move" if dry_run else "moved"
+        click.echo(f"{verb} {swap.model}:{swap.public} from {short(swap.before)} to {short(swap.after)} ({run.label})")
+
+
+@specialist.command("rollback")
+@click.argument("name")
+@json_option
+def rollback(name: str, as_json: bool) -> None:
+    """Move the public name back to where it stood before the last promotion."""
+    one = open_specialist(home_of(), name)
+    with exclusive(one.path), connect() as client:
+        promotion.settle(client, one.ledger)
+        done = promotion.rollback(client, one.ledger)
+        one.materialise()
+    if as_json:
+        echo_json(done)
+    else:
+        click.echo(f"{done.details['public']} stands at {short(done.details['after'])} again")
+
+
+@specialist.command("report")
+@click.argument("name")
+@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Where to write it (else in its folder).")
+def report_(name: str, out: Path | None) -> None:
+    """Write one page of HTML, which needs no network, on the runs, gates, probes and what was promoted."""
+    one = open_specialist(home_of(), name)
+    one.ledger.bury()
+    path = out or one.path / report.FILE
+    durable.replace(path, report.page(one).encode())
+    click.echo(str(path))
+
+
+@specialist.command("runs")
+@click.argument("name")
+@json_option
+def runs(name: str, as_json: bool) -> None:
+    """List the runs and what came of them."""
+    one = open_specialist(home_of(), name)
+    one.ledger.bury()
+    _tell_runs(one, as_json)
+
+
+def _selected(one: Specialist, run_id: str, stage: Stage | None, stage_pass: int | None) -> Run:
+    if run_id and (stage or stage_pass):
+        raise click.UsageError("choose a run by --run, or by --stage and --pass")
+    if stage_pass and not stage:
+        raise click.UsageError("--pass counts the runs of a --stage: give both")
+    run = one.ledger.run(run_id) if run_id else one.ledger.latest(stage, stage_pass)
+    if not run.made:
+        raise BadRequest(f"the run {run.id} is {run.status} and has made no context")
+    return run
+
+
+def _tell_runs(one: Specialist, as_json: bool) -> None:
+    found, entries = one.ledger.runs(), read_matrix(one.path).entries
+    standing = promotion.standing_of(one.ledger)
+    if as_json:
+        echo_json(found)
+        return
+    rows = []
+    for run in found:
+        checks = checks_of(one.path, run, dict(one.gates), one.contract_digest)
+        gate = "passes" if checks and all(c.passed for c in checks) else "fails" if checks else ""
+        mark = "promoted" if standing and standing.run == run.id else ""
+        valid = entries.get(run.id, {}).get("metrics", {}).get("valid_rate")
+        rows.append((run.id, run.label, run.kind, run.status, _number(valid), gate, mark or run.why))
+    echo_table(("RUN", "STAGE", "KIND", "STATUS", "VALID", "GATE", ""), rows)
+
+
+def _tell_run(run: Run, as_json: bool) -> None:
+    if as_json:
+        echo_json(run)
+    else:
+        click.echo(f"{run.id} {run.label}: {short(run.made)}, {run.tokens} tokens")
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

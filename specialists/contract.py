@@ -1,0 +1,97 @@
+"""Eval contracts: which probes a track is judged by, with what scorer, and what each probe expects. A TOML file.
+
+schema = "ssmprov.eval_contract.v1"
+track = "svg"
+scorer = "xml"
+
+[[probe]]
+id = "cool-circle"
+type = "in"                      # in: like the training rows; ood: not like them; risk: see `specialists.risks`
+prompt = "[circle][palette:cool]"
+contains = ["circle"]            # and: forbids, starts, exactly, matches
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import tomllib
+from pathlib import Path
+from typing import Annotated, Literal
+
+import msgspec
+from msgspec import Meta
+
+from specialists.grammars import grammar_of, tags_of
+from specialists.scorers import Expected, scorer_of
+from ssmprov.errors import BadRequest
+
+SCHEMA = "ssmprov.eval_contract.v1"
+MAX_BYTES = 4 << 20
+LEAST_SAMPLES = 3
+
+Text = Annotated[str, Meta(min_length=1, max_length=16_384)]
+Texts = Annotated[tuple[Text, ...], Meta(max_length=64)]
+
+
+class ProbeTable(msgspec.Struct, forbid_unknown_fields=True, rename={"kind": "type"}):
+    """One prompt, and what is expected of the answer to it."""
+
+    id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    prompt: Text
+    kind: Literal["in", "ood"] = "in"
+    about: str = ""
+    starts: str = ""
+    contains: Texts = ()
+    forbids: Texts = ()
+    exactly: Text | None = None
+    matches: str = ""
+
+    def expecting(self, starts: str = "") -> Expected:
+        """What a scorer is to look for; `starts` holds for all probes of a contract that say nothing else."""
+        tags, _ = tags_of(self.prompt)
+        return Expected(tags, self.starts or starts, self.contains, self.forbids, self.exactly, self.matches)
+
+
+class Contract(msgspec.Struct, forbid_unknown_fields=True):
+    """A whole contract. `samples` are taken of each probe; at temperature 0 they are to be equal."""
+
+    track: str
+    scorer: str
+    probe: Annotated[tuple[ProbeTable, ...], Meta(min_length=1, max_length=10_000)]
+    schema: str = SCHEMA
+    samples: Annotated[int, Meta(ge=LEAST_SAMPLES, le=100)] = LEAST_SAMPLES
+    temperature: Annotated[float, Meta(ge=0, le=2)] = 0.0
+    starts: str = ""
+    max_tokens: Annotated[int, Meta(ge=1, le=65_536)] | None = None
+
+
+def read_contract(path: Path) -> tuple[Contract, str]:
+    """A contract, and the sha256 of its file. Raises BadRequest that names the key which is wrong."""
+    data = path.read_bytes()
+    if len(data) > MAX_BYTES:
+        raise BadRequest(f"{path} has {len(data)} bytes, and a contract may have {MAX_BYTES}")
+    try:
+        content = tomllib.loads(data.decode("utf-8"))
+        contract = msgspec.convert(content, Contract)
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"{path} is no TOML: {error}") from None
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"{path}: {error}") from None
+    if contract.schema != SCHEMA:
+        raise BadRequest(f"{path}: its schema is {contract.schema!r}, and this version reads {SCHEMA!r}")
+    try:
+        grammar_of(contract.track)
+        scorer_of(contract.scorer)
+    except BadRequest as error:
+        raise BadRequest(f"{path}: {error}") from None
+    seen = set[str]()
+    for probe in contract.probe:
+        if probe.id in seen:
+            raise BadRequest(f"{path}: two probes are called {probe.id!r}")
+        seen.add(probe.id)
+        try:
+            re.compile(probe.matches)
+        except re.error as error:
+            raise BadRequest(f"{path}: `matches` of {probe.id!r} is no regular expression: {error}") from None
+    return contract, hashlib.sha256(data).hexdigest()

@@ -1,0 +1,239 @@
+"""What really happened: an append-only file of records, one line each, of which the last one of a run counts.
+
+A run holds its lock as long as its process lives, so that one which died is known by a lock that anyone can take: the
+next start writes down that it failed. A line that a power cut has torn is left out and told.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from specialists.stages import Kind, Stage
+from ssmprov import durable
+from ssmprov.errors import BadRequest, Conflict, Corrupt, NotFound, nearest
+
+SCHEMA = "ssmprov.run.v1"
+MAX_LINE = 1 << 20
+MAX_BYTES = 64 << 20
+NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}\Z")
+
+Status = Literal["running", "completed", "failed"]
+
+
+class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """One run as it stands. Times are ISO 8601 in UTC; losses are in nats a weighted token; `order` counts from 0.
+
+    `made` is the object of the checkpoint that came of it, `weights` the sha256 of the file. `options` are the choices
+    that carry a risk and were made explicitly.
+    """
+
+    schema: str = SCHEMA
+    order: int
+    id: str
+    kind: Kind
+    stage: Stage
+    stage_pass: int
+    status: Status
+    started: str
+    ended: str = ""
+    why: str = ""
+    parent: str = ""
+    seed: int = 0
+    model: str = ""
+    base: str = ""
+    data: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    steps: int = 0
+    tokens: int = 0
+    loss_first: float | None = None
+    loss_last: float | None = None
+    loss_least: float | None = None
+    loss_least_step: int = 0
+    made: str = ""
+    weights: str = ""
+
+    @property
+    def label(self) -> str:
+        return f"{self.stage}_{self.stage_pass}"
+
+
+class Event(msgspec.Struct, kw_only=True, omit_defaults=True):
+    """Something that was done with a run that had ended: an evaluation, a promotion, a rollback."""
+
+    schema: str = "ssmprov.event.v1"
+    event: Literal["evaluated", "promoting", "promoted", "rolled_back", "refused"]
+    run: str
+    at: str
+    details: dict[str, Any] = {}
+
+
+Record = Run | Event
+
+
+class Ledger:
+    """The ledger of one specialist's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path = folder / "ledger.jsonl"
+
+    def records(self) -> list[Record]:
+        """Every record in order. Raises Corrupt for a line that is none, but for a torn last one."""
+        if not self.path.exists():
+            return []
+        if (size := self.path.stat().st_size) > MAX_BYTES:
+            raise BadRequest(f"{self.path} has {size} bytes, more than {MAX_BYTES}: move old runs to another folder")
+        lines = self.path.read_bytes().split(b"\n")
+        torn = lines.pop()  # what follows the last line break: nothing, or a line that was not finished
+        del torn
+        return [self._record(number, line) for number, line in enumerate(lines, 1) if line.strip()]
+
+    def _record(self, number: int, line: bytes) -> Record:
+        try:
+            content = msgspec.json.decode(line)
+            kind: type[Record] = Event if "event" in content else Run
+            return msgspec.convert(content, kind)
+        except (msgspec.MsgspecError, TypeError) as error:
+            raise Corrupt(f"{self.path}, line {number}, is no record: {error}") from None
+
+    def runs(self) -> list[Run]:
+        """The runs in order, each as its last record says."""
+        found: dict[str, Run] = {}
+        for record in self.records():
+            if isinstance(record, Run):
+                found[record.id] = record
+        return sorted(found.values(), key=lambda run: run.order)
+
+    def events(self) -> list[Event]:
+        return [record for record in self.records() if isinstance(record, Event)]
+
+    def run(self, run_id: str) -> Run:
+        """Raises NotFound."""
+        runs = {run.id: run for run in self.runs()}
+        if run_id not in runs:
+            raise NotFound(f"there is no run {run_id!r}{nearest(run_id, runs)}")
+        return runs[run_id]
+
+    def latest(self, stage: Stage | None = None, stage_pass: int | None = None) -> Run:
+        """The last completed run, of a stage and a pass if given. Raises NotFound."""
+        runs = [
+            run
+            for run in self.runs()
+            if run.status == "completed" and stage in (None, run.stage) and stage_pass in (None, run.stage_pass)
+        ]
+        if not runs:
+            what = f"{stage or 'any stage'}{'' if stage_pass is None else f', pass {stage_pass}'}"
+            raise NotFound(f"no run of {what} has been completed: `ssmprov specialist runs` lists them")
+        return runs[-1]
+
+    def append(self, record: Record) -> None:
+        """Write a record durably; a torn line before it is closed first, so that no record is lost in it."""
+        line = msgspec.json.encode(record)
+        if len(line) > MAX_LINE:
+            raise BadRequest(f"a record of {len(line)} bytes is too long for the ledger")
+        new = not self.path.exists()
+        with durable.naming(self.path), self.path.open("ab+") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            end = file.seek(0, os.SEEK_END)
+            if end:
+                file.seek(end - 1)
+                if file.read(1) != b"\n":
+                    file.truncate(_end_of_last_line(file.name, end))
+            file.write(line + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        if new:
+            durable.sync(self.folder)
+
+    # -- beginning and ending
+
+    def begin(self, **fields: Any) -> Run:
+        """A new run of a kind and stage; its folder is made. Whoever died before is written down as failed."""
+        self.bury()
+        runs = self.runs()
+        stage = fields["stage"]
+        counted = sum(run.stage == stage and run.status != "failed" for run in runs)
+        run = Run(order=len(runs), id=_new_id(runs), stage_pass=counted + 1, status="running", started=now(), **fields)
+        self.directory(run.id).mkdir(parents=True)
+        self.append(run)
+        return run
+
+    def bury(self) -> list[Run]:
+        """Write down as failed each run that says it is running and whose process is gone."""
+        dead = []
+        for run in self.runs():
+            if run.status == "running" and not self._alive(run.id):
+                run.status, run.ended, run.why = "failed", now(), "its process ended before it did"
+                self.append(run)
+                dead.append(run)
+        return dead
+
+    def directory(self, run_id: str) -> Path:
+        return self.folder / "runs" / run_id
+
+    @contextmanager
+    def alive(self, run_id: str) -> Iterator[None]:
+        """Hold a run's lock. Raises Conflict where another process does."""
+        with _locked(self.directory(run_id) / "lock", f"the run {run_id} is under way in another process"):
+            yield
+
+    def _alive(self, run_id: str) -> bool:
+        try:
+            with self.alive(run_id):
+                return False
+        except Conflict:
+            return True
+        except FileNotFoundError:  # its folder was removed
+            return False
+
+
+@contextmanager
+def exclusive(folder: Path) -> Iterator[None]:
+    """Be the only one who runs something on a specialist. Raises Conflict."""
+    with _locked(folder / ".lock", f"{folder.name}: another run of this specialist is under way"):
+        yield
+
+
+@contextmanager
+def _locked(path: Path, why: str) -> Iterator[None]:
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise Conflict(f"{why}: wait for its end, or end it") from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _end_of_last_line(path: str, end: int) -> int:
+    """Where the last whole line of a file ends."""
+    with open(path, "rb") as file:
+        file.seek(max(0, end - MAX_LINE - 1))
+        start = file.tell()
+        return start + file.read().rfind(b"\n") + 1
+
+
+def _new_id(runs: list[Run]) -> str:
+    """The time, and a number where a second has several."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
+    taken = {run.id for run in runs}
+    number = 1
+    while (run_id := stamp if number == 1 else f"{stamp}_{number}") in taken:
+        number += 1
+    return run_id
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

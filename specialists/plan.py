@@ -1,0 +1,153 @@
+"""`plan.toml`: what a specialist is to become. The operator edits it; nothing of ours writes it again after `init`."""
+
+from __future__ import annotations
+
+import math
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from specialists.grammars import grammar_of
+from specialists.ledger import NAME
+from specialists.splits import Shares
+from specialists.stages import Kind, Stage, stage_of
+from ssmprov.errors import BadRequest
+from ssmprov.names import check_model, check_name
+
+SCHEMA = "ssmprov.specialist.v1"
+FILE = "plan.toml"
+HOTTEST = 0.7
+"""A temperature above this is a choice that has to be made explicitly."""
+
+Whole = Annotated[int, Meta(ge=1)]
+Positive = Annotated[float, Meta(gt=0)]
+
+
+class DataTable(msgspec.Struct, forbid_unknown_fields=True):
+    """`[data]`: one file of rows that is split, or one for each part; paths are relative to the plan.
+
+    `ascii` false and `stream` (rows share a window and a state) are risks that the ledger records.
+    """
+
+    rows: str = ""
+    train: str = ""
+    validation: str = ""
+    test: str = ""
+    shares: tuple[float, float, float] = (0.8, 0.1, 0.1)
+    split_seed: int = 0
+    ascii: bool = True
+    stream: bool = False
+
+    @property
+    def of_parts(self) -> bool:
+        return bool(self.train or self.validation or self.test)
+
+
+class EvalTable(msgspec.Struct, forbid_unknown_fields=True):
+    """`[eval]`: the contract, the gates if they are not the usual ones, and a budget if not the measured one."""
+
+    contract: str = "contract.toml"
+    gates: str = ""
+    max_tokens: Whole | None = None
+
+
+class StageTable(msgspec.Struct, forbid_unknown_fields=True):
+    """`[stages.NAME]`: how a stage is run. Unset values are the kind's own. `rows` replaces the data's, for this stage.
+
+    `rate` is a learning rate, `batch_tokens` padded tokens a step, `patience` steps without a better validation loss
+    after which it stops early (0: never), `group` answers a prompt (grpo, ppo), `beta` the weight of staying near the
+    reference (dpo, grpo, ppo), `clip` that of ppo and grpo.
+    """
+
+    kind: Kind = "train"
+    rows: str = ""
+    pairs: str = ""
+    steps: Whole | None = None
+    rate: Positive | None = None
+    batch_tokens: Whole | None = None
+    patience: Annotated[int, Meta(ge=0)] = 0
+    examples: Whole | None = None
+    group: Annotated[int, Meta(ge=2, le=64)] | None = None
+    beta: Annotated[float, Meta(ge=0)] | None = None
+    clip: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
+
+
+class Plan(msgspec.Struct, forbid_unknown_fields=True):
+    """A whole plan. `public` is the name that filters use; `model` the one that is primed or started from.
+
+    `roles` are those of the question and the answer in a transcript: the ones of the filter that will use it.
+    """
+
+    name: str
+    track: str
+    model: str
+    public: str
+    schema: str = SCHEMA
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 1
+    roles: tuple[str, str] = ("USER", "INTERFACE")
+    data: DataTable = msgspec.field(default_factory=DataTable)
+    eval: EvalTable = msgspec.field(default_factory=EvalTable)
+    stages: dict[str, StageTable] = {}
+
+    def stage(self, stage: Stage) -> StageTable:
+        return self.stages.get(stage, StageTable())
+
+    @property
+    def shares(self) -> Shares:
+        return Shares(*self.data.shares)
+
+
+def read_plan(folder: Path) -> Plan:
+    """The plan of a specialist's folder. Raises BadRequest that names what is wrong in it."""
+    path = folder / FILE
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        plan = msgspec.convert(content, Plan)
+    except FileNotFoundError:
+        raise BadRequest(f"{path} is not there: `ssmprov specialist init` writes one") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise BadRequest(f"{path} is no TOML: {error}") from None
+    except msgspec.ValidationError as error:
+        raise BadRequest(f"{path}: {error}") from None
+    try:
+        _check(plan)
+    except BadRequest as error:
+        raise BadRequest(f"{path}: {error}") from None
+    return plan
+
+
+def _check(plan: Plan) -> None:
+    if plan.schema != SCHEMA:
+        raise BadRequest(f"its schema is {plan.schema!r}, and this version reads {SCHEMA!r}")
+    if not NAME.match(plan.name):
+        raise BadRequest(f"{plan.name!r} is no name of a specialist: small letters, digits, - and _")
+    grammar_of(plan.track)
+    check_model(plan.model)
+    check_name(plan.public)
+    for stage in plan.stages:
+        stage_of(stage)
+    _ = plan.shares
+    data = plan.data
+    if data.rows and data.of_parts:
+        raise BadRequest("[data] names either `rows`, which are split, or `train`, `validation` and `test`")
+    if data.of_parts and not (data.train and data.validation and data.test):
+        raise BadRequest("[data] names files for some parts: give `train`, `validation` and `test` all three")
+
+
+def risks(plan: Plan, stage: Stage) -> dict[str, Any]:
+    """The choices of a plan that carry a risk, as the ledger records them."""
+    table = plan.stage(stage)
+    found: dict[str, Any] = {}
+    if not plan.data.ascii:
+        found["ascii"] = False
+    if plan.data.stream:
+        found["stream"] = True
+    if plan.eval.max_tokens is not None:
+        found["max_tokens"] = plan.eval.max_tokens
+    if table.temperature is not None and table.temperature > HOTTEST and not math.isclose(table.temperature, HOTTEST):
+        found["temperature"] = table.temperature
+    return found

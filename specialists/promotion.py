@@ -1,0 +1,140 @@
+"""Promotion: the public name moves to an evaluated run's context by compare-and-swap, and back by rollback.
+
+What the name stood at before keeps a name of its own, so that a rollback always finds it. The ledger is written before
+and after the swap: one that died in between is told at the next command, by where the name stands.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from clients.blocking import Client
+from specialists.ledger import Event, Ledger, Run, now
+from specialists.stages import Check
+from ssmprov.errors import BadRequest, Conflict, NotFound, Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Swap:
+    """A public name, where it stands ('' nowhere) and where it is to stand."""
+
+    model: str
+    public: str
+    before: str
+    after: str
+    kept: str
+
+
+def head_of(client: Client, model: str, name: str) -> str:
+    """The object at which a name stands; '' where there is none."""
+    try:
+        return client.show(name, model=model).row.object
+    except NotFound:
+        return ""
+
+
+def refuse_ungated(run: Run, checks: Sequence[Check] | None, *, force: bool) -> str:
+    """Why a run may not be promoted; '' where it may. Raises Refused unless forced."""
+    if run.status != "completed":
+        why = f"the run {run.id} is {run.status}"
+    elif checks is None:
+        why = f"the run {run.id} has not been evaluated: `ssmprov specialist eval` does so"
+    elif failed := [check for check in checks if not check.passed]:
+        why = f"the run {run.id} does not pass the gate of {run.stage}: " + "; ".join(map(str, failed))
+    else:
+        return ""
+    if not run.made:
+        raise BadRequest(f"{why}; and it has made no context")
+    if not force:
+        raise Refused(f"{why} (--force promotes it all the same, and the ledger will say so)")
+    return why
+
+
+def swap_of(client: Client, run: Run, public: str, folder: str) -> Swap:
+    """What promoting a run would change."""
+    return Swap(run.model, public, head_of(client, run.model, public), run.made, f"{folder}/before/{run.id}")
+
+
+def promote(client: Client, ledger: Ledger, run: Run, swap: Swap, forced: str) -> Event:
+    """Move the public name. Raises Conflict where somebody moved it meanwhile: then nothing has changed."""
+    details = {"public": swap.public, "model": swap.model, "before": swap.before, "after": swap.after}
+    if forced:
+        details["forced"] = forced
+    if swap.before and swap.before != swap.after:
+        client.fork(f"#{swap.before}", [swap.kept], model=swap.model, overwrite=True)
+        details["kept"] = swap.kept
+    ledger.append(Event(event="promoting", run=run.id, at=now(), details=details))
+    try:
+        _move(client, swap.model, swap.public, swap.before, swap.after)
+    except Conflict as error:
+        ledger.append(Event(event="refused", run=run.id, at=now(), details=details | {"why": error.message}))
+        raise
+    done = Event(event="promoted", run=run.id, at=now(), details=details)
+    ledger.append(done)
+    return done
+
+
+def _move(client: Client, model: str, name: str, before: str, after: str) -> None:
+    """Compare and swap. Raises Conflict where the name does not stand at `before` ('' nowhere) any more."""
+    if before:
+        client.fork(f"#{after}", [name], model=model, overwrite=True, if_head=before)
+    else:
+        client.fork(f"#{after}", [name], model=model)
+
+
+def settle(client: Client, ledger: Ledger) -> Event | None:
+    """Write down how a promotion ended whose process died within it."""
+    events = ledger.events()
+    begun = next((event for event in reversed(events) if event.event != "evaluated"), None)
+    if begun is None or begun.event != "promoting":
+        return None
+    moved = head_of(client, begun.details["model"], begun.details["public"]) == begun.details["after"]
+    found = Event(
+        event="promoted" if moved else "refused",
+        run=begun.run,
+        at=now(),
+        details=begun.details | {"why": "its process ended before it could say so"},
+    )
+    ledger.append(found)
+    return found
+
+
+def rollback(client: Client, ledger: Ledger) -> Event:
+    """Move the public name back to where it stood before the last promotion that still holds.
+
+    Raises NotFound where nothing was promoted, or nothing stood there before.
+    """
+    standing = standing_of(ledger)
+    if standing is None:
+        raise NotFound("nothing is promoted: there is nothing to roll back")
+    details = standing.details
+    if not details["before"]:
+        raise NotFound(
+            f"before {standing.run} the name {details['public']} did not exist: "
+            f"`ssmprov ckpt rm {details['public']}` takes it away"
+        )
+    now_at = head_of(client, details["model"], details["public"])
+    if now_at not in ("", details["after"]):  # what a live filter has made of it since
+        kept = f"{details['kept']}-after"
+        client.fork(f"#{now_at}", [kept], model=details["model"], overwrite=True)
+    _move(client, details["model"], details["public"], now_at, details["before"])
+    done = Event(
+        event="rolled_back",
+        run=standing.run,
+        at=now(),
+        details={**details, "before": now_at, "after": details["before"]},
+    )
+    ledger.append(done)
+    return done
+
+
+def standing_of(ledger: Ledger) -> Event | None:
+    """The last promotion that was not rolled back."""
+    standing: list[Event] = []
+    for event in ledger.events():
+        if event.event == "promoted":
+            standing.append(event)
+        elif event.event == "rolled_back" and standing:
+            standing.pop()
+    return standing[-1] if standing else None

@@ -1,0 +1,177 @@
+"""The data contract of a specialist: a file of rows, one sample a line, each with a prompt and the answer to it.
+
+A row is what its track's grammar says (`specialists.grammars`). Within a row `\n` stands for a line break, `\t` for a
+tabulator and `\\` for a backslash, so that answers of several lines are one row. A trailing `<eos>` may say where a
+row ends.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from specialists.grammars import Grammar, Offended
+from ssmprov.errors import BadRequest
+
+MAX_FILE_BYTES = 256 << 20
+MAX_ROW_BYTES = 1 << 20
+SHOWN = 8
+"""Offences that a report lists; the others are counted."""
+
+EOS = "<eos>"
+_ESCAPE = re.compile(r"\\(.?)", re.DOTALL)
+_UNESCAPED = {"n": "\n", "t": "\t", "\\": "\\"}
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sample, its escapes undone; `line` counts from 1."""
+
+    line: int
+    prompt: str
+    answer: str
+    tags: tuple[str, ...] = ()
+
+    @property
+    def digest(self) -> str:
+        return _sha256(f"{self.prompt}\0{self.answer}")
+
+    @property
+    def prompt_digest(self) -> str:
+        return _sha256(self.prompt)
+
+
+@dataclass(frozen=True, slots=True)
+class Offence:
+    """Where a file breaks the contract: line and column (in bytes) from 1, and the byte there (-1: the line's end)."""
+
+    line: int
+    column: int
+    byte: int
+    why: str
+
+    def __str__(self) -> str:
+        what = f" (byte 0x{self.byte:02x})" if self.byte >= 0 else ""
+        return f"line {self.line}, column {self.column}{what}: {self.why}"
+
+
+@dataclass(slots=True)
+class Report:
+    """What was found in a file of rows. `offences` are the first few of `offended`."""
+
+    path: str
+    track: str
+    ascii: bool
+    sha256: str = ""
+    bytes: int = 0
+    lines: int = 0
+    rows: int = 0
+    repeated: int = 0
+    longest_bytes: int = 0
+    tags: dict[str, int] = field(default_factory=dict)
+    offended: int = 0
+    offences: list[Offence] = field(default_factory=list)
+
+    @property
+    def passed(self) -> bool:
+        return not self.offended and self.rows > 0
+
+    def refuse(self) -> None:
+        """Raises BadRequest with the first offences, unless the file keeps the contract."""
+        if self.passed:
+            return
+        if not self.rows and not self.offended:
+            raise BadRequest(f"{self.path} holds no row: write one sample a line")
+        told = "\n".join(f"  {offence}" for offence in self.offences)
+        more = f"\n  and {self.offended - len(self.offences)} more" if self.offended > len(self.offences) else ""
+        raise BadRequest(f"{self.path} breaks the contract of {self.track} rows:\n{told}{more}")
+
+
+def read_rows(path: Path, grammar: Grammar, *, ascii_only: bool = True) -> tuple[list[Row], Report]:
+    """All rows of a file that keep the contract, and the report on those that do not.
+
+    Raises BadRequest for a file that is too large to look at, OSError for one that cannot be read.
+    """
+    size = path.stat().st_size
+    if size > MAX_FILE_BYTES:
+        raise BadRequest(f"{path} has {size} bytes, and a file of rows may have {MAX_FILE_BYTES}: split it")
+    report = Report(str(path), grammar.name, ascii_only)
+    hashed, tags, seen = hashlib.sha256(), Counter[str](), set[str]()
+    rows = []
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            hashed.update(line)
+            report.bytes += len(line)
+            report.lines += 1
+            data = line.removesuffix(b"\n").removesuffix(b"\r")
+            report.longest_bytes = max(report.longest_bytes, len(data))
+            if not data.strip():
+                continue
+            try:
+                row = _row(number, data, grammar, ascii_only)
+            except _Broken as broken:
+                report.offended += 1
+                if len(report.offences) < SHOWN:
+                    report.offences.append(broken.offence)
+                continue
+            rows.append(row)
+            tags.update(row.tags)
+            report.repeated += row.digest in seen
+            seen.add(row.digest)
+    report.rows = len(rows)
+    report.sha256 = hashed.hexdigest()
+    report.tags = dict(sorted(tags.items()))
+    return rows, report
+
+
+def escaped(text: str) -> str:
+    """A text as it stands in a row."""
+    return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
+
+
+class _Broken(Exception):
+    def __init__(self, offence: Offence) -> None:
+        super().__init__(str(offence))
+        self.offence = offence
+
+
+def _row(number: int, data: bytes, grammar: Grammar, ascii_only: bool) -> Row:
+    if len(data) > MAX_ROW_BYTES:
+        raise _broken(number, data, MAX_ROW_BYTES, f"a row may have {MAX_ROW_BYTES} bytes")
+    if (at := data.find(b"\0")) >= 0:
+        raise _broken(number, data, at, "a NUL: text holds none")
+    if ascii_only and not data.isascii():
+        at = next(i for i, byte in enumerate(data) if byte > 127)
+        raise _broken(number, data, at, "not ASCII: allow it with ascii = false, or write the character otherwise")
+    try:
+        line = data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise _broken(number, data, error.start, "not UTF-8") from None
+    line = line.removesuffix(EOS)
+    try:
+        prompt, answer, tags = grammar.take_apart(line)
+        return Row(number, _unescaped(prompt, line), _unescaped(answer, line), tags)
+    except Offended as offended:
+        at = len(line[: offended.at].encode())
+        raise _broken(number, data, at, offended.why) from None
+
+
+def _unescaped(text: str, line: str) -> str:
+    def undo(match: re.Match[str]) -> str:
+        if match[1] not in _UNESCAPED or not match[1]:
+            at = line.find(text) + match.start()
+            raise Offended(at, f"{match[0]!r} is no escape: write \\n, \\t or \\\\")
+        return _UNESCAPED[match[1]]
+
+    return _ESCAPE.sub(undo, text)
+
+
+def _broken(number: int, data: bytes, at: int, why: str) -> _Broken:
+    return _Broken(Offence(number, at + 1, data[at] if at < len(data) else -1, why))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

@@ -1,0 +1,165 @@
+"""Programs: valid is what the language's own parser takes. Nothing of an answer is ever run.
+
+Python by `ast`, JSON by `json`, SQL by SQLite's compiler (a table that is not there is no fault of syntax), C by
+`cc -fsyntax-only` and Bash by `bash -n`, both only where they are installed, in an empty directory, with a time and a
+memory limit.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import resource
+import shutil
+import sqlite3
+import subprocess
+import tempfile
+import warnings
+from collections.abc import Callable
+
+from specialists.grammars import Offended, element
+from specialists.scorers.base import MAX_ANSWER, Expected, Score, text_hits
+
+LIMIT_S = 5
+MEMORY_BYTES = 1 << 30
+_SPLICE = re.compile(r"\\[ \t\v\f]*\n")
+_DIRECTIVE = re.compile(r"(?:#|%:)(?:\s|/\*.*?\*/)*(\w+)[^\n]*", re.DOTALL)
+_HEADER = re.compile(
+    r"#include <(assert|complex|ctype|errno|float|inttypes|iso646|limits|locale|math|setjmp|signal|stdalign|stdarg|"
+    r"stdatomic|stdbool|stddef|stdint|stdio|stdlib|stdnoreturn|string|tgmath|threads|time|uchar|wchar|wctype)\.h>\Z"
+)
+"""What C may include: the headers of its library. Another could read any file of this machine, or a device for ever."""
+
+
+class _Fault(Exception):
+    """Why a parser does not take a text."""
+
+
+class _Absent(Exception):
+    """There is no such parser here."""
+
+
+def code(answer: str, expected: Expected) -> Score:
+    """An answer `<solution>..</solution>` in the language of the tag `lang`."""
+    starts = expected.starts or "<solution>"
+    text = answer.lstrip()
+    prefix = text.startswith(starts)
+    hits = text_hits(answer, expected)
+    language = next((tag.partition(":")[2] for tag in expected.tags if tag.startswith("lang:")), "")
+    try:
+        program, end = element("solution", text, 0)
+    except Offended as offended:
+        return Score(False, prefix, hits, None, f"character {offended.at + 1}: {offended.why}")
+    end += len(answer) - len(text)
+    try:
+        check(language, program)
+    except _Fault as fault:
+        return Score(False, prefix, hits, end, str(fault))
+    except _Absent as absent:
+        return Score(None, prefix, hits, end, str(absent))
+    return Score(True, prefix, hits, end)
+
+
+def check(language: str, program: str) -> None:
+    """Raises a fault where the parser refuses, and says so where there is none."""
+    if language not in PARSERS:
+        raise _Fault(f"{language!r} is no language that is parsed here: {', '.join(PARSERS)}")
+    if len(program) > MAX_ANSWER:
+        raise _Fault(f"longer than {MAX_ANSWER} characters")
+    if "\0" in program:
+        raise _Fault("a NUL in it")
+    PARSERS[language](program)
+
+
+def _python(program: str) -> None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of odd escapes and the like: they are no faults of syntax
+            ast.parse(program)
+    except SyntaxError as error:
+        raise _Fault(f"line {error.lineno}: {error.msg}") from None
+    except (ValueError, RecursionError, MemoryError) as error:
+        raise _Fault(str(error) or type(error).__name__) from None
+
+
+def _json(program: str) -> None:
+    try:
+        json.loads(program, parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise _Fault(str(error)) from None
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+def _sql(program: str) -> None:
+    """Statements are compiled one after the other and none is run."""
+    if not sqlite3.complete_statement(program.rstrip().rstrip(";") + ";"):
+        raise _Fault("a statement is not complete")
+    with sqlite3.connect(":memory:") as connection:
+        for statement in _statements(program):
+            try:
+                connection.execute(f"EXPLAIN {statement}")
+            except sqlite3.Error as error:
+                if not re.match(r"no such (table|column|function|view|index|module)|.*has no column", str(error)):
+                    raise _Fault(str(error)) from None
+    connection.close()
+
+
+def _statements(program: str) -> list[str]:
+    found, open_ = [], ""
+    for part in program.split(";"):
+        open_ += part + ";"
+        if sqlite3.complete_statement(open_):
+            if open_.strip("; \t\r\n"):
+                found.append(open_)
+            open_ = ""
+    return found
+
+
+def _c(program: str) -> None:
+    for directive in _DIRECTIVE.finditer(_SPLICE.sub("", program)):
+        if directive[1] == "include" and not _HEADER.match(directive[0].strip()):
+            raise _Fault(f"{directive[0].strip()[:60]!r}: only headers of the C library may be included")
+        if directive[1] in ("include_next", "import", "embed", "pragma"):
+            raise _Fault(f"#{directive[1]} is not looked at")
+    _command(["cc", "-fsyntax-only", "-std=gnu17", "-w", "-x", "c", "-"], program)
+
+
+def _bash(program: str) -> None:
+    _command(["bash", "--norc", "--noprofile", "-n"], program)
+
+
+def _command(command: list[str], program: str) -> None:
+    path = shutil.which(command[0])
+    if path is None:
+        raise _Absent(f"{command[0]} is not installed: it cannot be judged here")
+    with tempfile.TemporaryDirectory(prefix="ssmprov-") as nowhere:
+        try:
+            done = subprocess.run(
+                [path, *command[1:]],
+                input=program.encode(),
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                cwd=nowhere,
+                env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
+                timeout=LIMIT_S,
+                preexec_fn=_limited,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise _Fault(f"{command[0]} did not come to an end within {LIMIT_S} s") from None
+    if done.returncode:
+        lines = done.stderr[:4096].decode(errors="replace").splitlines()
+        raise _Fault(next((line for line in lines if line.strip()), f"{command[0]} ended with {done.returncode}"))
+
+
+def _limited() -> None:
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_BYTES, MEMORY_BYTES))
+    resource.setrlimit(resource.RLIMIT_CPU, (LIMIT_S, LIMIT_S))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 24, 1 << 24))
+
+
+PARSERS: dict[str, Callable[[str], None]] = {"python": _python, "json": _json, "sql": _sql, "c": _c, "bash": _bash}

@@ -1,0 +1,49 @@
+"""Rules on the text itself: not empty, not repeating itself, with and without certain texts, exact, of a form."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+
+from specialists.scorers.base import MAX_ANSWER, Expected, Hit, Score, text_hits
+
+WORDS = 5
+"""A repetition is a run of so many words that has been there before."""
+
+MOST_REPEATED = 0.5
+MAX_MATCHED = 4096
+"""Characters that a regular expression is tried on: one with a bad form could take for ever on more."""
+
+
+def text_rules(answer: str, expected: Expected) -> Score:
+    text = answer.strip()
+    hits = text_hits(answer, expected)
+    if expected.exactly is not None:
+        hits.append(Hit("is as expected", text == expected.exactly.strip()))
+    if expected.matches:
+        hits.append(
+            Hit(
+                f"matches {expected.matches!r}",
+                len(text) <= MAX_MATCHED and re.fullmatch(expected.matches, text, re.DOTALL) is not None,
+            )
+        )
+    repeated = repetition(text)
+    if not text:
+        why = "it is empty"
+    elif len(answer) > MAX_ANSWER:
+        why = f"it is longer than {MAX_ANSWER} characters"
+    elif repeated > MOST_REPEATED:
+        why = f"{repeated:.0%} of it repeats what it has said"
+    else:
+        why = ""
+    return Score(
+        not why, answer.lstrip().startswith(expected.starts), hits, len(answer.rstrip()), why, {"repetition": repeated}
+    )
+
+
+def repetition(text: str) -> float:
+    """The share of runs of `WORDS` words that have been there before; 0 in a text of less than two such runs."""
+    words = text.split()
+    runs = Counter(tuple(words[i : i + WORDS]) for i in range(len(words) - WORDS + 1))
+    total = sum(runs.values())
+    return 0.0 if len(words) < 2 * WORDS else (total - len(runs)) / total

@@ -1,0 +1,23 @@
+"""Turns of a transcript: an answer that is the content of one turn, and holds none of the grammar of others."""
+
+from __future__ import annotations
+
+from specialists.scorers.base import MAX_ANSWER, Expected, Score, text_hits
+from ssmprov.transcript import HALF_FENCE, turns_of
+
+
+def turn(answer: str, expected: Expected) -> Score:
+    text = answer.strip()
+    if not text:
+        why = "it is empty"
+    elif len(answer) > MAX_ANSWER:
+        why = f"it is longer than {MAX_ANSWER} characters"
+    elif turns_of(answer):
+        why = "it holds the header of another turn"
+    elif HALF_FENCE in answer:
+        why = "it holds a part of a fence"
+    else:
+        why = ""
+    return Score(
+        not why, answer.lstrip().startswith(expected.starts), text_hits(answer, expected), len(answer.rstrip()), why
+    )

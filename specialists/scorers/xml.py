@@ -1,0 +1,74 @@
+"""SVG and other XML: valid is what a real parser reads to its end, as a whole document."""
+
+from __future__ import annotations
+
+from xml.etree.ElementTree import Element, ParseError, TreeBuilder
+from xml.parsers import expat
+
+from specialists.scorers.base import MAX_ANSWER, Expected, Score, text_hits
+from specialists.scorers.drawing import drawing_hits
+
+MAX_DEPTH = 64
+
+
+def xml(answer: str, expected: Expected) -> Score:
+    """An answer of one element (`svg`, unless `starts` names another), with what its tags ask for drawn in it."""
+    starts = expected.starts or "<svg"
+    text = answer.lstrip()
+    prefix = text.startswith(starts)
+    name = starts.lstrip("<").partition(" ")[0].rstrip(">") or "svg"
+    end = _end(answer, name)
+    hits = text_hits(answer, expected)
+    document = text[: end - (len(answer) - len(text))] if end is not None else text
+    try:
+        root = parse(document)
+        if root.tag.rpartition("}")[2] != name:
+            raise ParseError(f"its root is {root.tag}, not {name}")
+    except ParseError as error:
+        return Score(False, prefix, hits + drawing_hits(expected.tags, None), end, str(error))
+    return Score(True, prefix, hits + drawing_hits(expected.tags, root), end)
+
+
+def parse(text: str) -> Element:
+    """A whole document without a document type: those could expand to anything. Raises ParseError."""
+    if len(text) > MAX_ANSWER:
+        raise ParseError(f"longer than {MAX_ANSWER} characters")
+    builder = TreeBuilder()
+    parser = expat.ParserCreate(namespace_separator="}")
+    depth = 0
+
+    def start(name: str, attributes: dict[str, str]) -> None:
+        nonlocal depth
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise ParseError(f"nested deeper than {MAX_DEPTH}")
+        builder.start(name, attributes)
+
+    def finish(name: str) -> None:
+        nonlocal depth
+        depth -= 1
+        builder.end(name)
+
+    def refuse(*_: object) -> None:
+        raise ParseError("a document type is not read")
+
+    parser.StartElementHandler = start
+    parser.EndElementHandler = finish
+    parser.CharacterDataHandler = builder.data
+    parser.StartDoctypeDeclHandler = refuse
+    try:
+        parser.Parse(text, True)
+        root = builder.close()
+    except expat.ExpatError as error:
+        raise ParseError(f"line {error.lineno}, column {error.offset}: {expat.ErrorString(error.code)}") from None
+    except (AssertionError, ValueError) as error:
+        raise ParseError(str(error)) from None
+    if not isinstance(root, Element):
+        raise ParseError("no element")
+    return root
+
+
+def _end(answer: str, name: str) -> int | None:
+    closing = f"</{name}>"
+    at = answer.find(closing)
+    return None if at < 0 else at + len(closing)

@@ -1,0 +1,98 @@
+"""Train, validation and test: each row's part is decided by the hash of its prompt, so equal prompts never part."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+from specialists.rows import Row
+from ssmprov.errors import BadRequest
+
+Part = Literal["train", "validation", "test"]
+PARTS: tuple[Part, ...] = get_args(Part)
+SHOWN = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """How much of the rows goes to each part; they sum to 1."""
+
+    train: float = 0.8
+    validation: float = 0.1
+    test: float = 0.1
+
+    def __post_init__(self) -> None:
+        shares = (self.train, self.validation, self.test)
+        if any(not 0 < share < 1 for share in shares) or abs(sum(shares) - 1) > 1e-9:
+            raise BadRequest(f"the shares of train, validation and test are positive and sum to 1, not {shares}")
+
+
+@dataclass(frozen=True, slots=True)
+class Contamination:
+    """A row of one part whose text (`row`) or prompt alone (`prompt`) stands in another part, too."""
+
+    kind: str
+    part: Part
+    line: int
+    other: Part
+    other_line: int
+
+    def __str__(self) -> str:
+        what = "the row" if self.kind == "row" else "the prompt of the row"
+        return f"{what} in line {self.line} of {self.part} stands in line {self.other_line} of {self.other}, too"
+
+
+@dataclass(slots=True)
+class Split:
+    parts: dict[Part, list[Row]] = field(default_factory=lambda: {part: [] for part in PARTS})
+
+    def refuse_empty(self) -> None:
+        """Raises BadRequest where a part has no rows."""
+        for part, rows in self.parts.items():
+            if not rows:
+                count = sum(map(len, self.parts.values()))
+                raise BadRequest(
+                    f"no row fell to {part}: {count} rows with too few different prompts. Add rows, change the seed "
+                    "of the split, or give the parts in files of their own"
+                )
+
+
+def split(rows: Sequence[Row], shares: Shares, seed: int) -> Split:
+    """Rows by part, in their order; the same for the same rows, shares and seed, whatever else is in the file."""
+    found = Split()
+    for row in rows:
+        found.parts[part_of(row.prompt, shares, seed)].append(row)
+    return found
+
+
+def part_of(prompt: str, shares: Shares, seed: int) -> Part:
+    digest = hashlib.sha256(f"{seed}\0{prompt}".encode()).digest()
+    draw = int.from_bytes(digest[:8], "big") / 2**64
+    if draw < shares.train:
+        return "train"
+    return "validation" if draw < shares.train + shares.validation else "test"
+
+
+def contamination(parts: Mapping[Part, Sequence[Row]]) -> list[Contamination]:
+    """What stands in two parts, the first of each kind a row."""
+    rows: dict[str, tuple[Part, int]] = {}
+    prompts: dict[str, tuple[Part, int]] = {}
+    found = []
+    for part in PARTS:
+        for row in parts.get(part, ()):
+            for kind, digest, known in (("row", row.digest, rows), ("prompt", row.prompt_digest, prompts)):
+                where = known.setdefault(digest, (part, row.line))
+                if where[0] != part:
+                    found.append(Contamination(kind, part, row.line, *where))
+                    break
+    return found
+
+
+def refuse_contamination(parts: Mapping[Part, Sequence[Row]]) -> None:
+    """Raises BadRequest that lists the first rows which stand in two parts."""
+    if found := contamination(parts):
+        told = "\n".join(f"  {one}" for one in found[:SHOWN])
+        more = f"\n  and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
+        raise BadRequest(f"the parts are not apart:\n{told}{more}")

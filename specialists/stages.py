@@ -1,0 +1,96 @@
+"""The stages of a specialist, the kinds of runs, and the gate that each stage has to pass."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, get_args
+
+from ssmprov.errors import BadRequest, nearest
+
+Stage = Literal["stage_a", "stage_b", "sft", "dpo", "grpo", "ppo"]
+STAGES: tuple[Stage, ...] = get_args(Stage)
+BY_PREFERENCE: frozenset[Stage] = frozenset({"dpo", "grpo", "ppo"})
+"""Stages whose objective is no loss on given answers: their own trend has to improve, too."""
+
+Kind = Literal["prime", "tune", "train"]
+
+METRICS = {
+    "valid_rate": "share of samples that the task's own parser accepts",
+    "prefix_integrity": "share of samples that begin with what the task asks for",
+    "eos_clean_stop": "share that stopped by their end, with nothing but blanks after the intended close",
+    "adherence": "mean share of what tags or expectations ask for that the output shows",
+    "ood_pass_rate": "share of held-out, out-of-distribution probes whose expectations all hold",
+    "objective_trend": "how much the stage's own objective improved, from its first tenth to its last",
+}
+"""Every metric that is computed."""
+
+Gate = Mapping[str, float]
+
+_SFT = {"valid_rate": 0.99, "prefix_integrity": 0.995, "eos_clean_stop": 0.99, "adherence": 0.93}
+GATES: Mapping[Stage, Gate] = {
+    "stage_a": {"valid_rate": 0.98, "prefix_integrity": 0.99, "eos_clean_stop": 0.98, "adherence": 0.85},
+    "stage_b": {"valid_rate": 0.985, "adherence": 0.90, "ood_pass_rate": 0.70},
+    "sft": _SFT,
+    **{stage: _SFT | {"objective_trend": 0.0} for stage in STAGES if stage in BY_PREFERENCE},
+}
+"""At least so much of each; a trend has to be more than 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One metric held against its gate. `value` is None where the metric could not be measured."""
+
+    metric: str
+    value: float | None
+    least: float
+
+    @property
+    def passed(self) -> bool:
+        if self.value is None:
+            return False
+        return self.value > self.least if self.metric == "objective_trend" else self.value >= self.least
+
+    def __str__(self) -> str:
+        found = "not measured" if self.value is None else f"{self.value:.4g}"
+        sign = ">" if self.metric == "objective_trend" else ">="
+        return f"{self.metric} {found} ({'passes' if self.passed else 'fails'}: {sign} {self.least:g})"
+
+
+def judge(stage: Stage, metrics: Mapping[str, float | None], gates: Mapping[Stage, Gate] = GATES) -> list[Check]:
+    """Every check of a stage's gate; one whose metric is missing fails."""
+    return [Check(metric, metrics.get(metric), least) for metric, least in gates[stage].items()]
+
+
+def read_gates(path: Path) -> Mapping[Stage, Gate]:
+    """The gates of a TOML file, a table for each stage, in place of the usual ones. A stage left out keeps its own.
+
+    Raises BadRequest for what is no stage, no metric or no number from 0 to 1.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadRequest(f"{path} is no TOML: {error}") from None
+    found = dict(GATES)
+    for name, table in content.items():
+        if name not in STAGES:
+            raise BadRequest(f"{path}: {name!r} is no stage{nearest(name, STAGES)}")
+        if not isinstance(table, dict) or not table:
+            raise BadRequest(f"{path}: [{name}] holds no gate: write METRIC = LEAST in it")
+        for metric, least in table.items():
+            if metric not in METRICS:
+                raise BadRequest(f"{path}: nobody computes {metric!r}{nearest(metric, METRICS)}")
+            if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
+                raise BadRequest(f"{path}: {metric} of {name} takes a number from 0 to 1, not {least!r}")
+        found[stage_of(name)] = {metric: float(least) for metric, least in table.items()}
+    return found
+
+
+def stage_of(name: str) -> Stage:
+    """Raises BadRequest for what is no stage."""
+    for stage in STAGES:
+        if stage == name:
+            return stage
+    raise BadRequest(f"{name!r} is no stage{nearest(name, STAGES)}")

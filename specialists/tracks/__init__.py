@@ -1,0 +1,51 @@
+"""Tracks that ship as examples: rows composed by a program, a contract with probes, and a plan to start from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import resources
+from random import Random
+
+from specialists.tracks import code, routing, svg
+from ssmprov.errors import BadRequest, nearest
+
+Compose = Callable[[Random], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """`compose` makes one row, as it stands in a file."""
+
+    name: str
+    about: str
+    scorer: str
+    compose: Compose
+
+    @property
+    def contract(self) -> str:
+        """The shipped eval contract, TOML."""
+        return (resources.files(__package__) / f"{self.name}.toml").read_text(encoding="utf-8")
+
+    def rows(self, seed: int, count: int) -> Iterator[str]:
+        """Rows, the same for the same seed; a row may come more than once."""
+        rng = Random(f"{self.name} {seed}")
+        for _ in range(count):
+            yield self.compose(rng)
+
+
+TRACKS = {
+    track.name: track
+    for track in (
+        Track("svg", "tags to a small drawing", "xml", svg.compose),
+        Track("routing", "a request to a route: plan and agent", "route", routing.compose),
+        Track("code", "a tagged request to C, Python, SQL, JSON or Bash", "code", code.compose),
+    )
+}
+
+
+def track_of(name: str) -> Track:
+    """Raises BadRequest for a name that is none."""
+    if name not in TRACKS:
+        raise BadRequest(f"there is no track {name!r}{nearest(name, TRACKS)}")
+    return TRACKS[name]

@@ -1,0 +1,106 @@
+"""Plans and contracts: every key is known, and what is wrong is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from specialists.contract import read_contract
+from specialists.plan import Plan, read_plan, risks
+from ssmprov.errors import BadRequest
+
+PLAN = """
+name = "svg"
+track = "svg"
+model = "rwkv7-mini"
+public = "draw"
+[data]
+rows = "rows.txt"
+[stages.sft]
+kind = "train"
+steps = 10
+"""
+CONTRACT = """
+track = "svg"
+scorer = "xml"
+[[probe]]
+id = "a"
+prompt = "[circle]"
+contains = ["circle"]
+"""
+
+
+def plan(tmp_path: Path, text: str) -> Plan:
+    (tmp_path / "plan.toml").write_text(text)
+    return read_plan(tmp_path)
+
+
+def test_a_plan_is_read(tmp_path: Path) -> None:
+    found = plan(tmp_path, PLAN)
+    assert (found.stage("sft").steps, found.stage("sft").kind) == (10, "train")
+    assert found.stage("dpo").steps is None
+    assert risks(found, "sft") == {}
+
+
+def test_risky_choices_are_listed(tmp_path: Path) -> None:
+    text = PLAN.replace('rows = "rows.txt"', 'rows = "rows.txt"\nascii = false\nstream = true')
+    found = plan(tmp_path, text + "temperature = 0.9\n[eval]\nmax_tokens = 9\n")
+    assert risks(found, "sft") == {"ascii": False, "stream": True, "max_tokens": 9, "temperature": 0.9}
+    assert "temperature" not in risks(found, "stage_a")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ("steps = 10", "stps = 10", "stps"),
+        ("[stages.sft]", "[stages.sftt]", "no stage"),
+        ("steps = 10", "steps = 0", "steps"),
+        ('name = "svg"', 'name = "../svg"', "no name of a specialist"),
+        ('track = "svg"', 'track = "png"', "no rows of 'png'"),
+        ('public = "draw"', 'public = "a b"', "a b"),
+        ('rows = "rows.txt"', 'train = "a"', "all three"),
+        ('rows = "rows.txt"', 'rows = "a"\ntest = "b"', "either"),
+        ('rows = "rows.txt"', "shares = [1, 1, 1]", "sum to 1"),
+        ('name = "svg"', 'schema = "other"\nname = "svg"', "schema"),
+        ("[data]", "[data", "no TOML"),
+    ],
+)
+def test_what_is_wrong_in_a_plan_is_named(tmp_path: Path, old: str, new: str, why: str) -> None:
+    with pytest.raises(BadRequest, match=why):
+        plan(tmp_path, PLAN.replace(old, new))
+
+
+def test_without_a_plan_it_says_how_to_get_one(tmp_path: Path) -> None:
+    with pytest.raises(BadRequest, match="specialist init"):
+        read_plan(tmp_path)
+
+
+def test_a_contract_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "contract.toml"
+    path.write_text(CONTRACT)
+    contract, digest = read_contract(path)
+    assert (contract.samples, contract.temperature, len(digest)) == (3, 0.0, 64)
+    assert contract.probe[0].expecting().tags == ("circle",)
+    assert contract.probe[0].expecting().contains == ("circle",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "why"),
+    [
+        ('scorer = "xml"', 'scorer = "xlm"', "no scorer"),
+        ('track = "svg"', 'track = "x"', "no rows"),
+        ('contains = ["circle"]', 'contain = ["circle"]', "contain"),
+        ('contains = ["circle"]', 'matches = "("', "no regular expression"),
+        ('contains = ["circle"]', 'type = "other"', "type"),
+        ('scorer = "xml"', 'scorer = "xml"\nsamples = 2', "samples"),
+        ("[[probe]]", '[[probe]]\nid = "a"\nprompt = "x"\n[[probe]]', "two probes"),
+        ('id = "a"', 'id = ""', "id"),
+        ('prompt = "[circle]"', "", "prompt"),
+    ],
+)
+def test_what_is_wrong_in_a_contract_is_named(tmp_path: Path, old: str, new: str, why: str) -> None:
+    path = tmp_path / "contract.toml"
+    path.write_text(CONTRACT.replace(old, new))
+    with pytest.raises(BadRequest, match=why):
+        read_contract(path)

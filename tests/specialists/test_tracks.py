@@ -1,0 +1,81 @@
+"""The shipped tracks: their rows keep their contract and pass their own scorer, and their probes can be asked."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from specialists.contract import read_contract
+from specialists.grammars import grammar_of
+from specialists.rows import read_rows
+from specialists.scorers import Expected, scorer_of
+from specialists.scorers.base import ends_cleanly
+from specialists.scorers.drawing import PALETTES
+from specialists.scorers.route import AGENTS
+from specialists.tracks import TRACKS, routing, svg, track_of
+from ssmprov.errors import BadRequest
+
+
+@pytest.mark.parametrize("name", TRACKS)
+def test_rows_keep_the_contract_and_are_all_that_their_tags_ask_for(tmp_path: Path, name: str) -> None:
+    track = TRACKS[name]
+    path = tmp_path / "rows.txt"
+    path.write_text("".join(f"{row}\n" for row in track.rows(1, 300)))
+    rows, report = read_rows(path, grammar_of(name))
+    report.refuse()
+    judge = scorer_of(track.scorer)
+    for row in {row.digest: row for row in rows}.values():
+        if not {"lang:c", "lang:bash"}.isdisjoint(row.tags):
+            continue
+        score = judge(row.answer, Expected(row.tags))
+        assert score.passes, (row, score)
+        assert ends_cleanly(row.answer, score)
+
+
+def test_rows_repeat_by_seed() -> None:
+    for track in TRACKS.values():
+        assert list(track.rows(3, 20)) == list(track.rows(3, 20))
+        assert list(track.rows(3, 20)) != list(track.rows(4, 20))
+
+
+@pytest.mark.skipif(not (shutil.which("cc") and shutil.which("bash")), reason="needs cc and bash")
+def test_programs_of_c_and_bash_are_parsed(tmp_path: Path) -> None:
+    path = tmp_path / "rows.txt"
+    path.write_text("".join(f"{row}\n" for row in TRACKS["code"].rows(2, 60)))
+    rows, _ = read_rows(path, grammar_of("code"))
+    some = [row for row in rows if not {"lang:c", "lang:bash"}.isdisjoint(row.tags)][:12]
+    assert all(scorer_of("code")(row.answer, Expected(row.tags)).passes for row in some)
+
+
+@pytest.mark.parametrize("name", TRACKS)
+def test_contracts_are_read_and_probes_of_both_types_are_there(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "contract.toml"
+    path.write_text(TRACKS[name].contract)
+    contract, _ = read_contract(path)
+    assert contract.track == name
+    assert {probe.kind for probe in contract.probe} == {"in", "ood"}
+    assert all(probe.expecting().tags for probe in contract.probe)
+
+
+@pytest.mark.parametrize("name", TRACKS)
+def test_no_row_is_an_out_of_distribution_probe(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "contract.toml"
+    path.write_text(TRACKS[name].contract)
+    contract, _ = read_contract(path)
+    prompts = {probe.prompt for probe in contract.probe if probe.kind == "ood"}
+    rows = tmp_path / "rows.txt"
+    rows.write_text("".join(f"{row}\n" for row in TRACKS[name].rows(1, 3000)))
+    found, _ = read_rows(rows, grammar_of(name))
+    assert prompts.isdisjoint(row.prompt for row in found)
+
+
+def test_generators_and_scorers_agree() -> None:
+    assert {name: frozenset(colours) for name, colours in svg.PALETTES.items()} == dict(PALETTES)
+    assert {(kind.agent, kind.name) for kind in routing._KINDS} == set(AGENTS.items())
+
+
+def test_no_such_track() -> None:
+    with pytest.raises(BadRequest, match="there is no track"):
+        track_of("png")
