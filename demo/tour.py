@@ -9,7 +9,7 @@ from importlib import resources
 from pathlib import Path
 
 from clients import Client, Reply
-from demo import kinds
+from demo import kinds, slots
 from demo.house import MINI, House, Trouble, ask
 from demo.screen import note, section, show, watch
 from ssmprov.errors import SsmprovError
@@ -27,7 +27,7 @@ def main() -> int:
     """Run the tour; 0, or 1 with a plain message."""
     began = time.monotonic()
     try:
-        with House(kinds.prepare) as house:
+        with House(lambda house: slots.TABLE + kinds.prepare(house)) as house:
             Tour(house, began).run()
         took = f"Everything has ended, {time.monotonic() - began:.1f} s after the start."
         print(f"\n{took} `make up` leaves it serving, and `.venv/bin/ssmprov composer` opens the window.")
@@ -56,6 +56,7 @@ class Tour:
         self.both_at_once()
         self.old_protocol()
         self.moving()
+        slots.tour(self.house, "shouter", self.turn)
         self.other_kinds()
         section("What there is now")
         show(self.house, "ssmprov ckpt tree")

@@ -17,7 +17,7 @@ from ssmprov.transcript import FENCE
 ROOT = Path(__file__).parents[2]
 
 
-FIRST = ["Serving", "Priming", "Forking", "Specialists", "Both", "The", "Moving"]
+FIRST = ["Serving", "Priming", "Forking", "Specialists", "Both", "The", "Moving", "An"]
 KINDS = ["Two", "The", "A"]
 LAST = ["What", "What"]
 
@@ -49,6 +49,8 @@ def test_the_demonstration_shows_everything_and_leaves_nothing(tmp_path: Path) -
     assert "`make llama`" in said
     assert "primed -> shouter on rwkv7-mini/1" in said
     assert "prefill 0 tokens" in said
+    assert "checked: the two contexts have read the same text" in said
+    assert "divergence from plain reading: " in said
     home = re.search(r"ipc://(/\S+)/run/broker\.sock", said)
     assert home is not None
     assert not Path(home[1]).exists()
@@ -65,11 +67,11 @@ def test_with_llama_cpp_it_shows_the_other_kinds_of_models(tmp_path: Path) -> No
     served = set(re.findall(r"^  \S+/\d+ +ready", said, re.MULTILINE))
     if smollm2() is None:
         assert "left out: SmolLM2" in said
-        assert len(served) == 4
+        assert len(served) == 5
     else:
         assert "'The capital of France is' -> ' Paris." in said
         assert "left out" not in said
-        assert len(served) == 5
+        assert len(served) == 6
 
 
 def test_the_primer_is_a_transcript_of_closed_turns() -> None:

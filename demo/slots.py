@@ -1,0 +1,41 @@
+"""An Addressed State Model beside the others: it reads the text of a context into its slots, and lets them be seen."""
+
+from __future__ import annotations
+
+from demo.house import MINI, House, Trouble
+from demo.screen import note, section, show
+from ssmprov.transcript import full_step
+
+ASM = "asm-mini"
+SAID = "the sun is warm"
+TABLE = f"""
+[[model]]
+name = "{ASM}"
+runtime = "asm"
+path = "@{ASM}"
+settings = "greedy"
+slots = 4
+
+[[bridge]]
+port = 6505
+model = "{ASM}"
+"""
+
+
+def tour(house: House, name: str, turn: int) -> None:
+    """Show it, from a context of the embedded model that awaits this turn."""
+    section("An Addressed State Model: another kind of memory reads the same text, answers, and is looked at")
+    show(house, f"ssmprov ckpt replay {MINI}:{name} --to {ASM} --save {name}")
+    texts = {house.shell(f"ssmprov ckpt show {model}:{name} --text") for model in (MINI, ASM)}
+    if len(texts) != 1:
+        raise Trouble(f"{MINI}:{name} and {ASM}:{name} have read different texts")
+    note("checked: the two contexts have read the same text, byte for byte")
+    show(
+        house,
+        f"printf '%s' '{SAID}' | ssmprov pipe --load {ASM}:{name} --settings greedy "
+        f"--in USER --out INTERFACE --turn {turn} --bare",
+    )
+    note("where it is about to answer: which slots it reads, and what it would say without four of them")
+    line = f"ssmprov probe {ASM}:{name} --top 2 --slotmask 0,1,2,3 < turn.txt"
+    (house.home / "turn.txt").write_text(full_step(turn, "USER", SAID, "INTERFACE"), encoding="utf-8")
+    show(house, f'cd "$SSMPROV_HOME" && {line}')
