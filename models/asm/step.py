@@ -23,7 +23,10 @@ TINY = 1e-8
 
 
 class Stepper:
-    """Steps contexts of a model in fp32 with the exact scan, in eval mode. It shares the model's large weights."""
+    """Steps contexts of a model in fp32 with the exact scan, in eval mode, whose weights change no more.
+
+    It shares the large ones among them with the model.
+    """
 
     @staticmethod
     def fits(model: ASMLanguageModel) -> bool:

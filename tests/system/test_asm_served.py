@@ -20,7 +20,7 @@ END_AT = 2048
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     home = tmp_path_factory.mktemp("addressed")
-    cluster = Cluster(home, asm_toml(home, workers=2, slots=4)).up()
+    cluster = Cluster(home, asm_toml(home, workers=2, slots=3)).up()
     yield cluster
     cluster.close()
 
@@ -72,12 +72,12 @@ def test_forked_moved_and_taken_up_again_it_goes_on_as_if_uninterrupted(
 
 
 def test_batched_contexts_say_what_they_say_alone(client: Client) -> None:
-    prompts = [f"{'x' * (7 * i)} number {i}" for i in range(10)]  # more than there are slots
-    alone = [client.turn(p, values=GREEDY, max_tokens=30).text for p in prompts]
+    prompts = [f"{'x' * (7 * i)} number {i}" for i in range(6)]  # more than there are slots
+    alone = [client.turn(p, values=GREEDY, max_tokens=20).text for p in prompts]
     together: dict[int, str] = {}
 
     def ask(i: int) -> None:
-        together[i] = client.turn(prompts[i], values=GREEDY, max_tokens=30).text
+        together[i] = client.turn(prompts[i], values=GREEDY, max_tokens=20).text
 
     run_all([lambda i=i: ask(i) for i in range(len(prompts))])
     assert [together[i] for i in range(len(prompts))] == alone
@@ -118,7 +118,7 @@ def test_what_was_saved_outlives_a_killed_worker_and_goes_on_exactly(client: Cli
     process = served.processes["asm/1"]
     process.child.kill()
     process.wait()
-    served.config.write_text(served.config.read_text().replace("slots = 4", "slots = 3"))
+    served.config.write_text(served.config.read_text().replace("slots = 3", "slots = 5"))
     served.worker("asm", 1)
     reply = client.turn("", context="ctx/1", values=WARM, max_tokens=20)
     assert (reply.text, reply.result.prefill_tokens, reply.result.restored) == (straight, 0, "disk")

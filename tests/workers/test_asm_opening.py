@@ -13,7 +13,7 @@ from asm_toys import asm_file, asm_model
 from safetensors.torch import save_file
 
 from models import mini
-from ssmprov.errors import BadRequest, NotFound
+from ssmprov.errors import BadRequest, NotFound, Unsupported
 from workers.runtimes import llama, rwkv
 from workers.runtimes.asm import open_runtime
 from workers.runtimes.base import Feed, Plan
@@ -80,7 +80,9 @@ def test_the_name_of_the_embedded_model_is_told_where_it_is_or_is_not(
     assert opened(asm_file(tmp_path)).identity == opened(Path("@asm-mini")).identity
 
 
-def test_a_vocabulary_without_a_tokenizer_is_refused_with_those_that_have_one(tmp_path: Path) -> None:
+def test_a_vocabulary_without_a_tokenizer_is_refused_with_those_that_have_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = asm_file(tmp_path, "gpt2.safetensors", vocab_size=300, tokenizer_name="gpt2", num_layers=1)
     with pytest.raises(BadRequest, match=r"gpt2\.safetensors: .*vocabulary of 300 .*'gpt2'.*bytes \(257\).*World"):
         opened(path)
@@ -88,6 +90,9 @@ def test_a_vocabulary_without_a_tokenizer_is_refused_with_those_that_have_one(tm
     world = opened(asm_file(tmp_path, "world.safetensors", vocab_size=65536, **small))
     assert world.control_tokens == frozenset(range(65530, 65536))
     assert world.forward([Feed(0, [65529])]).shape == (1, 65536)
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(Unsupported, match=r"world\.safetensors: .*install ssmprov\[rwkv\]"):
+        opened(tmp_path / "world.safetensors")
 
 
 def test_what_a_file_lacks_or_has_too_much_is_told_by_its_name(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import torch
 
 from models import asm, mini
 from models.rwkv7 import ByteTokenizer, Tokenizer, WorldTokenizer
-from ssmprov.errors import BadRequest, NotFound
+from ssmprov.errors import BadRequest, NotFound, Unsupported
 from workers.runtimes.asm.runtime import AsmRuntime
 from workers.runtimes.base import Plan
 
@@ -23,7 +24,7 @@ FOREIGN = ("n_threads", "n_batch", "n_ctx", "n_gpu_layers")
 
 
 def open_runtime(plan: Plan) -> AsmRuntime:
-    """Load a model. Raises NotFound and BadRequest that name what is wrong with the file or the plan."""
+    """Load a model. Raises NotFound, BadRequest and Unsupported that name what is wrong with the file or the plan."""
     dtype = plan.dtype or DTYPE
     if dtype not in DTYPES:
         raise BadRequest(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
@@ -60,10 +61,12 @@ def file_of(path: Path) -> Path:
 
 
 def tokenizer_of(config: asm.ASMTrainConfig, path: Path) -> tuple[Tokenizer, str]:
-    """The tokenizer that fits a model's vocabulary, and its name. Raises BadRequest where there is none."""
+    """The tokenizer that fits a model's vocabulary, and its name. Raises BadRequest and Unsupported."""
     if config.vocab_size == ByteTokenizer.size:
         return ByteTokenizer(), "bytes"
     if WorldTokenizer.size <= config.vocab_size <= WORLD_VOCABULARY:
+        if importlib.util.find_spec("rwkv") is None:
+            raise Unsupported(f"{path}: its vocabulary, RWKV's World, comes with another extra: install ssmprov[rwkv]")
         return WorldTokenizer(), "World"
     raise BadRequest(
         f"{path}: ssmprov has no tokenizer for a vocabulary of {config.vocab_size} (tokenizer_name "
