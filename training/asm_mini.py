@@ -62,7 +62,10 @@ def asm_mini_config(*, rope: str = "none", **sizes: float) -> ASMTrainConfig:
 @click.option("--minutes", type=POSITIVE, help="length of the run by the clock")
 @click.option("--seed", default=1)
 @click.option("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-@click.option("--dataset", help="text from the Hugging Face hub instead of the composed one; needs the extra asm-data")
+@click.option(
+    "--dataset",
+    help="a dataset of the Hugging Face hub, or a directory of texts, instead of the composed text; extra asm-data",
+)
 @click.option("--dataset-config", help="configuration of the dataset, such as wikitext-2-raw-v1")
 @click.option("--text-column", default="text", help="column of the dataset that holds the text")
 @click.option("--layers", type=COUNT, default=6)
