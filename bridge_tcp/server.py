@@ -44,6 +44,7 @@ class Server:
         self._limit = parse_size(table.request_bytes)
         self._reading: dict[asyncio.Task[None], asyncio.StreamWriter] = {}
         self._serving: set[asyncio.Task[None]] = set()
+        self._placed: set[asyncio.Task[None]] = set()
         self._session: Session
         self.port = 0
 
@@ -106,6 +107,7 @@ class Server:
             with contextlib.suppress(OSError, TimeoutError):
                 await self._connection(task, reader, writer)
         finally:
+            self._placed.discard(task)
             self._serving.discard(task)
             if writer.transport.get_write_buffer_size():  # it did not take its reply
                 writer.transport.abort()
@@ -116,13 +118,14 @@ class Server:
     async def _connection(
         self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
-        if not self._room():
+        if not self._place(task):
             await self._refuse(reader, writer, f"busy: {self._table.connections} requests are under way already")
             return
         try:
             with self._as_reading(task, writer):
                 data = await read_request(reader, self._limit, self._table.idle_s)
         except Unwelcome as unwelcome:
+            self._placed.discard(task)  # who is refused may linger, but keeps nobody out
             await self._refuse(reader, writer, unwelcome)
         else:
             if data is None:
@@ -149,16 +152,16 @@ class Server:
         finally:
             watching.cancel()
 
-    def _room(self) -> bool:
-        """Whether one more connection may be served; the oldest one that has sent no request makes room."""
-        if len(self._serving) <= self._table.connections:
-            return True
-        if not self._reading:
-            return False
-        task, writer = next(iter(self._reading.items()))
-        del self._reading[task]
-        self._serving.discard(task)
-        writer.transport.abort()
+    def _place(self, task: asyncio.Task[None]) -> bool:
+        """Give a connection one of the places, if need be that of the oldest which has sent no request."""
+        if len(self._placed) >= self._table.connections:
+            if not self._reading:
+                return False
+            other, writer = next(iter(self._reading.items()))
+            del self._reading[other]
+            self._placed.discard(other)
+            writer.transport.abort()
+        self._placed.add(task)
         return True
 
     @contextlib.contextmanager

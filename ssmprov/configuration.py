@@ -56,7 +56,9 @@ class BrokerTable(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ModelTable(msgspec.Struct, forbid_unknown_fields=True):
-    """`[[model]]`: one model and its workers. The keys that begin with `n_` are of the llama runtime alone."""
+    """`[[model]]`: one model and its workers. Keys that begin with `n_` are of the llama runtime alone, `scan` and
+    `pos_mode` of the asm runtime.
+    """
 
     name: str
     runtime: str
@@ -74,6 +76,8 @@ class ModelTable(msgspec.Struct, forbid_unknown_fields=True):
     n_batch: Annotated[int, Meta(ge=1, le=16384)] | None = None
     n_ctx: Annotated[int, Meta(ge=16, le=1 << 24)] | None = None
     n_gpu_layers: Annotated[int, Meta(ge=0, le=9999)] | None = None
+    scan: str = ""
+    pos_mode: str = ""
     hot_bytes: str = "512 MiB"
     keep_steps: Whole = 20
     max_names: Whole = 1_000_000

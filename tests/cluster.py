@@ -187,3 +187,13 @@ def llama_toml(directory: Path, name: str, *, kind: str = "", seed: int = 0, **k
     lines = ["[[model]]", f'name = "{name}"', 'runtime = "llama"', f"path = {json.dumps(str(path))}"]
     keys = {"slots": 4, "n_threads": 1, "dtype": "fp32"} | keys
     return "\n".join([*lines, *(f"{key} = {json.dumps(value)}" for key, value in keys.items())]) + "\n"
+
+
+def asm_toml(directory: Path, name: str = "asm", *, kind: str = "exact", **keys: Any) -> str:
+    """A configuration of a tiny Addressed State Model of that kind (`asm_toys.KINDS`), written into the directory."""
+    import asm_toys
+
+    directory.mkdir(parents=True, exist_ok=True)
+    path = asm_toys.asm_file(directory, f"{name}.safetensors", **asm_toys.KINDS[kind])
+    lines = ["[[model]]", f'name = "{name}"', 'runtime = "asm"', f"path = {json.dumps(str(path))}"]
+    return "\n".join([*lines, *(f"{key} = {json.dumps(value)}" for key, value in keys.items())]) + "\n"

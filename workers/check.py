@@ -1,6 +1,6 @@
 """What a model file is, and whether it loads, decodes and restores here: the child process of `ssmprov models check`.
 
-    python -P -m workers.check PATH RUNTIME [DTYPE [CACHE]]
+    python -P -m workers.check PATH RUNTIME [DTYPE [CACHE [SCAN [POS_MODE]]]]
 
 One JSON object comes on standard output: a `Report`, or with exit status 1 a `Problem`. A native library that dies over
 a file takes only this process along.
@@ -11,8 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
 
@@ -21,11 +20,11 @@ import numpy as np
 
 from ssmprov.errors import BadRequest, SsmprovError, Unsupported, problem_of
 from workers.context import Arrays
+from workers.described import describe
 from workers.families import default_set
 from workers.runtimes import base
 from workers.runtimes.base import Feed, Logits, Plan, Runtime
 
-EMBEDDED = "@mini"
 N_CTX = 4096
 """Tokens of a transformer's context, unless it was trained with fewer."""
 
@@ -82,26 +81,10 @@ class Report(msgspec.Struct):
     """Whether a state that was saved and loaded went on bit for bit."""
 
 
-@dataclass(frozen=True, slots=True)
-class Described:
-    """What a file says of itself, without its model being loaded."""
-
-    family: str
-    architecture: str
-    name: str
-    file_bytes: int
-    weight_bytes: int  # in memory
-    parameters: int
-    quantization: str
-    layers: int
-    embedding: int
-    tokenizer: str
-    trained_context: int
-
-
-def check(path: Path, runtime_name: str, dtype: str = "", cache: Path | None = None) -> Report:
+def check(runtime_name: str, plan: Plan) -> Report:
     """Describe a model, load it, and try it out. Raises what the runtime raises, and BadRequest that names the file."""
-    described = describe(path, runtime_name, dtype)
+    path = plan.path
+    described = describe(path, runtime_name, plan.dtype)
     free = free_memory()
     if free is not None and described.weight_bytes > free:
         raise BadRequest(
@@ -110,11 +93,11 @@ def check(path: Path, runtime_name: str, dtype: str = "", cache: Path | None = N
         )
     n_ctx = min(N_CTX, described.trained_context or N_CTX) if runtime_name == "llama" else None
     started = time.perf_counter()
-    runtime = base.load(runtime_name, Plan(path, 1, dtype=dtype, n_ctx=n_ctx, cache=cache))
+    runtime = base.load(runtime_name, replace(plan, n_ctx=n_ctx))
     load_s = time.perf_counter() - started
     lost = [sample for sample in SAMPLES if not comes_back(runtime, sample)]
     trial = try_out(runtime, path)
-    grows = runtime.context_tokens is not None
+    grows = n_ctx is not None and runtime.context_tokens is not None
     peak = peak_memory()
     return Report(
         runtime=runtime_name,
@@ -148,70 +131,6 @@ def check(path: Path, runtime_name: str, dtype: str = "", cache: Path | None = N
     )
 
 
-# -- the file
-
-
-def describe(path: Path, runtime_name: str, dtype: str) -> Described:
-    """What the file says of itself. Raises BadRequest that names what is wrong with it."""
-    return _describe_gguf(path) if runtime_name == "llama" else _describe_rwkv(path, dtype)
-
-
-def _describe_gguf(path: Path) -> Described:
-    from models import gguf
-
-    try:
-        found = gguf.describe(path)
-        family = gguf.family(found)
-    except gguf.GgufError as error:
-        raise BadRequest(str(error)) from None
-    return Described(
-        family,
-        found.architecture,
-        found.name or _printable(path.stem),
-        found.file_bytes,
-        found.file_bytes,
-        found.parameters,
-        found.quantization,
-        found.layers,
-        found.embedding_length,
-        " ".join(filter(None, (found.tokenizer_model, found.tokenizer_pre))),
-        found.context_length,
-    )
-
-
-def _describe_rwkv(path: Path, dtype: str) -> Described:
-    from models import mini, rwkv7
-    from models.rwkv7.config import check_shapes
-
-    path = mini.path() if path.name == EMBEDDED else path
-    try:
-        tensors = rwkv7.read_tensors(path)
-        config = check_shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()}, str(path))
-        small = isinstance(rwkv7.tokenizer_for(config), rwkv7.ByteTokenizer)
-        is_mini = small and rwkv7.fingerprint(path) == rwkv7.fingerprint(mini.path())
-    except rwkv7.WeightsError as error:
-        raise BadRequest(str(error)) from None
-    parameters = sum(tensor.numel() for tensor in tensors.values())
-    kinds = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
-    return Described(
-        "mini" if is_mini else "rwkv7",
-        "rwkv7",
-        _printable(path.stem),
-        path.stat().st_size,
-        parameters * (2 if dtype in ("bf16", "fp16") else 4),
-        parameters,
-        ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common()),
-        config.layers,
-        config.channels,
-        "bytes" if small else "World (rwkv_vocab_v20230424)",
-        0,
-    )
-
-
-def _printable(stem: str) -> str:
-    return stem.encode(errors="backslashreplace").decode()
-
-
 # -- the model
 
 
@@ -239,7 +158,9 @@ def try_out(runtime: Runtime, path: Path) -> Trial:
     spelt = list(islice((token for token in range(runtime.vocabulary) if runtime.piece(token)), TOKENS))
     if not spelt:
         raise BadRequest(f"{path}: no token of its vocabulary spells anything")
-    tokens = list(islice(cycle(spelt), TOKENS))
+    end = runtime.context_tokens
+    count = TOKENS if end is None else min(TOKENS, max(1, end // 2))  # all of them have to fit twice
+    tokens = list(islice(cycle(spelt), count))
     _read(runtime, tokens, path)  # the first of everything is slower
     runtime.load(0, {})
     started = time.perf_counter()
@@ -248,7 +169,7 @@ def try_out(runtime: Runtime, path: Path) -> Trial:
     saved = runtime.save(0)
     mute = sorted(runtime.end_tokens | runtime.control_tokens)
     began = time.perf_counter()
-    for _ in range(TOKENS):
+    for _ in range(count):
         logits[mute] = -np.inf
         logits = _read(runtime, [int(logits.argmax())], path)
     decoded = time.perf_counter()
@@ -258,7 +179,7 @@ def try_out(runtime: Runtime, path: Path) -> Trial:
     runtime.load(0, {name: array.copy() for name, array in saved.items()})  # as it comes from a disk
     there = _read(runtime, tokens[:1], path)
     return Trial(
-        TOKENS / (prefilled - started), TOKENS / (decoded - began), grown // TOKENS, bool(np.array_equal(here, there))
+        count / (prefilled - started), count / (decoded - began), grown // count, bool(np.array_equal(here, there))
     )
 
 
@@ -323,11 +244,12 @@ def peak_memory() -> int | None:
 
 def main(arguments: list[str]) -> int:
     """Print a report or a problem, and return the exit status."""
-    path, runtime_name, dtype, cache = (*arguments, "", "")[:4]
+    path, runtime_name, dtype, cache, scan, pos_mode = (*arguments, "", "", "", "")[:6]
+    plan = Plan(Path(path), 1, dtype=dtype, cache=Path(cache) if cache else None, scan=scan, pos_mode=pos_mode)
     with os.fdopen(os.dup(1), "wb") as stdout:
         os.dup2(2, 1)  # whatever a library prints goes to standard error
         try:
-            report = check(Path(path), runtime_name, dtype, Path(cache) if cache else None)
+            report = check(runtime_name, plan)
         except SsmprovError as error:
             stdout.write(_problem(error))
             return 1

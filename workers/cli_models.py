@@ -8,7 +8,9 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import click
@@ -16,9 +18,13 @@ import msgspec
 
 from ssmprov import configuration
 from ssmprov.errors import BadRequest, Problem, SsmprovError, error_of
-from workers.check import EMBEDDED, Report
+from workers.check import Report
+from workers.described import EMBEDDED
 
-RUNTIMES = {".gguf": "llama", ".pth": "rwkv", ".safetensors": "rwkv"}
+RUNTIMES = {".gguf": "llama", ".pth": "rwkv", ".safetensors": "rwkv", ".pt": "asm"}
+ADDRESSES = b".slot_keys"
+"""A part of names that an ASM's tensors have, and no other model's."""
+MAX_HEADER = 64 << 20
 MAX_SLOTS = 128
 USUAL_SLOTS = 8
 
@@ -27,18 +33,21 @@ USUAL_SLOTS = 8
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option("--runtime", type=click.Choice(sorted(set(RUNTIMES.values()))), help="Instead of the one that fits.")
 @click.option("--dtype", default="", metavar="DTYPE", help="As in a model's table: fp32, bf16 or fp16.")
+@click.option("--scan", default="", metavar="SCAN", help="Of an ASM whose file does not say it: exact or chunked:128.")
+@click.option("--pos-mode", default="", metavar="MODE", help="Of an ASM: absolute or cyclic.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def check(path: Path, runtime: str | None, dtype: str, as_json: bool) -> None:
+def check(path: Path, runtime: str | None, dtype: str, scan: str, pos_mode: str, as_json: bool) -> None:
     """Tell what the model file PATH is, load it, try it out, and print a [[model]] table to serve it with."""
-    if path.name != EMBEDDED:
+    if path.name not in EMBEDDED:
         path = path.absolute()
         if not path.is_file():
             raise BadRequest(f"{path}: {'this is not a file' if path.exists() else 'there is no such file'}")
     home = configuration.home_of()
     cache = str(home / ".cache") if home.is_dir() else ""
     name = runtime or runtime_for(path)
-    report = run([sys.executable, "-P", "-m", "workers.check", str(path), name, dtype, cache], path)
-    table = toml_table(report, path, dtype)
+    options = {"dtype": dtype, "scan": scan, "pos_mode": pos_mode}
+    report = run([sys.executable, "-P", "-m", "workers.check", str(path), name, dtype, cache, scan, pos_mode], path)
+    table = toml_table(report, path, options)
     if as_json:
         click.echo(json.dumps({"path": str(path), **msgspec.to_builtins(report), "toml": table}, indent=2))
         return
@@ -51,16 +60,30 @@ def check(path: Path, runtime: str | None, dtype: str, as_json: bool) -> None:
 
 def runtime_for(path: Path) -> str:
     """The runtime that serves a file of this kind. Raises BadRequest for a file that is none of them."""
-    if path.name == EMBEDDED:
-        return "rwkv"
+    if path.name in EMBEDDED:
+        return EMBEDDED[path.name]
     if path.suffix in RUNTIMES:
-        return RUNTIMES[path.suffix]
+        return "asm" if ADDRESSES in _names(path) else RUNTIMES[path.suffix]
     with path.open("rb") as file:
         if file.read(4) == b"GGUF":
             return "llama"
     raise BadRequest(
-        f"{path}: this is no model file by its name: a GGUF ends in .gguf, an RWKV-7 model in .pth or .safetensors"
+        f"{path}: this is no model file by its name: a GGUF ends in .gguf, an RWKV-7 model in .pth or .safetensors, "
+        "an ASM in .safetensors, .pt or .pth"
     )
+
+
+def _names(path: Path) -> bytes:
+    """Where the names of a file's tensors are; b'' of one that is not what its name says, which its runtime tells."""
+    with path.open("rb") as file:
+        if path.suffix == ".safetensors":
+            return file.read(min(MAX_HEADER, int.from_bytes(file.read(8), "little")))
+        try:
+            with zipfile.ZipFile(file) as parts:
+                names = [info for info in parts.infolist() if info.filename.endswith("data.pkl")]
+                return parts.open(names[0]).read(MAX_HEADER) if names else b""
+        except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError, ValueError, zlib.error):
+            return b""
 
 
 def run(command: Sequence[str], path: Path) -> Report:
@@ -123,6 +146,8 @@ def lines(report: Report, path: Path) -> Iterator[tuple[str, str]]:
 def _state(report: Report) -> str:
     if report.context_tokens is None:
         return f"{size(report.state_bytes)} a context, however long"
+    if not report.token_bytes:
+        return f"{size(report.state_bytes)} a context, of at most {report.context_tokens} tokens"
     return (
         f"{size(report.token_bytes)} for each token, {size(report.state_bytes)} a context of at most "
         f"{report.context_tokens} tokens (n_ctx = {report.n_ctx})"
@@ -148,23 +173,22 @@ def size(count: int) -> str:
     return f"{amount:.1f} GiB"
 
 
-def toml_table(report: Report, path: Path, dtype: str) -> str:
-    """A `[[model]]` table that serves the file."""
+def toml_table(report: Report, path: Path, options: Mapping[str, str]) -> str:
+    """A `[[model]]` table that serves the file, with the options that were given."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", report.name).strip("-._")[:64].rstrip("-._").lower() or report.family
     table: dict[str, str | int] = {"name": name, "runtime": report.runtime, "path": _path(path)}
     if report.settings:
         table["settings"] = report.settings
     table["workers"] = 1
     table["slots"] = min(USUAL_SLOTS, report.slots_that_fit or USUAL_SLOTS)
-    if dtype:
-        table["dtype"] = dtype
+    table |= {key: value for key, value in options.items() if value}
     if report.n_ctx is not None:
         table["n_ctx"] = report.n_ctx
     return "[[model]]\n" + "".join(f"{key} = {_toml(value)}\n" for key, value in table.items())
 
 
 def _path(path: Path) -> str:
-    return path.name if path.name == EMBEDDED else os.fspath(path)
+    return path.name if path.name in EMBEDDED else os.fspath(path)
 
 
 def _toml(value: str | int) -> str:

@@ -29,7 +29,7 @@ from workers.service import Service
 from workers.turns import Turns
 from workers.worker import Place, Worker
 
-EMBEDDED = "@mini"
+EMBEDDED = ("@mini", "@asm-mini")
 
 SWITCH_S = 0.0005
 """Threads hand the interpreter over that often, so that pulses and cancels live beside a busy model thread."""
@@ -66,7 +66,7 @@ def serve(configured: Configuration, table: ModelTable, index: int, endpoint: st
     runtime = base.load(table.runtime, _plan(configured, table, index))
     directory = configured.store(table)
     name = worker_name(table.name, index)
-    embedded = table.path == EMBEDDED
+    embedded = table.path in EMBEDDED
     settings = table.settings or default_set("mini" if embedded else runtime.identity.architecture)
     with Store(
         directory, table.name, runtime.identity, keep_steps=table.keep_steps, max_names=table.max_names
@@ -117,6 +117,8 @@ def _plan(configured: Configuration, table: ModelTable, index: int) -> base.Plan
         table.n_batch,
         table.n_ctx,
         table.n_gpu_layers,
+        table.scan,
+        table.pos_mode,
         configured.home / ".cache",
     )
 

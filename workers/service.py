@@ -180,9 +180,11 @@ class Service:
 
     def _show(self, request: wire.Request, args: ops.Show) -> None:
         ref = parse_ref(request.context)
-        shown = self._store.show(ref)
-        text = self._store.text(ref, args.offset, TEXT_PAGE, since_root=args.since_root) if args.text else b""
-        self._answers.reply(request, shown, text)
+        if args.text:
+            shown, text = self._store.show_text(ref, args.offset, TEXT_PAGE, since_root=args.since_root)
+            self._answers.reply(request, shown, text)
+        else:
+            self._answers.reply(request, self._store.show(ref))
 
     def _log(self, request: wire.Request, args: ops.Log) -> None:
         self._answers.reply(request, self._store.log(parse_ref(request.context), args.limit, args.before))

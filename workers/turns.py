@@ -271,10 +271,9 @@ class Turns:
         if job.args.save and (answer := self._store.outcome(job.id)) is not None:
             self._answers.repeat(job.request, answer)
             return
-        ref = parse_ref(job.request.context)
-        object_id = self._store.resolve(ref)
+        object_id = self._store.resolve(parse_ref(job.request.context))
         job.holds.enter_context(self._store.hold(object_id))
-        tokens = self._store.tokens(ref)
+        tokens = self._store.tokens(parse_ref("#" + object_id))  # the name may have moved meanwhile
         nothing = Prompt(b"", self._vocabulary, heal=False)
         loaded = Loaded(object_id, empty(), tokens, "", None, 0)
         job.turn = self._make_turn(job, loaded, nothing, Settings(), Limits(0, 1), 0)

@@ -9,9 +9,12 @@ from models.asm.configuration import ASMTrainConfig, AttentionConfig
 from models.asm.errors import ASMError, ConfigError, InputError, WeightsError
 from models.asm.files import read_checkpoint, save_checkpoint
 from models.asm.flags import Flags, InfoConfig
+from models.asm.identity import fingerprint
 from models.asm.lm import ASMBlock, ASMLanguageModel, build_model_from_cfg
 from models.asm.loading import Loaded, load_checkpoint, load_tensors
 from models.asm.state import Memory, State, memory_shapes, new_state
+from models.asm.step import Stepper
+from models.asm.trace import Info
 
 __all__ = [
     "ASMBlock",
@@ -24,13 +27,16 @@ __all__ = [
     "AttentionConfig",
     "ConfigError",
     "Flags",
+    "Info",
     "InfoConfig",
     "InputError",
     "Loaded",
     "Memory",
     "State",
+    "Stepper",
     "WeightsError",
     "build_model_from_cfg",
+    "fingerprint",
     "load_checkpoint",
     "load_tensors",
     "memory_shapes",

@@ -23,6 +23,10 @@ ALIASES = {
     "slotspace": "slotspace_dim",
 }
 POS_MODES = ("absolute", "cyclic")
+MOST = 1 << 53
+"""No size is larger: beyond it, products with fractions are not exact."""
+LARGEST = 1e9
+"""No option of a model is meant to be larger, and sums and products of such ones are still numbers in fp32."""
 
 
 def chunk_of(scan: str, write_chunk_size: int) -> int | None:
@@ -75,6 +79,7 @@ class AttentionConfig:
     def __post_init__(self) -> None:
         sizes = ("embed_dim", "num_heads", "num_slots", "write_chunk_size", "slotspace_dim", "slotspace_chunk_size")
         _at_least_one(self, sizes)
+        _check_numbers(self)
         if self.embed_dim % self.num_heads:
             raise ConfigError(f"embed_dim {self.embed_dim} does not divide into {self.num_heads} heads")
         if self.use_rope_keys and self.head_dim % 2:
@@ -168,9 +173,10 @@ class ASMTrainConfig:
 
     def __post_init__(self) -> None:
         _at_least_one(self, ("max_seq_len", "vocab_size", "num_layers"))
+        _check_numbers(self)
+        self.attention()
         if int(self.embed_dim * self.mlp_ratio) < 1:
             raise ConfigError(f"mlp_ratio {self.mlp_ratio} leaves the MLP no width")
-        self.attention()
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any], *, strict: bool = True) -> ASMTrainConfig:
@@ -220,3 +226,20 @@ def _at_least_one(config: AttentionConfig | ASMTrainConfig, names: tuple[str, ..
     for name in names:
         if getattr(config, name) < 1:
             raise ConfigError(f"{name} must be at least 1, not {getattr(config, name)}")
+        if getattr(config, name) > MOST:
+            raise ConfigError(f"{name} must be at most {MOST}, not {getattr(config, name)}")
+
+
+def _check_numbers(config: AttentionConfig | ASMTrainConfig) -> None:
+    """Raises ConfigError for a fraction that is none, that no formula can use, or that is not between its bounds."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        if not isinstance(value, float):
+            continue
+        lowest, largest = -LARGEST, LARGEST
+        if field.name.endswith("dropout"):
+            lowest, largest = 0.0, 1.0
+        elif field.name.startswith("rope_base"):
+            lowest = 1.0
+        if not lowest <= value <= largest:
+            raise ConfigError(f"{field.name} must lie in {lowest:g}..{largest:g}, not {value}")

@@ -59,7 +59,8 @@ class AttentionLayer(nn.Module):
         self.out_proj = nn.Linear(channels, channels, bias=False)
         self.dropout = nn.Dropout(c.dropout)
         if c.use_alibi_write and c.learn_alibi_strength:
-            start = math.log(math.expm1(max(1e-8, c.alibi_strength_init - c.min_strength)))
+            above = max(1e-8, c.alibi_strength_init - c.min_strength)
+            start = above + math.log(-math.expm1(-above))  # softplus of it is `above`
             self._alibi_strength_param = nn.Parameter(torch.tensor(start))
         if c.use_content_read:
             self._content_read_gamma_raw = nn.Parameter(torch.tensor(float(c.content_read_init)))

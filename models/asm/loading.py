@@ -51,6 +51,7 @@ def load_checkpoint(
     *,
     cfg: ASMTrainConfig | Mapping[str, Any] | None = None,
     scan: str | None = None,
+    pos_mode: str | None = None,
     variant: str = "baseline",
     device: str | torch.device = "cpu",
     strict: bool = True,
@@ -58,12 +59,15 @@ def load_checkpoint(
     """A model from a file of ours or of the original; raises WeightsError that names file and key.
 
     `cfg` stands for the configuration in the file. A file that does not say its scan needs `scan`: weights of the
-    original were trained with `chunked:<write_chunk_size>`, and no other scan gives their results. `strict=False`
-    leaves out tensors and configuration fields that the model does not know.
+    original were trained with `chunked:<write_chunk_size>`, and no other scan gives their results. `scan` and
+    `pos_mode` go before what the configuration says. `strict=False` leaves out tensors and configuration fields that
+    the model does not know.
     """
     path = Path(path)
     tensors, found = read_checkpoint(path)
-    config = _config(path, found if cfg is None else cfg, scan, tensors, strict)
+    chosen: dict[str, Any] = {"scan": scan, "pos_mode": pos_mode}
+    chosen = {name: value for name, value in chosen.items() if value is not None}
+    config = _config(path, found if cfg is None else cfg, chosen, tensors, strict)
     return load_tensors(tensors, config, variant=variant, device=device, strict=strict, source=str(path))
 
 
@@ -120,22 +124,20 @@ def canonical(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
 def _config(
     path: Path,
     given: ASMTrainConfig | Mapping[str, Any] | None,
-    scan: str | None,
+    chosen: Mapping[str, Any],
     tensors: Mapping[str, Tensor],
     strict: bool,
 ) -> ASMTrainConfig:
     if given is None:
         raise WeightsError(f"{path}: the file holds no configuration, and there is no config.json beside it: pass cfg")
     if isinstance(given, ASMTrainConfig):
-        return given if scan is None else replace(given, scan=scan)
-    options = dict(given)
-    if scan is not None:
-        options["scan"] = scan
+        return replace(given, **chosen)
+    options = {**given, **chosen}
     if "scan" not in options:
         size = options.get("write_chunk_size", ASMTrainConfig().write_chunk_size)
         raise WeightsError(
-            f"{path}: its configuration does not say the scan: pass scan='chunked:{size}' for weights of the "
-            "original, scan='exact' for weights that were trained with the exact formula"
+            f'{path}: its configuration does not say the scan: give scan = "chunked:{size}" for weights of the '
+            'original, scan = "exact" for weights that were trained with the exact formula'
         )
     # The notebooks' models have no MLP biases, and no field that says so.
     options.setdefault("mlp_bias", any(re.search(MLP_BIAS, key) for key in tensors))

@@ -117,6 +117,14 @@ def test_a_byte_a_minute_meets_the_deadline(make_bridge: Make) -> None:
     assert bridge.say("hello") == "ok"
 
 
+def test_who_was_refused_and_stays_keeps_nobody_out(make_bridge: Make) -> None:
+    bridge = make_bridge(connections=2, idle_s=0.3)
+    with bridge.open(b"a") as one, bridge.open(b"b") as two:
+        for refused in (one, two):
+            assert refused.recv(1000).startswith(b"[error] no whole request came")
+        assert bridge.say("hello") == "ok"
+
+
 def test_a_request_past_the_cap_is_refused_before_it_is_kept(make_bridge: Make) -> None:
     bridge = make_bridge(request_bytes="1 MiB")
     before = memory_kib(bridge.process.child.pid)

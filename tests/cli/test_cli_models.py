@@ -11,14 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from asm_toys import KINDS, asm_file, asm_model
 from cli_runner import Run, runner
 from cluster import TINY, Cluster
 
-from models import mini, rwkv7
+from models import asm, mini, rwkv7
 from ssmprov import configuration
 from ssmprov.errors import BadRequest, SsmprovError
 from workers import check as child
-from workers.cli_models import run
+from workers.cli_models import lines, run, runtime_for
 from workers.families import default_set
 from workers.runtimes.base import Plan, load
 
@@ -189,6 +190,43 @@ def test_a_transformer_counts_its_state_by_tokens(alone: Run, gguf: Toy, tmp_pat
     assert serves(report, tmp_path).n_ctx == 4096
 
 
+def test_an_asm_is_known_by_its_tensors_and_served_as_it_was_checked(alone: Run, tmp_path: Path) -> None:
+    path = asm_file(tmp_path, "addressed.pth", **KINDS["chunked"])
+    report = found(alone("models", "check", str(path), "--scan", "chunked:4", "--pos-mode", "cyclic", "--json"))
+    assert (report["runtime"], report["architecture"], report["family"], report["settings"]) == (
+        "asm",
+        "asm",
+        "asm",
+        "",
+    )
+    assert (report["layers"], report["embedding"], report["vocabulary"], report["tokenizer"]) == (2, 16, 257, "bytes")
+    assert report["parameters"] == sum(p.numel() for p in asm_model(**KINDS["chunked"]).parameters())
+    assert "chunked:4 cyclic:2048" in report["layout"]
+    assert (report["context_tokens"], report["token_bytes"], report["restores"]) == (None, 0, True)
+    table = serves(report, tmp_path)
+    assert (table.runtime, table.path, table.scan, table.pos_mode) == ("asm", str(path), "chunked:4", "cyclic")
+
+
+def test_an_asm_whose_contexts_end_is_tried_within_them(tmp_path: Path) -> None:
+    path = asm_file(tmp_path, max_seq_len=21)
+    report = child.check("asm", Plan(path, 1))
+    assert (report.context_tokens, report.n_ctx, report.token_bytes, report.restores) == (21, None, 0, True)
+    assert dict(lines(report, path))["state"].endswith("a context, of at most 21 tokens")
+
+
+def test_files_are_told_apart_by_what_is_in_them(tmp_path: Path) -> None:
+    for suffix in (".safetensors", ".pth"):
+        other = tmp_path / f"other{suffix}"
+        rwkv7.save(rwkv7.random_tensors(TINY, 1), other)
+        assert runtime_for(other) == "rwkv"
+        assert runtime_for(asm_file(tmp_path, f"addressed{suffix}")) == "asm"
+        other.write_bytes(other.read_bytes()[:1000])
+        assert runtime_for(other) == "rwkv"
+    assert [runtime_for(Path(name)) for name in ("@mini", "@asm-mini")] == ["rwkv", "asm"]
+    asm.save_checkpoint(asm_model(), tmp_path / "x.pt")
+    assert runtime_for(tmp_path / "x.pt") == "asm"
+
+
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
@@ -257,7 +295,7 @@ def test_too_little_memory_is_told_before_anything_is_loaded(monkeypatch: pytest
     monkeypatch.setattr(child, "free_memory", lambda: 1 << 20)
     monkeypatch.delattr(child.base, "load")
     with pytest.raises(BadRequest, match="needs 4 MiB for its weights, and 1 MiB of memory are free"):
-        child.check(mini.path(), "rwkv")
+        child.check("rwkv", Plan(mini.path(), 1))
 
 
 def test_room_for_slots() -> None:

@@ -20,10 +20,10 @@ OPTION = re.compile(r"^# (?=\w+ = )", re.MULTILINE)
 each = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
 
 
-def test_there_is_one_for_each_kind_and_one_for_all_of_them() -> None:
-    assert {path.stem for path in EXAMPLES} == {"rwkv7-g1-7.2b", "falcon3-mamba-7b", "smollm2", "several"}
+def test_there_is_one_for_each_kind_and_one_for_all_of_llama_cpp() -> None:
+    assert {path.stem for path in EXAMPLES} == {"rwkv7-g1-7.2b", "falcon3-mamba-7b", "smollm2", "several", "asm"}
     several = configuration.load(ROOT / "config/examples/several.toml").tables
-    alone = [configuration.load(path).tables.model[0] for path in EXAMPLES if path.stem != "several"]
+    alone = [configuration.load(path).tables.model[0] for path in EXAMPLES if path.stem not in ("several", "asm")]
     assert sorted((m.name, m.path) for m in several.model) == sorted((m.name, m.path) for m in alone)
     assert len({bridge.port for bridge in several.bridge}) == len(several.model)
 
@@ -44,7 +44,7 @@ def test_each_is_whole(path: Path, tmp_path: Path) -> None:
 def test_what_is_commented_out_can_be_taken_in(path: Path) -> None:
     text, count = OPTION.subn("", path.read_text(encoding="utf-8"))
     assert count
-    assert parse(text, path.name).model[0].devices == ("gpu:0",)
+    assert parse(text, path.name).model[0].devices == ("cuda:0" if path.stem == "asm" else "gpu:0",)
 
 
 def test_each_family_has_its_set() -> None:

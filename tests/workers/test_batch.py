@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
+from asm_toys import asm_runtime
 from batch_toys import PATIENCE_S, Gated, OpenBench, benches, nothing, text, turn
 from rwkv_toys import rwkv_runtime
 from turn_toys import ToyRuntime
@@ -14,7 +16,7 @@ from turn_toys import ToyRuntime
 from ssmprov.errors import Cancelled, Corrupt, SsmprovError, TimedOut
 from ssmprov.settings import Settings
 from workers.batch import PROGRESS_TOKENS
-from workers.runtimes.base import Logits
+from workers.runtimes.base import Logits, Runtime
 
 
 @pytest.fixture
@@ -33,17 +35,22 @@ def fail(error: Exception) -> Callable[[object], None]:
 # -- isolation
 
 
-@pytest.mark.parametrize("slots", [3, 8])
-def test_contexts_batched_in_any_way_say_what_they_say_alone(open_bench: OpenBench, slots: int) -> None:
-    """Invariant 4 on a real runtime: greedy texts of 8 contexts that join and leave at different times."""
+REAL: dict[str, Callable[[Path, int], Runtime]] = {"rwkv": lambda _, slots: rwkv_runtime(slots), "asm": asm_runtime}
+
+
+@pytest.mark.parametrize(("kind", "slots"), [("rwkv", 3), ("rwkv", 8), ("asm", 3)])
+def test_contexts_batched_in_any_way_say_what_they_say_alone(
+    open_bench: OpenBench, tmp_path: Path, kind: str, slots: int
+) -> None:
+    """Invariant 4 on real runtimes: greedy texts of 8 contexts that join and leave at different times."""
     prompts = ["a", "(Turn 1) [USER]: hello ", "to be or", "é" * 30, "x " * 40, "12345", "the same", "the same"]
     lengths = [24, 15, 20, 8, 17, 24, 12, 19]
     alone = []
     for prompt, length in zip(prompts, lengths, strict=True):
-        single = open_bench(rwkv_runtime(1))
+        single = open_bench(REAL[kind](tmp_path, 1))
         single.submit(prompt, tokens=length)
         alone += [text(job) for job in single.finished(1)]
-    together = open_bench(rwkv_runtime(slots), slice_tokens=24)
+    together = open_bench(REAL[kind](tmp_path, slots), slice_tokens=24)
     jobs = {}
     for index in (0, 1, 2, 3):
         jobs[index] = together.submit(prompts[index], tokens=lengths[index])

@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
+from asm_toys import asm_runtime
 from batch_toys import PATIENCE_S, Bench, Gated, OpenBench, benches, nothing, text, turn
 from rwkv_toys import rwkv_runtime
 
@@ -94,16 +97,19 @@ def test_the_same_prompt_costs_the_model_nothing_more(open_bench: OpenBench) -> 
         assert job.prompt_at >= job.admitted_at
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_sampled_texts_are_those_of_the_turns_alone(open_bench: OpenBench, seed: int) -> None:
+@pytest.mark.parametrize(("kind", "seed"), [("rwkv", 1), ("rwkv", 2), ("asm", 3)])
+def test_sampled_texts_are_those_of_the_turns_alone(
+    open_bench: OpenBench, tmp_path: Path, kind: str, seed: int
+) -> None:
     """On a real model: penalties, seed and position are each turn's own, also where it read nothing itself."""
     prompts = ["(Turn 1) [USER]: " + "tell me more " * 8 + tail for tail in ("", "now", "of it", "now")]
+    model = rwkv_runtime if kind == "rwkv" else partial(asm_runtime, tmp_path)
     alone = []
     for index, prompt in enumerate(prompts):
-        single = open_bench(rwkv_runtime(1))
+        single = open_bench(model(1))
         single.submit(prompt, tokens=24, settings=LUCKY, seed=seed + index)
         alone += [text(job) for job in single.finished(1)]
-    bench = open_bench(rwkv_runtime(4), hot=HotStates(1 << 20))
+    bench = open_bench(model(4), hot=HotStates(1 << 20))
     jobs = [bench.submit(prompt, tokens=24, settings=LUCKY, seed=seed + index) for index, prompt in enumerate(prompts)]
     again = bench.submit(prompts[2], tokens=24, settings=LUCKY, seed=seed + 2)
     bench.finished(5)

@@ -244,6 +244,13 @@ class Store:
         with self._catalogue.view():
             return queries.text(self._catalogue, ref, offset, limit, since_root=since_root)
 
+    def show_text(self, ref: Ref, offset: int, limit: int, *, since_root: bool = False) -> tuple[Shown, bytes]:
+        """Both at one moment: a name may be moved at any time, by another worker too. Raises what they raise."""
+        with self._catalogue.view():
+            return queries.show(self._catalogue, self.model, ref), queries.text(
+                self._catalogue, ref, offset, limit, since_root=since_root
+            )
+
     def tokens(self, ref: Ref) -> NDArray[np.int32]:
         """[T] all tokens of the lineage, from its root. NotFound; Unsupported where the root is opaque."""
         with self._catalogue.view():

@@ -39,6 +39,8 @@ class Plan:
     n_batch: int | None = None
     n_ctx: int | None = None
     n_gpu_layers: int | None = None
+    scan: str = ""
+    pos_mode: str = ""
     cache: Path | None = None
     """Where a runtime may keep what it found out about files: it can be thrown away at any time."""
 
@@ -63,7 +65,7 @@ class Runtime(Protocol):
     control_tokens: frozenset[int]
     """Tokens that are never sampled."""
     context_tokens: int | None
-    """Tokens that a context may have read at most; None where its state does not grow with them."""
+    """Tokens that a context may have read at most; None where there is no end."""
 
     def tokenize(self, text: str) -> list[int]:
         """The tokens of a text, control strings read as plain bytes."""
@@ -99,6 +101,57 @@ class Adopts(Protocol):
 
         Raises Corrupt for what is no state of this model's shape. Which weights wrote it cannot be seen.
         """
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """How a probe lets slots be read: as ever, by the heaviest alone, or without some of them.
+
+    `routing` is softmax, top1, or topk with the `topk` heaviest. `masked` slots (of every head) take no part in what
+    `where` says: read, content_read_only or slotspace_only.
+    """
+
+    routing: str = "softmax"
+    topk: int = 2
+    masked: tuple[int, ...] = ()
+    where: str = "read"
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSeen:
+    """What a probe saw in one layer.
+
+    `weights` [H,K] are the read weights of the last token, `entropy` [H] theirs in nats, `mean_entropy` [H] the mean
+    over all tokens read. `gate`, `gamma` and `strength` are the layer's scalars: refinement, content read, ALiBi.
+    """
+
+    weights: NDArray[np.float32]
+    entropy: NDArray[np.float32]
+    mean_entropy: NDArray[np.float32]
+    gate: float
+    gamma: float
+    strength: float
+
+
+@runtime_checkable
+class Probes(Protocol):
+    """A runtime whose contexts have addressed slots that can be looked at."""
+
+    def probe(self, arrays: Arrays, tokens: Sequence[int], reading: Reading, reply_tokens: int) -> Probe:
+        """Read tokens (at least one) after a state, beside everything else: no slot is used. Any thread may call this.
+
+        Raises BadRequest for a reading that this model does not know, Corrupt where the arrays do not fit.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What reading some tokens showed: a `LayerSeen` for each layer, the logits [V] after the last token, and the
+    `reply_tokens` likeliest tokens that follow one another, up to an end token."""
+
+    layers: Sequence[LayerSeen]
+    logits: Logits
+    reply: Sequence[int]
 
 
 def load(name: str, plan: Plan) -> Runtime:

@@ -34,6 +34,8 @@ def open_runtime(plan: Plan) -> RwkvRuntime:
     foreign = [key for key in ("n_threads", "n_batch", "n_ctx", "n_gpu_layers") if getattr(plan, key) is not None]
     if foreign:
         raise BadRequest(f"{foreign[0]} is a key of the llama runtime: for rwkv write `threads` and `devices`")
+    if plan.scan or plan.pos_mode:
+        raise BadRequest(f"{'scan' if plan.scan else 'pos_mode'} is a key of the asm runtime: leave it out for rwkv")
     if plan.quantize not in ("", "int8"):
         raise BadRequest(f'quantize = {plan.quantize!r} is not supported: leave it out, or write "int8"')
     _check_device(plan.device)

@@ -6,7 +6,7 @@ import importlib
 
 from fuzz.engine import Target
 
-ROOMS = ("wires", "machines", "texts", "files", "keyring", "models")
+ROOMS = ("wires", "machines", "texts", "files", "keyring", "models", "addressed")
 
 
 def all_targets() -> dict[str, Target]:

@@ -82,7 +82,7 @@ def test_a_file_that_does_not_say_its_scan_needs_one(tmp_path: Path) -> None:
     model = tiny_model(write_chunk_size=4)
     path = tmp_path / "final.pt"
     torch.save({"model": model.state_dict(), "cfg": plain_config(model, "scan")}, path)
-    with pytest.raises(WeightsError, match=r"final\.pt: .*does not say the scan: pass scan='chunked:4'"):
+    with pytest.raises(WeightsError, match=r'final\.pt: .*does not say the scan: give scan = "chunked:4"'):
         load_checkpoint(path)
     exact, chunked = (load_checkpoint(path, scan=scan).model for scan in ("exact", "chunked"))
     assert torch.equal(logits(exact), logits(model))

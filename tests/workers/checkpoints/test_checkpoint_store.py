@@ -308,6 +308,28 @@ def test_show_log_and_tree(store: Store) -> None:
     assert len(few.steps) <= 2
 
 
+def test_a_text_is_that_of_the_step_it_is_shown_with(store: Store) -> None:
+    """Another process moves the name meanwhile."""
+    say(store, "a", b"short")
+    say(store, "b", b"much longer")
+    script = """
+import select
+with open_store(Path(sys.argv[1])) as store:
+    print("ready", flush=True)
+    while select.select([sys.stdin], [], [], 0)[0] == []:
+        for name in ("a", "b"):
+            store.fork(Ref(name), ["moving"], overwrite=True)
+"""
+    store.fork(Ref("a"), ["moving"])
+    other = child(script, store.directory)
+    assert other.stdout is not None
+    assert other.stdout.readline() == "ready\n"
+    seen = [store.show_text(Ref("moving"), 0, 100) for _ in range(400)]
+    finish(other)  # it stops when its input ends
+    assert {text for _, text in seen} == {b"short", b"much longer"}, "it moved while it was shown"
+    assert all(shown.text_bytes == len(text) for shown, text in seen)
+
+
 def test_a_store_at_rest_answers_but_holds_no_states(tmp_path: Path) -> None:
     with open_store(tmp_path / "s") as store:
         say(store, "a", b"x")

@@ -13,10 +13,11 @@ from workers.runtimes.llama.runtime import LlamaRuntime
 def open_runtime(plan: Plan) -> LlamaRuntime:
     """Load a GGUF. Raises BadRequest that names what is wrong with file or plan, Unsupported without the library."""
     lib = native.library()
-    for key, instead in (("threads", "n_threads"), ("prefill_dtype", ""), ("quantize", "")):
+    types = "a GGUF's types are those of its file"
+    hints = {"threads": "write n_threads", "prefill_dtype": types, "quantize": types}
+    for key, hint in (hints | dict.fromkeys(("scan", "pos_mode"), "it is for an ASM")).items():
         if getattr(plan, key):
-            hint = f": write {instead}" if instead else ": a GGUF's types are those of its file"
-            raise BadRequest(f"{key} is no key of the llama runtime{hint}")
+            raise BadRequest(f"{key} is no key of the llama runtime: {hint}")
     kv_types = {"": lib.GGML_TYPE_F16, "fp16": lib.GGML_TYPE_F16, "fp32": lib.GGML_TYPE_F32}
     if plan.dtype not in kv_types:
         raise BadRequest(f'dtype {plan.dtype!r}: the cache of a transformer is "fp16" or "fp32" in the llama runtime')

@@ -1,0 +1,35 @@
+"""What a model is, in one number: two models of the same number give the same results and read each other's states."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+
+import torch
+
+from models.asm.lm import ASMLanguageModel
+
+WITHOUT_EFFECT = frozenset(
+    {"dropout", "slot_dropout", "slotspace_dropout", "slotspace_chunk_size", "content_read_init", "slotspace_gate_init"}
+    | {"write_chunk_size", "scan", "state_fp32"}
+)
+"""Options of a layer that change nothing in use, or stand in the number by another name."""
+
+
+def fingerprint(model: ASMLanguageModel, tokenizer: str) -> str:
+    """sha256 in hex over the tokenizer's name, what a configuration means in use, and all weights under our names.
+
+    Both naming schemes and file formats of one model give one number, and how it was trained does not count.
+    """
+    layer = model.config.attention()
+    options = {name: value for name, value in asdict(layer).items() if name not in WITHOUT_EFFECT}
+    options |= {"scan": layer.scan_name, "use_abs_pos": model.config.use_abs_pos, "tokenizer": tokenizer}
+    digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode())
+    tensors = model.state_dict()
+    if model.config.tie_weights:
+        del tensors["lm_head.weight"]
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {list(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().to("cpu", torch.float32).reshape(-1).numpy().data)
+    return digest.hexdigest()

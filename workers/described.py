@@ -1,0 +1,130 @@
+"""What a model file says of itself, without its model being loaded."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ssmprov.errors import BadRequest
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+EMBEDDED = {"@mini": "rwkv", "@asm-mini": "asm"}
+"""The models that are part of the package, and the runtimes that serve them."""
+
+WORLD = "World (rwkv_vocab_v20230424)"
+
+
+@dataclass(frozen=True, slots=True)
+class Described:
+    """What a file says of itself, without its model being loaded."""
+
+    family: str
+    architecture: str
+    name: str
+    file_bytes: int
+    weight_bytes: int  # in memory
+    parameters: int
+    quantization: str
+    layers: int
+    embedding: int
+    tokenizer: str
+    trained_context: int
+
+
+def describe(path: Path, runtime_name: str, dtype: str) -> Described:
+    """What the file says of itself. Raises BadRequest that names what is wrong with it."""
+    kinds = {"llama": lambda: _describe_gguf(path), "asm": lambda: _describe_asm(path, dtype)}
+    return kinds.get(runtime_name, lambda: _describe_rwkv(path, dtype))()
+
+
+def _describe_gguf(path: Path) -> Described:
+    from models import gguf
+
+    try:
+        found = gguf.describe(path)
+        family = gguf.family(found)
+    except gguf.GgufError as error:
+        raise BadRequest(str(error)) from None
+    return Described(
+        family,
+        found.architecture,
+        found.name or _printable(path.stem),
+        found.file_bytes,
+        found.file_bytes,
+        found.parameters,
+        found.quantization,
+        found.layers,
+        found.embedding_length,
+        " ".join(filter(None, (found.tokenizer_model, found.tokenizer_pre))),
+        found.context_length,
+    )
+
+
+def _describe_rwkv(path: Path, dtype: str) -> Described:
+    from models import mini, rwkv7
+    from models.rwkv7.config import check_shapes
+
+    path = mini.path() if path.name == "@mini" else path
+    try:
+        tensors = rwkv7.read_tensors(path)
+        config = check_shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()}, str(path))
+        small = isinstance(rwkv7.tokenizer_for(config), rwkv7.ByteTokenizer)
+        is_mini = small and rwkv7.fingerprint(path) == rwkv7.fingerprint(mini.path())
+    except rwkv7.WeightsError as error:
+        raise BadRequest(str(error)) from None
+    parameters = sum(tensor.numel() for tensor in tensors.values())
+    return Described(
+        "mini" if is_mini else "rwkv7",
+        "rwkv7",
+        _printable(path.stem),
+        path.stat().st_size,
+        parameters * (2 if dtype in ("bf16", "fp16") else 4),
+        parameters,
+        _kinds(tensors),
+        config.layers,
+        config.channels,
+        "bytes" if small else WORLD,
+        0,
+    )
+
+
+def _describe_asm(path: Path, dtype: str) -> Described:
+    from models import asm
+    from workers.runtimes.asm.opening import file_of, tokenizer_of
+
+    found = file_of(path)
+    try:
+        tensors, given = asm.read_checkpoint(found)
+        config = asm.ASMTrainConfig.from_mapping(given or {}, strict=False)
+    except asm.ASMError as error:
+        raise BadRequest(str(error) if str(found) in str(error) else f"{found}: {error}") from None
+    _, spelling = tokenizer_of(config, found)
+    parameters = sum(tensor.numel() for tensor in tensors.values())
+    return Described(
+        "mini" if path.name in EMBEDDED else "asm",
+        "asm",
+        _printable(found.stem),
+        found.stat().st_size,
+        parameters * (2 if dtype in ("bf16", "fp16") else 4),
+        parameters,
+        _kinds(tensors),
+        config.num_layers,
+        config.embed_dim,
+        WORLD if spelling == "World" else spelling,
+        0,
+    )
+
+
+def _kinds(tensors: Mapping[str, Tensor]) -> str:
+    """The types of a file's numbers, the most frequent first."""
+    kinds = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
+    return ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common())
+
+
+def _printable(stem: str) -> str:
+    return stem.encode(errors="backslashreplace").decode()

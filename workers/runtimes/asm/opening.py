@@ -1,0 +1,87 @@
+"""Opening an Addressed State Model: the plan is checked, then the file, then whether its vocabulary can be spelt."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # must stand before torch is imported: spinning starves neighbours
+
+import torch
+
+from models import asm, mini
+from models.rwkv7 import ByteTokenizer, Tokenizer, WorldTokenizer
+from ssmprov.errors import BadRequest, NotFound, Unsupported
+from workers.runtimes.asm.runtime import AsmRuntime
+from workers.runtimes.base import Plan
+
+EMBEDDED = "@asm-mini"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+DTYPE = "fp32"
+WORLD_VOCABULARY = 65536
+FOREIGN = ("n_threads", "n_batch", "n_ctx", "n_gpu_layers")
+
+
+def open_runtime(plan: Plan) -> AsmRuntime:
+    """Load a model. Raises NotFound, BadRequest and Unsupported that name what is wrong with the file or the plan."""
+    dtype = plan.dtype or DTYPE
+    if dtype not in DTYPES:
+        raise BadRequest(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
+    for key in FOREIGN:
+        if getattr(plan, key) is not None:
+            raise BadRequest(f"{key} is a key of the llama runtime: for asm write `threads` and `devices`")
+    for key in ("prefill_dtype", "quantize"):
+        if getattr(plan, key):
+            raise BadRequest(f"{key} is a key of the rwkv runtime: leave it out, an ASM computes in one `dtype`")
+    device = device_of(plan.device)
+    torch.set_num_threads(plan.threads or 1)
+    try:
+        model = asm.load_checkpoint(
+            file_of(plan.path), scan=plan.scan or None, pos_mode=plan.pos_mode or None, variant="baseline"
+        ).model
+    except asm.ASMError as error:
+        raise BadRequest(str(error)) from None
+    if dtype != DTYPE and not model.config.state_fp32:
+        raise BadRequest(f"{plan.path} keeps its state in the dtype of its weights (state_fp32 = false): write fp32")
+    tokenizer, spelling = tokenizer_of(model.config, plan.path)
+    fingerprint = asm.fingerprint(model, spelling)
+    return AsmRuntime(model.to(device, DTYPES[dtype]), tokenizer, fingerprint, dtype, plan.slots)
+
+
+def file_of(path: Path) -> Path:
+    """The file that a table's path means; `@asm-mini` is the model that comes with the package, where one does."""
+    if path.name != EMBEDDED:
+        return path
+    shipped = getattr(mini, "asm_path", None)
+    found: Path | None = shipped() if shipped is not None else None
+    if found is None or not found.is_file():
+        raise NotFound(f"no ASM comes with this version of ssmprov: write a file's path in place of {EMBEDDED}")
+    return found
+
+
+def tokenizer_of(config: asm.ASMTrainConfig, path: Path) -> tuple[Tokenizer, str]:
+    """The tokenizer that fits a model's vocabulary, and its name. Raises BadRequest and Unsupported."""
+    if config.vocab_size == ByteTokenizer.size:
+        return ByteTokenizer(), "bytes"
+    if WorldTokenizer.size <= config.vocab_size <= WORLD_VOCABULARY:
+        if importlib.util.find_spec("rwkv") is None:
+            raise Unsupported(f"{path}: its vocabulary, RWKV's World, comes with another extra: install ssmprov[rwkv]")
+        return WorldTokenizer(), "World"
+    raise BadRequest(
+        f"{path}: ssmprov has no tokenizer for a vocabulary of {config.vocab_size} (tokenizer_name "
+        f"{config.tokenizer_name!r}): it can serve models of bytes ({ByteTokenizer.size}) and of RWKV's World "
+        f"({WORLD_VOCABULARY}); any other is read by Python alone, with models.asm"
+    )
+
+
+def device_of(text: str) -> torch.device:
+    try:
+        device = torch.device(text)
+    except RuntimeError:
+        device = None
+    if device is None or device.type not in ("cpu", "cuda"):
+        raise BadRequest(f'device {text!r} is none: write "cpu" or "cuda:0"')
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        raise BadRequest(f'device {text!r}: this torch sees no such CUDA device; use "cpu"')
+    return device

@@ -1,0 +1,115 @@
+"""Contexts of an Addressed State Model, decoded together: the states of all slots lie in one `models.asm.State`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from models import asm
+from models.rwkv7 import Tokenizer
+from ssmprov.errors import BadRequest
+from workers.context import Arrays, Identity
+from workers.runtimes.asm.probing import probe
+from workers.runtimes.asm.states import Form
+from workers.runtimes.base import Feed, Logits, Probe, Reading
+
+MAX_BATCH_TOKENS = 4096
+"""Padded tokens of one prefill call: bounds its activations."""
+
+
+class AsmRuntime:
+    """A `Runtime` over one model, in eval mode and of the baseline variant, whose flags the probes use."""
+
+    def __init__(
+        self, model: asm.ASMLanguageModel, tokenizer: Tokenizer, fingerprint: str, dtype: str, slots: int
+    ) -> None:
+        config = model.config
+        self._model = model.requires_grad_(requires_grad=False)
+        self._stepper = asm.Stepper(model) if asm.Stepper.fits(model) else None
+        self._tokenizer = tokenizer
+        self._form = Form(config)
+        self._state = model.new_state(slots)
+        cuda = self._state.t.is_cuda
+        self._pinned = torch.empty(slots, config.vocab_size, pin_memory=True) if cuda else None
+        self.identity = Identity(fingerprint, "asm", self._form.layout, dtype)
+        self.slots = slots
+        self.vocabulary = config.vocab_size
+        self.end_tokens = frozenset({tokenizer.end})
+        self.control_tokens = frozenset(range(tokenizer.size, config.vocab_size))  # ids that spell nothing
+        self.context_tokens = self._form.limit
+        self.state_bytes = self._form.bytes
+
+    def tokenize(self, text: str) -> list[int]:
+        return self._tokenizer.encode(text)
+
+    def piece(self, token: int) -> bytes:
+        return self._tokenizer.piece(token)
+
+    def load(self, slot: int, arrays: Arrays) -> None:
+        if arrays:
+            self._form.check(arrays)
+        self._form.put(self._state, slot, arrays)
+
+    def save(self, slot: int) -> Arrays:
+        return self._form.take(self._state, slot)
+
+    def probe(self, arrays: Arrays, tokens: Sequence[int], reading: Reading, reply_tokens: int) -> Probe:
+        mute = (self.end_tokens, self.control_tokens)
+        return probe(self._model, self._form, arrays, tokens, reading, reply_tokens, mute)
+
+    def forward(self, feeds: Sequence[Feed]) -> Logits:
+        self._check_ends(feeds)
+        single = [i for i, feed in enumerate(feeds) if len(feed.tokens) == 1]
+        if len(single) == len(feeds):
+            return self._call(feeds, single)
+        logits = np.empty((len(feeds), self.vocabulary), np.float32)
+        if single:
+            logits[single] = self._call(feeds, single)
+        longer = sorted((i for i, feed in enumerate(feeds) if len(feed.tokens) > 1), key=lambda i: len(feeds[i].tokens))
+        while longer:
+            width = len(feeds[longer[-1]].tokens)
+            count = max(1, MAX_BATCH_TOKENS // width)
+            logits[longer[-count:]] = self._call(feeds, longer[-count:])
+            del longer[-count:]
+        return logits
+
+    def _check_ends(self, feeds: Sequence[Feed]) -> None:
+        """Raises BadRequest before anything is read. The scheduler keeps turns from coming here."""
+        if self.context_tokens is None:
+            return
+        read = self._state.t.tolist()
+        for feed in feeds:
+            if read[feed.slot] + len(feed.tokens) > self.context_tokens:
+                raise BadRequest(
+                    f"slot {feed.slot} would read {read[feed.slot] + len(feed.tokens)} tokens, and this model's "
+                    f'contexts end at {self.context_tokens}: write pos_mode = "cyclic" in its table to read on'
+                )
+
+    @torch.inference_mode()
+    def _call(self, feeds: Sequence[Feed], rows: list[int]) -> Logits:
+        """One batched forward of some feeds: their logits, in the order of `rows`."""
+        lengths = [len(feeds[i].tokens) for i in rows]
+        slots = [feeds[i].slot for i in rows]
+        tokens = np.zeros((len(rows), max(lengths)), np.int64)
+        for row, i in enumerate(rows):
+            tokens[row, : lengths[row]] = feeds[i].tokens
+        ragged = torch.tensor(lengths) if min(lengths) < max(lengths) else None
+        everyone = slots == list(range(self.slots))
+        state = self._state if everyone else self._state.pick(slots)
+        read = torch.from_numpy(tokens).to(self._state.t.device)
+        if self._stepper is not None and tokens.shape[1] == 1:
+            out = self._stepper.step(read[:, 0], state)
+        else:
+            out, state = self._model(read, state, lengths=ragged, last_logits=True)
+        if everyone:
+            self._state = state
+        else:
+            self._state.put(slots, state)
+        out = out.float()
+        if self._pinned is None:
+            logits: Logits = out.numpy()
+            return logits
+        host = self._pinned[: len(rows)].copy_(out)  # waits for the device: the one time in a step
+        return host.numpy().copy()
