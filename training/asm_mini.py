@@ -19,6 +19,8 @@ from training.loop import Settings, Stream, Trainer, TrainingError
 from training.session import device_of, train
 from training.texts import HubTexts, text_batches
 
+POSITIVE = click.FloatRange(min=0, min_open=True)
+COUNT = click.IntRange(min=1)
 ROPE = ("none", "keys", "refinement", "both")
 STRENGTHS = (4.0, 0.5)
 
@@ -56,28 +58,33 @@ def asm_mini_config(*, rope: str = "none", **sizes: float) -> ASMTrainConfig:
 
 @click.command(context_settings={"show_default": True})
 @click.option("--outdir", type=click.Path(path_type=Path), default=Path("runs/asm-mini"), help="all files of the run")
-@click.option("--steps", default=300, help="length of the run, unless --minutes is given")
-@click.option("--minutes", type=float, help="length of the run by the clock")
+@click.option("--steps", type=COUNT, default=300, help="length of the run, unless --minutes is given")
+@click.option("--minutes", type=POSITIVE, help="length of the run by the clock")
 @click.option("--seed", default=1)
 @click.option("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
-@click.option("--dataset", help="text from the Hugging Face hub instead of the composed one; needs the extra asm-data")
+@click.option(
+    "--dataset",
+    help="a dataset of the Hugging Face hub, or a directory of texts, instead of the composed text; extra asm-data",
+)
 @click.option("--dataset-config", help="configuration of the dataset, such as wikitext-2-raw-v1")
 @click.option("--text-column", default="text", help="column of the dataset that holds the text")
-@click.option("--layers", default=6)
-@click.option("--channels", default=128)
-@click.option("--heads", default=8)
-@click.option("--slots", default=16, help="of a head")
-@click.option("--slotspace", default=32, help="width of the refinement")
-@click.option("--strengths", nargs=2, default=STRENGTHS, help="initial recency of the lowest and the highest layer")
+@click.option("--layers", type=COUNT, default=6)
+@click.option("--channels", type=COUNT, default=128)
+@click.option("--heads", type=COUNT, default=8)
+@click.option("--slots", type=COUNT, default=16, help="of a head")
+@click.option("--slotspace", type=COUNT, default=32, help="width of the refinement")
+@click.option(
+    "--strengths", nargs=2, type=POSITIVE, default=STRENGTHS, help="initial recency of the lowest and the highest layer"
+)
 @click.option("--rope", type=click.Choice(ROPE), default="none", help="what is turned by position")
-@click.option("--write-temperature", default=1 / 16)
-@click.option("--read-temperature", default=0.5)
-@click.option("--lanes", default=4, help="texts read side by side")
-@click.option("--window", default=256, help="tokens a lane and step")
-@click.option("--rate", default=3e-3, help="learning rate of AdamW")
-@click.option("--matrix-rate", default=0.02, help="learning rate of Muon")
-@click.option("--cool-down", default=0.58, help="share of the run in which the rates fall")
-@click.option("--threads", default=1)
+@click.option("--write-temperature", type=POSITIVE, default=1 / 16)
+@click.option("--read-temperature", type=POSITIVE, default=0.5)
+@click.option("--lanes", type=COUNT, default=4, help="texts read side by side")
+@click.option("--window", type=COUNT, default=256, help="tokens a lane and step")
+@click.option("--rate", type=POSITIVE, default=3e-3, help="learning rate of AdamW")
+@click.option("--matrix-rate", type=POSITIVE, default=0.02, help="learning rate of Muon")
+@click.option("--cool-down", type=POSITIVE, default=0.58, help="share of the run in which the rates fall")
+@click.option("--threads", type=COUNT, default=1)
 @click.option("--compiled", is_flag=True, help="through torch.compile: needs a C++ compiler, a third faster")
 def main(
     outdir: Path,

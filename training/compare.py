@@ -20,10 +20,9 @@ from training.asm_trainee import ASMTrainee
 from training.data import batches
 from training.evaluate import measure, report
 from training.loop import Point, Settings, TrainingError, held_out_loss
-from training.probes import AFTER_SOURCE, CATEGORIES
+from training.probes import CATEGORIES
 from training.readers import Reader, open_reader
 from training.rwkv7_trainee import Rwkv7Trainee
-from training.session import device_of
 from training.trainee import Trainee
 
 WINDOWS = Settings(seed=1, lanes=8, window=512)
@@ -74,7 +73,7 @@ def markdown(found: dict[str, Any], about: dict[str, Any], curves: dict[str, lis
         "",
         *_table(
             ("exact (closed)", *names),
-            [_row(kind, [_rate(found[name]["rates"][kind]) for name in names]) for kind in _kinds(found[names[0]])],
+            [_row(kind, [_rate(found[name]["rates"][kind]) for name in names]) for kind in found[names[0]]["rates"]],
         ),
     ]
     if curves:
@@ -105,10 +104,6 @@ _FIGURES: list[tuple[str, Any]] = [
 ]
 
 
-def _kinds(one: dict[str, Any]) -> list[str]:
-    return [kind for kind in one["rates"] if kind in CATEGORIES or kind.split(",")[0] in str(AFTER_SOURCE)]
-
-
 def _rate(rate: dict[str, float]) -> str:
     return f"{rate['exact']:.2f} ({rate['closed']:.2f})"
 
@@ -125,11 +120,14 @@ def _table(head: tuple[str, ...], rows: list[str]) -> list[str]:
 @click.option("--outdir", type=click.Path(path_type=Path), default=Path("runs/compare"))
 @click.option("--rwkv7", type=click.Path(path_type=Path), help="instead of the shipped rwkv7-mini")
 @click.option("--asm", "asm_file", type=click.Path(path_type=Path), help="instead of the shipped asm-mini")
-@click.option("--count", default=60, help="prompts of a kind")
+@click.option("--count", type=click.IntRange(min=1), default=60, help="prompts of a kind")
 @click.option("--seed", default=0)
-@click.option("--rounds", default=5, help="of each timing")
-@click.option("--device", default="cpu", type=click.Choice(["cpu"]), help="one thread of it")
-@click.option("--budget", type=float, help="minutes that both are trained for from scratch, as a control")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, help="of each timing")
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=0, min_open=True),
+    help="minutes that both are trained for from scratch, as a control",
+)
 @click.option("--compiled", is_flag=True, help="the control through torch.compile: needs a C++ compiler")
 def main(
     outdir: Path,
@@ -138,14 +136,12 @@ def main(
     count: int,
     seed: int,
     rounds: int,
-    device: str,
     budget: float | None,
     compiled: bool,
 ) -> None:
     torch.set_num_threads(1)
     about = {"threads": 1, "torch": torch.__version__, "count": count, "seed": seed, "rounds": rounds, "budget": budget}
     try:
-        device_of(device)
         outdir.mkdir(parents=True, exist_ok=True)
         candidates = [
             candidate("rwkv7-mini", rwkv7 or mini.path()),

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import logging
 import math
-import pickle
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any, Generic
 
 import torch
+from safetensors import SafetensorError
 from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from training.data import Batch, batches
@@ -166,7 +166,17 @@ class Trainer(Generic[S]):
         self.save()
 
     def save(self) -> None:
-        """Writes `checkpoint.pth`, to go on from, `weights.safetensors` (fp32) and `losses.json`, each whole or not."""
+        """Writes `checkpoint.pth`, to go on from, `weights.safetensors` (fp32) and `losses.json`, each whole or not.
+
+        Raises TrainingError where it cannot; what stood there stands.
+        """
+        try:
+            self._write()
+        except (OSError, RuntimeError, SafetensorError) as error:
+            detail = (str(error).strip() or repr(error)).splitlines()[0]
+            raise TrainingError(f"{self.directory}: step {self.step} cannot be saved ({detail})") from error
+
+    def _write(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         content: dict[str, Any] = {
             "step": self.step,
@@ -193,7 +203,7 @@ class Trainer(Generic[S]):
         try:
             content = torch.load(path, weights_only=True, map_location="cpu")
             self._load(content)
-        except (OSError, RuntimeError, EOFError, KeyError, ValueError, pickle.UnpicklingError) as error:
+        except Exception as error:  # torch and its unpickler check little of what they read, and raise what comes of it
             detail = (str(error).strip() or repr(error)).splitlines()[0]
             raise TrainingError(
                 f"{path} cannot be resumed ({detail}): give the options it was begun with, or another --outdir"

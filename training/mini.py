@@ -9,8 +9,8 @@ from pathlib import Path
 
 import click
 
-from models.rwkv7 import Config, State
-from training.loop import Settings, Trainer
+from models.rwkv7 import Config, State, WeightsError
+from training.loop import Settings, Trainer, TrainingError
 from training.rwkv7_trainee import Rwkv7Trainee
 from training.session import train
 
@@ -73,7 +73,11 @@ def main(
     )
 
     def make() -> Trainer[State]:
-        return Trainer(Rwkv7Trainee(mini_config(layers, channels), seed, compiled=compiled), settings, outdir)
+        try:
+            trainee = Rwkv7Trainee(mini_config(layers, channels), seed, compiled=compiled)
+        except WeightsError as error:
+            raise TrainingError(str(error)) from None
+        return Trainer(trainee, settings, outdir)
 
     train(make, outdir, threads)
 

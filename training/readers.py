@@ -61,6 +61,7 @@ class ASMReader:
 
     def __init__(self, model: asm.ASMLanguageModel) -> None:
         self.model = model.eval()
+        self.stepper = asm.Stepper(model) if asm.Stepper.fits(model) else None
         self.parameters = sum(tensor.numel() for tensor in model.parameters())
         state = model.new_state(1)
         tensors = (*(tensor for _, tensor in state.memory.items()), state.t)
@@ -71,6 +72,8 @@ class ASMReader:
 
     @torch.no_grad()
     def read(self, tokens: Tensor, state: asm.State, lengths: Tensor | None = None) -> tuple[Tensor, asm.State]:
+        if tokens.shape[1] == 1 and lengths is None and self.stepper is not None:
+            return self.stepper.step(tokens.squeeze(1), state), state
         logits, new, *_ = self.model(tokens, state, lengths=lengths, last_logits=True)
         return logits, new
 

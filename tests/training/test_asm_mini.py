@@ -18,6 +18,7 @@ from training import plot
 from training.asm_mini import main
 from training.data import Batch
 from training.loop import Trainer
+from training.texts import HubTexts
 
 SIZES = [
     "--layers",
@@ -148,6 +149,13 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
 def test_a_dataset_is_trained_on(tmp_path: Path, hub: FakeHub) -> None:
     result = run(tmp_path, "--dataset", "small", "--dataset-config", "plain")
     assert result.exit_code == 0, result.output
+
+
+def test_every_twentieth_document_is_held_out(hub: FakeHub) -> None:
+    texts = HubTexts("small", "plain", "text")
+    trained, held_out = set(texts.of("train")), set(texts.of("held_out"))
+    assert (len(trained), len(held_out)) == (38, 2)
+    assert not trained & held_out
 
 
 def test_a_dataset_that_is_not_there_or_holds_no_text(tmp_path: Path, hub: FakeHub) -> None:

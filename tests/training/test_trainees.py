@@ -138,6 +138,13 @@ def test_a_broken_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
         Trainer(KINDS["asm"](), settings(4), tmp_path).resume()
 
 
+def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/part.pth").mkdir()
+    with pytest.raises(TrainingError, match="run: step 0 cannot be saved"):
+        Trainer(KINDS["asm"](), settings(4), tmp_path / "run").save()
+
+
 def test_layers_begin_with_recency_that_falls_with_height() -> None:
     model = ASMTrainee(ASM, seed=1, strengths=(4.0, 0.5)).model
     assert [float(block.attn.strength().detach()) for block in model.layers()] == pytest.approx([4.0, 0.5])
