@@ -10,13 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import click
+import torch
 
 from models.asm import ASMTrainConfig, ConfigError, State
+from models.asm.entry import usable_device
 from training import plot
 from training.asm_trainee import ASMTrainee
 from training.data import batches
 from training.loop import Settings, Stream, Trainer, TrainingError
-from training.session import device_of, train
+from training.session import train
 from training.texts import HubTexts, text_batches
 
 POSITIVE = click.FloatRange(min=0, min_open=True)
@@ -61,7 +63,7 @@ def asm_mini_config(*, rope: str = "none", **sizes: float) -> ASMTrainConfig:
 @click.option("--steps", type=COUNT, default=300, help="length of the run, unless --minutes is given")
 @click.option("--minutes", type=POSITIVE, help="length of the run by the clock")
 @click.option("--seed", default=1)
-@click.option("--device", default="cpu", help="cpu, cuda, cuda:1, ...")
+@click.option("--device", default="cpu", callback=usable_device, help="cpu, cuda, cuda:1, ...")
 @click.option(
     "--dataset",
     help="a dataset of the Hugging Face hub, or a directory of texts, instead of the composed text; extra asm-data",
@@ -91,7 +93,7 @@ def main(
     steps: int,
     minutes: float | None,
     seed: int,
-    device: str,
+    device: torch.device,
     dataset: str | None,
     dataset_config: str | None,
     text_column: str,
@@ -112,6 +114,10 @@ def main(
     threads: int,
     compiled: bool,
 ) -> None:
+    """Train a small Addressed State Model over bytes, on the text that ships with the project or on a dataset.
+
+    Run again, it goes on from its last checkpoint; Ctrl-C leaves one.
+    """
     settings = Settings(
         seed=seed,
         lanes=lanes,
@@ -135,7 +141,7 @@ def main(
                 write_temperature=write_temperature,
                 read_temperature=read_temperature,
             )
-            trainee = ASMTrainee(config, seed, strengths=strengths, device=device_of(device), compiled=compiled)
+            trainee = ASMTrainee(config, seed, strengths=strengths, device=device, compiled=compiled)
         except ConfigError as error:
             raise TrainingError(str(error)) from None
         return Trainer(trainee, settings, outdir, stream_of(settings, dataset, dataset_config, text_column))

@@ -37,17 +37,6 @@ def train(make: Callable[[], Trainer[S]], outdir: Path, threads: int) -> Trainer
     return trainer
 
 
-def device_of(name: str) -> torch.device:
-    """A device that is there. Raises TrainingError."""
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        detail = str(error).strip().splitlines()[0]
-        raise TrainingError(f"the device {name!r} cannot be used ({detail}): try --device cpu") from None
-    return device
-
-
 @contextmanager
 def _logged(outdir: Path) -> Iterator[None]:
     """The log of a run goes to its directory, which is made. Raises TrainingError."""
