@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import select
 import sys
 from collections.abc import Iterator
 
@@ -155,9 +156,10 @@ class Server:
     def _place(self, task: asyncio.Task[None]) -> bool:
         """Give a connection one of the places, if need be that of the oldest which has sent no request."""
         if len(self._placed) >= self._table.connections:
-            if not self._reading:
+            idle = ((other, writer) for other, writer in self._reading.items() if not _has_news(writer))
+            other, writer = next(idle, (None, None))
+            if other is None or writer is None:
                 return False
-            other, writer = next(iter(self._reading.items()))
             del self._reading[other]
             self._placed.discard(other)
             writer.transport.abort()
@@ -171,6 +173,15 @@ class Server:
             yield
         finally:
             self._reading.pop(task, None)
+
+
+def _has_news(writer: asyncio.StreamWriter) -> bool:
+    """Whether its client has sent something that nobody has read yet: of many who come at once, some are in earnest."""
+    if writer.transport.is_closing():
+        return False
+    poller = select.poll()
+    poller.register(writer.get_extra_info("socket").fileno(), select.POLLIN)
+    return bool(poller.poll(0))
 
 
 async def _send(writer: asyncio.StreamWriter, reply: str) -> None:

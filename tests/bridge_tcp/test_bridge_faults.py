@@ -125,6 +125,18 @@ def test_who_was_refused_and_stays_keeps_nobody_out(make_bridge: Make) -> None:
         assert bridge.say("hello") == "ok"
 
 
+def test_of_many_who_come_at_once_the_one_with_a_request_is_heard(make_bridge: Make) -> None:
+    """It came first, and so would be the first to make room; but what it has sent only waits to be read."""
+    bridge = make_bridge(connections=2)
+    bridge.process.child.send_signal(signal.SIGSTOP)
+    with contextlib.ExitStack() as stack:
+        asking = stack.enter_context(bridge.open("/k"))
+        for _ in range(6):
+            stack.enter_context(bridge.open())
+        bridge.process.child.send_signal(signal.SIGCONT)
+        assert heard(asking) == "top_k = 0"
+
+
 def test_a_request_past_the_cap_is_refused_before_it_is_kept(make_bridge: Make) -> None:
     bridge = make_bridge(request_bytes="1 MiB")
     before = memory_kib(bridge.process.child.pid)

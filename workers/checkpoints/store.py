@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Self, TypeVar
 
@@ -19,8 +19,8 @@ from workers.checkpoints.backup import backup
 from workers.checkpoints.catalogue import MAX_NAMES, Catalogue
 from workers.checkpoints.collect import collect
 from workers.checkpoints.commits import Commits
-from workers.checkpoints.files import Files, in_use
-from workers.checkpoints.holds import Holds
+from workers.checkpoints.files import Files, in_use, locked
+from workers.checkpoints.holds import Holds, drop_dead
 from workers.checkpoints.loading import load
 from workers.checkpoints.objects import Objects
 from workers.checkpoints.repair import repair
@@ -94,7 +94,12 @@ class Store:
         self.close()
 
     def prepare(self) -> None:
-        """Make ahead what saves would otherwise make as they come to need it. Raises NoSpace."""
+        """Make ahead what saves would otherwise make as they come to need it, and take away what killed ones held.
+
+        Raises NoSpace.
+        """
+        with suppress(BlockingIOError), locked(self._lock, wait=False):  # a gc, which would have it, does the same
+            drop_dead(self.directory / "holders")
         self._objects.prepare()
 
     # ---- turns ---------------------------------------------------------------------------------------------------

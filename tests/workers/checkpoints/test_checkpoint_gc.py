@@ -173,6 +173,27 @@ def test_the_hold_of_a_killed_process_counts_no_more(store: Store) -> None:
     assert list((store.directory / "holders").iterdir()) == [store._holds._holder]
 
 
+def test_the_next_worker_takes_away_what_a_killed_one_held(store: Store) -> None:
+    object_id = say(store, "a", b"x").object
+    script = """
+with open_store(Path(sys.argv[1])) as store, store.hold(sys.argv[2]):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+    holding = [child(script, store.directory, object_id) for _ in range(2)]
+    for process in holding:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "held\n"
+    holding[0].kill()
+    holding[0].communicate()
+    assert len(list((store.directory / "holders").iterdir())) == 3
+    store.prepare()
+    with standing(store.directory / "holders") as held:
+        assert object_id in held
+        assert len(list((store.directory / "holders").iterdir())) == 2, "this process's and that of the one which lives"
+    finish(holding[1])
+
+
 def test_leftovers_of_a_crash_go_and_strangers_stay(store: Store) -> None:
     object_id = say(store, "a", b"x").object
     path = next((store.directory / "objects").glob("*/*"))
