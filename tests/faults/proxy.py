@@ -17,6 +17,8 @@ from types import TracebackType
 
 READ_BYTES = 64 * 1024
 RESET = struct.pack("ii", 1, 0)
+ROUNDS = 10
+"""Of the loop, in which what was accepted comes as far as a task that can be ended: a few would do."""
 
 
 @dataclass(slots=True)
@@ -85,6 +87,8 @@ class Proxy:
 
     async def _close(self) -> None:
         self._server.close()
+        for _ in range(ROUNDS):
+            await asyncio.sleep(0)
         await self._cut(True)
         for task in self._tasks:
             task.cancel()
