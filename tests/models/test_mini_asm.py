@@ -11,8 +11,6 @@ from training.evaluate import rate, report
 from training.probes import CATEGORIES, probes
 from training.readers import Reader, open_reader
 
-pytestmark = pytest.mark.skipif(not mini.asm_path().exists(), reason="no asm-mini is shipped")
-
 COUNT = 10
 SEED = 17  # not the one of asm-rates.json
 KINDS = ("answer", "role SHOUT", "mode counter")
