@@ -13,7 +13,7 @@ from training.readers import Reader, open_reader
 
 COUNT = 10
 SEED = 17  # not the one of asm-rates.json
-KINDS = ("answer", "role SHOUT", "mode counter")
+KINDS = ("answer", "upper", "mode greeter")
 SLACK = 0.35  # ten prompts are a small sample
 
 
