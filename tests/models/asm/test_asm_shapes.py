@@ -132,7 +132,7 @@ def test_the_example_of_the_page_runs() -> None:
     page = (Path(asm.__file__).parent / "README.md").read_text("utf-8")
     names: dict[str, Any] = {}
     exec(page.split("```python\n")[1].split("```")[0], names)
-    assert names["state"].t.tolist() == [81, 81]
+    assert names["state"].t.tolist() == [82, 82]
     assert names["last"].shape == (2, 257)
 
 
