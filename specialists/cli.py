@@ -100,7 +100,7 @@ def prime_(name: str, stage: Stage, examples: int | None, as_json: bool) -> None
             model=one.plan.model,
             data=data.summary,
             settings={"examples": len(rows), "roles": list(one.plan.roles)},
-            options=risky(one.plan, stage),
+            options=risky(one.plan, one.contract.temperature),
         )
         with one.ledger.alive(run.id), _ending(one, run), connect() as client:
             primed = prime.prime(client, run.model, f"{one.names}/{run.id}", rows, one.plan.roles, run.id)

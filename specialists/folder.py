@@ -44,7 +44,6 @@ ascii = true
 contract = "contract.toml"
 
 [stages.stage_a]
-kind = "prime"
 examples = {examples}
 """
 

@@ -30,9 +30,9 @@ Status = Literal["running", "completed", "failed"]
 
 
 class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One run as it stands. Times are ISO 8601 in UTC; losses are in nats a weighted token; `order` counts from 0.
+    """One run as it stands. Times are ISO 8601 in UTC; `order` counts from 0.
 
-    `made` is the object of the checkpoint that came of it, `weights` the sha256 of the file. `options` are the choices
+    `made` is the object of the checkpoint that came of it. `options` are the choices
     that carry a risk and were made explicitly.
     """
 
@@ -49,18 +49,11 @@ class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
     parent: str = ""
     seed: int = 0
     model: str = ""
-    base: str = ""
     data: dict[str, Any] = {}
     settings: dict[str, Any] = {}
     options: dict[str, Any] = {}
-    steps: int = 0
     tokens: int = 0
-    loss_first: float | None = None
-    loss_last: float | None = None
-    loss_least: float | None = None
-    loss_least_step: int = 0
     made: str = ""
-    weights: str = ""
 
     @property
     def label(self) -> str:
@@ -94,8 +87,7 @@ class Ledger:
         if (size := self.path.stat().st_size) > MAX_BYTES:
             raise BadRequest(f"{self.path} has {size} bytes, more than {MAX_BYTES}: move old runs to another folder")
         lines = self.path.read_bytes().split(b"\n")
-        torn = lines.pop()  # what follows the last line break: nothing, or a line that was not finished
-        del torn
+        lines.pop()  # what follows the last line break: nothing, or a line that was not finished
         return [self._record(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
     def _record(self, number: int, line: bytes) -> Record:

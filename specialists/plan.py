@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from msgspec import Meta
 from specialists.grammars import grammar_of
 from specialists.ledger import NAME
 from specialists.splits import Shares
-from specialists.stages import Kind, Stage, stage_of
+from specialists.stages import Stage, stage_of
 from ssmprov.errors import BadRequest
 from ssmprov.names import check_model, check_name
 
@@ -23,13 +22,12 @@ HOTTEST = 0.7
 """A temperature above this is a choice that has to be made explicitly."""
 
 Whole = Annotated[int, Meta(ge=1)]
-Positive = Annotated[float, Meta(gt=0)]
 
 
 class DataTable(msgspec.Struct, forbid_unknown_fields=True):
     """`[data]`: one file of rows that is split, or one for each part; paths are relative to the plan.
 
-    `ascii` false and `stream` (rows share a window and a state) are risks that the ledger records.
+    `ascii` false is a risk that the ledger records.
     """
 
     rows: str = ""
@@ -39,7 +37,6 @@ class DataTable(msgspec.Struct, forbid_unknown_fields=True):
     shares: tuple[float, float, float] = (0.8, 0.1, 0.1)
     split_seed: int = 0
     ascii: bool = True
-    stream: bool = False
 
     @property
     def of_parts(self) -> bool:
@@ -55,25 +52,10 @@ class EvalTable(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class StageTable(msgspec.Struct, forbid_unknown_fields=True):
-    """`[stages.NAME]`: how a stage is run. Unset values are the kind's own. `rows` replaces the data's, for this stage.
+    """`[stages.NAME]`: `rows` replaces the data's for this stage; `examples` of them are primed with."""
 
-    `rate` is a learning rate, `batch_tokens` padded tokens a step, `patience` steps without a better validation loss
-    after which it stops early (0: never), `group` answers a prompt (grpo, ppo), `beta` the weight of staying near the
-    reference (dpo, grpo, ppo), `clip` that of ppo and grpo.
-    """
-
-    kind: Kind = "train"
     rows: str = ""
-    pairs: str = ""
-    steps: Whole | None = None
-    rate: Positive | None = None
-    batch_tokens: Whole | None = None
-    patience: Annotated[int, Meta(ge=0)] = 0
     examples: Whole | None = None
-    group: Annotated[int, Meta(ge=2, le=64)] | None = None
-    beta: Annotated[float, Meta(ge=0)] | None = None
-    clip: Annotated[float, Meta(gt=0, lt=1)] | None = None
-    temperature: Annotated[float, Meta(ge=0, le=2)] | None = None
 
 
 class Plan(msgspec.Struct, forbid_unknown_fields=True):
@@ -138,16 +120,13 @@ def _check(plan: Plan) -> None:
         raise BadRequest("[data] names files for some parts: give `train`, `validation` and `test` all three")
 
 
-def risks(plan: Plan, stage: Stage) -> dict[str, Any]:
-    """The choices of a plan that carry a risk, as the ledger records them."""
-    table = plan.stage(stage)
+def risks(plan: Plan, temperature: float) -> dict[str, Any]:
+    """The choices of a plan, and of its contract's temperature, that carry a risk, as the ledger records them."""
     found: dict[str, Any] = {}
     if not plan.data.ascii:
         found["ascii"] = False
-    if plan.data.stream:
-        found["stream"] = True
     if plan.eval.max_tokens is not None:
         found["max_tokens"] = plan.eval.max_tokens
-    if table.temperature is not None and table.temperature > HOTTEST and not math.isclose(table.temperature, HOTTEST):
-        found["temperature"] = table.temperature
+    if temperature > HOTTEST:
+        found["temperature"] = temperature
     return found

@@ -84,7 +84,6 @@ def _runs(runs: Sequence[Run], entries: dict[str, dict[str, Any]]) -> str:
     for run in runs:
         gate = entries.get(run.id, {}).get("gate")
         passed = "" if gate is None else _verdict(all(check["passed"] for check in gate))
-        loss = "" if run.loss_last is None else f"{run.loss_first:.3f} &rarr; {run.loss_last:.3f}"
         rows.append(
             (
                 f"<code>{_text(run.id)}</code>",
@@ -92,12 +91,11 @@ def _runs(runs: Sequence[Run], entries: dict[str, dict[str, Any]]) -> str:
                 _text(run.kind),
                 _text(run.status) + (f" <span class=quiet>{_text(run.why)}</span>" if run.why else ""),
                 f"{run.tokens:,}",
-                loss,
                 passed,
                 f"<code>{_text(run.made[:12])}</code>",
             )
         )
-    return _table(("run", "stage", "kind", "status", "tokens", "loss", "gate", "checkpoint"), rows)
+    return _table(("run", "stage", "kind", "status", "tokens", "gate", "checkpoint"), rows)
 
 
 def _evaluation(one: Specialist, run: Run, entry: dict[str, Any]) -> str:
@@ -161,26 +159,6 @@ def _drawn(element: Element) -> str:
 
 def _name(element: Element) -> str:
     return element.tag.rpartition("}")[2]
-
-
-def curve(points: Sequence[tuple[int, float]], label: str) -> str:
-    """A loss over steps as a drawing of its own; nothing for fewer than two points."""
-    if len(points) < 2:
-        return ""
-    wide, high = 480, 160
-    steps, losses = [step for step, _ in points], [loss for _, loss in points]
-    low, top = min(losses), max(losses)
-    line = " ".join(
-        f"{8 + (step - steps[0]) / max(1, steps[-1] - steps[0]) * (wide - 16):.1f},"
-        f"{8 + (top - loss) / max(1e-9, top - low) * (high - 32):.1f}"
-        for step, loss in points
-    )
-    return (
-        f'<svg width="{wide}" height="{high}" role="img"><title>{_text(label)}</title>'
-        f'<polyline points="{line}" fill="none" stroke="currentColor" stroke-width="1.5"/>'
-        f'<text x="8" y="{high - 6}" font-size="11" fill="currentColor">{_text(label)}: {losses[0]:.3f} to '
-        f"{losses[-1]:.3f} in {steps[-1]} steps</text></svg>"
-    )
 
 
 def _events(events: Sequence[Event]) -> str:

@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Protocol
 
-import torch
 from torch import Tensor
 
-from models import asm, rwkv7
+from models import rwkv7
 
 
 class Policy(Protocol):
@@ -51,21 +50,3 @@ class Rwkv7Weights:
     def logits(self, tokens: Tensor) -> Tensor:
         state = rwkv7.new_state(self._config, len(tokens))
         return rwkv7.forward_train(rwkv7.assemble(self.tensors), tokens, state)[0]
-
-
-class AsmWeights:
-    """All weights of an ASM, read from the empty state."""
-
-    def __init__(self, model: asm.ASMLanguageModel) -> None:
-        self._model = model.train()
-        self.tensors = dict(model.named_parameters())
-
-    def logits(self, tokens: Tensor) -> Tensor:
-        found: Tensor = self._model(tokens)[0]
-        return found
-
-
-@torch.no_grad()
-def same_logits(policy: Policy, tokens: Tensor) -> Tensor:
-    """Logits [B,T,V] without gradient: what a reference is asked for."""
-    return policy.logits(tokens)

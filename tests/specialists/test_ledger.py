@@ -32,9 +32,9 @@ def complete(ledger: Ledger, run: Run) -> Run:
 def test_the_last_record_of_a_run_counts(ledger: Ledger) -> None:
     run = begin(ledger)
     with ledger.alive(run.id):
-        run.steps = 7
+        run.tokens = 7
         ledger.append(run)
-        assert [(one.id, one.steps, one.status) for one in ledger.runs()] == [(run.id, 7, "running")]
+        assert [(one.id, one.tokens, one.status) for one in ledger.runs()] == [(run.id, 7, "running")]
     complete(ledger, run)
     assert ledger.run(run.id).status == "completed"
     assert len(ledger.records()) == 3

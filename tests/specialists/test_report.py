@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specialists.report import DRAWN, PAINTS, curve, drawing
+from specialists.report import DRAWN, PAINTS, drawing
 
 GOOD = '<svg viewBox="0 0 9 9"><g><circle cx="4" r="2" fill="#28c"/></g></svg>'
 
@@ -74,11 +74,3 @@ def test_nothing_but_known_elements_and_numbers_comes_through(inside: str) -> No
 @given(st.text(alphabet="<>/svgcirle \"'=&;0-9#!", max_size=120))
 def test_any_answer_gives_known_elements_or_nothing(answer: str) -> None:
     assert all(tag in DRAWN for tag, _ in Seen(drawing(f"<svg>{answer}</svg>")).found)
-
-
-def test_a_curve_has_its_points() -> None:
-    assert curve([(1, 2.0)], "loss") == ""
-    drawn = Seen(curve([(1, 2.0), (2, 1.0), (4, 1.5)], "loss"))
-    points = dict(drawn.found)["polyline"]["points"] or ""
-    assert len(points.split()) == 3
-    assert "2.000 to 1.500 in 4 steps" in drawn.text

@@ -18,6 +18,7 @@ from models import mini, rwkv7
 from ssmprov.errors import BadRequest, Corrupt
 from workers.context import Arrays, Identity
 from workers.runtimes.base import Feed, Logits, Plan
+from workers.runtimes.devices import device_of
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 DTYPE: Dtype = "fp32"
@@ -38,7 +39,7 @@ def open_runtime(plan: Plan) -> RwkvRuntime:
         raise BadRequest(f"{'scan' if plan.scan else 'pos_mode'} is a key of the asm runtime: leave it out for rwkv")
     if plan.quantize not in ("", "int8"):
         raise BadRequest(f'quantize = {plan.quantize!r} is not supported: leave it out, or write "int8"')
-    _check_device(plan.device)
+    device_of(plan.device)
     torch.set_num_threads(plan.threads or 1)
     try:
         decode = rwkv7.load(path, dtype=dtype, device=plan.device, quantize="int8" if plan.quantize else None)
@@ -55,17 +56,6 @@ def _dtype(text: str) -> Dtype:
     if text not in get_args(Dtype):
         raise BadRequest(f"dtype {text!r} is none of {', '.join(get_args(Dtype))}")
     return cast(Dtype, text)
-
-
-def _check_device(text: str) -> None:
-    try:
-        device = torch.device(text)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise BadRequest(f'device {text!r} is none: write "cpu" or "cuda:0"')
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise BadRequest(f'device {text!r}: this torch sees no such CUDA device; use "cpu"')
 
 
 class RwkvRuntime:

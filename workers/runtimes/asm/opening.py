@@ -15,6 +15,7 @@ from models.rwkv7 import ByteTokenizer, Tokenizer, WorldTokenizer
 from ssmprov.errors import BadRequest, NotFound, Unsupported
 from workers.runtimes.asm.runtime import AsmRuntime
 from workers.runtimes.base import Plan
+from workers.runtimes.devices import device_of
 
 EMBEDDED = "@asm-mini"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -73,15 +74,3 @@ def tokenizer_of(config: asm.ASMTrainConfig, path: Path) -> tuple[Tokenizer, str
         f"{config.tokenizer_name!r}): it can serve models of bytes ({ByteTokenizer.size}) and of RWKV's World "
         f"({WORLD_VOCABULARY}); any other is read by Python alone, with models.asm"
     )
-
-
-def device_of(text: str) -> torch.device:
-    try:
-        device = torch.device(text)
-    except RuntimeError:
-        device = None
-    if device is None or device.type not in ("cpu", "cuda"):
-        raise BadRequest(f'device {text!r} is none: write "cpu" or "cuda:0"')
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise BadRequest(f'device {text!r}: this torch sees no such CUDA device; use "cpu"')
-    return device
