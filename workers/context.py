@@ -13,6 +13,9 @@ WINDOW = 64
 
 Arrays = Mapping[str, NDArray[np.generic]]
 
+WEIGHTS = "weights"
+"""The array of a state that is read with weights of its own: uint8 [32], the SHA-256 of their file."""
+
 
 @dataclass(frozen=True, slots=True)
 class Identity:

@@ -21,6 +21,7 @@ from workers.checkpoints.catalogue import Catalogue
 from workers.checkpoints.files import Files, in_use, locked, usable
 from workers.checkpoints.objects import Objects
 from workers.checkpoints.schema import finish_succession, make_directories, open_catalogue
+from workers.checkpoints.weights import FOLDER, WeightFiles, copy, garbage
 
 _CHUNK = 1 << 20
 
@@ -51,7 +52,7 @@ def _check_target(target: Path, path: Path, uuid: str, files: Files) -> bool:
     except OSError as error:
         raise BadRequest(f"{target} cannot hold a backup: {error.strerror}") from error
     if path.name not in names and SUCCESSOR not in names:
-        begun = {"objects", "holders", "in-use", "lock", "settings", "catalogue.new", "catalogue.new-wal"}
+        begun = {"objects", "holders", "in-use", "lock", "settings", FOLDER, "catalogue.new", "catalogue.new-wal"}
         if names - begun:
             raise Refused(f"{target} is neither empty nor a backup: choose a directory of its own")
         return False
@@ -67,7 +68,7 @@ def _copy(
     source: Path, catalogue: Catalogue, objects: Objects, target: Path, path: Path, files: Files, there: bool
 ) -> BackedUp:
     done = BackedUp(objects=0, bytes=0)
-    copies = Objects(target / "objects", files)
+    copies, weights = Objects(target / "objects", files), WeightFiles(target / FOLDER, files)
     with building(path.with_name(SUCCESSOR), files) as connection:
         catalogue.copy_to(connection)
         connection.execute("DELETE FROM trash")
@@ -77,10 +78,14 @@ def _copy(
             done.bytes += size
             if not _has(copies, object_id, size):
                 _copy_object(objects, copies, object_id, size, done)
+        done.faults += copy(WeightFiles(source / FOLDER, files), weights)
         _copy_settings(source / "settings", target / "settings", files)
     succeed(path, files)
     if there:
         done.removed = _prune(copies, wanted)
+        for unnamed in garbage(weights, copies, wanted, held=set()):
+            weights.remove(unnamed)
+            done.removed += 1
     return done
 
 

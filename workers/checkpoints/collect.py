@@ -23,6 +23,7 @@ from workers.checkpoints.files import locked
 from workers.checkpoints.holds import drop_dead, standing
 from workers.checkpoints.objects import Objects
 from workers.checkpoints.seals import ROWS
+from workers.checkpoints.weights import WeightFiles, garbage, sweep
 
 BATCH = 64
 
@@ -46,14 +47,23 @@ class _Plan:
 
 
 def collect(
-    catalogue: Catalogue, objects: Objects, holders: Path, lock: Path, keep_steps: int, *, dry_run: bool
+    catalogue: Catalogue,
+    objects: Objects,
+    weights: WeightFiles,
+    holders: Path,
+    lock: Path,
+    keep_steps: int,
+    *,
+    dry_run: bool,
 ) -> Collected:
-    """Raises Busy while another process has the store's lock, Corrupt where the catalogue is damaged."""
+    """What was removed, files of weights among the objects.
+
+    Raises Busy while another process has the store's lock, Corrupt where the catalogue is damaged."""
     with alone(lock):
         check(catalogue)
         if dry_run:
-            return _preview(catalogue, objects, holders, keep_steps)
-        return _collect(catalogue, objects, holders, keep_steps)
+            return _preview(catalogue, objects, weights, holders, keep_steps)
+        return _collect(catalogue, objects, weights, holders, keep_steps)
 
 
 @contextmanager
@@ -84,7 +94,7 @@ def check(catalogue: Catalogue) -> None:
             raise catalogue.damaged(f"a row of {table} ({broken[0]}) was changed")
 
 
-def _preview(catalogue: Catalogue, objects: Objects, holders: Path, keep_steps: int) -> Collected:
+def _preview(catalogue: Catalogue, objects: Objects, weights: WeightFiles, holders: Path, keep_steps: int) -> Collected:
     with standing(holders) as held, catalogue.view() as connection:
         steps = _steps(connection)
         plan = _plan(connection, steps, held, keep_steps)
@@ -94,10 +104,11 @@ def _preview(catalogue: Catalogue, objects: Objects, holders: Path, keep_steps: 
             (path, object_id) for path, object_id in objects.files_found() if object_id and not _is_directory(path)
         ]
         sizes = [_size(path) for path, object_id in found if _goes(objects, path, object_id, held, staying)]
+        sizes += map(_size, garbage(weights, objects, staying, held))
         return Collected(len(sizes), sum(sizes), len(plan.doomed), plan.kept)
 
 
-def _collect(catalogue: Catalogue, objects: Objects, holders: Path, keep_steps: int) -> Collected:
+def _collect(catalogue: Catalogue, objects: Objects, weights: WeightFiles, holders: Path, keep_steps: int) -> Collected:
     drop_dead(holders)
     with standing(holders) as held, catalogue.change() as connection:
         steps = _steps(connection)
@@ -118,8 +129,9 @@ def _collect(catalogue: Catalogue, objects: Objects, holders: Path, keep_steps: 
         if object_id and (object_id not in stored or path != objects.path(object_id)) and not _is_directory(path)
     ]
     stray_count, stray_size = _delete(catalogue, objects, holders, strays)
+    weights_count, weights_size = sweep(catalogue, objects, holders, weights)
     catalogue.run("PRAGMA wal_checkpoint(TRUNCATE)")
-    return Collected(count + stray_count, size + stray_size, len(plan.doomed), plan.kept)
+    return Collected(count + stray_count + weights_count, size + stray_size + weights_size, len(plan.doomed), plan.kept)
 
 
 def _is_directory(path: Path) -> bool:

@@ -27,6 +27,7 @@ from workers.checkpoints.repair import repair
 from workers.checkpoints.results import ANY, Commit, Committed, Done, Expect, Loaded, RequestKey
 from workers.checkpoints.schema import finish_succession, open_catalogue, prepare_store
 from workers.checkpoints.verify import verify
+from workers.checkpoints.weights import FOLDER, WeightFiles, sweep
 from workers.context import Identity, Read, Snapshot
 
 T = TypeVar("T")
@@ -62,6 +63,7 @@ class Store:
         self._lock = directory / "lock"
         self._files = files
         self._objects = Objects(directory / "objects", files)
+        self._weights = WeightFiles(directory / FOLDER, files)
         self._open = ExitStack()
         path = directory / "catalogue.sqlite"
         try:
@@ -161,6 +163,23 @@ class Store:
         """Insert the outcome unless there is one: (whether this one stands, the one that stands)."""
         done = self._change(key, lambda: answer, lambda result: result)
         return not done.duplicate, done.answer
+
+    @contextmanager
+    def having_weights(self, weights_id: str, data: bytes) -> Iterator[None]:
+        """Have a file of weights, which gc leaves alone while the body commits a state that names it.
+
+        Where the body raises, a file that was not there before goes again. Raises NoSpace, Unavailable.
+        """
+        new = False
+        try:
+            with self._holds.hold(weights_id):
+                new = self._weights.write(weights_id, data)
+                yield
+        except BaseException:
+            if new:
+                with suppress(SsmprovError):  # what is left of it is gc's
+                    sweep(self._catalogue, self._objects, self.directory / "holders", self._weights, only=weights_id)
+            raise
 
     # ---- names ---------------------------------------------------------------------------------------------------
     def fork(
@@ -277,7 +296,7 @@ class Store:
     # ---- care ----------------------------------------------------------------------------------------------------
     def verify(self) -> Verified:
         """Re-hash every object and every lineage; writers may go on meanwhile."""
-        return verify(self._catalogue, self._objects)
+        return verify(self._catalogue, self._objects, self._weights)
 
     def repair(self) -> Verified:
         """Mend what can be mended while the store serves, and verify it: `repairs` and `faults` tell of each.
@@ -295,8 +314,8 @@ class Store:
 
     def gc(self, *, dry_run: bool = False) -> Collected:
         """Collect what no name, history or hold reaches. Busy while another gc runs."""
-        holders = self.directory / "holders"
-        return collect(self._catalogue, self._objects, holders, self._lock, self.keep_steps, dry_run=dry_run)
+        parts = (self._catalogue, self._objects, self._weights, self.directory / "holders", self._lock)
+        return collect(*parts, self.keep_steps, dry_run=dry_run)
 
     def export(self, ref: Ref, path: Path) -> Exported:
         """Write the context with its lineage as one file, whole or not at all.

@@ -15,12 +15,14 @@ from workers.checkpoints.lineage import ROOT_DIGEST
 from workers.checkpoints.objects import Objects
 from workers.checkpoints.queries import record
 from workers.checkpoints.seals import ROWS, whole
+from workers.checkpoints.weights import WeightFiles
+from workers.checkpoints.weights import faults as weight_faults
 
 MAX_FAULTS = 200
 CHUNK = 256
 
 
-def verify(catalogue: Catalogue, objects: Objects) -> Verified:
+def verify(catalogue: Catalogue, objects: Objects, weights: WeightFiles) -> Verified:
     """Reads everything, changes nothing, and lets writers go on."""
     result = Verified(objects=0, bytes=0)
     faults = [f"{catalogue.path}: {fault}" for fault in catalogue_faults(catalogue)]
@@ -35,6 +37,7 @@ def verify(catalogue: Catalogue, objects: Objects) -> Verified:
                 result.bytes += size
                 if fault:
                     bad[step.number] = step, fault
+        faults += weight_faults(catalogue, objects, weights)
     except Corrupt as error:  # of the catalogue itself; an object's is a fault among others
         faults.append(error.message)
     for step, fault in bad.values():
