@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,11 @@ import numpy as np
 from ssmprov import wire
 from ssmprov.errors import BadRequest, Unsupported, WrongModel
 from ssmprov.names import Ref
-from ssmprov.statefile import is_state_file, read_state
+from ssmprov.statefile import is_state_file, read_state, weights_id
 from workers import kv_pickle
 from workers.answers import Outcome
 from workers.checkpoints import RequestKey, Store
-from workers.context import Read, Snapshot
+from workers.context import WEIGHTS, Arrays, Read, Snapshot
 from workers.runtimes.base import Adopted, Adopts, Runtime, Tunable
 
 Adopt = Callable[[bytes, int], Adopted]
@@ -55,9 +56,13 @@ def adopter(name: str, runtime: Runtime) -> Adopt:
 def take_in(store: Store, runtime: Runtime, path: Path, name: str, request: RequestKey) -> bytes:
     """Commit the state of a state file as an opaque root under a new name; the answer that stands.
 
+    Weights that it brings along are checked first, and stand in the store before the state that names them.
+
     Raises BadRequest, Unsupported, WrongModel, Corrupt, Conflict, NoSpace.
     """
-    arrays, origin = read_state(path)
+    state = read_state(path)
+    arrays: Arrays = state.arrays
+    origin = state.origin
     identity = runtime.identity
     ours = (identity.fingerprint, identity.architecture, identity.layout)
     if (origin.fingerprint, origin.architecture, origin.layout) != ours:
@@ -70,8 +75,15 @@ def take_in(store: Store, runtime: Runtime, path: Path, name: str, request: Requ
         )
     if not isinstance(runtime, Tunable):
         raise Unsupported(f"the runtime of {identity.architecture} models takes no state from a file")
-    runtime.check(arrays)
-    return _opaque_root(store, Snapshot(arrays, None, np.zeros(0, np.int32), origin.tokens), name, request)
+    if arrays or not state.weights or origin.tokens:  # weights alone: nothing read
+        runtime.check(arrays)
+    with ExitStack() as held:
+        if state.weights:
+            runtime.check_weights(state.weights)
+            data, digest = weights_id(state.weights)
+            held.enter_context(store.having_weights(digest.hex(), data))
+            arrays = {**arrays, WEIGHTS: np.frombuffer(digest, np.uint8)}
+        return _opaque_root(store, Snapshot(arrays, None, np.zeros(0, np.int32), origin.tokens), name, request)
 
 
 def refuse_untrusted(path: Path, model: str, name: str) -> None:

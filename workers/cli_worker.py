@@ -21,6 +21,7 @@ from workers.adoption import Adoption
 from workers.answers import Answers
 from workers.batch import Batch
 from workers.checkpoints import Store
+from workers.checkpoints.weights import FOLDER
 from workers.families import default_set
 from workers.hot import HotStates
 from workers.probing import Prober
@@ -123,6 +124,7 @@ def _plan(configured: Configuration, table: ModelTable, index: int) -> base.Plan
         table.scan,
         table.pos_mode,
         configured.home / ".cache",
+        configured.store(table) / FOLDER,
     )
 
 

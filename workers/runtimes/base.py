@@ -43,6 +43,8 @@ class Plan:
     pos_mode: str = ""
     cache: Path | None = None
     """Where a runtime may keep what it found out about files: it can be thrown away at any time."""
+    weights: Path | None = None
+    """The folder of the weights that states may name (see `workers.variants`)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +87,14 @@ class Runtime(Protocol):
 
 @runtime_checkable
 class Tunable(Protocol):
-    """A runtime whose state is numbers that can be tuned: it takes states that were not read but made."""
+    """A runtime whose numbers can be tuned: it takes states that were not read but made, and reads a state that names
+    weights with these."""
 
     def check(self, arrays: Arrays) -> None:
         """Raises Corrupt for arrays that are no state of this model. Any thread may call this."""
+
+    def check_weights(self, weights: Arrays) -> None:
+        """Raises Corrupt where names, shapes or types are not those of this model's. Any thread may call this."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,12 +1,16 @@
 """The rwkv runtime: RWKV-7 from an official `.pth` or `.safetensors`, batched over contexts, on CPU or CUDA.
 
-State arrays of a context, fp32: `shifts` [L,2,C] and `wkv` [L,H,N,N] (see `models.rwkv7.model.State`).
+State arrays of a context, fp32: `shifts` [L,2,C] and `wkv` [L,H,N,N] (see `models.rwkv7.model.State`). Weights that a
+state names have the official names, in fp32 or fp16.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Literal, cast, get_args
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # must stand before torch is imported: spinning starves neighbours
@@ -15,23 +19,36 @@ import numpy as np
 import torch
 
 from models import mini, rwkv7
+from models.rwkv7.config import expected_shapes, without_ones
 from ssmprov.errors import BadRequest, Corrupt
 from workers.context import Arrays, Identity
 from workers.runtimes.base import Feed, Logits, Plan
 from workers.runtimes.devices import device_of
+from workers.runtimes.tensors import check_tensors, read_tensors
+from workers.variants import Variants, without_weights
 
 Dtype = Literal["fp32", "bf16", "fp16"]
 DTYPE: Dtype = "fp32"
 EMBEDDED = "@mini"
 MAX_BATCH_TOKENS = 4096
 """Padded tokens of one prefill call: bounds its activations."""
+UNUSED = re.compile(r"blocks\.0\.att\.v[012]")
+"""Tensors that official files hold and no formula reads."""
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One set of weights in the forms that decode and prefill read; often they are the same."""
+
+    decode: rwkv7.Weights
+    prefill: rwkv7.Weights
 
 
 def open_runtime(plan: Plan) -> RwkvRuntime:
     """Load a model. Raises BadRequest that names what is wrong with the file or the plan."""
     path = mini.path() if plan.path.name == EMBEDDED else plan.path
-    dtype = _dtype(plan.dtype or DTYPE)
-    prefill_dtype = _dtype(plan.prefill_dtype or dtype)
+    for dtype in (plan.dtype, plan.prefill_dtype):
+        _dtype(dtype or DTYPE)
     foreign = [key for key in ("n_threads", "n_batch", "n_ctx", "n_gpu_layers") if getattr(plan, key) is not None]
     if foreign:
         raise BadRequest(f"{foreign[0]} is a key of the llama runtime: for rwkv write `threads` and `devices`")
@@ -42,14 +59,22 @@ def open_runtime(plan: Plan) -> RwkvRuntime:
     device_of(plan.device)
     torch.set_num_threads(plan.threads or 1)
     try:
-        decode = rwkv7.load(path, dtype=dtype, device=plan.device, quantize="int8" if plan.quantize else None)
-        prefill = decode
-        if prefill_dtype != dtype or plan.quantize:  # int8 is for decode: it is coarse, and prompts do not need it
-            prefill = rwkv7.load(path, dtype=prefill_dtype, device=plan.device)
+        model = model_of(rwkv7.read_tensors(path), plan, str(path))
         fingerprint = rwkv7.fingerprint(path)
-        return RwkvRuntime(decode, prefill, fingerprint, plan)
+        return RwkvRuntime(model.decode, model.prefill, fingerprint, plan)
     except rwkv7.WeightsError as error:
         raise BadRequest(str(error)) from None
+
+
+def model_of(tensors: Mapping[str, torch.Tensor], plan: Plan, source: str) -> Model:
+    """Tensors of the official names as the plan wants them. Raises WeightsError that begins with `source`."""
+    dtype = _dtype(plan.dtype or DTYPE)
+    prefill_dtype = _dtype(plan.prefill_dtype or dtype)
+    assemble = partial(rwkv7.assemble, tensors, device=plan.device, source=source, inference=True)
+    decode = assemble(dtype=dtype, quantize="int8" if plan.quantize else None)
+    if prefill_dtype == dtype and not plan.quantize:
+        return Model(decode, decode)
+    return Model(decode, assemble(dtype=prefill_dtype))  # int8 is for decode: it is coarse, and prompts do not need it
 
 
 def _dtype(text: str) -> Dtype:
@@ -59,12 +84,13 @@ def _dtype(text: str) -> Dtype:
 
 
 class RwkvRuntime:
-    """A `Runtime` over one set of weights (or two: one of another dtype for prompts)."""
+    """A `Runtime` over one set of weights, and over those that its contexts name."""
 
     def __init__(self, decode: rwkv7.Weights, prefill: rwkv7.Weights, fingerprint: str, plan: Plan) -> None:
         config = decode.config
-        self._decode = decode
-        self._prefill = prefill
+        self._config = config
+        self._plan = plan
+        self._variants = Variants(Model(decode, prefill), plan.slots, plan.weights, self._build)
         self._tokenizer = rwkv7.tokenizer_for(config)
         self._state = rwkv7.new_state(config, plan.slots, torch.device(plan.device))
         self._slots = [_Slot(self._state, slot) for slot in range(plan.slots)]
@@ -88,24 +114,36 @@ class RwkvRuntime:
     def check(self, arrays: Arrays) -> None:
         self._slots[0].check(arrays)
 
+    def check_weights(self, weights: Arrays) -> None:
+        used = {name: array for name, array in weights.items() if not UNUSED.fullmatch(name)}
+        check_tensors(used, expected_shapes(self._config), without_ones)
+
     def load(self, slot: int, arrays: Arrays) -> None:
-        self._slots[slot].put(arrays)
+        variant = self._variants.find(arrays)
+        self._slots[slot].put(without_weights(arrays))
+        self._variants.hold(slot, variant)
 
     def save(self, slot: int) -> Arrays:
-        return self._slots[slot].take()
+        return self._variants.named(slot, self._slots[slot].take())
 
     def forward(self, feeds: Sequence[Feed]) -> Logits:
+        return self._variants.forward(feeds, self._read)
+
+    def _build(self, data: bytes, source: str) -> Model:
+        return model_of(read_tensors(data, self.check_weights, source), self._plan, source)
+
+    def _read(self, model: Model, feeds: Sequence[Feed]) -> Logits:
         single = [i for i, feed in enumerate(feeds) if len(feed.tokens) == 1]
         if len(single) == len(feeds):
-            return self._call(self._decode, feeds, single)
+            return self._call(model.decode, feeds, single)
         logits = np.empty((len(feeds), self.vocabulary), np.float32)
         if single:
-            logits[single] = self._call(self._decode, feeds, single)
+            logits[single] = self._call(model.decode, feeds, single)
         longer = sorted((i for i, feed in enumerate(feeds) if len(feed.tokens) > 1), key=lambda i: len(feeds[i].tokens))
         while longer:
             width = len(feeds[longer[-1]].tokens)
             count = max(1, MAX_BATCH_TOKENS // width)
-            logits[longer[-count:]] = self._call(self._prefill, feeds, longer[-count:])
+            logits[longer[-count:]] = self._call(model.prefill, feeds, longer[-count:])
             del longer[-count:]
         return logits
 

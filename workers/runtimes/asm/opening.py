@@ -47,7 +47,8 @@ def open_runtime(plan: Plan) -> AsmRuntime:
         raise BadRequest(f"{plan.path} keeps its state in the dtype of its weights (state_fp32 = false): write fp32")
     tokenizer, spelling = tokenizer_of(model.config, plan.path)
     fingerprint = asm.fingerprint(model, spelling)
-    return AsmRuntime(model.to(device, DTYPES[dtype]), tokenizer, fingerprint, dtype, plan.slots)
+    model = model.to(device, DTYPES[dtype])
+    return AsmRuntime(model, tokenizer, fingerprint, dtype, plan.slots, plan.weights)
 
 
 def file_of(path: Path) -> Path:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -14,20 +16,48 @@ from workers.context import Arrays, Identity
 from workers.runtimes.asm.probing import probe
 from workers.runtimes.asm.states import Form
 from workers.runtimes.base import Feed, Logits, Probe, Reading
+from workers.runtimes.tensors import check_tensors, read_tensors
+from workers.variants import Variants, without_weights
 
 MAX_BATCH_TOKENS = 4096
 """Padded tokens of one prefill call: bounds its activations."""
 
 
+@dataclass(frozen=True, slots=True)
+class Model:
+    """One set of weights, and the form of them that reads single tokens the fastest, where there is one."""
+
+    whole: asm.ASMLanguageModel
+    stepper: asm.Stepper | None
+
+    @classmethod
+    def of(cls, model: asm.ASMLanguageModel) -> Model:
+        model.requires_grad_(requires_grad=False)
+        return cls(model, asm.Stepper(model) if asm.Stepper.fits(model) else None)
+
+
 class AsmRuntime:
-    """A `Runtime` over one model, in eval mode and of the baseline variant, whose flags the probes use."""
+    """A `Runtime` over one model, in eval mode and of the baseline variant, whose flags the probes use.
+
+    Contexts may name weights of their own, in the names that `models.asm.save_checkpoint` writes, from `weights`, the
+    folder of their files.
+    """
 
     def __init__(
-        self, model: asm.ASMLanguageModel, tokenizer: Tokenizer, fingerprint: str, dtype: str, slots: int
+        self,
+        model: asm.ASMLanguageModel,
+        tokenizer: Tokenizer,
+        fingerprint: str,
+        dtype: str,
+        slots: int,
+        weights: Path | None = None,
     ) -> None:
-        config = model.config
-        self._model = model.requires_grad_(requires_grad=False)
-        self._stepper = asm.Stepper(model) if asm.Stepper.fits(model) else None
+        config = self._config = model.config
+        self._shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+        if config.tie_weights:
+            del self._shapes["lm_head.weight"]
+        self._place = (model.token_emb.weight.device, model.token_emb.weight.dtype)
+        self._variants = Variants(Model.of(model), slots, weights, self._build)
         self._tokenizer = tokenizer
         self._form = Form(config)
         self._state = model.new_state(slots)
@@ -50,33 +80,47 @@ class AsmRuntime:
     def check(self, arrays: Arrays) -> None:
         self._form.check(arrays)
 
+    def check_weights(self, weights: Arrays) -> None:
+        check_tensors(weights, self._shapes)
+
     def load(self, slot: int, arrays: Arrays) -> None:
+        variant, arrays = self._variants.find(arrays), without_weights(arrays)
         if arrays:
             self._form.check(arrays)
         self._form.put(self._state, slot, arrays)
+        self._variants.hold(slot, variant)
 
     def save(self, slot: int) -> Arrays:
-        return self._form.take(self._state, slot)
+        return self._variants.named(slot, self._form.take(self._state, slot))
 
     def probe(
         self, arrays: Arrays, tokens: Sequence[int], reading: Reading, reply_tokens: int, before: Sequence[int] = ()
     ) -> Probe:
         mute = (self.end_tokens, self.control_tokens)
-        return probe(self._model, self._form, arrays, tokens, reading, reply_tokens, before, mute)
+        model = self._variants.find(arrays).model.whole
+        return probe(model, self._form, without_weights(arrays), tokens, reading, reply_tokens, before, mute)
 
     def forward(self, feeds: Sequence[Feed]) -> Logits:
         self._check_ends(feeds)
+        return self._variants.forward(feeds, self._read)
+
+    def _build(self, data: bytes, source: str) -> Model:
+        tensors = read_tensors(data, self.check_weights, source)
+        model = asm.load_tensors(tensors, self._config, variant="baseline", source=source).model
+        return Model.of(model.to(*self._place))
+
+    def _read(self, model: Model, feeds: Sequence[Feed]) -> Logits:
         single = [i for i, feed in enumerate(feeds) if len(feed.tokens) == 1]
         if len(single) == len(feeds):
-            return self._call(feeds, single)
+            return self._call(model, feeds, single)
         logits = np.empty((len(feeds), self.vocabulary), np.float32)
         if single:
-            logits[single] = self._call(feeds, single)
+            logits[single] = self._call(model, feeds, single)
         longer = sorted((i for i, feed in enumerate(feeds) if len(feed.tokens) > 1), key=lambda i: len(feeds[i].tokens))
         while longer:
             width = len(feeds[longer[-1]].tokens)
             count = max(1, MAX_BATCH_TOKENS // width)
-            logits[longer[-count:]] = self._call(feeds, longer[-count:])
+            logits[longer[-count:]] = self._call(model, feeds, longer[-count:])
             del longer[-count:]
         return logits
 
@@ -93,7 +137,7 @@ class AsmRuntime:
                 )
 
     @torch.inference_mode()
-    def _call(self, feeds: Sequence[Feed], rows: list[int]) -> Logits:
+    def _call(self, model: Model, feeds: Sequence[Feed], rows: list[int]) -> Logits:
         """One batched forward of some feeds: their logits, in the order of `rows`."""
         lengths = [len(feeds[i].tokens) for i in rows]
         slots = [feeds[i].slot for i in rows]
@@ -104,10 +148,10 @@ class AsmRuntime:
         everyone = slots == list(range(self.slots))
         state = self._state if everyone else self._state.pick(slots)
         read = torch.from_numpy(tokens).to(self._state.t.device)
-        if self._stepper is not None and tokens.shape[1] == 1:
-            out = self._stepper.step(read[:, 0], state)
+        if model.stepper is not None and tokens.shape[1] == 1:
+            out = model.stepper.step(read[:, 0], state)
         else:
-            out, state = self._model(read, state, lengths=ragged, last_logits=True)
+            out, state = model.whole(read, state, lengths=ragged, last_logits=True)
         if everyone:
             self._state = state
         else:
