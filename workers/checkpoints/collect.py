@@ -104,8 +104,8 @@ def _preview(catalogue: Catalogue, objects: Objects, weights: WeightFiles, holde
             (path, object_id) for path, object_id in objects.files_found() if object_id and not _is_directory(path)
         ]
         sizes = [_size(path) for path, object_id in found if _goes(objects, path, object_id, held, staying)]
-        sizes += map(_size, garbage(weights, objects, staying, held))
-        return Collected(len(sizes), sum(sizes), len(plan.doomed), plan.kept)
+    sizes += map(_size, garbage(weights, objects, staying, held))  # may take longer than writers should wait
+    return Collected(len(sizes), sum(sizes), len(plan.doomed), plan.kept)
 
 
 def _collect(catalogue: Catalogue, objects: Objects, weights: WeightFiles, holders: Path, keep_steps: int) -> Collected:
