@@ -150,7 +150,8 @@ def test_a_flipped_byte_is_read_as_another_state_or_told(
     tmp_path_factory: pytest.TempPathFactory, at: int, mask: int
 ) -> None:
     path = tmp_path_factory.getbasetemp() / "flipped-state"
-    write_state(path, {"a": np.arange(40, dtype=np.float32)}, Origin("ab" * 32, "rwkv7", "x", 3))
+    numbers = np.arange(40, dtype=np.float32)
+    write_state(path, {"a": numbers}, Origin("ab" * 32, "rwkv7", "x", 3), {"b": numbers.astype(np.float16)})
     data = bytearray(path.read_bytes())
     data[at % len(data)] ^= mask
     path.write_bytes(data)
