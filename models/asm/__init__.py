@@ -9,7 +9,7 @@ from models.asm.configuration import ASMTrainConfig, AttentionConfig
 from models.asm.errors import ASMError, ConfigError, InputError, WeightsError
 from models.asm.files import read_checkpoint, save_checkpoint
 from models.asm.flags import Flags, InfoConfig
-from models.asm.identity import fingerprint
+from models.asm.identity import WORLD_VOCABULARY, fingerprint, layout, spelling
 from models.asm.lm import ASMBlock, ASMLanguageModel, build_model_from_cfg
 from models.asm.loading import Loaded, load_checkpoint, load_tensors
 from models.asm.state import Memory, State, memory_shapes, new_state
@@ -17,6 +17,7 @@ from models.asm.step import Stepper
 from models.asm.trace import Info
 
 __all__ = [
+    "WORLD_VOCABULARY",
     "ASMBlock",
     "ASMError",
     "ASMLanguageModel",
@@ -37,10 +38,12 @@ __all__ = [
     "WeightsError",
     "build_model_from_cfg",
     "fingerprint",
+    "layout",
     "load_checkpoint",
     "load_tensors",
     "memory_shapes",
     "new_state",
     "read_checkpoint",
     "save_checkpoint",
+    "spelling",
 ]

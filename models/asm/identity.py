@@ -1,20 +1,46 @@
-"""What a model is, in one number: two models of the same number give the same results and read each other's states."""
+"""What a model is, in one number: two models of the same number give the same results and read each other's states.
+
+Beside it: what such states are called, and the tokenizer that fits.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from dataclasses import asdict
+from typing import Literal
 
 import torch
 
+from models.asm.configuration import ASMTrainConfig
 from models.asm.lm import ASMLanguageModel
+from models.mini.tokenizer import ByteTokenizer
+from models.rwkv7.tokenizer import WORLD_IDS
+
+WORLD_VOCABULARY = 65536
 
 WITHOUT_EFFECT = frozenset(
     {"dropout", "slot_dropout", "slotspace_dropout", "slotspace_chunk_size", "content_read_init", "slotspace_gate_init"}
     | {"write_chunk_size", "scan", "state_fp32"}
 )
 """Options of a layer that change nothing in use, or stand in the number by another name."""
+
+
+def spelling(config: ASMTrainConfig) -> Literal["bytes", "World"] | None:
+    """The name of the tokenizer that fits a model's vocabulary; None where there is none here."""
+    if config.vocab_size == ByteTokenizer.size:
+        return "bytes"
+    return "World" if WORLD_IDS <= config.vocab_size <= WORLD_VOCABULARY else None
+
+
+def layout(config: ASMTrainConfig) -> str:
+    """What a state of such a model is called: models of one layout have states of one shape and meaning."""
+    layer = config.attention()
+    refined = layer.slotspace_dim if layer.use_slotspace_refine else 0
+    return (
+        f"asm L{config.num_layers} C{config.embed_dim} H{config.num_heads} K{config.num_slots} M{refined} "
+        f"{layer.scan_name} {config.pos_mode}:{config.max_seq_len}"
+    )
 
 
 def fingerprint(model: ASMLanguageModel, tokenizer: str) -> str:

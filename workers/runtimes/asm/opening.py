@@ -20,7 +20,6 @@ from workers.runtimes.devices import device_of
 EMBEDDED = "@asm-mini"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 DTYPE = "fp32"
-WORLD_VOCABULARY = 65536
 FOREIGN = ("n_threads", "n_batch", "n_ctx", "n_gpu_layers")
 
 
@@ -64,14 +63,15 @@ def file_of(path: Path) -> Path:
 
 def tokenizer_of(config: asm.ASMTrainConfig, path: Path) -> tuple[Tokenizer, str]:
     """The tokenizer that fits a model's vocabulary, and its name. Raises BadRequest and Unsupported."""
-    if config.vocab_size == ByteTokenizer.size:
-        return ByteTokenizer(), "bytes"
-    if WorldTokenizer.size <= config.vocab_size <= WORLD_VOCABULARY:
+    spelling = asm.spelling(config)
+    if spelling == "bytes":
+        return ByteTokenizer(), spelling
+    if spelling == "World":
         if importlib.util.find_spec("rwkv") is None:
             raise Unsupported(f"{path}: its vocabulary, RWKV's World, comes with another extra: install ssmprov[rwkv]")
-        return WorldTokenizer(), "World"
+        return WorldTokenizer(), spelling
     raise BadRequest(
         f"{path}: ssmprov has no tokenizer for a vocabulary of {config.vocab_size} (tokenizer_name "
         f"{config.tokenizer_name!r}): it can serve models of bytes ({ByteTokenizer.size}) and of RWKV's World "
-        f"({WORLD_VOCABULARY}); any other is read by Python alone, with models.asm"
+        f"({asm.WORLD_VOCABULARY}); any other is read by Python alone, with models.asm"
     )

@@ -33,11 +33,7 @@ class Form:
         self.bytes = sum(4 * math.prod(shape) for shape in self.shapes.values()) + 8
         self.chunk = layer.chunk
         self.limit = config.max_seq_len if config.pos_mode == "absolute" else None
-        refined = layer.slotspace_dim if layer.use_slotspace_refine else 0
-        self.layout = (
-            f"asm L{config.num_layers} C{config.embed_dim} H{config.num_heads} K{config.num_slots} M{refined} "
-            f"{layer.scan_name} {config.pos_mode}:{config.max_seq_len}"
-        )
+        self.layout = asm.layout(config)
 
     def check(self, arrays: Arrays) -> int:
         """The tokens that a state has read. Raises Corrupt where it is none that this model can have written."""
