@@ -1,16 +1,19 @@
 """Training on rows: steps of an objective over what a policy tunes, resumable at any checkpoint, with an early stop.
 
-A checkpoint holds the tensors, the optimiser, the step and the curve: a run that was killed goes on from the last one
-as if it had never stopped, since batches are drawn by step and seed.
+A checkpoint holds the tensors, the optimiser, the step, the curve and what the objective remembers: a run that was
+killed goes on from the last one as if it had never stopped, since batches are drawn by step and seed.
 """
 
 from __future__ import annotations
 
+import io
 import math
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -22,12 +25,16 @@ SMOOTH = 0.9
 
 
 class FitError(ValueError):
-    """A run that cannot go on: numbers that are none, a checkpoint of another run."""
+    """A run that cannot begin or go on: numbers that are none, a checkpoint of another run, a full disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class Fit:
-    """How long and how fast. `patience`: checks without a better validation loss after which it stops (0: never)."""
+    """How long and how fast. `patience`: checks without a better validation loss after which it stops (0: never).
+
+    `whole`: steps that belong together, since they learn from one batch of answers that the tensors of their first
+    step gave. A run is saved, checked and stopped between them only.
+    """
 
     steps: int
     rate: float
@@ -36,12 +43,17 @@ class Fit:
     check_every: int = 20
     patience: int = 0
     save_every_s: float = 30.0
+    whole: int = 1
+
+    def __post_init__(self) -> None:
+        if self.whole < 1 or self.steps % self.whole:
+            raise FitError(f"{self.steps} steps are no whole number of {self.whole} steps that belong together")
 
 
 @dataclass(slots=True)
 class Curve:
-    """What became of the loss: (step, loss) of training, smoothed, and of validation; both in nats or the
-    objective's own unit."""
+    """What became of the objective: (step, value) of training, smoothed, and of validation; both in nats or in the
+    objective's own unit, and less is better."""
 
     training: list[tuple[int, float]] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
@@ -70,8 +82,26 @@ class Fitted:
     stopped: str
 
 
-Loss = Callable[[int], Tensor]
-"""The loss of a step, differentiable in the policy's tensors; the same for the same step and tensors."""
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The loss of a step, differentiable in the policy's tensors, and what the curve shows of it: less is better."""
+
+    loss: Tensor
+    value: float
+
+
+Loss = Callable[[int], Taken]
+"""The same for the same step, tensors and memory of the objective."""
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A loss with a memory of its own, which a checkpoint keeps: tensors, numbers, text, lists and dicts of them."""
+
+    def state(self) -> dict[str, Any]: ...
+
+    def restore(self, saved: dict[str, Any]) -> None: ...
+
 
 Check = Callable[[], float]
 """The validation loss."""
@@ -90,35 +120,30 @@ def fit(
 ) -> Fitted:
     """Run to the end, or go on from the directory's checkpoint. With `check` the best tensors are kept, else the last.
 
-    `identity` names what is being trained on what: a checkpoint of something else is refused. Raises FitError.
+    `identity` names what is being trained on what, and how: a checkpoint of something else is refused. Raises FitError.
     """
     tensors = list(policy.tensors.values())
     optimizer = torch.optim.AdamW(tensors, lr=settings.rate, weight_decay=0.0, betas=(0.9, 0.99))
-    run = _Run(policy, optimizer, directory / CHECKPOINT, identity)
+    memory = loss_of if isinstance(loss_of, Remembers) else None
+    run = _Run(policy, optimizer, memory, directory / CHECKPOINT, identity)
     run.resume()
-    saved = time.monotonic()
-    stopped = "steps"
-    while run.step < settings.steps:
-        if asked_to_stop():
+    saved, stopped = time.monotonic(), run.stopped or "steps"
+    while run.step < settings.steps and not run.stopped:
+        between = run.step % settings.whole == 0
+        if between and asked_to_stop():
             stopped = "asked"
             break
-        loss = loss_of(run.step)
-        value = float(loss.detach())
-        if not math.isfinite(value):
-            raise FitError(f"the loss of step {run.step + 1} is {value}: try a smaller learning rate")
-        optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
-        torch.nn.utils.clip_grad_norm_(tensors, settings.clip, error_if_nonfinite=False)
-        for group in optimizer.param_groups:
-            group["lr"] = settings.rate * schedule(run.step, settings)
-        optimizer.step()
+        taken = loss_of(run.step)
+        _descend(run, taken, settings)
         run.step += 1
-        run.curve.take(run.step, value)
+        run.curve.take(run.step, taken.value)
         if said is not None:
-            said(run.step, run.curve.smoothed or value)
-        if check is not None and run.step % settings.check_every == 0 and run.checked(check(), settings.patience):
-            stopped = "early"
-            break
+            said(run.step, run.curve.smoothed or taken.value)
+        if run.step % settings.whole:
+            continue
+        due = run.step % settings.check_every < settings.whole  # the first time between since a multiple of it
+        if check is not None and due and run.checked(check(), settings.patience):
+            stopped = run.stopped = "early"
         if time.monotonic() - saved > settings.save_every_s:
             run.save()
             saved = time.monotonic()
@@ -126,6 +151,21 @@ def fit(
     if stopped != "asked":
         run.take_best()
     return Fitted(run.step, run.curve, stopped)
+
+
+def _descend(run: _Run, taken: Taken, settings: Fit) -> None:
+    """One step of the optimiser. Raises FitError, with no tensor changed, where numbers are none."""
+    found = float(taken.loss.detach())
+    if not math.isfinite(found) or not math.isfinite(taken.value):
+        raise FitError(f"the loss of step {run.step + 1} is {found}: try a smaller learning rate")
+    run.optimizer.zero_grad()
+    taken.loss.backward()  # type: ignore[no-untyped-call]
+    norm = torch.nn.utils.clip_grad_norm_(run.policy.tensors.values(), settings.clip, error_if_nonfinite=False)
+    if not bool(norm.isfinite()):
+        raise FitError(f"the gradient of step {run.step + 1} is no number: try a smaller learning rate")
+    for group in run.optimizer.param_groups:
+        group["lr"] = settings.rate * schedule(run.step, settings)
+    run.optimizer.step()
 
 
 def schedule(step: int, settings: Fit) -> float:
@@ -140,6 +180,7 @@ def schedule(step: int, settings: Fit) -> float:
 class _Run:
     policy: Policy
     optimizer: torch.optim.Optimizer
+    memory: Remembers | None
     path: Path
     identity: str
     step: int = 0
@@ -147,6 +188,7 @@ class _Run:
     best: dict[str, Tensor] = field(default_factory=dict)
     best_loss: float = math.inf
     worse: int = 0
+    stopped: str = ""
 
     def checked(self, loss: float, patience: int) -> bool:
         """Note a validation loss; whether it is time to stop."""
@@ -164,12 +206,14 @@ class _Run:
             self.policy.tensors[name].copy_(tensor)
 
     def save(self) -> None:
-        """Whole or not at all."""
+        """Whole or not at all. Raises FitError where there is no room; the former checkpoint stands."""
         content = {
             "identity": self.identity,
             "step": self.step,
+            "stopped": self.stopped,
             "tensors": {name: tensor.detach() for name, tensor in self.policy.tensors.items()},
             "optimizer": self.optimizer.state_dict(),
+            "memory": {} if self.memory is None else self.memory.state(),
             "training": self.curve.training,
             "validation": self.curve.validation,
             "smoothed": self.curve.smoothed,
@@ -177,23 +221,37 @@ class _Run:
             "best_loss": self.best_loss,
             "worse": self.worse,
         }
+        buffer = io.BytesIO()  # a file of its own torch would leave with an error that does not say what is wrong
+        torch.save(content, buffer)
         part = self.path.with_suffix(".part")
-        torch.save(content, part)
-        part.replace(self.path)
+        try:
+            with part.open("wb") as file:
+                file.write(buffer.getbuffer())
+                file.flush()
+                os.fsync(file.fileno())
+            part.replace(self.path)
+        except OSError as error:
+            part.unlink(missing_ok=True)
+            last = "the one before stands" if self.path.exists() else "there is none before it"
+            raise FitError(
+                f"{self.path}: the checkpoint of step {self.step} cannot be written ({error.strerror}); {last}"
+            ) from None
 
     def resume(self) -> None:
         if not self.path.exists():
             return
         try:
             content = torch.load(self.path, weights_only=True)
-        except Exception as error:
+        except Exception as error:  # torch and its unpickler check little of what they read, and raise what comes of it
             raise FitError(f"{self.path} cannot be read ({type(error).__name__}): remove it to begin anew") from None
-        if content["identity"] != self.identity:
+        if not isinstance(content, dict) or content.get("identity") != self.identity:
             raise FitError(f"{self.path} is of another run: remove it, or choose another folder")
         with torch.no_grad():
             for name, tensor in self.policy.tensors.items():
                 tensor.copy_(content["tensors"][name])
         self.optimizer.load_state_dict(content["optimizer"])
-        self.step = content["step"]
+        self.step, self.stopped = content["step"], content["stopped"]
+        if self.memory is not None:
+            self.memory.restore(content["memory"])
         self.curve = Curve(list(content["training"]), list(content["validation"]), content["smoothed"])
         self.best, self.best_loss, self.worse = content["best"], content["best_loss"], content["worse"]

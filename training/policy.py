@@ -1,52 +1,134 @@
-"""What is tuned: the initial state of a model whose weights are frozen, or the weights themselves.
+"""What is trained: the initial state of a model whose weights are frozen ("tune"), or its weights ("train").
 
 A policy reads rows from its start and gives logits; it knows nothing of objectives. Rows are padded at the right, which
-changes nothing before the padding.
+changes nothing before the padding. What it has learnt it gives back as a checkpoint holds it, so that the runtime which
+serves the model goes on exactly from what training saw.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
 
+import numpy as np
+import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from models import rwkv7
+from models import asm, rwkv7
+from models.rwkv7 import Tokenizer
+
+Architecture = Literal["rwkv7", "asm"]
+Kind = Literal["tune", "train"]
+Arrays = Mapping[str, NDArray[Any]]
+
+Lanes = Any
+"""Contexts that are being sampled from: known to their own policy only."""
+
+
+class PolicyError(ValueError):
+    """A model that cannot be trained, or a start that is not of it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The model that a policy began with, as its runtime identifies it."""
+
+    architecture: Architecture
+    layout: str
+    fingerprint: str
+    tokenizer: Tokenizer
+
+
+@dataclass(frozen=True, slots=True)
+class Start:
+    """Where a policy begins. Empty `arrays`: nothing was read. Empty `weights`: those of the base model.
+
+    `arrays` are the state as a checkpoint holds it, of one context; `weights` are those that an earlier run trained.
+    """
+
+    arrays: Arrays = field(default_factory=dict)
+    weights: Arrays = field(default_factory=dict)
 
 
 class Policy(Protocol):
-    """`tensors` are what is trained: leaves that want gradients."""
+    """B rows or lanes, T tokens, V vocabulary."""
 
+    base: Base
+    kind: Kind
     tensors: dict[str, Tensor]
+    """What is trained: leaves that want gradients, fp32."""
+    room: int | None
+    """Tokens that can be read from the start at most; None where there is no end."""
 
     def logits(self, tokens: Tensor) -> Tensor:
         """tokens [B,T] read from the start -> logits [B,T,V], differentiable in `tensors`."""
 
+    def begin(self, lanes: int) -> Lanes:
+        """Contexts to sample from, each at the start. They keep the tensors as these are now."""
 
-class Rwkv7State:
-    """The initial state of an RWKV-7: `shifts` [L,2,C] and `wkv` [L,H,N,N], as a checkpoint holds them."""
+    def read(self, tokens: Tensor, lengths: Tensor | None, state: Lanes) -> tuple[Tensor, Lanes]:
+        """tokens [B,T], of which `lengths` [B] are real (None: all) -> logits [B,V] after each lane's last, the state.
 
-    def __init__(self, tensors: Mapping[str, Tensor], start: Mapping[str, Tensor] | None = None) -> None:
-        """From official weights, and from a state to begin with (else the empty one)."""
-        self._weights = rwkv7.assemble({name: tensor.float() for name, tensor in tensors.items()})
-        empty = rwkv7.new_state(self._weights.config, 1)
-        given = start or {"shifts": empty.shifts[:, :, 0], "wkv": empty.wkv[:, 0]}
-        self.tensors = {name: tensor.detach().clone().float().requires_grad_() for name, tensor in given.items()}
+        Without gradient. The given state may be changed: it is not to be used again.
+        """
 
-    def logits(self, tokens: Tensor) -> Tensor:
-        lanes = len(tokens)
-        shifts = self.tensors["shifts"].unsqueeze(2).expand(-1, -1, lanes, -1)
-        wkv = self.tensors["wkv"].unsqueeze(1).expand(-1, lanes, -1, -1, -1)
-        return rwkv7.forward_train(self._weights, tokens, rwkv7.State(shifts, wkv))[0]
+    def pick(self, state: Lanes, rows: Sequence[int]) -> Lanes:
+        """A copy of some lanes; a row may come twice."""
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The start as a checkpoint holds it: fp32, and of an ASM the position `t`, int64."""
+
+    def weights(self) -> dict[str, NDArray[np.float32]] | None:
+        """The weights that go with it, under the names of the model's own file; None where they are the base's."""
 
 
-class Rwkv7Weights:
-    """All weights of an RWKV-7, read from the empty state."""
+def open_policy(
+    architecture: Architecture,
+    path: Path,
+    kind: Kind,
+    start: Start | None = None,
+    *,
+    scan: str | None = None,
+    pos_mode: str | None = None,
+) -> Policy:
+    """A policy over the model of a weights file. Raises PolicyError that says what is wrong with file or start.
 
-    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        self.tensors = {name: tensor.detach().clone().float().requires_grad_() for name, tensor in tensors.items()}
-        self._config = rwkv7.assemble(self.tensors).config
+    `scan` and `pos_mode` are what the table of an ASM says; they go before what its file says.
+    """
+    from training.asm_policy import AsmPolicy
+    from training.rwkv7_policy import Rwkv7Policy
 
-    def logits(self, tokens: Tensor) -> Tensor:
-        state = rwkv7.new_state(self._config, len(tokens))
-        return rwkv7.forward_train(rwkv7.assemble(self.tensors), tokens, state)[0]
+    start = start or Start()
+    try:
+        if architecture == "rwkv7":
+            return Rwkv7Policy.open(path, kind, start)
+        if architecture == "asm":
+            return AsmPolicy.open(path, kind, start, scan=scan, pos_mode=pos_mode)
+    except (rwkv7.WeightsError, asm.ASMError) as error:
+        raise PolicyError(str(error)) from None
+    raise PolicyError(f"a model of the architecture {architecture!r} cannot be trained: only rwkv7 and asm can")
+
+
+def leaves(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Copies that want gradients."""
+    return {name: tensor.detach().clone().float().requires_grad_() for name, tensor in tensors.items()}
+
+
+def checked(given: Arrays, shapes: Mapping[str, Sequence[int]], what: str) -> dict[str, Tensor]:
+    """Given arrays as tensors, each of exactly its shape. Raises PolicyError; `what` names the whole of them."""
+    for name in given.keys() ^ shapes.keys():
+        if name in shapes:
+            raise PolicyError(f"{what} lacks {name} of shape {list(shapes[name])}")
+        raise PolicyError(f"{what} holds {name}, which this model does not have")
+    found = {}
+    for name, shape in shapes.items():
+        array = np.asarray(given[name])
+        if array.shape != tuple(shape):
+            raise PolicyError(f"{what}: {name} should have shape {list(shape)}, found {list(array.shape)}")
+        if array.dtype.kind not in "fi" or np.isnan(array).any():
+            raise PolicyError(f"{what}: {name} should hold numbers, found NaN or another type ({array.dtype})")
+        found[name] = torch.tensor(array)
+    return found

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from policy_toys import BASE
 from torch import Tensor
 
 from models import rwkv7
-from training.fit import CHECKPOINT, Curve, Fit, FitError, fit, schedule
+from training.fit import CHECKPOINT, Curve, Fit, FitError, Taken, fit, schedule
 from training.objectives import advantages, answer_logps, clipped, cross_entropy, divergence, dpo, token_logps
 from training.packing import Packed, Sample, batch_at, pack, tensors
-from training.policy import Policy, Rwkv7State, Rwkv7Weights
+from training.policy import Arrays, Kind, Policy, Start
+from training.rwkv7_policy import Rwkv7Policy
 
 TINY = rwkv7.Config(layers=2, channels=16, head_size=8, vocabulary=20, ffn=32, rank_w=4, rank_a=4, rank_v=4, rank_g=4)
 
@@ -30,6 +33,15 @@ def one_thread() -> Iterator[None]:
 WEIGHTS = {name: tensor.float() for name, tensor in rwkv7.random_tensors(TINY, 3).items()}
 
 
+def drawn(scale: float) -> Arrays:
+    shapes = {"shifts": (2, 2, 16), "wkv": (2, 2, 8, 8)}
+    return {name: (torch.randn(shape) * scale).numpy() for name, shape in shapes.items()}
+
+
+def policy_of(kind: Kind, arrays: Arrays | None = None) -> Rwkv7Policy:
+    return Rwkv7Policy(BASE, WEIGHTS, kind, Start(arrays or {}))
+
+
 def rows(count: int = 12) -> Packed:
     return pack([Sample([1 + row % 5, 2, 3 + row % 5, 4 + row % 7, 0], 2, row) for row in range(count)], 30, 16)
 
@@ -38,29 +50,30 @@ def loss_on(policy: Policy, packed: Packed) -> float:
     return float(cross_entropy(policy.logits(batch_at(packed, 0, 0).tokens), batch_at(packed, 0, 0)).detach())
 
 
-@pytest.mark.parametrize("make", [Rwkv7State, Rwkv7Weights])
-def test_an_overfit_reaches_its_loss(tmp_path: Path, make: type[Rwkv7State] | type[Rwkv7Weights]) -> None:
+@pytest.mark.parametrize("kind", ["tune", "train"])
+def test_an_overfit_reaches_its_loss(tmp_path: Path, kind: Kind) -> None:
     """A few rows are learnt by heart (by the weights; by the state alone some of them)."""
-    policy, packed = make(WEIGHTS), rows(5)
+    policy, packed = policy_of(kind), rows(5)
     before = loss_on(policy, packed)
-    rate = 0.04 if make is Rwkv7Weights else 0.3
+    rate = 0.04 if kind == "train" else 0.3
     fitted = fit(policy, _ce(policy, packed), Fit(40, rate), tmp_path, identity="x")
     after = loss_on(policy, packed)
     assert fitted.step == 40
     assert fitted.curve.trend > 0
-    assert after < (0.05 if make is Rwkv7Weights else 0.85 * before)
+    assert after < (0.05 if kind == "train" else 0.85 * before)
 
 
-def _ce(policy: Policy, packed: Packed) -> object:
-    def loss(step: int) -> Tensor:
+def _ce(policy: Policy, packed: Packed) -> Callable[[int], Taken]:
+    def loss(step: int) -> Taken:
         batch = batch_at(packed, 1, step)
-        return cross_entropy(policy.logits(batch.tokens), batch)
+        found = cross_entropy(policy.logits(batch.tokens), batch)
+        return Taken(found, float(found.detach()))
 
     return loss
 
 
 def test_only_what_is_tuned_changes() -> None:
-    policy = Rwkv7State(WEIGHTS)
+    policy = policy_of("tune")
     weights = {name: tensor.clone() for name, tensor in WEIGHTS.items()}
     cross_entropy(policy.logits(batch_at(rows(), 0, 0).tokens), batch_at(rows(), 0, 0)).backward()  # type: ignore[no-untyped-call]
     assert {name: tensor.shape for name, tensor in policy.tensors.items()} == {
@@ -73,7 +86,7 @@ def test_only_what_is_tuned_changes() -> None:
 
 def test_a_tuned_state_is_where_the_served_model_begins() -> None:
     """What training reads from its start, the runtime reads from the checkpoint."""
-    policy = Rwkv7State(WEIGHTS, {"shifts": torch.randn(2, 2, 16), "wkv": torch.randn(2, 2, 8, 8)})
+    policy = policy_of("tune", drawn(1.0))
     tokens = torch.tensor([[3, 1, 4, 1, 5]])
     state = rwkv7.State(policy.tensors["shifts"].detach().unsqueeze(2), policy.tensors["wkv"].detach().unsqueeze(1))
     served = rwkv7.assemble(WEIGHTS, inference=True)
@@ -82,7 +95,7 @@ def test_a_tuned_state_is_where_the_served_model_begins() -> None:
 
 
 def test_the_gradient_of_the_tuner_is_that_of_finite_differences() -> None:
-    policy = Rwkv7State(WEIGHTS, {"shifts": torch.randn(2, 2, 16) * 0.3, "wkv": torch.randn(2, 2, 8, 8) * 0.3})
+    policy = policy_of("tune", drawn(0.3))
     batch = batch_at(rows(), 0, 0)
 
     def loss() -> Tensor:
@@ -104,7 +117,7 @@ def test_the_gradient_of_the_tuner_is_that_of_finite_differences() -> None:
 
 @pytest.mark.parametrize("stop_at", [1, 4, 11])
 def test_a_run_that_was_broken_off_goes_on_as_if_it_had_not(tmp_path: Path, stop_at: int) -> None:
-    whole, broken = Rwkv7Weights(WEIGHTS), Rwkv7Weights(WEIGHTS)
+    whole, broken = policy_of("train"), policy_of("train")
     settings, packed = Fit(12, 0.01, check_every=4), rows()
     (tmp_path / "whole").mkdir()
     one = fit(
@@ -122,7 +135,7 @@ def test_a_run_that_was_broken_off_goes_on_as_if_it_had_not(tmp_path: Path, stop
         check=lambda: loss_on(broken, packed), asked_to_stop=asked,
     )  # fmt: skip
     assert (first.stopped, first.step) == ("asked", stop_at)
-    again = Rwkv7Weights(WEIGHTS)
+    again = policy_of("train")
     two = fit(
         again, _ce(again, packed), settings, tmp_path / "broken", identity="x", check=lambda: loss_on(again, packed)
     )
@@ -131,7 +144,7 @@ def test_a_run_that_was_broken_off_goes_on_as_if_it_had_not(tmp_path: Path, stop
 
 
 def test_it_stops_early_with_the_best(tmp_path: Path) -> None:
-    policy, packed = Rwkv7Weights(WEIGHTS), rows()
+    policy, packed = policy_of("train"), rows()
     losses = iter([3.0, 2.0, 2.5, 2.6, 1.0])
     kept: list[Tensor] = []
 
@@ -147,7 +160,7 @@ def test_it_stops_early_with_the_best(tmp_path: Path) -> None:
 
 
 def test_a_checkpoint_of_another_run_and_one_that_is_none_are_refused(tmp_path: Path) -> None:
-    policy, packed = Rwkv7Weights(WEIGHTS), rows()
+    policy, packed = policy_of("train"), rows()
     fit(policy, _ce(policy, packed), Fit(2, 0.01), tmp_path, identity="x")
     with pytest.raises(FitError, match="of another run"):
         fit(policy, _ce(policy, packed), Fit(3, 0.01), tmp_path, identity="y")
@@ -157,9 +170,95 @@ def test_a_checkpoint_of_another_run_and_one_that_is_none_are_refused(tmp_path: 
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
-    policy = Rwkv7Weights(WEIGHTS)
+    policy = policy_of("train")
     with pytest.raises(FitError, match="step 1 is nan"):
-        fit(policy, lambda _: policy.tensors["head.weight"].sum() * math.nan, Fit(3, 0.01), tmp_path, identity="x")
+        fit(
+            policy,
+            lambda _: Taken(policy.tensors["head.weight"].sum() * math.nan, 0.0),
+            Fit(3, 0.01),
+            tmp_path,
+            identity="x",
+        )
+
+
+def test_a_gradient_that_is_no_number_ends_the_run_with_no_tensor_changed(tmp_path: Path) -> None:
+    policy = policy_of("train")
+    before = policy.tensors["head.weight"].detach().clone()
+
+    def loss(_: int) -> Taken:
+        zero = policy.tensors["head.weight"] - before
+        return Taken(zero.square().sum().sqrt(), 0.0)  # 0, and its slope is infinite
+
+    with pytest.raises(FitError, match="the gradient of step 1 is no number"):
+        fit(policy, loss, Fit(3, 0.01), tmp_path, identity="x")
+    assert torch.equal(policy.tensors["head.weight"], before)
+
+
+class Counting:
+    """Cross entropy, weighted by how often it was asked before: exact only with its memory."""
+
+    def __init__(self, policy: Policy, packed: Packed) -> None:
+        self.loss, self.count = _ce(policy, packed), 0
+
+    def __call__(self, step: int) -> Taken:
+        self.count += 1
+        taken = self.loss(step)
+        return Taken(taken.loss * self.count, taken.value)
+
+    def state(self) -> dict[str, Any]:
+        return {"count": self.count}
+
+    def restore(self, saved: dict[str, Any]) -> None:
+        self.count = saved["count"]
+
+
+@pytest.mark.parametrize("died_at", [1, 5, 8])
+def test_a_run_that_died_within_steps_that_belong_together_goes_on_before_them(tmp_path: Path, died_at: int) -> None:
+    settings, packed = Fit(9, 0.01, check_every=4, save_every_s=0, whole=3), rows()
+    whole, died, again = policy_of("train"), policy_of("train"), policy_of("train")
+    for name in ("whole", "died"):
+        (tmp_path / name).mkdir()
+    one = fit(whole, Counting(whole, packed), settings, tmp_path / "whole", identity="x", check=lambda: 1.0)
+
+    def die(step: int, _: float) -> None:
+        if step == died_at:
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        fit(died, Counting(died, packed), settings, tmp_path / "died", identity="x", check=lambda: 1.0, said=die)
+    if died_at > 3:
+        found = torch.load(tmp_path / "died" / CHECKPOINT, weights_only=True)
+        assert (found["step"], found["memory"]) == (3 * (died_at // 3), {"count": 3 * (died_at // 3)})
+    two = fit(again, Counting(again, packed), settings, tmp_path / "died", identity="x", check=lambda: 1.0)
+    assert two.curve == one.curve
+    assert [step for step, _ in one.curve.validation] == [6, 9]
+    assert all(torch.equal(whole.tensors[name], again.tensors[name]) for name in whole.tensors)
+
+
+def test_a_run_that_stopped_early_has_ended(tmp_path: Path) -> None:
+    policy, packed = policy_of("train"), rows()
+    settings, losses = Fit(20, 0.01, check_every=1, patience=1), iter([2.0, 3.0])
+    first = fit(policy, _ce(policy, packed), settings, tmp_path, identity="x", check=lambda: next(losses))
+    again = policy_of("train")
+    second = fit(again, _ce(again, packed), settings, tmp_path, identity="x", check=lambda: next(losses))
+    assert (first.stopped, first.step) == (second.stopped, second.step) == ("early", 2)
+    assert all(torch.equal(policy.tensors[name], again.tensors[name]) for name in policy.tensors)
+
+
+def test_a_full_disk_is_told_and_the_former_checkpoint_stands(tmp_path: Path) -> None:
+    policy, packed = policy_of("train"), rows()
+    fit(policy, _ce(policy, packed), Fit(2, 0.01), tmp_path, identity="x")
+    before = (tmp_path / CHECKPOINT).read_bytes()
+    (tmp_path / CHECKPOINT).with_suffix(".part").symlink_to("/dev/full")
+    with pytest.raises(FitError, match=r"step 3 cannot be written \(No space left on device\); the one before stands"):
+        fit(policy, _ce(policy, packed), Fit(3, 0.01), tmp_path, identity="x")
+    assert (tmp_path / CHECKPOINT).read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
+
+
+def test_steps_that_belong_together_are_whole() -> None:
+    with pytest.raises(FitError, match="7 steps are no whole number of 2"):
+        Fit(7, 0.1, whole=2)
 
 
 def test_the_rate_rises_and_falls() -> None:
