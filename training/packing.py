@@ -1,7 +1,8 @@
 """Whole rows side by side: each in a lane of its own, begun from the zero state, padded at the right and never split.
 
 A recurrent state that goes on from one row to the next would let rows see each other. Reading rows of about one
-length together costs little padding.
+length together costs little padding. `stream` is the other way, for those who ask for it: rows one after another in a
+lane, each read after the ones before it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate, chain
 from random import Random
 
 import torch
@@ -29,13 +31,44 @@ class Sample:
         if not 0 < self.answer_at < len(self.tokens):
             raise ValueError(f"row {self.row}: a sample has a prompt and an answer, of a token each at least")
 
+    @property
+    def answers(self) -> list[tuple[int, int]]:
+        """From where, and up to where, tokens are answers."""
+        return [(self.answer_at, len(self.tokens))]
+
+    @property
+    def rows(self) -> list[int]:
+        return [self.row]
+
+
+@dataclass(frozen=True, slots=True)
+class Lane:
+    """Whole rows one after another: the state is carried from each to the next."""
+
+    samples: Sequence[Sample]
+
+    @property
+    def tokens(self) -> Sequence[int]:
+        return list(chain.from_iterable(sample.tokens for sample in self.samples))
+
+    @property
+    def answers(self) -> list[tuple[int, int]]:
+        ends = accumulate(len(sample.tokens) for sample in self.samples)
+        found = zip(self.samples, ends, strict=True)
+        return [(end - len(sample.tokens) + sample.answer_at, end) for sample, end in found]
+
+    @property
+    def rows(self) -> list[int]:
+        return [sample.row for sample in self.samples]
+
 
 @dataclass(slots=True)
 class Batch:
-    """Rows to be read together from the zero state.
+    """Lanes to be read together, each from the start.
 
     `tokens` [B,T] int64 padded with `PAD`, `targets` [B,T] each the token after, `weights` [B,T] fp32: 1 where the
-    target is a token of the answer, else 0. `lengths` [B] counts the tokens of each row that have a target.
+    target is a token of the answer, else 0. `lengths` [B] counts the tokens of each lane that have a target; `rows`
+    are the numbers of all rows in it.
     """
 
     tokens: Tensor
@@ -47,9 +80,9 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Batches as lists of samples, the rows that are longer than `budget`, and how full the batches are."""
+    """Batches of lanes, the rows that were too long for one, and how full the batches are."""
 
-    batches: list[list[Sample]]
+    batches: Sequence[Sequence[Sample | Lane]]
     oversize: list[int]
     real_tokens: int
     padded_tokens: int
@@ -64,33 +97,63 @@ def pack(samples: Sequence[Sample], budget: int, longest: int) -> Packed:
 
     Raises ValueError where no row fits.
     """
-    fitting = sorted((s for s in samples if len(s.tokens) <= min(longest, budget)), key=lambda s: len(s.tokens))
-    oversize = [sample.row for sample in samples if len(sample.tokens) > min(longest, budget)]
-    if not fitting:
-        raise ValueError(f"none of {len(samples)} rows fits into {min(longest, budget)} tokens")
-    batches: list[list[Sample]] = []
+    fitting, oversize = _fitting(samples, min(longest, budget))
+    return _batched(sorted(fitting, key=lambda sample: len(sample.tokens)), oversize, budget)
+
+
+def stream(samples: Sequence[Sample], budget: int, width: int, seed: int) -> Packed:
+    """Lanes of at most `width` tokens, filled with whole rows in an order that the seed says, in batches as `pack`'s.
+
+    A row that is not the first of its lane is learnt in the light of the ones before it. Raises ValueError where no
+    row fits.
+    """
+    fitting, oversize = _fitting(samples, min(width, budget))
+    Random(f"{seed} stream").shuffle(fitting)
+    lanes: list[list[Sample]] = [[]]
+    filled = 0
     for sample in fitting:
-        if batches and (len(batches[-1]) + 1) * len(sample.tokens) <= budget:
-            batches[-1].append(sample)
+        if filled + len(sample.tokens) > min(width, budget):
+            lanes.append([])
+            filled = 0
+        lanes[-1].append(sample)
+        filled += len(sample.tokens)
+    return _batched(sorted(map(Lane, lanes), key=lambda lane: len(lane.tokens)), oversize, budget)
+
+
+def _fitting(samples: Sequence[Sample], longest: int) -> tuple[list[Sample], list[int]]:
+    """The samples of at most so many tokens, and the rows of the others."""
+    fitting = [sample for sample in samples if len(sample.tokens) <= longest]
+    if not fitting:
+        raise ValueError(f"none of {len(samples)} rows fits into {longest} tokens")
+    return fitting, [sample.row for sample in samples if len(sample.tokens) > longest]
+
+
+def _batched(lanes: Sequence[Sample | Lane], oversize: list[int], budget: int) -> Packed:
+    """Lanes in the order of their lengths, as many together as the budget allows."""
+    batches: list[list[Sample | Lane]] = []
+    for lane in lanes:
+        if batches and (len(batches[-1]) + 1) * len(lane.tokens) <= budget:
+            batches[-1].append(lane)
         else:
-            batches.append([sample])
+            batches.append([lane])
     padded = sum(len(batch) * len(batch[-1].tokens) for batch in batches)
-    return Packed(batches, oversize, sum(len(sample.tokens) for sample in fitting), padded)
+    return Packed(batches, oversize, sum(len(lane.tokens) for lane in lanes), padded)
 
 
-def tensors(samples: Sequence[Sample]) -> Batch:
+def tensors(lanes: Sequence[Sample | Lane]) -> Batch:
     """A batch to read."""
-    width = max(len(sample.tokens) for sample in samples) - 1
-    tokens = torch.full((len(samples), width), PAD, dtype=torch.int64)
-    targets = torch.full((len(samples), width), PAD, dtype=torch.int64)
-    weights = torch.zeros(len(samples), width)
-    for row, sample in enumerate(samples):
-        ids = torch.tensor(sample.tokens)
+    width = max(len(lane.tokens) for lane in lanes) - 1
+    tokens = torch.full((len(lanes), width), PAD, dtype=torch.int64)
+    targets = torch.full((len(lanes), width), PAD, dtype=torch.int64)
+    weights = torch.zeros(len(lanes), width)
+    for row, lane in enumerate(lanes):
+        ids = torch.tensor(lane.tokens)
         length = len(ids) - 1
         tokens[row, :length], targets[row, :length] = ids[:-1], ids[1:]
-        weights[row, sample.answer_at - 1 : length] = 1.0
-    lengths = torch.tensor([len(sample.tokens) - 1 for sample in samples])
-    return Batch(tokens, targets, weights, lengths, [sample.row for sample in samples])
+        for first, stop in lane.answers:
+            weights[row, first - 1 : stop - 1] = 1.0
+    lengths = torch.tensor([len(lane.tokens) - 1 for lane in lanes])
+    return Batch(tokens, targets, weights, lengths, list(chain.from_iterable(lane.rows for lane in lanes)))
 
 
 def batch_at(packed: Packed, seed: int, step: int) -> Batch:

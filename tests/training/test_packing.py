@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.packing import Sample, batch_at, pack, reply_budget, tensors
+from training.packing import Sample, batch_at, pack, reply_budget, stream, tensors
 
 SAMPLES = st.lists(
     st.integers(2, 60).flatmap(lambda n: st.tuples(st.just(n), st.integers(1, n - 1))), min_size=1, max_size=40
@@ -60,3 +60,32 @@ def test_the_budget_of_a_reply_is_measured() -> None:
     assert reply_budget(samples) == 114  # 1.15 x 99
     assert reply_budget(samples, context=100) == 84
     assert reply_budget([Sample([1, 2], 1)]) == 64
+
+
+@given(SAMPLES, st.integers(10, 200), st.integers(2, 80), st.integers(0, 3))
+def test_a_stream_holds_every_row_whole_and_once(samples: list[Sample], budget: int, width: int, seed: int) -> None:
+    try:
+        packed = stream(samples, budget, width, seed)
+    except ValueError:
+        assert all(len(sample.tokens) > min(width, budget) for sample in samples)
+        return
+    lanes = list(chain.from_iterable(packed.batches))
+    inside = list(chain.from_iterable(lane.rows for lane in lanes))
+    assert sorted(inside + packed.oversize) == [sample.row for sample in samples]
+    assert all(len(lane.tokens) <= min(width, budget) for lane in lanes)
+    assert all(len(batch) * max(len(lane.tokens) for lane in batch) <= budget for batch in packed.batches)
+    by_row = {sample.row: sample for sample in samples}
+    batch = tensors(packed.batches[0])
+    for number, lane in enumerate(packed.batches[0]):
+        assert list(lane.tokens) == list(chain.from_iterable(by_row[row].tokens for row in lane.rows))
+        counted = [int(batch.targets[number, i]) for i in range(batch.tokens.shape[1]) if batch.weights[number, i]]
+        answers = (by_row[row].tokens[by_row[row].answer_at :] for row in lane.rows)
+        assert counted == list(chain.from_iterable(answers))
+
+
+def test_rows_meet_in_a_stream_as_its_seed_says() -> None:
+    samples = [Sample([1, 2, row + 3], 1, row) for row in range(20)]
+    one, again, other = (stream(samples, 24, 12, seed) for seed in (1, 1, 2))
+    assert one == again != other
+    assert batch_at(one, 0, 0).tokens.shape == (2, 11)
+    assert batch_at(one, 0, 0).weights[0].tolist() == [1, 1, 0, 1, 1, 0, 1, 1, 0, 1, 1]
