@@ -67,7 +67,7 @@ class Policy(Protocol):
         """tokens [B,T] read from the start -> logits [B,T,V], differentiable in `tensors`."""
 
     def begin(self, lanes: int) -> Lanes:
-        """Contexts to sample from, each at the start. They keep the tensors as these are now."""
+        """Contexts to sample from, each at the start. They are of the tensors as these are now: later, begin anew."""
 
     def read(self, tokens: Tensor, lengths: Tensor | None, state: Lanes) -> tuple[Tensor, Lanes]:
         """tokens [B,T], of which `lengths` [B] are real (None: all) -> logits [B,V] after each lane's last, the state.
