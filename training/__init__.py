@@ -1,1 +1,1 @@
-"""Gradient work over `models/`: data, loop and measuring of the models that ship, rwkv7-mini and asm-mini."""
+"""Gradient work over `models/`: the models that ship are trained here, and specialists tuned and trained on rows."""

@@ -246,9 +246,15 @@ class _Run:
             raise FitError(f"{self.path} cannot be read ({type(error).__name__}): remove it to begin anew") from None
         if not isinstance(content, dict) or content.get("identity") != self.identity:
             raise FitError(f"{self.path} is of another run: remove it, or choose another folder")
-        with torch.no_grad():
-            for name, tensor in self.policy.tensors.items():
-                tensor.copy_(content["tensors"][name])
+        try:
+            self._load(content)
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:  # of another version of this program
+            raise FitError(f"{self.path} does not fit ({type(error).__name__}): remove it to begin anew") from None
+
+    @torch.no_grad()
+    def _load(self, content: dict[str, Any]) -> None:
+        for name, tensor in self.policy.tensors.items():
+            tensor.copy_(content["tensors"][name])
         self.optimizer.load_state_dict(content["optimizer"])
         self.step, self.stopped = content["step"], content["stopped"]
         if self.memory is not None:

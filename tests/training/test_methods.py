@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from policy_toys import BASE, TINY, one_thread
+from policy_toys import BASE, TINY, one_thread, stir, toy
 
 from models import mini, rwkv7
 from training.fit import Fit, FitError, Taken, fit
@@ -83,7 +83,7 @@ def test_the_reward_rises_by_the_weights(tmp_path: Path, method: str) -> None:
 
 
 @pytest.mark.parametrize(("architecture", "path", "method", "rate"), [
-    ("rwkv7", mini.path(), "grpo", 0.1), ("asm", mini.asm_path(), "ppo", 0.5),
+    ("rwkv7", mini.path(), "ppo", 0.1), ("asm", mini.asm_path(), "grpo", 0.5),
 ])  # fmt: skip
 def test_the_reward_rises_by_the_state_alone(
     tmp_path: Path, architecture: Architecture, path: Path, method: str, rate: float
@@ -103,8 +103,8 @@ def test_the_reward_rises_by_the_state_alone(
         whole=2,
     )
     loss = METHODS[method](policy, given, beta=0.01)
-    fit(policy, loss, Fit(12, rate, warm_up=1, whole=2), tmp_path, identity="x")
-    assert loss.trace["reward"][-1] > loss.trace["reward"][0] + 0.15
+    fit(policy, loss, Fit(8, rate, warm_up=1, whole=2), tmp_path, identity="x")
+    assert loss.trace["reward"][-1] > loss.trace["reward"][0] + 0.1
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -114,7 +114,7 @@ def test_beta_holds_the_policy_near_its_reference(tmp_path: Path, method: str) -
         policy = policy_of("train")
         loss = METHODS[method](policy, asking(), beta=beta)
         (tmp_path / str(beta)).mkdir()
-        fit(policy, loss, Fit(8, 0.02, warm_up=1), tmp_path / str(beta), identity="x")
+        fit(policy, loss, Fit(6, 0.02, warm_up=1), tmp_path / str(beta), identity="x")
         strayed[beta] = sum(loss.trace["divergence"][-2:]) / 2
     assert strayed[3.0] < 0.3 * strayed[0.001]
 
@@ -218,20 +218,23 @@ def test_a_run_that_died_ends_as_one_that_did_not(tmp_path: Path, method: str) -
     assert all(torch.equal(one.tensors[name], again.tensors[name]) for name in one.tensors)
 
 
-def test_the_reference_stays_and_nothing_of_the_policy_moves() -> None:
-    policy = policy_of("train")
-    reference, given = Reference(policy), asking()
-    batch, answers, _ = roll_out(policy, given, 0)
+@pytest.mark.parametrize(("model", "kind"), [("rwkv7", "train"), ("exact", "tune"), ("exact", "train")])
+def test_the_reference_stays_and_nothing_of_the_policy_moves(tmp_path: Path, model: str, kind: Kind) -> None:
+    policy, given = toy(tmp_path, model, kind), asking()
+    reference = Reference(policy)
+    batch, _, _ = roll_out(policy, given, 0)
     before = logps_of(policy, batch, 1.0).detach()
-    with torch.no_grad():
-        policy.tensors["head.weight"] += 1.0
+    stir(policy, 0.1)
     moved = logps_of(policy, batch, 1.0).detach()
     assert torch.equal(reference.logps(batch, 1.0), before)
     assert torch.equal(logps_of(policy, batch, 1.0).detach(), moved)
     assert not torch.equal(before, moved)
-    assert roll_out(policy_of("train"), given, 0)[1] == answers
-    alone = Asking([[1, 2]], reward, Sampling(5), prompts_per_step=1)
-    assert roll_out(policy, alone, 0)[1] != roll_out(policy, alone, 1)[1], "each batch is drawn anew"
+
+
+def test_answers_come_again_by_their_number() -> None:
+    given = Asking([[1, 2]], reward, Sampling(5), prompts_per_step=1)
+    one, again, next_one = (roll_out(policy_of("train"), given, number)[1] for number in (0, 0, 1))
+    assert one == again != next_one
 
 
 def test_every_epoch_draws_every_row() -> None:
