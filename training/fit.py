@@ -28,6 +28,10 @@ class FitError(ValueError):
     """A run that cannot begin or go on: numbers that are none, a checkpoint of another run, a full disk."""
 
 
+class OfAnotherRun(FitError):
+    """The checkpoint is of something else than what is to be trained."""
+
+
 @dataclass(frozen=True, slots=True)
 class Fit:
     """How long and how fast. `patience`: checks without a better validation loss after which it stops (0: never).
@@ -235,7 +239,7 @@ class _Run:
             last = "the one before stands" if self.path.exists() else "there is none before it"
             raise FitError(
                 f"{self.path}: the checkpoint of step {self.step} cannot be written ({error.strerror}); {last}"
-            ) from None
+            ) from error
 
     def resume(self) -> None:
         if not self.path.exists():
@@ -245,7 +249,7 @@ class _Run:
         except Exception as error:  # torch and its unpickler check little of what they read, and raise what comes of it
             raise FitError(f"{self.path} cannot be read ({type(error).__name__}): remove it to begin anew") from None
         if not isinstance(content, dict) or content.get("identity") != self.identity:
-            raise FitError(f"{self.path} is of another run: remove it, or choose another folder")
+            raise OfAnotherRun(f"{self.path} is of another run: remove it, or choose another folder")
         try:
             self._load(content)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:  # of another version of this program

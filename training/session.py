@@ -24,7 +24,7 @@ def train(make: Callable[[], Trainer[S]], outdir: Path, threads: int) -> Trainer
     """
     torch.set_num_threads(threads)
     try:
-        with _logged(outdir), _stopping() as stop:
+        with _logged(outdir), stopping() as stop:
             trainer = make()
             log.info("%s %s", trainer.trainee.describe(), trainer.settings)
             trainer.resume()
@@ -58,8 +58,8 @@ def _logged(outdir: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _stopping() -> Iterator[Callable[[], bool]]:
-    """Whether somebody has asked for the end."""
+def stopping() -> Iterator[Callable[[], bool]]:
+    """Whether somebody has asked for the end, by an interrupt or a termination; a second one ends at once."""
     asked = False
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
