@@ -67,7 +67,11 @@ def greedy(reader: Reader, prompts: list[str], limit: int, start: Contexts | Non
 
 def rate(reader: Reader, asked: list[Probe], start: Contexts | None = None) -> Rate:
     limit = max(len(probe.expected.encode()) for probe in asked) + SPARE
-    replies = greedy(reader, [probe.prompt for probe in asked], limit, start)
+    return rated(asked, greedy(reader, [probe.prompt for probe in asked], limit, start))
+
+
+def rated(asked: list[Probe], replies: list[str]) -> Rate:
+    """The rate of some probes, one reply each."""
     exact = sum(reply == probe.expected for reply, probe in zip(replies, asked, strict=True))
     return Rate(len(asked), exact / len(asked), sum(reply.endswith(FENCE) for reply in replies) / len(asked))
 

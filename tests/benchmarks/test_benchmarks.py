@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from itertools import count
 from pathlib import Path
 
-import msgspec
 import pytest
 import torch
 from click.testing import CliRunner
@@ -145,40 +145,51 @@ def test_each_group_can_be_loaded(name: str) -> None:
     assert callable(load(name))
 
 
-@pytest.mark.parametrize(
-    ("group", "name"),
-    [
-        ("round-trip", "through the broker, p50"),
-        ("catalogue", "resolve a name, 1,000 checkpoints"),
-        ("streams", "32 streams through the broker"),
-        ("clients", "requests of 100 clients"),
-        ("llama", "mini, 16 contexts"),
-        ("batching", "scheduling of a step at 8 contexts, greedy, mini"),
-    ],
-)
-def test_a_quick_run_writes_its_figures(tmp_path: Path, group: str, name: str) -> None:
-    if group == "llama":
-        pytest.importorskip("llama_cpp")
-    written = tmp_path / "figures.json"
-    arguments = ["--quick", "--only", group, "--json", str(written), "--out", str(tmp_path / "out")]
+FIGURES = {
+    "round-trip": "through the broker, p50",
+    "catalogue": "resolve a name, 1,000 checkpoints",
+    "streams": "32 streams through the broker",
+    "clients": "requests of 100 clients",
+    "llama": "mini, 16 contexts",
+    "batching": "scheduling of a step at 8 contexts, greedy, mini",
+}
+"""One figure of each group that is run here."""
+
+
+@pytest.fixture(scope="module")
+def quick_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subprocess.CompletedProcess[str]]:
+    """One quick run of these groups, and where it wrote: each process of its own would load torch and draw anew."""
+    out = tmp_path_factory.mktemp("quick") / "out"
+    groups = [group for group in FIGURES if group != "llama" or importlib.util.find_spec("llama_cpp")]
+    only = [word for group in groups for word in ("--only", group)]
+    arguments = ["--quick", *only, "--json", str(out.with_name("figures.json")), "--out", str(out)]
     done = subprocess.run(
         [sys.executable, "-P", "-m", "benchmarks", *arguments],
         env=environment(),
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=280,
         check=False,
     )
+    return out, done
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("group", FIGURES)
+def test_a_quick_run_writes_its_figures(quick_run: tuple[Path, subprocess.CompletedProcess[str]], group: str) -> None:
+    if group == "llama":
+        pytest.importorskip("llama_cpp")
+    out, done = quick_run
     assert done.returncode == 0, done.stderr
-    found = msgspec.json.decode(written.read_bytes(), type=report.Report)
+    found = report.read(out.with_name("figures.json"))
     assert found.quick
     assert found.version == report.VERSION
-    assert name in {one.name for one in found.figures}
+    assert FIGURES[group] in {one.name for one in found.figures}
     for one in found.figures:
         assert len(one.ratio.values) == len(one.measured.spread.values) == len(one.against.spread.values) >= 3
         assert 0 < one.ratio.min <= one.ratio.median <= one.ratio.max
         assert f"| {one.name} |" in done.stdout
-    kept = {path.suffix for path in (tmp_path / "out").iterdir()}
+    kept = {path.suffix for path in out.iterdir()}
     assert kept <= {".md", ".png"}, "what was written while measuring is gone"
 
 

@@ -209,7 +209,7 @@ def test_settings(ssmprov: Run) -> None:
         (["pipe", "--set", "temp=11"], 1, "out of range"),
         (["pipe", "--set", "tmp=1"], 1, "did you mean temp?"),
         (["pipe", "--save", "@bridge/1"], 1, "reserved"),
-        (["--broker", "ipc:///nowhere/broker.sock", "status"], 3, "ssmprov up"),
+        (["--broker", "ipc:///nowhere/broker.sock", "models"], 3, "ssmprov up"),
         (["--broker", "nowhere", "status"], 1, "no endpoint"),
         (["--config", "/nowhere.toml", "status"], 4, "no configuration file"),
     ],

@@ -15,13 +15,14 @@ from cli_runner import Run, runner
 from cluster import SCRIPT, Cluster, scripted_toml
 
 PROGRAM = str(Path(sys.executable).with_name("ssmprov"))
-SLOW = {**SCRIPT, "token_delay_s": 0.02}
+SOME = [f" w{i}" for i in range(120)]
+SLOW = {"replies": [{"after": "[SOME]:", "pieces": SOME}, *SCRIPT["replies"]], "token_delay_s": 0.02}
 LONG = ("--in", "USER", "--out", "LONG", "--stream")
 
 
 @pytest.fixture(scope="module")
 def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A model that takes its time: 400 tokens, 20 ms each."""
+    """A model that takes its time: 400 tokens (120 as SOME), 20 ms each."""
     home = tmp_path_factory.mktemp("slow")
     cluster = Cluster(home, scripted_toml(home, script=SLOW)).up()
     yield cluster
@@ -103,13 +104,13 @@ def test_a_reader_who_leaves_ends_the_turn_in_silence(slow: Cluster, run: Run) -
 
 
 def test_what_is_streamed_comes_before_the_turn_has_ended(slow: Cluster) -> None:
-    child = begin(slow, *LONG)
+    child = begin(slow, "--in", "USER", "--out", "SOME", "--stream")
     shown = first(child)
     assert shown.startswith(b"w0")
-    assert len(shown) < 1000
+    assert len(shown) < len("".join(SOME)) / 2
     more, _, status = rest(child)
     assert status == 0
-    assert (shown + more).decode().split() == [f"w{i}" for i in range(400)]
+    assert (shown + more).decode().split() == "".join(SOME).split()
 
 
 def test_on_a_terminal_the_reply_streams_and_the_bar_leaves_no_trace(slow: Cluster) -> None:

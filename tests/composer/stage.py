@@ -97,9 +97,10 @@ def opened(
     context: str = "",
     home: Path | None = None,
     hook: bool = False,
+    timeout_s: float = 3.0,
 ) -> Iterator[Stage]:
     """A window that is shown, and closed at the end whatever has happened. `hook` as the application has it."""
-    client = Client(endpoint, timeout_s=3.0, agent="test")
+    client = Client(endpoint, timeout_s=timeout_s, agent="test")
     window = Window(client, directory, home or directory, model, context)
     before = sys.excepthook
     if hook:

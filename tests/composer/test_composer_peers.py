@@ -24,7 +24,7 @@ def test_without_a_broker_the_text_comes_back_and_one_can_be_started(
     home = tmp_path / "home"
     cluster = make_cluster(scripted_toml(home))
     monkeypatch.setenv("SSMPROV_HOME", str(cluster.home))
-    with opened(qtbot, cluster.endpoint, tmp_path, model="", home=cluster.home) as stage:
+    with opened(qtbot, cluster.endpoint, tmp_path, model="", home=cluster.home, timeout_s=1.5) as stage:
         stage.until(lambda: "no broker answers" in stage.notices.lower())
         stage.type("hello")
         stage.press("half")

@@ -18,6 +18,8 @@ from ssmprov import ops, wire
 
 FREE_S = 0.1
 MEMORY = 16 * 2**20
+WATCHED = 120
+"""Pieces of the stream beside, some 20 ms apart: more than twice the longest gap that is let pass."""
 
 
 def memory(house: House, name: str) -> int:
@@ -133,7 +135,7 @@ def test_a_reader_without_credit_slows_nobody_and_costs_no_memory(
         seqs = [slow.hears(wire.Partial).seq for _ in range(3)]
         assert seqs == [1, 2, 3]
         moment = Moment()
-        beside.more(300)
+        beside.more(WATCHED)
         assert beside.longest_gap(moment.at) < 1.0
         assert not slow.socket.poll(0) or slow.hears(wire.Pulse, 1.0)
         # With credit again it gets in one piece what has gathered, and no piece is missing.
@@ -164,7 +166,7 @@ def test_one_who_stops_reading_its_socket_slows_nobody_and_costs_no_memory(
             ids.append(request.id)
         until(lambda: running(client) == 4, "its turns run")
         moment = Moment()
-        beside.more(300)
+        beside.more(WATCHED)
         assert beside.longest_gap(moment.at) < 1.0
         for name, was in before.items():
             assert memory(house, name) - was < MEMORY, f"{name} has grown"

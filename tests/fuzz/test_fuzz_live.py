@@ -17,7 +17,7 @@ MORE_MIB = 200
 """What an attack may cost a process: the pages of its queues, once, not so much for each stranger."""
 
 
-@pytest.mark.parametrize(("guarded", "seconds"), [(False, 7.0), (True, 3.0)], ids=["open", "with keys"])
+@pytest.mark.parametrize(("guarded", "seconds"), [(False, 4.0), (True, 2.0)], ids=["open", "with keys"])
 def test_a_house_under_siege_stays_up_and_serves(tmp_path: Path, guarded: bool, seconds: float) -> None:
     figures: Any = besiege(tmp_path / "home", seconds, seed=1, guarded=guarded)
     assert figures["faults"] == []

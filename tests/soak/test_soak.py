@@ -1,4 +1,4 @@
-"""A minute of the soak, with another seed each day: `make soak SECONDS=60 SEED=n` repeats one."""
+"""Half a minute of the soak, with another seed each day: `make soak SECONDS=35 SEED=n` repeats one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import pytest
 from soak import conductor
 from soak.__main__ import report
 
-SECONDS = float(os.environ.get("SOAK_SECONDS", "60"))
+SECONDS = float(os.environ.get("SOAK_SECONDS", "35"))
 SEED = int(os.environ.get("SOAK_SEED", time.time() // 86400))
 
 
