@@ -43,6 +43,7 @@ from composer.watching import Watcher
 from composer.writing.compose_panel import ComposePanel
 from composer.writing.draft import Draft
 from ssmprov.configuration import CONFIG_FILE
+from ssmprov.names import SPECIALISTS
 
 CLOSE_MS = 5000
 """How long closing waits for the turn under way to end."""
@@ -63,6 +64,7 @@ class Window(QMainWindow):
         self.moves = Moves(self.conductor, self)
         self.watcher = Watcher(self.conductor, self)
         self.server = Server(home, self)
+        self._home = home
         self.notices = NoticeBar(self)
         self.pane = TranscriptPane(self.book, self)
         self.compose = ComposePanel(directory, self)
@@ -176,6 +178,7 @@ class Window(QMainWindow):
         self.slashes.probed.connect(lambda text: guide.show_probe(self, text))
         self.tree.unname_wanted.connect(self.slashes.unname)
         self.tree.move_wanted.connect(self.slashes.move)
+        self.tree.report_wanted.connect(self._open_report)
         self.tree.refresh_wanted.connect(watcher.look_at_tree)
         self.tree.visibilityChanged.connect(lambda _visible: self._show_checks())
         self.settings_dock.visibilityChanged.connect(lambda _visible: self._show_checks())
@@ -257,6 +260,13 @@ class Window(QMainWindow):
             QDesktopServices.openUrl(url)
 
         self.notices.show_hint(f"A link to {shown}", [("Open it", open_it)])
+
+    def _open_report(self, specialist: str) -> None:
+        path = self._home / SPECIALISTS / specialist / "report.html"
+        if path.is_file():
+            QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
+        else:
+            self.notices.show_hint(f"There is no report yet: ssmprov specialist report {specialist} writes one.")
 
     def _pin(self, worker: str) -> None:
         self.slashes.move(self.conductor.wishes.context, worker)

@@ -26,6 +26,9 @@ _WORKER = re.compile(rf"({_PART})/(0|[1-9][0-9]{{0,3}})\Z")
 _OBJECT = re.compile(r"#([0-9a-f]{8,64})\Z")
 _STEPS_BACK = re.compile(r"(.+)~([0-9]{1,6})\Z")
 
+SPECIALISTS = "specialists"
+"""The folder of specialists in the working directory, and the first part of the names of their runs' contexts."""
+
 RULE = "a name has 1 to 128 letters, digits, '.', '_' or '-', with '/' between its parts, and no part begins with a dot"
 
 
@@ -37,6 +40,13 @@ def check_name(name: str, *, reserved: bool = False) -> str:
     if name.startswith("@") and not reserved:
         raise BadRequest(f"{name!r} is reserved: names that begin with '@' belong to ssmprov itself")
     return name
+
+
+def specialist_of(name: str) -> str:
+    """The specialist whose run made the context of a name, '' for any other name."""
+    first, _, rest = name.partition("/")
+    specialist, _, run = rest.partition("/")
+    return specialist if first == SPECIALISTS and run else ""
 
 
 def check_model(name: str) -> str:

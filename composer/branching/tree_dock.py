@@ -63,6 +63,7 @@ class TreeDock(QDockWidget):
     compare_wanted = pyqtSignal(str, str)
     unname_wanted = pyqtSignal(str)
     move_wanted = pyqtSignal(str, str)
+    report_wanted = pyqtSignal(str)
     refresh_wanted = pyqtSignal()
     chosen_changed = pyqtSignal(str)
 
@@ -188,6 +189,7 @@ class TreeDock(QDockWidget):
         self.menu.fork_wanted.connect(self.fork_wanted)
         self.menu.compare_wanted.connect(self.compare_wanted)
         self.menu.move_wanted.connect(self.move_wanted)
+        self.menu.report_wanted.connect(self.report_wanted)
         self.menu.unname_asked.connect(self.ask_unname)
         self.question.accepted.connect(self._unname)
         self.question.declined.connect(lambda: tree.setFocus(Qt.FocusReason.OtherFocusReason))

@@ -10,6 +10,7 @@ from PyQt6.QtGui import QAction, QGuiApplication
 from PyQt6.QtWidgets import QMenu, QWidget
 
 from composer.branching.forest import Forest, Node
+from ssmprov.names import specialist_of
 
 
 class BranchMenu(QMenu):
@@ -20,6 +21,7 @@ class BranchMenu(QMenu):
     compare_wanted = pyqtSignal(str, str)
     unname_asked = pyqtSignal(str)
     move_wanted = pyqtSignal(str, str)
+    report_wanted = pyqtSignal(str)
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -36,6 +38,8 @@ class BranchMenu(QMenu):
         _add(self, "&Fork here…", lambda: self.fork_wanted.emit(object))
         _add(self, "&Compare with current", lambda: self.compare_wanted.emit(head, object), elsewhere and bool(head))
         _add(self, "Copy &hash", lambda: _copy(f"#{object}"))
+        for specialist in sorted(filter(None, map(specialist_of, node.names))):
+            _add(self, f"&Report of {_plain(specialist)}", partial(self.report_wanted.emit, specialist))
         self.addSeparator()
         self._add_moves(node, workers)
         self._add_names(node, forest.name)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 from cluster import Cluster, rwkv_toml, scripted_toml
-from PyQt6.QtCore import QMimeData, QPoint, QPointF, Qt, QUrl
-from PyQt6.QtGui import QDropEvent, QKeySequence
+from PyQt6.QtCore import QMimeData, QObject, QPoint, QPointF, Qt, QUrl, pyqtSlot
+from PyQt6.QtGui import QDesktopServices, QDropEvent, QKeySequence
 from PyQt6.QtTest import QTest
 from PyQt6.QtWidgets import (
     QAbstractButton,
@@ -26,6 +26,7 @@ from pytestqt.qtbot import QtBot
 from stage import Stage, context_of, opened
 
 from clients import Client
+from composer import keeping
 from composer.actions import ENTRIES
 from ssmprov.transcript import FENCE, half_step, turn
 
@@ -40,6 +41,34 @@ def stage(qtbot: QtBot, talk: Cluster, tmp_path: Path) -> Iterator[Stage]:
 
 def name(stage: Stage) -> str:
     return stage.window.conductor.wishes.context
+
+
+class Opened(QObject):
+    """Where links to files go while a test runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.urls: list[str] = []
+
+    @pyqtSlot(QUrl)
+    def take(self, url: QUrl) -> None:
+        self.urls.append(url.toLocalFile())
+
+
+def test_the_report_of_a_specialist_opens_or_the_window_says_how_it_comes_to_be(stage: Stage, tmp_path: Path) -> None:
+    opened_ = Opened()
+    QDesktopServices.setUrlHandler("file", opened_.take)
+    try:
+        stage.window.tree.report_wanted.emit("draw")
+        assert "ssmprov specialist report draw" in stage.notices
+        assert opened_.urls == []
+        report = tmp_path / "specialists" / "draw" / "report.html"
+        report.parent.mkdir(parents=True)
+        report.write_text("<!doctype html>")
+        stage.window.tree.report_wanted.emit("draw")
+        assert opened_.urls == [str(report)]
+    finally:
+        QDesktopServices.unsetUrlHandler("file")
 
 
 # -- keys
@@ -151,7 +180,11 @@ def test_the_next_window_begins_where_this_one_ended(qtbot: QtBot, talk: Cluster
         assert window.settings_dock.isHidden()
 
 
-def test_unsent_text_outlives_a_crash(qtbot: QtBot, talk: Cluster, tmp_path: Path) -> None:
+def test_unsent_text_outlives_a_crash(
+    qtbot: QtBot, talk: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert keeping.SAVE_MS <= 5000, "no more than that is lost"
+    monkeypatch.setattr(keeping, "SAVE_MS", 200)
     with opened(qtbot, talk.endpoint, tmp_path) as stage:
         stage.ready()
         stage.type("a thought")

@@ -108,6 +108,14 @@ def test_an_age_is_one_short_word(created: float, word: str) -> None:
     assert age(created, 100_000) == word
 
 
+def test_a_context_that_a_run_made_leads_to_the_report_of_its_specialist(dock: TreeDock, qtbot: QtBot) -> None:
+    assert not any(text.startswith("Report") for text in offered(dock, "x"))
+    dock.show_forest(story((step("made", "root", ("draw", "specialists/draw/20261122_120000")),)), WORKERS)
+    with qtbot.waitSignal(dock.report_wanted) as told:
+        offered(dock, "made")["Report of draw"].trigger()
+    assert told.args == ["draw"]
+
+
 def test_what_has_no_room_is_hidden_and_stands_in_the_tooltip(dock: TreeDock, qtbot: QtBot) -> None:
     assert not dock.tree.isColumnHidden(SIZE)
     dock.resize(dock.minimumSizeHint().width(), 500)
