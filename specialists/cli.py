@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import click
 from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
@@ -12,31 +12,33 @@ from clients.cli_base import complete_model, connect, json_option
 from clients.tables import echo_json, echo_table, short
 from specialists import folder, prime, promotion, report
 from specialists.asking import candidate
+from specialists.cli_base import STAGE, ending, number, shortened, tell_run
+from specialists.cli_learn import train, tune
 from specialists.evaluate import Asking, evaluate
 from specialists.folder import Specialist, open_specialist
+from specialists.grammars import GRAMMARS
 from specialists.ledger import Event, Run, exclusive, now
 from specialists.matrix import checks_of, entry_of, read_matrix, upsert
 from specialists.plan import risks as risky
+from specialists.risks import TOKENS as RISK_TOKENS
 from specialists.risks import probe_risks
-from specialists.stages import Stage, judge
-from specialists.tracks import TRACKS
+from specialists.stages import BY_PREFERENCE, Stage, judge
 from ssmprov import durable
 from ssmprov.configuration import home_of
-from ssmprov.errors import BadRequest, SsmprovError
+from ssmprov.errors import BadRequest
 
-STAGE = click.Choice(get_args(Stage))
 EXAMPLES = 8
 MAX_TOKENS = 512
 
 
 @click.group()
 def specialist() -> None:
-    """Make a context that does one thing well: prime it, judge it by probes, promote it under a live name.
+    """Make a context that does one thing well: train or prime it, judge it by probes, promote it under a live name.
 
     \b
     ssmprov specialist init draw --track svg --model rwkv7-mini
     ssmprov specialist check draw
-    ssmprov specialist prime draw
+    ssmprov specialist train draw
     ssmprov specialist eval draw
     ssmprov specialist promote draw
     """
@@ -44,6 +46,7 @@ def specialist() -> None:
 
 def _selecting(command: Any) -> Any:
     for option in (
+        click.option("--step", type=click.IntRange(1), help="What the run had made at a step that was kept."),
         click.option("--pass", "stage_pass", type=click.IntRange(1), help="Which run of the stage (else the last)."),
         click.option("--stage", type=STAGE, help="The last completed run of a stage."),
         click.option("--run", "run_id", default="", metavar="ID", help="A run by its id."),
@@ -54,14 +57,17 @@ def _selecting(command: Any) -> Any:
 
 @specialist.command("init")
 @click.argument("name")
-@click.option("--track", type=click.Choice(sorted(TRACKS)), required=True, help="What it is to do.")
+@click.option("--track", type=click.Choice(sorted(GRAMMARS)), required=True, help="What it is to do.")
 @click.option("--model", required=True, shell_complete=complete_model, help="The model to begin with.")
 @click.option("--public", default="", metavar="NAME", help="The name that filters use (else the specialist's own).")
 @click.option("--rows", "count", type=click.IntRange(1, 1_000_000), default=2000, show_default=True)
+@click.option("--data", type=click.Path(path_type=Path), help="A file of your own rows (else the track's).")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=1, show_default=True)
-def init(name: str, track: str, model: str, public: str, count: int, seed: int) -> None:
+def init(name: str, track: str, model: str, public: str, count: int, data: Path | None, seed: int) -> None:
     """Make the folder specialists/NAME with a plan to edit, rows, and a contract of probes."""
-    made = folder.init(home_of(), name, track, model, public or name, count=count, seed=seed, examples=EXAMPLES)
+    made = folder.init(
+        home_of(), name, track, model, public or name, count=count, seed=seed, examples=EXAMPLES, rows=data
+    )
     click.echo(str(made.path))
 
 
@@ -102,45 +108,31 @@ def prime_(name: str, stage: Stage, examples: int | None, as_json: bool) -> None
             settings={"examples": len(rows), "roles": list(one.plan.roles)},
             options=risky(one.plan, one.contract.temperature),
         )
-        with one.ledger.alive(run.id), _ending(one, run), connect() as client:
+        with one.ledger.alive(run.id), ending(one, run), connect() as client:
             primed = prime.prime(client, run.model, f"{one.names}/{run.id}", rows, one.plan.roles, run.id)
             run.made, run.tokens = primed.object, primed.tokens
-    _tell_run(run, as_json)
-
-
-class _ending:
-    """The run is completed, or has failed for the reason that is raised; the view follows."""
-
-    def __init__(self, one: Specialist, run: Run) -> None:
-        self.one, self.run = one, run
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        self.run.ended = now()
-        self.run.status = "failed" if kind else "completed"
-        if error is not None:
-            self.run.why = str(error) if isinstance(error, SsmprovError) else type(error).__name__
-        self.one.ledger.append(self.run)
-        self.one.materialise()
+    tell_run(run, as_json)
 
 
 @specialist.command("eval")
 @click.argument("name")
 @_selecting
 @json_option
-def eval_(name: str, run_id: str, stage: Stage | None, stage_pass: int | None, as_json: bool) -> None:
+def eval_(name: str, run_id: str, stage: Stage | None, stage_pass: int | None, step: int | None, as_json: bool) -> None:
     """Ask a run's context every probe of the contract, through the broker, and score its answers."""
     one = open_specialist(home_of(), name)
-    run = _selected(one, run_id, stage, stage_pass)
-    budget = one.plan.eval.max_tokens or one.contract.max_tokens or MAX_TOKENS
+    run = _selected(one, run_id, stage, stage_pass, step)
+    measured = run.settings.get("reply_tokens")
+    budget = one.plan.eval.max_tokens or one.contract.max_tokens or measured or MAX_TOKENS
     with exclusive(one.path), connect() as client:
+        promotion.refuse_gone(client, run, one.ledger.directory(run.id))
         who = candidate(client, run.model, f"#{run.made}", one.plan.roles)
         asking = Asking(budget, one.plan.seed, one.contract.temperature)
         with tqdm(total=len(one.contract.probe) * one.contract.samples, unit="answer", disable=None) as bar:
             evaluation = evaluate(client, who, one.contract, asking, lambda *_: bar.update())
-        found = probe_risks(client, who, one.contract, one.plan.seed)
+        if run.stage in BY_PREFERENCE:
+            evaluation.metrics["objective_trend"] = run.loss.get("trend")
+        found = probe_risks(client, who, one.contract, one.plan.seed, max(RISK_TOKENS, measured or 0))
         checks = judge(run.stage, evaluation.metrics, one.gates)
         entry = entry_of(run, one.contract, one.contract_digest, evaluation, found, budget, checks)
         upsert(one.path, run, entry)
@@ -152,7 +144,7 @@ def eval_(name: str, run_id: str, stage: Stage | None, stage_pass: int | None, a
     echo_table(
         ("METRIC", "VALUE", "GATE", ""),
         [
-            (metric, _number(value), *next(((_number(c.least), "passes" if c.passed else "fails")
+            (metric, number(value), *next(((number(c.least), "passes" if c.passed else "fails")
              for c in checks if c.metric == metric), ("", "")))
             for metric, value in evaluation.metrics.items()
         ],
@@ -172,6 +164,7 @@ def promote(
     run_id: str,
     stage: Stage | None,
     stage_pass: int | None,
+    step: int | None,
     force: bool,
     dry_run: bool,
     list_runs: bool,
@@ -182,11 +175,12 @@ def promote(
     if list_runs:
         _tell_runs(one, as_json)
         return
-    run = _selected(one, run_id, stage, stage_pass)
+    run = _selected(one, run_id, stage, stage_pass, step)
     with exclusive(one.path), connect() as client:
         promotion.settle(client, one.ledger)
         checks = checks_of(one.path, run, dict(one.gates), one.contract_digest)
         forced = promotion.refuse_ungated(run, checks, force=force)
+        promotion.refuse_gone(client, run, one.ledger.directory(run.id))
         swap = promotion.swap_of(client, run, one.plan.public, one.names)
         if not dry_run:
             promotion.promote(client, one.ledger, run, swap, forced)
@@ -194,6 +188,8 @@ def promote(
     if as_json:
         echo_json({"run": run.id, "label": run.label, "dry_run": dry_run, "forced": forced, "public": swap.public,
                    "model": swap.model, "before": swap.before, "after": swap.after})  # fmt: skip
+    elif swap.before == swap.after:
+        click.echo(f"{swap.model}:{swap.public} stands at {short(swap.after)} already ({run.label})")
     else:
         verb = "would move" if dry_run else "moved"
         click.echo(f"{verb} {swap.model}:{swap.public} from {short(swap.before)} to {short(swap.after)} ({run.label})")
@@ -237,12 +233,14 @@ def runs(name: str, as_json: bool) -> None:
     _tell_runs(one, as_json)
 
 
-def _selected(one: Specialist, run_id: str, stage: Stage | None, stage_pass: int | None) -> Run:
+def _selected(one: Specialist, run_id: str, stage: Stage | None, stage_pass: int | None, step: int | None) -> Run:
     if run_id and (stage or stage_pass):
         raise click.UsageError("choose a run by --run, or by --stage and --pass")
     if stage_pass and not stage:
         raise click.UsageError("--pass counts the runs of a --stage: give both")
     run = one.ledger.run(run_id) if run_id else one.ledger.latest(stage, stage_pass)
+    if step:
+        return run.at(step)
     if not run.made:
         raise BadRequest(f"the run {run.id} is {run.status} and has made no context")
     return run
@@ -258,18 +256,12 @@ def _tell_runs(one: Specialist, as_json: bool) -> None:
     for run in found:
         checks = checks_of(one.path, run, dict(one.gates), one.contract_digest)
         gate = "passes" if checks and all(c.passed for c in checks) else "fails" if checks else ""
-        mark = "promoted" if standing and standing.run == run.id else ""
+        promoted, _, step = standing.run.partition(":") if standing else ("", "", "")
+        mark = (f"promoted, step {step}" if step else "promoted") if promoted == run.id else ""
         valid = entries.get(run.id, {}).get("metrics", {}).get("valid_rate")
-        rows.append((run.id, run.label, run.kind, run.status, _number(valid), gate, mark or run.why))
+        rows.append((run.id, run.label, run.kind, run.status, number(valid), gate, mark or shortened(run.why)))
     echo_table(("RUN", "STAGE", "KIND", "STATUS", "VALID", "GATE", ""), rows)
 
 
-def _tell_run(run: Run, as_json: bool) -> None:
-    if as_json:
-        echo_json(run)
-    else:
-        click.echo(f"{run.id} {run.label}: {short(run.made)}, {run.tokens} tokens")
-
-
-def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.4g}"
+for command in (tune, train):
+    specialist.add_command(command)

@@ -14,8 +14,10 @@ contains = ["circle"]            # and: forbids, starts, exactly, matches
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -95,3 +97,17 @@ def read_contract(path: Path) -> tuple[Contract, str]:
         except re.error as error:
             raise BadRequest(f"{path}: `matches` of {probe.id!r} is no regular expression: {error}") from None
     return contract, hashlib.sha256(data).hexdigest()
+
+
+def contract_of(track: str, asked: Sequence[tuple[str, str]]) -> str:
+    """A contract for prompts whose answers are known: each is to come exactly so. TOML, to be edited."""
+    lines = [f'schema = "{SCHEMA}"', f'track = "{track}"', 'scorer = "text_rules"']
+    for number, (prompt, answer) in enumerate(asked, 1):
+        told = f"prompt = {_quoted(prompt)}", f"exactly = {_quoted(answer)}"
+        lines += ["", "[[probe]]", f'id = "row-{number}"', *told]
+    return "\n".join(lines) + "\n"
+
+
+def _quoted(text: str) -> str:
+    """As a basic string of TOML, which escapes as JSON does but for U+007F."""
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

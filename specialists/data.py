@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from specialists.contract import Contract
-from specialists.grammars import grammar_of
+from specialists.grammars import grammar_of, tags_of
 from specialists.plan import Plan
 from specialists.rows import Report, Row, read_rows
 from specialists.splits import PARTS, Part, Split, refuse_contamination, split
@@ -52,14 +52,20 @@ def load_data(plan: Plan, folder: Path, contract: Contract, rows: str = "") -> D
             raise BadRequest("[data] names no rows: write `rows`, or `train`, `validation` and `test`")
         all_rows, report = _read(plan, folder, rows or table.rows)
         found, reports = split(all_rows, plan.shares, table.split_seed), [report]
-    asked = {probe.prompt for probe in contract.probe}
+    asked = {_sense(probe.prompt) for probe in contract.probe}
     held_out = 0
     for part in ("train", "validation"):
-        kept = [row for row in found.parts[part] if row.prompt not in asked]
+        kept = [row for row in found.parts[part] if _sense(row.prompt) not in asked]
         held_out += len(found.parts[part]) - len(kept)
         found.parts[part] = kept
     found.refuse_empty()
     return Data(found.parts, reports, held_out)
+
+
+def _sense(prompt: str) -> str | frozenset[str]:
+    """What a prompt asks for: of one that is nothing but tags, these in any order."""
+    tags, end = tags_of(prompt)
+    return frozenset(tags) if tags and end == len(prompt) else prompt
 
 
 def _read(plan: Plan, folder: Path, name: str) -> tuple[list[Row], Report]:

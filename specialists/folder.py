@@ -2,29 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from specialists.contract import Contract, read_contract
+from specialists.contract import Contract, contract_of, read_contract
 from specialists.data import Data, load_data
+from specialists.grammars import grammar_of
 from specialists.ledger import NAME, Ledger
 from specialists.matrix import read_matrix
 from specialists.plan import FILE as PLAN_FILE
 from specialists.plan import Plan, read_plan
 from specialists.promotion import standing_of
+from specialists.rows import Row, read_rows
+from specialists.splits import Shares, split
 from specialists.stages import GATES, Gate, Stage, read_gates
-from specialists.tracks import track_of
+from specialists.tracks import TRACKS, track_of
 from ssmprov import durable
 from ssmprov.configuration import private_directory
 from ssmprov.errors import BadRequest, Conflict, NotFound
+from ssmprov.names import SPECIALISTS
 
-FOLDER = "specialists"
 VIEW = "pipeline.json"
 DATA = "data.json"
+MOST_PROBES = 24
+"""Probes that a contract of one's own rows begins with."""
 
 PLAN = """\
 schema = "ssmprov.specialist.v1"
@@ -48,6 +53,12 @@ examples = {examples}
 """
 
 
+WIDE = """
+[stages.stage_b]
+rows = "rows_b.txt"        # the same things, asked for in more ways
+"""
+
+
 @dataclass(slots=True)
 class Specialist:
     """A folder with its plan and contract read and checked."""
@@ -65,7 +76,7 @@ class Specialist:
     @property
     def names(self) -> str:
         """Where the contexts of its runs are named."""
-        return f"{FOLDER}/{self.plan.name}"
+        return f"{SPECIALISTS}/{self.plan.name}"
 
     def data(self, stage: Stage) -> Data:
         """The rows of a stage, checked; what was found is left in `data.json`."""
@@ -93,14 +104,14 @@ def path_of(home: Path, name: str) -> Path:
     """Raises BadRequest for what cannot be a specialist's name."""
     if not NAME.match(name):
         raise BadRequest(f"{name!r} is no name of a specialist: small letters, digits, - and _, 48 at most")
-    return home / FOLDER / name
+    return home / SPECIALISTS / name
 
 
 def open_specialist(home: Path, name: str) -> Specialist:
     """Raises NotFound, and BadRequest for a plan, a contract or a gate file that cannot be."""
     path = path_of(home, name)
     if not path.is_dir():
-        known = sorted(folder.name for folder in (home / FOLDER).glob("*") if (folder / PLAN_FILE).is_file())
+        known = sorted(folder.name for folder in (home / SPECIALISTS).glob("*") if (folder / PLAN_FILE).is_file())
         told = f": there are {', '.join(known)}" if known else ": `ssmprov specialist init` makes one"
         raise NotFound(f"there is no specialist {name!r}{told}")
     plan = read_plan(path)
@@ -117,17 +128,66 @@ def open_specialist(home: Path, name: str) -> Specialist:
 
 
 def init(
-    home: Path, name: str, track: str, model: str, public: str, *, count: int, seed: int, examples: int
+    home: Path,
+    name: str,
+    track: str,
+    model: str,
+    public: str,
+    *,
+    count: int,
+    seed: int,
+    examples: int,
+    rows: Path | None = None,
 ) -> Specialist:
-    """A new folder with a plan, composed rows and the track's contract. Raises Conflict where it is there."""
+    """A new folder with a plan, rows and a contract: those of the track, or rows of one's own.
+
+    Of rows of one's own in the track `pairs` the contract asks some that fall to no other part than the test.
+    Raises Conflict where the folder is there, BadRequest for rows that break the contract of their track.
+    """
     path = path_of(home, name)
     if path.exists():
         raise Conflict(f"{path} is there already: choose another name, or move it away")
-    shipped = track_of(track)
-    private_directory(home / FOLDER)
-    path.mkdir()
-    rows = "".join(f"{row}\n" for row in dict.fromkeys(shipped.rows(seed, count)))
+    wide = b""
+    if rows is None and track not in TRACKS:
+        raise BadRequest(f"the track {track} brings no rows of its own: name yours, --data FILE")
+    if rows is None:
+        shipped = track_of(track)
+        written = _lines(shipped.rows(seed, count))
+        wide = _lines(shipped.wide_rows(seed, count))
+        contract = shipped.contract
+    else:
+        written, contract = _own(rows, track)
     plan = PLAN.format(name=name, track=track, model=model, public=public, seed=seed, examples=examples)
-    for file, text in (("rows.txt", rows), ("contract.toml", shipped.contract), (PLAN_FILE, plan)):
-        durable.replace(path / file, text.encode())
+    files = {"rows.txt": written, "contract.toml": contract.encode()}
+    if wide:
+        plan += WIDE
+        files["rows_b.txt"] = wide
+    private_directory(home / SPECIALISTS)
+    path.mkdir()
+    for file, data in {**files, PLAN_FILE: plan.encode()}.items():
+        durable.replace(path / file, data)
     return open_specialist(home, name)
+
+
+def _lines(rows: Iterable[str]) -> bytes:
+    """Each row once, a line each."""
+    return "".join(f"{row}\n" for row in dict.fromkeys(rows)).encode()
+
+
+def _own(path: Path, track: str) -> tuple[bytes, str]:
+    """The rows of a file, or of all `*.txt` of a folder, and the contract that they are judged by."""
+    files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
+    if not files or not files[0].is_file():
+        raise BadRequest(f"{path} holds no rows: --data names a file of rows, or a folder of .txt files")
+    rows = list[Row]()
+    for file in files:
+        found, report = read_rows(file, grammar_of(track), ascii_only=False)
+        report.refuse()
+        rows += found
+    data = b"".join(file.read_bytes().rstrip(b"\n") + b"\n" for file in files)
+    if track in TRACKS:
+        return data, track_of(track).contract
+    parts = split(rows, Shares(), 0)
+    parts.refuse_empty()
+    asked = list({row.prompt: row for row in parts.parts["test"]}.values())[:MOST_PROBES]
+    return data, contract_of(track, [(row.prompt, row.answer) for row in asked])

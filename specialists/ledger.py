@@ -22,6 +22,9 @@ from ssmprov import durable
 from ssmprov.errors import BadRequest, Conflict, Corrupt, NotFound, nearest
 
 SCHEMA = "ssmprov.run.v1"
+STATE = "state.safetensors"
+"""What a run with gradients made, in its folder."""
+
 MAX_LINE = 1 << 20
 MAX_BYTES = 64 << 20
 NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,47}\Z")
@@ -32,8 +35,9 @@ Status = Literal["running", "completed", "failed"]
 class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
     """One run as it stands. Times are ISO 8601 in UTC; `order` counts from 0.
 
-    `made` is the object of the checkpoint that came of it. `options` are the choices
-    that carry a risk and were made explicitly.
+    `made` is the object of the checkpoint that came of it. `options` are the choices that carry a risk and were made
+    explicitly. `parent` is the run that it went on from. `loss` tells the first, the final and the least value of its
+    objective, the step of the least (from 1), and the trend. `kept` are objects on the way to `made`, by step.
     """
 
     schema: str = SCHEMA
@@ -53,11 +57,23 @@ class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
     settings: dict[str, Any] = {}
     options: dict[str, Any] = {}
     tokens: int = 0
+    steps: int = 0
+    loss: dict[str, float] = {}
     made: str = ""
+    kept: dict[str, str] = {}
 
     @property
     def label(self) -> str:
         return f"{self.stage}_{self.stage_pass}"
+
+    def at(self, step: int) -> Run:
+        """The run as it stood at a step that was kept, under an id of its own. Raises NotFound."""
+        if step == self.steps and self.made:
+            return self
+        if str(step) not in self.kept:
+            there = ", ".join([*self.kept, *([str(self.steps)] if self.made else [])]) or "none"
+            raise NotFound(f"the run {self.id} has kept nothing of step {step}; there is {there} (`keep_every`)")
+        return msgspec.structs.replace(self, id=f"{self.id}:{step}", steps=step, made=self.kept[str(step)])
 
 
 class Event(msgspec.Struct, kw_only=True, omit_defaults=True):
@@ -157,6 +173,25 @@ class Ledger:
         counted = sum(run.stage == stage and run.status != "failed" for run in runs)
         run = Run(order=len(runs), id=_new_id(runs), stage_pass=counted + 1, status="running", started=now(), **fields)
         self.directory(run.id).mkdir(parents=True)
+        self.append(run)
+        return run
+
+    def again(self, stage: Stage, kind: Kind, holding: str) -> Run:
+        """The last run of a kind and stage that failed and whose folder holds a file, to go on with: it is running.
+
+        Raises NotFound.
+        """
+        self.bury()
+        found = [
+            run
+            for run in self.runs()
+            if (run.stage, run.kind, run.status) == (stage, kind, "failed")
+            and (self.directory(run.id) / holding).is_file()
+        ]
+        if not found:
+            raise NotFound(f"there is no {kind} run of {stage} to go on with: begin one without --resume")
+        run = found[-1]
+        run.status, run.ended, run.why = "running", "", ""
         self.append(run)
         return run
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta
@@ -21,7 +21,9 @@ FILE = "plan.toml"
 HOTTEST = 0.7
 """A temperature above this is a choice that has to be made explicitly."""
 
-Whole = Annotated[int, Meta(ge=1)]
+Whole = Annotated[int, Meta(ge=1, le=1 << 31)]
+Rate = Annotated[float, Meta(gt=0, le=10)]
+Packing = Literal["rows", "stream"]
 
 
 class DataTable(msgspec.Struct, forbid_unknown_fields=True):
@@ -52,10 +54,31 @@ class EvalTable(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class StageTable(msgspec.Struct, forbid_unknown_fields=True):
-    """`[stages.NAME]`: `rows` replaces the data's for this stage; `examples` of them are primed with."""
+    """`[stages.NAME]`: `rows` replaces the data's for this stage; `examples` of them are primed with.
+
+    The others say how it is tuned or trained; what is left out follows from kind and stage (`specialists.settings`).
+    `packing` = "stream" (rows follow each other in one state) is a risk that the ledger records.
+    """
 
     rows: str = ""
     examples: Whole | None = None
+    pairs: str = ""
+    steps: Whole | None = None
+    rate: Rate | None = None
+    batch_tokens: Whole | None = None
+    longest: Whole | None = None
+    check_every: Whole | None = None
+    keep_every: Whole | None = None
+    patience: Annotated[int, Meta(ge=0)] | None = None
+    packing: Packing | None = None
+    beta: Annotated[float, Meta(ge=0, le=100)] | None = None
+    clip: Annotated[float, Meta(gt=0, lt=1)] | None = None
+    group: Annotated[int, Meta(ge=2, le=256)] | None = None
+    prompts: Annotated[int, Meta(ge=1, le=1024)] | None = None
+    reuse: Annotated[int, Meta(ge=1, le=64)] | None = None
+    temperature: Annotated[float, Meta(gt=0, le=2)] | None = None
+    reply_tokens: Whole | None = None
+    save_every_s: Annotated[float, Meta(ge=0, le=86_400)] | None = None
 
 
 class Plan(msgspec.Struct, forbid_unknown_fields=True):

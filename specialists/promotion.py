@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from clients.blocking import Client
-from specialists.ledger import Event, Ledger, Run, now
+from specialists.ledger import STATE, Event, Ledger, Run, now
 from specialists.stages import Check
 from ssmprov.errors import BadRequest, Conflict, NotFound, Refused
 
@@ -34,6 +35,24 @@ def head_of(client: Client, model: str, name: str) -> str:
         return ""
 
 
+def is_there(client: Client, model: str, made: str) -> bool:
+    """Whether an object is still stored, or can be computed again."""
+    try:
+        client.show(f"#{made}", model=model)
+    except NotFound:
+        return False
+    return True
+
+
+def refuse_gone(client: Client, run: Run, directory: Path) -> None:
+    """Raises NotFound, which says what to do, for a run whose context somebody has removed and `gc` collected."""
+    if is_there(client, run.model, run.made):
+        return
+    path = directory / STATE
+    what = f"`ssmprov ckpt import {path} NAME` brings it back" if path.is_file() else "make another run"
+    raise NotFound(f"the context #{run.made[:12]} of the run {run.id} is gone from {run.model}'s store: {what}")
+
+
 def refuse_ungated(run: Run, checks: Sequence[Check] | None, *, force: bool) -> str:
     """Why a run may not be promoted; '' where it may. Raises Refused unless forced."""
     if run.status != "completed":
@@ -53,7 +72,9 @@ def refuse_ungated(run: Run, checks: Sequence[Check] | None, *, force: bool) -> 
 
 def swap_of(client: Client, run: Run, public: str, folder: str) -> Swap:
     """What promoting a run would change."""
-    return Swap(run.model, public, head_of(client, run.model, public), run.made, f"{folder}/before/{run.id}")
+    return Swap(
+        run.model, public, head_of(client, run.model, public), run.made, f"{folder}/before/{run.id.replace(':', '-')}"
+    )
 
 
 def promote(client: Client, ledger: Ledger, run: Run, swap: Swap, forced: str) -> Event:
@@ -62,8 +83,10 @@ def promote(client: Client, ledger: Ledger, run: Run, swap: Swap, forced: str) -
     if forced:
         details["forced"] = forced
     if swap.before and swap.before != swap.after:
-        client.fork(f"#{swap.before}", [swap.kept], model=swap.model, overwrite=True)
-        details["kept"] = swap.kept
+        earlier = {event.details.get("kept") for event in ledger.events() if event.run == run.id} - {None}
+        kept = f"{swap.kept}-{len(earlier) + 1}" if earlier else swap.kept  # what was kept for an earlier one stays
+        client.fork(f"#{swap.before}", [kept], model=swap.model, overwrite=True)
+        details["kept"] = kept
     ledger.append(Event(event="promoting", run=run.id, at=now(), details=details))
     try:
         _move(client, swap.model, swap.public, swap.before, swap.after)
@@ -105,7 +128,7 @@ def rollback(client: Client, ledger: Ledger) -> Event:
 
     Raises NotFound where nothing was promoted, or nothing stood there before.
     """
-    standing = standing_of(ledger)
+    standing = next((event for event in reversed(_standing(ledger)) if _moved(event)), None)
     if standing is None:
         raise NotFound("nothing is promoted: there is nothing to roll back")
     details = standing.details
@@ -131,10 +154,22 @@ def rollback(client: Client, ledger: Ledger) -> Event:
 
 def standing_of(ledger: Ledger) -> Event | None:
     """The last promotion that was not rolled back."""
+    standing = _standing(ledger)
+    return standing[-1] if standing else None
+
+
+def _standing(ledger: Ledger) -> list[Event]:
+    """The promotions that were not rolled back. One of what stood there already moved nothing: a rollback takes it away
+    with the one before."""
     standing: list[Event] = []
     for event in ledger.events():
         if event.event == "promoted":
             standing.append(event)
-        elif event.event == "rolled_back" and standing:
-            standing.pop()
-    return standing[-1] if standing else None
+        elif event.event == "rolled_back":
+            while standing and not _moved(standing.pop()):
+                continue
+    return standing
+
+
+def _moved(event: Event) -> bool:
+    return bool(event.details["before"] != event.details["after"])

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 from xml.etree.ElementTree import Element, ParseError
 
+from specialists.curves import chart, read_curves
 from specialists.folder import Specialist
 from specialists.ledger import Event, Run
 from specialists.matrix import read_matrix
@@ -44,6 +45,8 @@ border-bottom: 1px solid var(--line); } td.number { text-align: right; font-vari
 .good { color: var(--good); } .bad { color: var(--bad); } code, pre { font: 13px/1.4 ui-monospace, monospace; }
 pre { white-space: pre-wrap; overflow-wrap: anywhere; margin: 0; } .drawing { background: #fff; border: 1px solid
 var(--line); } .quiet { opacity: .7; }
+.curve { display: block; max-width: 100%; height: auto; }
+.axis { font: 12px system-ui, sans-serif; fill: currentColor; }
 """
 POLICY = "default-src 'none'; style-src 'unsafe-inline'"
 
@@ -65,7 +68,9 @@ def page(one: Specialist) -> str:
         promoted,
         "<h2>Runs</h2>",
         _runs(runs, entries),
-        *(_evaluation(one, run, entries[run.id]) for run in runs if run.id in entries),
+        "<h2>Lineage</h2>",
+        _lineage(one, runs, standing.run if standing else ""),
+        *(section for run in runs for section in _sections(one, run, entries)),
         "<h2>What was done</h2>",
         _events(events),
     ]
@@ -98,7 +103,40 @@ def _runs(runs: Sequence[Run], entries: dict[str, dict[str, Any]]) -> str:
     return _table(("run", "stage", "kind", "status", "tokens", "gate", "checkpoint"), rows)
 
 
-def _evaluation(one: Specialist, run: Run, entry: dict[str, Any]) -> str:
+def _lineage(one: Specialist, runs: Sequence[Run], promoted: str) -> str:
+    """Each run below the one that it went on from, the model above all."""
+    below: dict[str, list[Run]] = {}
+    for run in runs:
+        below.setdefault(run.parent, []).append(run)
+
+    def items(parent: str) -> str:
+        found = "".join(
+            f"<li><code>{_text(run.id)}</code> {_text(run.label)}, {_text(run.kind)}, {_text(run.status)}"
+            f"{f' <b>{_text(one.plan.public)}</b>' if run.id == promoted else ''}{items(run.id)}</li>"
+            for run in below.get(parent, ())
+        )
+        return f"<ul>{found}</ul>" if found else ""
+
+    return f"<ul><li>{_text(one.plan.model)}{items('')}</li></ul>" if runs else "<p>None yet.</p>"
+
+
+def _sections(one: Specialist, run: Run, entries: dict[str, dict[str, Any]]) -> Iterator[str]:
+    """What there is to tell of a run: its title, its curves, the evaluations of what it kept and made."""
+    curves, entry = read_curves(one.ledger.directory(run.id)), entries.get(run.id)
+    kept = [(step, entries[key]) for step in run.kept if (key := f"{run.id}:{step}") in entries]
+    if not curves and entry is None:
+        return
+    yield f"<h2>{_text(run.label)} <code class=quiet>{_text(run.id)}</code></h2>"
+    if curves:
+        told = ", ".join(f"{name.replace('_', ' ')} {value:.4g}" for name, value in run.loss.items())
+        yield f"<p>{run.steps:,} steps: {_text(told)}</p>{chart(curves)}"
+    for step, found in kept:
+        yield f"<h3>At step {_text(step)}</h3>{_evaluation(one, found)}"
+    if entry is not None:
+        yield _evaluation(one, entry)
+
+
+def _evaluation(one: Specialist, entry: dict[str, Any]) -> str:
     least = {check["metric"]: check for check in entry["gate"]}
     metrics = [
         (
@@ -112,8 +150,7 @@ def _evaluation(one: Specialist, run: Run, entry: dict[str, Any]) -> str:
     risks = [(_text(r["name"]), _verdict(r["passed"]), _text(r["why"])) for r in entry["risks"]]
     probes = [_probe(one.plan.track, probe) for probe in entry["probes"]]
     return (
-        f"<h2>{_text(run.label)} <code class=quiet>{_text(run.id)}</code></h2>"
-        + _table(("metric", "value", "at least", "gate"), metrics)
+        _table(("metric", "value", "at least", "gate"), metrics)
         + "<h3>Risks</h3>"
         + _table(("risk", "", "what was seen"), risks)
         + "<h3>Probes</h3>"

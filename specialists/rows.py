@@ -153,13 +153,15 @@ def _row(number: int, data: bytes, grammar: Grammar, ascii_only: bool) -> Row:
     line = line.removesuffix(EOS)
     try:
         prompt, answer, tags = grammar.take_apart(line)
-        return Row(number, _unescaped(prompt, line), _unescaped(answer, line), tags)
+        return Row(number, unescaped(prompt, line), unescaped(answer, line), tags)
     except Offended as offended:
         at = len(line[: offended.at].encode())
         raise _broken(number, data, at, offended.why) from None
 
 
-def _unescaped(text: str, line: str) -> str:
+def unescaped(text: str, line: str) -> str:
+    """A text from a row, its escapes undone; `line` is where it stands. Raises Offended."""
+
     def undo(match: re.Match[str]) -> str:
         if match[1] not in _UNESCAPED or not match[1]:
             at = line.find(text) + match.start()

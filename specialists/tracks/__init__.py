@@ -15,12 +15,13 @@ Compose = Callable[[Random], str]
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """`compose` makes one row, as it stands in a file."""
+    """`compose` makes one row, as it stands in a file; `wide` one of the wider kind that stage_b goes on with."""
 
     name: str
     about: str
     scorer: str
     compose: Compose
+    wide: Compose | None = None
 
     @property
     def contract(self) -> str:
@@ -29,15 +30,23 @@ class Track:
 
     def rows(self, seed: int, count: int) -> Iterator[str]:
         """Rows, the same for the same seed; a row may come more than once."""
-        rng = Random(f"{self.name} {seed}")
-        for _ in range(count):
-            yield self.compose(rng)
+        return _composed(self.compose, f"{self.name} {seed}", count)
+
+    def wide_rows(self, seed: int, count: int) -> Iterator[str]:
+        """Rows of the wider kind; none where a track has no such."""
+        return _composed(self.wide, f"{self.name} wide {seed}", count) if self.wide else iter(())
+
+
+def _composed(compose: Compose, seed: str, count: int) -> Iterator[str]:
+    rng = Random(seed)
+    for _ in range(count):
+        yield compose(rng)
 
 
 TRACKS = {
     track.name: track
     for track in (
-        Track("svg", "tags to a small drawing", "xml", svg.compose),
+        Track("svg", "tags to a small drawing", "xml", svg.compose, svg.wide),
         Track("routing", "a request to a route: plan and agent", "route", routing.compose),
         Track("code", "a tagged request to C, Python, SQL, JSON or Bash", "code", code.compose),
     )

@@ -23,12 +23,27 @@ MAX_BARS = 7
 FLOOR = 58
 """Where bars stand."""
 
+Drawn = tuple[list[str], list[str]]
+"""The tags, and the elements that they ask for."""
+
 
 def compose(rng: Random) -> str:
+    """Tags in their usual order."""
+    return _row(*_drawn(rng))
+
+
+def wide(rng: Random) -> str:
+    """Tags in any order: the same drawings, asked for in more ways."""
+    tags, drawn = _drawn(rng)
+    rng.shuffle(tags)
+    return _row(tags, drawn)
+
+
+def _drawn(rng: Random) -> Drawn:
     return _chart(rng) if rng.random() < 0.4 else _shapes(rng)
 
 
-def _shapes(rng: Random) -> str:
+def _shapes(rng: Random) -> Drawn:
     shape = rng.choice(tuple(_SHAPES))
     palette, style = rng.choice(tuple(PALETTES)), rng.choice(STYLES)
     count = 1 if style == "minimal" else rng.randint(1, MAX_COUNT)
@@ -38,10 +53,10 @@ def _shapes(rng: Random) -> str:
         _SHAPES[shape](step * (i + 1), SIZE // 2, max(4, step // 2 - 1), _paint(PALETTES[palette][i], style))
         for i in range(count)
     ]
-    return _row(tags, drawn)
+    return tags, drawn
 
 
-def _chart(rng: Random) -> str:
+def _chart(rng: Random) -> Drawn:
     bars = rng.randint(2, MAX_BARS)
     order = rng.choice(("", "ascending", "descending"))
     palette, axes = rng.choice(tuple(PALETTES)), rng.random() < 0.5
@@ -61,7 +76,7 @@ def _chart(rng: Random) -> str:
             f'<line x1="4" y1="4" x2="4" y2="{FLOOR}" stroke="#000"/>',
             f'<line x1="4" y1="{FLOOR}" x2="62" y2="{FLOOR}" stroke="#000"/>',
         ]
-    return _row(tags, drawn)
+    return tags, drawn
 
 
 def _row(tags: list[str], drawn: list[str]) -> str:

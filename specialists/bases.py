@@ -1,0 +1,102 @@
+"""What a run with gradients begins with: the weights of a served model, on this machine, and an earlier run."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from clients.blocking import Client
+from models import mini
+from specialists.ledger import STATE, Ledger, Run
+from specialists.stages import STAGES, Stage
+from ssmprov import configuration
+from ssmprov.errors import BadRequest, NotFound, Unsupported, WrongModel, nearest
+from training.policy import Architecture
+
+BEGINNING = "none"
+"""In place of a run: the model as it is."""
+
+ARCHITECTURES: dict[str, Architecture] = {"rwkv": "rwkv7", "asm": "asm"}
+EMBEDDED = {"@mini": mini.path, "@asm-mini": mini.asm_path}
+
+
+@dataclass(frozen=True, slots=True)
+class LocalModel:
+    """A model whose state and weights can be tuned here; `scan` and `pos_mode` as its table says them."""
+
+    model: str
+    architecture: Architecture
+    path: Path
+    scan: str | None
+    pos_mode: str | None
+
+
+def base_of(client: Client, model: str) -> LocalModel:
+    """Raises NotFound for a model that is not served or not configured here, Unsupported where nothing can be tuned."""
+    served = {card.name: card for card in client.models()}
+    if model not in served:
+        raise NotFound(f"no worker serves the model {model!r}{nearest(model, served)}")
+    runtime = served[model].runtime
+    if runtime not in ARCHITECTURES:
+        raise Unsupported(
+            f"{model} is served by the runtime {runtime}, which computes no gradients: `ssmprov specialist prime` "
+            f"works with every runtime, `tune` and `train` with {' and '.join(ARCHITECTURES)}"
+        )
+    config = os.environ.get("SSMPROV_CONFIG")
+    configured = configuration.load(Path(config) if config else None)
+    table = configured.model(model)
+    embedded = EMBEDDED.get(table.path)
+    path = embedded() if embedded else configured.path(table.path)
+    if not path.is_file():
+        raise NotFound(f"{path} is not there: tuning needs the weights of {model} on this machine")
+    return LocalModel(model, ARCHITECTURES[runtime], path, table.scan or None, table.pos_mode or None)
+
+
+def fingerprint_of(client: Client, model: str) -> str:
+    """That of the weights that are served now; '' where none are."""
+    return next((card.fingerprint for card in client.models() if card.name == model), "")
+
+
+def refuse_another(client: Client, base: LocalModel, fingerprint: str) -> None:
+    """Raises WrongModel where the weights here are not those that are served."""
+    served = fingerprint_of(client, base.model)
+    if served != fingerprint:
+        raise WrongModel(
+            f"{base.path} is the model {fingerprint[:12]}, and {base.model} is served with {served[:12]}: restart its "
+            "workers, or name the right file in the configuration",
+            made_by=fingerprint,
+            needed=served,
+        )
+
+
+def parent_of(ledger: Ledger, stage: Stage, wanted: str, model: str) -> Run | None:
+    """The run to begin from: the one that is named, or the last completed one of an earlier stage; None for the model.
+
+    Raises NotFound, and BadRequest for a run that has left nothing to begin with, or that is of another model.
+    """
+    if wanted == BEGINNING:
+        return None
+    if wanted:
+        run = ledger.run(wanted)
+        if run.status != "completed" or not state_of(ledger, run).is_file():
+            what = f"is {run.status}" if run.status != "completed" else f"has left no {STATE} in its folder"
+            what = "read rows through the broker" if run.kind == "prime" else what
+            raise BadRequest(f"the run {run.id} {what}: only a completed run of `tune` or `train` can be gone on from")
+        if run.model != model:
+            raise BadRequest(
+                f"the run {run.id} is of the model {run.model}, and the plan names {model}: begin with a run of that "
+                f"model, or with the model itself (`--from {BEGINNING}`)"
+            )
+        return run
+    earlier = STAGES[: STAGES.index(stage)]
+    found = [
+        run
+        for run in ledger.runs()
+        if run.stage in earlier and run.status == "completed" and run.model == model and state_of(ledger, run).is_file()
+    ]
+    return max(found, key=lambda run: (STAGES.index(run.stage), run.order)) if found else None
+
+
+def state_of(ledger: Ledger, run: Run) -> Path:
+    return ledger.directory(run.id) / STATE

@@ -1,0 +1,60 @@
+"""What the commands of `ssmprov specialist` share."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import click
+
+from clients.tables import echo_json, short
+from specialists.folder import Specialist
+from specialists.ledger import Run, now
+from specialists.stages import Stage
+from ssmprov.errors import SsmprovError
+
+WIDEST = 72
+"""Characters of the reason that a table of runs shows."""
+
+STAGE = click.Choice(get_args(Stage))
+
+
+class ending:
+    """The run is completed, or has failed for the reason that is raised; the view follows."""
+
+    def __init__(self, one: Specialist, run: Run) -> None:
+        self.one, self.run = one, run
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        self.run.ended = now()
+        self.run.status = "failed" if kind else "completed"
+        if error is not None:
+            self.run.why = _why(error)
+        self.one.ledger.append(self.run)
+        self.one.materialise()
+
+
+def _why(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error) if isinstance(error, SsmprovError) else type(error).__name__
+
+
+def tell_run(run: Run, as_json: bool) -> None:
+    if as_json:
+        echo_json(run)
+    else:
+        click.echo(f"{run.id} {run.label}: {short(run.made)}, {run.tokens} tokens")
+
+
+def shortened(text: str) -> str:
+    """The beginning of a text that stands in a table; the ledger has all of it."""
+    return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
+
+
+def number(value: float | None) -> str:
+    return "" if value is None else f"{value:.4g}"

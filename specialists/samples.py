@@ -1,0 +1,108 @@
+"""Rows as the tokens that a model learns from: asked as the filter asks, answered up to the fence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.rwkv7 import Tokenizer
+from specialists.grammars import Grammar, Offended
+from specialists.rows import MAX_FILE_BYTES, Row, unescaped
+from ssmprov import transcript
+from ssmprov.errors import BadRequest
+from ssmprov.transcript import FENCE
+from training.packing import Sample
+
+SHOWN = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """How a question is asked and an answer written: `turn` is the number of the question's, `roles` those of both."""
+
+    turn: int
+    roles: tuple[str, str]
+
+    def question(self, prompt: str) -> str:
+        """Without the space at its end, which belongs to the answer's first token: the workers sample it so."""
+        return transcript.full_step(self.turn, self.roles[0], prompt, self.roles[1]).removesuffix(" ")
+
+    @staticmethod
+    def answer(text: str) -> str:
+        return f" {text}{FENCE}"
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A prompt, the answer that is preferred, and the one that is not."""
+
+    line: int
+    prompt: str
+    chosen: str
+    rejected: str
+
+
+def samples_of(rows: Sequence[Row], asked: Asked, tokenizer: Tokenizer) -> list[Sample]:
+    """Each row as tokens. Raises BadRequest for a row that the tokenizer does not cover."""
+    encode = covering(tokenizer)
+    found = []
+    for row in rows:
+        question = encode(asked.question(row.prompt), row.line)
+        found.append(Sample(question + encode(asked.answer(row.answer), row.line), len(question), row.line))
+    return found
+
+
+def covering(tokenizer: Tokenizer) -> Callable[[str, int], list[int]]:
+    """Encoding a text of a line, or BadRequest: its tokens must spell the very text."""
+
+    def encode(text: str, line: int) -> list[int]:
+        tokens = tokenizer.encode(text)
+        spelt = b"".join(map(tokenizer.piece, tokens))
+        if spelt != (wanted := text.encode()):
+            at = next((i for i, (a, b) in enumerate(zip(spelt, wanted, strict=False)) if a != b), len(spelt))
+            around = wanted[max(0, at - SHOWN // 2) : at + SHOWN // 2].decode(errors="replace")
+            raise BadRequest(
+                f"line {line}: the model's tokenizer does not cover the data; what it cannot spell stands at byte {at} "
+                f"of the turn, near {around!r}"
+            )
+        return tokens
+
+    return encode
+
+
+def read_pairs(path: Path, grammar: Grammar, *, ascii_only: bool) -> list[Pair]:
+    """Pairs, one a line: a row of the track, a tabulator, and the answer that is not preferred, escaped as rows are.
+
+    Raises BadRequest that names line and reason.
+    """
+    if not path.is_file():
+        raise BadRequest(f"{path} is not there: the plan names it as pairs")
+    if (size := path.stat().st_size) > MAX_FILE_BYTES:
+        raise BadRequest(f"{path} has {size} bytes, and a file of pairs may have {MAX_FILE_BYTES}: split it")
+    found = []
+    for number, data in enumerate(path.read_bytes().split(b"\n"), 1):
+        if not data.strip():
+            continue
+        try:
+            found.append(_pair(number, data, grammar, ascii_only))
+        except (Offended, UnicodeDecodeError) as error:
+            raise BadRequest(f"{path}, line {number}: {error}") from None
+    if not found:
+        raise BadRequest(f"{path} holds no pair: write one a line, ROW, a tabulator, and the rejected answer")
+    return found
+
+
+def _pair(number: int, data: bytes, grammar: Grammar, ascii_only: bool) -> Pair:
+    if b"\0" in data:
+        raise Offended(0, "a NUL: text holds none")
+    if ascii_only and not data.isascii():
+        raise Offended(0, "not ASCII: allow it with ascii = false, or write the character otherwise")
+    row, tab, rejected = data.decode("utf-8").removesuffix("\r").rpartition("\t")
+    if not tab or not rejected:
+        raise Offended(0, "a pair is a row, a tabulator, and the answer that is not preferred")
+    prompt, answer, _ = grammar.take_apart(row)
+    pair = Pair(number, unescaped(prompt, row), unescaped(answer, row), unescaped(rejected, rejected))
+    if pair.chosen == pair.rejected:
+        raise Offended(0, "both answers are the same: nothing is preferred")
+    return pair

@@ -1,0 +1,106 @@
+"""How a stage is tuned or trained: the command line over the plan's stage over what its kind and stage usually take."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+
+from specialists.plan import HOTTEST, Packing, Plan
+from specialists.stages import Kind, Stage
+from ssmprov.errors import BadRequest
+
+
+class Settings(msgspec.Struct, frozen=True):
+    """Of one run with gradients. `longest`: tokens of a row, prompt and answer; longer ones are left out and told.
+
+    With `keep_every` what there is after every so many steps becomes a context, too, which `--step` chooses.
+
+    `beta` holds dpo, grpo and ppo near where they began, `clip` bounds the ratio of grpo and ppo, which take `group`
+    answers to each of `prompts` prompts, of at most `reply_tokens`, and use them for `reuse` steps. A run
+    that is killed loses `save_every_s` seconds at most.
+    """
+
+    steps: int
+    rate: float
+    batch_tokens: int = 2048
+    longest: int = 2048
+    check_every: int = 25
+    keep_every: int = 0
+    patience: int = 8
+    packing: Packing = "rows"
+    pairs: str = ""
+    beta: float = 0.1
+    clip: float = 0.2
+    group: int = 8
+    prompts: int = 4
+    reuse: int = 2
+    temperature: float = HOTTEST
+    reply_tokens: int | None = None
+    save_every_s: float = 30.0
+
+
+USUAL: Mapping[Kind, Mapping[Stage, tuple[int, float]]] = {
+    "train": {
+        "stage_a": (600, 2e-3),
+        "stage_b": (600, 1e-3),
+        "sft": (300, 5e-4),
+        "dpo": (60, 2e-5),
+        "grpo": (40, 5e-5),
+        "ppo": (40, 5e-5),
+    },
+    "tune": {
+        "stage_a": (600, 0.1),
+        "stage_b": (400, 0.05),
+        "sft": (300, 0.02),
+        "dpo": (60, 1e-3),
+        "grpo": (40, 2e-3),
+        "ppo": (40, 2e-3),
+    },
+}
+"""Steps and learning rate. A state takes far larger steps than weights do: the model's own are of that size."""
+
+
+GENTLE = 0.04
+"""The usual `beta` of grpo and ppo, where it weighs a divergence; dpo's is a scale."""
+
+
+def settings_of(plan: Plan, kind: Kind, stage: Stage, *, steps: int | None, rate: float | None) -> Settings:
+    """What a run takes. Raises BadRequest for values that do not go together."""
+    usual: dict[str, Any] = dict(zip(("steps", "rate"), USUAL[kind][stage], strict=True))
+    if stage in ("grpo", "ppo"):
+        usual["beta"] = GENTLE
+    told: dict[str, Any] = {
+        name: value
+        for name, value in msgspec.structs.asdict(plan.stage(stage)).items()
+        if name in Settings.__struct_fields__ and value not in (None, "")
+    }
+    asked = {name: value for name, value in (("steps", steps), ("rate", rate)) if value is not None}
+    found = Settings(**{**usual, **told, **asked})
+    if math.isnan(found.rate):
+        raise BadRequest(f"stage {stage}: the rate is no number: give one such as {usual['rate']:g}")
+    if stage in ("grpo", "ppo") and found.steps % found.reuse:
+        raise BadRequest(
+            f"stage {stage}: {found.steps} steps are no whole number of the {found.reuse} that use one batch of "
+            "answers (`reuse`)"
+        )
+    if found.longest > found.batch_tokens:
+        raise BadRequest(
+            f"stage {stage}: rows may have {found.longest} tokens (`longest`) and a batch {found.batch_tokens} "
+            "(`batch_tokens`): a batch holds the longest row at least"
+        )
+    return found
+
+
+def risks_of(settings: Settings, stage: Stage) -> dict[str, Any]:
+    """The choices in them that carry a risk, as the ledger records them."""
+    found: dict[str, Any] = {}
+    if settings.packing == "stream":
+        found["packing"] = settings.packing
+    if settings.reply_tokens is not None:
+        found["reply_tokens"] = settings.reply_tokens
+    if stage not in ("stage_a", "stage_b", "sft") and settings.temperature > HOTTEST:
+        found["temperature"] = settings.temperature
+    return found
