@@ -16,7 +16,8 @@ from ssmprov.transcript import turns_of
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MINUTES = README.partition("## Five minutes")[2].partition("## Configuration")[0]
+MINUTES = README.partition("## Five minutes")[2].partition("## Make a specialist")[0]
+SPECIALIST = README.partition("## Make a specialist")[2].partition("## Configuration")[0]
 
 
 @pytest.fixture(scope="module")
@@ -64,6 +65,18 @@ def test_the_python_does_what_the_readme_says(house: House) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.endswith(" 0\n")
+
+
+def test_a_specialist_is_made_as_the_readme_says(house: House) -> None:
+    """With fewer steps on smaller batches than the page's."""
+    [script] = re.findall(r"```sh\n(.*?)```", SPECIALIST, re.DOTALL)
+    plan = "specialists/animals/plan.toml"
+    small = f"printf 'batch_tokens = 1024\nlongest = 512\n' >> {plan}\nssmprov specialist check"
+    script = script.replace("--steps 60", "--steps 24").replace("ssmprov specialist check", small, 1)
+    done = typed(house, script)
+    assert '{"animal": "owl", "colour": "black"}' in done.stdout.splitlines()
+    assert "moved rwkv7-mini:animals from - to #" in done.stdout
+    assert (house.home / "specialists" / "animals" / "report.html").is_file()
 
 
 def test_the_shell_page_does_what_it_says(house: House) -> None:
