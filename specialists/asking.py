@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from clients.blocking import Client
+from clients.requests import Reply
 from ssmprov import transcript
+from ssmprov.errors import Unavailable, Unreachable, WorkerLost
 from ssmprov.transcript import FENCE, turns_of
+
+PAUSES_S = (0.0, 1.0, 3.0, 6.0)
+"""Between asking and asking again."""
 
 CLEAN = frozenset({"fence", "end"})
 """Stop reasons of an answer that came to its own end."""
@@ -60,16 +66,32 @@ def candidate(client: Client, model: str, reference: str, roles: tuple[str, str]
 def ask(
     client: Client, who: Candidate, prompt: str, *, values: dict[str, float], seed: int, max_tokens: int, ttl_s: float
 ) -> Answer:
-    """One answer, on a fork that is thrown away: the turn saves nothing."""
-    reply = client.turn(
-        who.question(prompt),
-        model=who.model,
-        context=who.reference,
-        values=values,
-        seed=seed,
-        max_tokens=max_tokens,
-        ttl_s=ttl_s,
-    )
+    """One answer, on a fork that is thrown away. Since the turn saves nothing, one whose worker is lost is asked again.
+
+    Raises WorkerLost or Unavailable where that does not help, and what else the broker raises.
+    """
+
+    def asked() -> Reply:
+        return client.turn(
+            who.question(prompt),
+            model=who.model,
+            context=who.reference,
+            values=values,
+            seed=seed,
+            max_tokens=max_tokens,
+            ttl_s=ttl_s,
+        )
+
+    for pause_s in PAUSES_S:
+        try:
+            reply = asked()
+            break
+        except Unreachable:
+            raise
+        except (WorkerLost, Unavailable):
+            time.sleep(pause_s)  # a worker that is started again takes some seconds
+    else:
+        reply = asked()
     text = reply.text.removesuffix(FENCE)
     result = reply.result
     return Answer(text.removeprefix(" "), result.stop, result.reply_tokens, result.worker)
