@@ -164,7 +164,7 @@ def learn(
     run.tokens = stage.tokens
     _clear_scratch(learner)
     if not skip_parity:
-        _try_parity(learner, policy, told)
+        _try_parity(learner, policy, _until(stopping, told))
     patience = settings.patience if stage.check else 0
     try:
         fitted = fit(
@@ -241,6 +241,17 @@ def _try_parity(learner: Learner, policy: Policy, told: Callable[[str], None]) -
     finally:
         if imported:
             client.rm([imported], model=run.model)
+
+
+def _until(stopping: Callable[[], bool], told: Callable[[str], None]) -> Callable[[str], None]:
+    """What the gate tells of each check; the next one is not begun once somebody has asked for the end."""
+
+    def tell(text: str) -> None:
+        told(text)
+        if stopping():
+            raise Cancelled("stopped in the parity gate: nothing was trained")
+
+    return tell
 
 
 def _write(path: Path, policy: Policy) -> None:

@@ -9,7 +9,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -280,6 +281,24 @@ def test_a_full_disk_ends_a_run_and_touches_nothing(house: Cluster) -> None:
     assert (run.status, run.made) == ("failed", "")
     with house.client() as client:
         assert client.show("full", model="tiny").row.object == before
+
+
+def test_who_asks_for_the_end_within_the_parity_gate_gets_it_there(
+    house: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As asked by a first Ctrl-C, which comes too fast to be timed here."""
+
+    @contextmanager
+    def asked() -> Iterator[Callable[[], bool]]:
+        yield lambda: True
+
+    folder = made(house, "hasty")
+    monkeypatch.setattr("training.session.stopping", asked)
+    assert refused("train", "hasty") == "stopped in the parity gate: nothing was trained"
+    [run] = Ledger(folder).runs()
+    assert (run.status, run.why, run.steps) == ("failed", "stopped in the parity gate: nothing was trained", 0)
+    with house.client() as client:
+        assert client.ls("specialists/hasty/", model="tiny").rows == []
 
 
 def test_one_specialist_has_one_run_at_a_time(house: Cluster) -> None:
