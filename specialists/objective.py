@@ -18,7 +18,7 @@ from specialists.rewards import Reward
 from specialists.rows import Row
 from specialists.samples import Asked, covering, read_pairs, samples_of
 from specialists.settings import Settings
-from specialists.stages import Stage
+from specialists.stages import BY_PREFERENCE, Stage
 from ssmprov.errors import BadRequest
 from ssmprov.transcript import FENCE
 from training.fit import Check, FitError, Loss
@@ -69,12 +69,11 @@ class Teaching:
     pairs: Path | None
     ascii: bool
 
-    @property
-    def sampling(self) -> Sampling:
-        """How the policy is asked, but for `max_tokens`, which follows from the rows."""
+    def sampling(self, max_tokens: int) -> Sampling:
+        """How the policy is asked for answers of its own."""
         tokenizer = self.policy.base.tokenizer
         stop = tuple(tokenizer.encode(FENCE))
-        return Sampling(1, tokenizer.end, (stop,), self.settings.temperature)
+        return Sampling(max_tokens, tokenizer.end, (stop,), self.settings.temperature)
 
 
 def objective_of(teaching: Teaching) -> Objective:
@@ -103,7 +102,7 @@ def objective_of(teaching: Teaching) -> Objective:
             packed.real_tokens,
             settings.reply_tokens or reply_budget(fitting, policy.room),
         )
-        if teaching.stage not in ("stage_a", "stage_b", "sft"):
+        if teaching.stage in BY_PREFERENCE:
             _by_preference(teaching, found, [row for row in rows["train"] if row.line not in left_out])
     except FitError as error:
         raise BadRequest(str(error)) from None
@@ -116,7 +115,7 @@ def _by_preference(teaching: Teaching, found: Objective, rows: Sequence[Row]) ->
     """Put the stage's own loss in place of cross entropy, which stays no check: it is not what is optimised."""
     policy, settings, found.check = teaching.policy, teaching.settings, None
     encode = covering(policy.base.tokenizer)
-    sampling = _with(teaching.sampling, found.reply_tokens)
+    sampling = teaching.sampling(found.reply_tokens)
     if teaching.stage == "dpo":
         pairs = _read(teaching) if teaching.pairs else _found(teaching, rows, sampling)
         found.loss = Dpo(policy, pairs, beta=settings.beta, pairs_per_step=settings.prompts, seed=teaching.seed)
@@ -172,10 +171,6 @@ def _found(teaching: Teaching, rows: Sequence[Row], sampling: Sampling) -> list[
 def _speller(policy: Policy) -> Callable[[Sequence[int]], str]:
     piece = policy.base.tokenizer.piece
     return lambda tokens: b"".join(map(piece, tokens)).decode("utf-8", "replace")
-
-
-def _with(sampling: Sampling, max_tokens: int) -> Sampling:
-    return Sampling(max_tokens, sampling.end, sampling.stops, sampling.temperature)
 
 
 def _some(packed: Packed) -> Packed:

@@ -28,6 +28,7 @@ import models
 import ssmprov
 import training
 from clients.blocking import Client
+from specialists.evaluate import Asking
 from specialists.ledger import now
 from specialists.samples import Asked
 from ssmprov import durable
@@ -50,7 +51,6 @@ fp32 leaves the order of sums, the others their own rounding: 11 and 8 bits of e
 CANDIDATES = 512
 """Tokens among which a second one that spells text is looked for."""
 
-GREEDY = {"temp": 0.0, "pen_rep": 1.0, "pen_freq": 0.0, "pen_pres": 0.0}
 TTL_S = 120.0
 
 
@@ -242,7 +242,13 @@ def _told(check: parity.Check) -> Metrics:
 
 def _answer(subject: Subject, reference: str, text: str, seed: int = 1) -> str:
     reply = subject.client.turn(
-        text, model=subject.model, context=reference, values=GREEDY, seed=seed, max_tokens=TOKENS, ttl_s=TTL_S
+        text,
+        model=subject.model,
+        context=reference,
+        values=Asking(TOKENS).values,
+        seed=seed,
+        max_tokens=TOKENS,
+        ttl_s=TTL_S,
     )
     return reply.text
 

@@ -7,7 +7,6 @@ from specialists.grammars import tags_of
 from specialists.rows import Row
 from specialists.scorers import scorer_of
 from specialists.scorers.base import Expected, ends_cleanly
-from ssmprov.transcript import FENCE
 
 
 class Reward:
@@ -22,8 +21,8 @@ class Reward:
         self._exactly = contract.scorer == "text_rules"
 
     def __call__(self, row: Row, answer: str, ended: bool) -> float:
-        """`answer` as the model wrote it, its fence included where it came."""
-        text = answer.removesuffix(FENCE).removeprefix(" ")
+        """`answer` as the model wrote it, without what ended it."""
+        text = answer.removeprefix(" ")
         tags, _ = tags_of(row.prompt)
         score = self._judge(text, Expected(tags, self._starts, exactly=row.answer if self._exactly else None))
         parts = [float(score.prefix), float(ended and ends_cleanly(text, score)), score.adherence]

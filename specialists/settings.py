@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from specialists.plan import HOTTEST, Packing, Plan
-from specialists.stages import Kind, Stage
+from specialists.stages import BY_PREFERENCE, Kind, Stage
 from ssmprov.errors import BadRequest
 
 
@@ -101,6 +101,6 @@ def risks_of(settings: Settings, stage: Stage) -> dict[str, Any]:
         found["packing"] = settings.packing
     if settings.reply_tokens is not None:
         found["reply_tokens"] = settings.reply_tokens
-    if stage not in ("stage_a", "stage_b", "sft") and settings.temperature > HOTTEST:
+    if stage in BY_PREFERENCE and settings.temperature > HOTTEST:
         found["temperature"] = settings.temperature
     return found

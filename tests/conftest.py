@@ -26,6 +26,17 @@ def pytest_unconfigure() -> None:
 
 
 @pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Torch computes on one thread: its results repeat, and it waits for no processor that others use."""
+    import torch  # only where it is wanted
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
 def make_cluster(tmp_path: Path) -> Iterator[Callable[[str], Cluster]]:
     """Makes clusters from TOML texts, and ends whatever of them still runs after the test."""
     made: list[Cluster] = []

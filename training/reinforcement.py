@@ -9,6 +9,7 @@ of the step itself: `divergence` (from the reference, nats a token; 0 where `bet
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from typing import Any
 
 import torch
@@ -26,7 +27,7 @@ LEAST_SPREAD = 1e-3
 """Returns that lie closer together than this are alike."""
 
 
-class _OnItsOwnAnswers:
+class _OnItsOwnAnswers(ABC):
     """What both have in common: the batch of a step, the clipped loss, and what is told of it."""
 
     def __init__(self, policy: Policy, asking: Asking, clip: float, beta: float) -> None:
@@ -71,9 +72,9 @@ class _OnItsOwnAnswers:
         self._number, self._rollout = number, rollout
         return rollout, logps
 
+    @abstractmethod
     def _advantage(self, rollout: Rollout) -> Tensor:
         """[B,T] or [B,1]."""
-        raise NotImplementedError
 
     def _loss(self, rollout: Rollout, logps: Tensor) -> Tensor:
         return clipped(logps, rollout.old, rollout.advantage, rollout.batch.weights, self._clip)

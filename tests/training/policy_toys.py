@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 import torch
 from asm_toys import KINDS, asm_file
 
@@ -15,14 +13,6 @@ from training.policy import Base, Kind, Policy, Start, open_policy
 
 TINY = rwkv7.Config(layers=2, channels=16, head_size=8, vocabulary=257, ffn=32, rank_w=4, rank_a=4, rank_v=4, rank_g=4)
 BASE = Base("rwkv7", TINY.layout, "of no file", ByteTokenizer())
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def rwkv7_file(folder: Path) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,15 +19,9 @@ from training.packing import Packed, Sample, batch_at, pack, tensors
 from training.policy import Arrays, Kind, Policy, Start
 from training.rwkv7_policy import Rwkv7Policy
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TINY = rwkv7.Config(layers=2, channels=16, head_size=8, vocabulary=20, ffn=32, rank_w=4, rank_a=4, rank_v=4, rank_g=4)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 WEIGHTS = {name: tensor.float() for name, tensor in rwkv7.random_tensors(TINY, 3).items()}

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from itertools import islice, repeat
 from pathlib import Path
 
 import pytest
-import torch
 
 from models import rwkv7
 from models.rwkv7 import Config
@@ -18,15 +16,9 @@ from training.probes import probes
 from training.readers import Rwkv7Reader
 from training.rwkv7_trainee import Rwkv7Trainee
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TINY = Config(layers=2, channels=64, head_size=32, vocabulary=257, ffn=128, rank_w=8, rank_a=8, rank_v=8, rank_g=8)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def settings(steps: int) -> Settings:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from policy_toys import BASE, TINY, one_thread, stir, toy
+from policy_toys import BASE, TINY, stir, toy
 
 from models import mini, rwkv7
 from training.fit import Fit, FitError, Taken, fit
@@ -20,7 +20,7 @@ from training.rollouts import Asking, Reference, logps_of, roll_out
 from training.rwkv7_policy import Rwkv7Policy
 from training.sampling import Sampling
 
-__all__ = ["one_thread"]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 SMALL = {**{name: getattr(TINY, name) for name in TINY.__slots__}, "vocabulary": 12}
 WEIGHTS = {name: 0.6 * tensor for name, tensor in rwkv7.random_tensors(rwkv7.Config(**SMALL), 3).items()}

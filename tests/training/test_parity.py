@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from policy_toys import one_thread, toy
+from policy_toys import toy
 from torch import Tensor
 
 from models import mini
@@ -14,7 +14,7 @@ from training.packing import Sample
 from training.parity import OVERFIT_STEPS, gradient, overfit, scan_and_steps
 from training.policy import Architecture, Kind, Policy, open_policy
 
-__all__ = ["one_thread"]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 MINIS: dict[Architecture, Path] = {"rwkv7": mini.path(), "asm": mini.asm_path()}
 

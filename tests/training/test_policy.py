@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from policy_toys import MODELS, one_thread, stir, toy, toy_file
+from policy_toys import MODELS, stir, toy, toy_file
 from safetensors.numpy import load_file, save_file
 
 from models import asm
@@ -18,7 +18,7 @@ from workers.runtimes.asm import open_runtime as open_asm
 from workers.runtimes.base import Feed, Plan, Runtime, Tunable
 from workers.runtimes.rwkv import open_runtime as open_rwkv
 
-__all__ = ["one_thread"]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 TOKENS = [73, 102, 33, 73, 10, 201, 7, 88, 91, 33]
 NEAR = 5e-4

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from policy_toys import one_thread, stir, toy
+from policy_toys import stir, toy
 
 from training.objectives import token_logps
 from training.policy import PolicyError
 from training.sampling import Answer, Sampling, drawn, sample
 
-__all__ = ["one_thread"]
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 PROMPTS = [[73, 102, 33], [9], [10, 201, 7, 88, 91, 33], [9]]
 

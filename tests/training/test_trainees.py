@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import islice, repeat
 from pathlib import Path
 from typing import Any
@@ -23,20 +23,14 @@ from training.readers import open_reader
 from training.rwkv7_trainee import Rwkv7Trainee
 from training.trainee import Trainee
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RWKV7 = Config(layers=2, channels=64, head_size=32, vocabulary=257, ffn=128, rank_w=8, rank_a=8, rank_v=8, rank_g=8)
 ASM = asm_mini_config(num_layers=2, embed_dim=32, num_heads=4, num_slots=8, slotspace_dim=8)
 KINDS: dict[str, Callable[[], Trainee[Any]]] = {
     "rwkv7": lambda: Rwkv7Trainee(RWKV7, seed=2),
     "asm": lambda: ASMTrainee(ASM, seed=2, strengths=(4.0, 0.5)),
 }
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def settings(steps: int, rate: float = 3e-3) -> Settings:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -16,17 +15,11 @@ from workers.runtimes.asm import AsmRuntime
 from workers.runtimes.asm import runtime as module
 from workers.runtimes.base import Feed, Logits
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 TEXT = "(Turn 1) [USER]: Grüße an alle\n\n~~~("
 NEAR = 3e-4
 """Logits have a spread of about 5; other shapes of batches add in another order, and random weights are coarse."""
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=list(KINDS))

@@ -5,12 +5,11 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rwkv_toys import CONFIG, rwkv_file, rwkv_runtime
@@ -21,6 +20,8 @@ from workers.runtimes import base, rwkv, scripted
 from workers.runtimes.base import Feed, Logits, Plan, Runtime
 from workers.runtimes.rwkv import RwkvRuntime
 from workers.runtimes.scripted import FIRST_PIECE, UNLIKELY, ScriptedRuntime
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 # -- scripted
 
@@ -210,14 +211,6 @@ def test_runtimes_are_found_by_name(tmp_path: Path) -> None:
 # -- rwkv
 
 TEXT = "(Turn 1) [USER]: Grüße an alle\n\n~~~("
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def greedy(runtime: Runtime, slot: int, logits: Logits, count: int) -> list[int]:

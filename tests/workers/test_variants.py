@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from asm_toys import CONFIG
 from numpy.typing import NDArray
 from variant_toys import HOUSES, House, Served, asm_house, rwkv_house
@@ -21,18 +20,12 @@ from workers.runtimes.asm import AsmRuntime
 from workers.runtimes.base import Feed, Logits, Reading
 from workers.variants import SPARE, Variants
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NEAR = 3e-4
 """Other shapes of batches add in another order, and random weights are coarse."""
 
 TEXTS = ("(Turn 1) [USER]: Grüße an alle\n\n~~~(", "x", "two words, and more", "(Turn 1) [USER]: Gr")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(params=list(HOUSES))
