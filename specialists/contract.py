@@ -32,7 +32,10 @@ SCHEMA = "ssmprov.eval_contract.v1"
 MAX_BYTES = 4 << 20
 LEAST_SAMPLES = 3
 
-Text = Annotated[str, Meta(min_length=1, max_length=16_384)]
+MAX_TEXT = 16_384
+"""Characters of a prompt, or of what is expected."""
+
+Text = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
 Texts = Annotated[tuple[Text, ...], Meta(max_length=64)]
 
 

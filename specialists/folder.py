@@ -9,7 +9,7 @@ from typing import Any
 
 import msgspec
 
-from specialists.contract import Contract, contract_of, read_contract
+from specialists.contract import MAX_TEXT, Contract, contract_of, read_contract
 from specialists.data import Data, load_data
 from specialists.grammars import grammar_of
 from specialists.ledger import NAME, Ledger
@@ -189,5 +189,8 @@ def _own(path: Path, track: str) -> tuple[bytes, str]:
         return data, track_of(track).contract
     parts = split(rows, Shares(), 0)
     parts.refuse_empty()
-    asked = list({row.prompt: row for row in parts.parts["test"]}.values())[:MOST_PROBES]
+    short = (row for row in parts.parts["test"] if max(len(row.prompt), len(row.answer)) <= MAX_TEXT)
+    asked = list({row.prompt: row for row in short}.values())[:MOST_PROBES]
+    if not asked:
+        raise BadRequest(f"{path}: every row to judge by has more than {MAX_TEXT} characters: add shorter ones")
     return data, contract_of(track, [(row.prompt, row.answer) for row in asked])

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from models.rwkv7 import ByteTokenizer
 from specialists.contract import contract_of, read_contract
+from specialists.folder import Specialist, init
 from specialists.grammars import grammar_of
 from specialists.plan import Plan, StageTable
 from specialists.rewards import Reward
@@ -94,6 +95,38 @@ def test_a_file_of_pairs_that_is_none_is_refused(tmp_path: Path, line: str, why:
         read_pairs(path, grammar_of("pairs"), ascii_only=True)
     with pytest.raises(BadRequest, match="is not there"):
         read_pairs(tmp_path / "none.txt", grammar_of("pairs"), ascii_only=True)
+
+
+def test_rows_of_ones_own_are_a_file_or_a_folder_and_nothing_is_made_of_bad_ones(tmp_path: Path) -> None:
+    rows = tmp_path / "rows"
+    rows.mkdir()
+
+    def made(name: str, data: Path | None, track: str = "pairs") -> Specialist:
+        return init(tmp_path, name, track, "m", name, count=9, seed=1, examples=2, rows=data)
+
+    with pytest.raises(BadRequest, match="brings no rows of its own: name yours, --data FILE"):
+        made("a", None)
+    with pytest.raises(BadRequest, match="holds no rows: --data names a file of rows, or a folder"):
+        made("a", rows)
+    (rows / "b.txt").write_text("no tabulator\n")
+    with pytest.raises(BadRequest, match="line 1, column 13: a tabulator"):
+        made("a", rows)
+    (rows / "b.txt").write_text("".join(f"b{n}\t{'y' * 17_000}\n" for n in range(30)))
+    with pytest.raises(BadRequest, match="every row to judge by has more than 16384 characters"):
+        made("a", rows)
+    assert not (tmp_path / "specialists").exists()
+
+    (rows / "b.txt").write_text("".join(f"b{n}\tyes {n}\n" for n in range(30)).rstrip())
+    (rows / "c.txt").write_text("".join(f"c{n}\tno\n" for n in range(30)))
+    (rows / "notes.md").write_text("not rows")
+    one = made("a", rows)
+    assert (one.path / "rows.txt").read_text().splitlines() == [
+        *(f"b{n}\tyes {n}" for n in range(30)), *(f"c{n}\tno" for n in range(30))
+    ]  # fmt: skip
+    asked = {probe.prompt: probe.exactly for probe in one.contract.probe}
+    data = one.data("stage_a")
+    assert asked == {row.prompt: row.answer for row in data.parts["test"]}
+    assert data.held_out == 0, "what is asked was no row to learn from"
 
 
 def reward_of(tmp_path: Path, track: str) -> Reward:

@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 
 from specialists.contract import read_contract
+from specialists.data import load_data
 from specialists.grammars import grammar_of
+from specialists.plan import DataTable, Plan
 from specialists.rows import read_rows
 from specialists.scorers import Expected, scorer_of
 from specialists.scorers.base import ends_cleanly
@@ -38,6 +40,37 @@ def test_rows_repeat_by_seed() -> None:
     for track in TRACKS.values():
         assert list(track.rows(3, 20)) == list(track.rows(3, 20))
         assert list(track.rows(3, 20)) != list(track.rows(4, 20))
+
+
+def test_wide_rows_ask_for_the_same_drawings_with_their_tags_in_any_order(tmp_path: Path) -> None:
+    track = TRACKS["svg"]
+    usual = {}
+    for file, lines in (("rows.txt", track.rows(1, 2000)), ("wide.txt", track.wide_rows(1, 300))):
+        (tmp_path / file).write_text("".join(f"{row}\n" for row in lines))
+        rows, report = read_rows(tmp_path / file, grammar_of("svg"))
+        report.refuse()
+        if not usual:
+            usual = {frozenset(row.tags): row for row in rows}
+            continue
+        known = [(row, usual[key]) for row in rows if (key := frozenset(row.tags)) in usual]
+        assert len(known) > 200
+        assert all(row.answer == other.answer for row, other in known)
+        assert {"palette:cool", "style:filled", "circle", "bar-chart"} <= {row.tags[0] for row in rows}
+    assert list(TRACKS["code"].wide_rows(1, 9)) == []
+
+
+def test_what_a_probe_asks_is_held_out_whatever_the_order_of_its_tags(tmp_path: Path) -> None:
+    contract = tmp_path / "contract.toml"
+    contract.write_text('track = "svg"\nscorer = "xml"\n[[probe]]\nid = "a"\nprompt = "[b][a]"\n')
+    drawn = "<svg></svg>"
+    (tmp_path / "test").write_text(f"[e]{drawn}\n")
+    (tmp_path / "validation").write_text(f"[b][a]<svg> </svg>\n[d]{drawn}\n")
+    (tmp_path / "train").write_text("".join(f"{prompt}{drawn}\n" for prompt in ("[a][b]", "[a]", "[a][b][c]")))
+    data = DataTable(train="train", validation="validation", test="test")
+    found = load_data(Plan("x", "svg", "m", "x", data=data), tmp_path, read_contract(contract)[0])
+    assert [row.prompt for row in found.parts["train"]] == ["[a]", "[a][b][c]"]
+    assert [row.prompt for row in found.parts["validation"]] == ["[d]"]
+    assert found.held_out == 2
 
 
 @pytest.mark.skipif(not (shutil.which("cc") and shutil.which("bash")), reason="needs cc and bash")
