@@ -92,21 +92,22 @@ def run(
     The code may write below the working directory, but none of its dot files and nothing else, and reaches no network.
     What it writes is shown as it comes.
     """
-    from clients import sandbox
+    from sandbox.run import Ended, Limits
+    from sandbox.run import run as run_fenced
 
     wish = Wish(**options)
     wish.check()
     place = shell.here()
     found = place.turn(turn, *RUNNABLE)
 
-    def execute() -> sandbox.Ended:
+    def execute() -> Ended:
         enough = threading.Event()
         with guarded(place), on_interrupt(enough.set):
-            return sandbox.run(
+            return run_fenced(
                 "PYTHON" if found.role == "PYTHON" else "BASH",
                 found.content,
                 place.directory,
-                limits=sandbox.Limits(timeout_s=timeout),
+                limits=Limits(timeout_s=timeout),
                 network=network,
                 unsafe=unsafe,
                 on_output=None if as_json else _shower(),
@@ -119,7 +120,7 @@ def run(
             ended = execute()
         output = text_of_output(ended.output, ended.status, ended.reason)
     else:
-        results: list[sandbox.Ended] = []
+        results: list[Ended] = []
 
         def compose(number: int) -> tuple[str, int]:
             shell.check_served(wish)

@@ -22,8 +22,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
-from clients import sandbox_kernel as kernel
-from clients.sandbox_tree import descendants, end_all, holds_more_than
+from sandbox import kernel
+from sandbox.processes import descendants, end_all, holds_more_than
 
 WATCH_S = 0.2
 """How often memory, and where nothing better binds also the number of processes, are looked at."""

@@ -21,14 +21,7 @@ POLL_S = 0.05
 GRACE_S = 10.0
 """How long the end of a tree may take before its launcher is given up."""
 
-_BOOT = """
-import sys, types
-package = types.ModuleType("clients")  # the real one would load the whole client before each piece of code
-package.__path__ = [sys.argv[1]]
-sys.modules["clients"] = package
-from clients.sandbox_launch import main
-main()
-"""
+_BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from sandbox.launcher import main; main()"
 
 
 class EventLike(Protocol):
@@ -71,7 +64,7 @@ def follow(
 
 def _launch(plan: dict[str, Any]) -> subprocess.Popen[bytes]:
     launcher = subprocess.Popen(
-        [sys.executable, "-I", "-S", "-c", _BOOT, str(Path(__file__).parent)],
+        [sys.executable, "-I", "-S", "-c", _BOOT, str(Path(__file__).parents[1])],
         bufsize=0,
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,

@@ -20,8 +20,9 @@ from typing import Any
 
 import pytest
 
-from clients import sandbox, sandbox_bwrap, sandbox_copy, sandbox_kernel
-from clients.sandbox import Ended, Limits, Mechanism, run
+from sandbox import bubblewrap, kernel, tree_copy
+from sandbox import run as sandbox
+from sandbox.run import Ended, Limits, Mechanism, run
 from ssmprov import keys
 from ssmprov.configuration import home_of
 from ssmprov.errors import BadRequest, SsmprovError, Unsupported
@@ -32,11 +33,11 @@ Run = Callable[..., Ended]
 
 def _available(name: str) -> Mechanism:
     if name == "bubblewrap":
-        program, why = sandbox_bwrap.usable()
+        program, why = bubblewrap.usable()
         if not program:
             pytest.skip(why)
         return Mechanism("bubblewrap", "")
-    if sandbox_kernel.landlock_version() < sandbox_kernel.LANDLOCK_NEEDED:
+    if kernel.landlock_version() < kernel.LANDLOCK_NEEDED:
         pytest.skip("this kernel has no Landlock of version 3")
     return Mechanism("landlock", "")
 
@@ -302,12 +303,12 @@ def test_what_comes_back_goes_through_no_link_that_another_run_has_made(tmp_path
         folder.mkdir(parents=True)
     (work / "here/deep/old").write_text("")
     (outside / "deep/old").write_text("kept")
-    before = sandbox_copy.copy(work, copied)
+    before = tree_copy.copy(work, copied)
     (copied / "here/deep/.profile").write_text("new")
     (copied / "here/deep/old").unlink()
     shutil.rmtree(work / "here")
     (work / "here").symlink_to(outside)
-    sandbox_copy.bring_back(copied, work, before)
+    tree_copy.bring_back(copied, work, before)
     assert [path.name for path in (outside / "deep").iterdir()] == ["old"]
     assert (work / "here/deep/.profile").read_text() == "new"
 
@@ -547,7 +548,7 @@ def test_a_fault_of_the_reader_ends_the_tree(fenced: Run) -> None:
 CALLER = """
 import sys
 from pathlib import Path
-from clients.sandbox import Limits, Mechanism, run
+from sandbox.run import Limits, Mechanism, run
 show = lambda data: (sys.stdout.buffer.write(data), sys.stdout.flush())
 using = Mechanism(sys.argv[3], "") if sys.argv[3] else None
 run("BASH", sys.argv[1], Path(sys.argv[2]), limits=Limits(60), on_output=show, using=using, unsafe=using is None)
@@ -584,15 +585,15 @@ def test_without_a_fence_it_refuses_and_says_what_helps(work: Path) -> None:
 
 
 def test_the_mechanism_says_why_it_is_not_better(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sandbox_bwrap, "usable", lambda: ("", "bubblewrap is not installed"))
-    monkeypatch.setattr(sandbox_kernel, "landlock_version", lambda: 2)
+    monkeypatch.setattr(bubblewrap, "usable", lambda: ("", "bubblewrap is not installed"))
+    monkeypatch.setattr(kernel, "landlock_version", lambda: 2)
     assert sandbox.mechanism().name is None
     assert "only version 2" in sandbox.mechanism().reason
-    monkeypatch.setattr(sandbox_kernel, "landlock_version", lambda: 3)
+    monkeypatch.setattr(kernel, "landlock_version", lambda: 3)
     assert sandbox.mechanism() == Mechanism("landlock", "bubblewrap is not installed")
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "", "6.2", "", "riscv64")))
     assert sandbox.mechanism().name is None
-    monkeypatch.setattr(sandbox_bwrap, "usable", lambda: ("/usr/bin/bwrap", ""))
+    monkeypatch.setattr(bubblewrap, "usable", lambda: ("/usr/bin/bwrap", ""))
     assert sandbox.mechanism() == Mechanism("bubblewrap", "")
 
 
@@ -619,6 +620,6 @@ def test_what_cannot_be_run(work: Path) -> None:
 
 def test_a_fence_that_cannot_be_set_up_is_no_result_of_the_code(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     using = _available("bubblewrap")
-    monkeypatch.setattr(sandbox_bwrap, "view", lambda *_, **__: ["--ro-bind", "/nonesuch", "/"])
+    monkeypatch.setattr(bubblewrap, "view", lambda *_, **__: ["--ro-bind", "/nonesuch", "/"])
     with pytest.raises(SsmprovError, match=r"was not run.*nonesuch"):
         run("BASH", "echo ran", work, using=using)

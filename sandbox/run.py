@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from clients import sandbox_bwrap, sandbox_copy, sandbox_kernel
-from clients.sandbox_follow import Cancelled, follow
+from sandbox import bubblewrap, kernel, tree_copy
+from sandbox.follow import Cancelled, follow
 from ssmprov.configuration import RUN_DIRECTORY, home_of
 from ssmprov.errors import BadRequest, SsmprovError, Unsupported
 from ssmprov.keys import secret_places
@@ -62,14 +62,14 @@ class Mechanism(NamedTuple):
 
 def mechanism() -> Mechanism:
     """What would fence code on this machine. The first call tries bubblewrap, which takes some milliseconds."""
-    program, why = sandbox_bwrap.usable()
+    program, why = bubblewrap.usable()
     if program:
         return Mechanism("bubblewrap", "")
-    version, machine = sandbox_kernel.landlock_version(), os.uname().machine
-    if version < sandbox_kernel.LANDLOCK_NEEDED:
+    version, machine = kernel.landlock_version(), os.uname().machine
+    if version < kernel.LANDLOCK_NEEDED:
         had = f"only version {version} of Landlock" if version else "no Landlock"
         return Mechanism(None, f"{why}; this kernel has {had} (version 3 came with Linux 6.2)")
-    if sandbox_kernel.socket_filter(machine, internet=False) is None:
+    if kernel.socket_filter(machine, internet=False) is None:
         return Mechanism(None, f"{why}; and sockets cannot be fenced on {machine} without it")
     return Mechanism("landlock", why)
 
@@ -149,19 +149,19 @@ _View = Iterator[tuple[dict[str, Any], list[str]]]
 
 @contextlib.contextmanager
 def _bubblewrap(place: _Place) -> _View:
-    before = {name: _link(place.work / name) for name in sandbox_bwrap.off_limits(place.work)}
-    folder = sandbox_bwrap.code_folder(place.work)
+    before = {name: _link(place.work / name) for name in bubblewrap.off_limits(place.work)}
+    folder = bubblewrap.code_folder(place.work)
     command = place.command(folder)
-    program = sandbox_bwrap.usable()[0]
+    program = bubblewrap.usable()[0]
     code = os.memfd_create("code")
     dropped: list[str] = []
     try:
         with open(code, "wb", closefd=False) as file:
             file.write(place.code)
         os.lseek(code, 0, os.SEEK_SET)
-        args = [program, *sandbox_bwrap.view(program, place.work, network=place.network)]
+        args = [program, *bubblewrap.view(program, place.work, network=place.network)]
         args += ["--ro-bind-data", str(code), command[-1]]
-        home = (sandbox_bwrap.homes() or [folder])[0]
+        home = (bubblewrap.homes() or [folder])[0]
         yield {"bubblewrap": args, "command": command, "env": place.environment(home), "fds": [code]}, dropped
     finally:
         os.close(code)
@@ -177,10 +177,10 @@ def _sweep(work: Path, before: dict[str, str | None]) -> list[str]:
 
     A new directory of sockets stays: it can mislead nobody, and it may be that of a broker that has just started.
     """
-    dropped = [name for name in sandbox_bwrap.off_limits(work) if name not in before and name != RUN_DIRECTORY]
+    dropped = [name for name in bubblewrap.off_limits(work) if name not in before and name != RUN_DIRECTORY]
     dropped += [name for name, link in before.items() if link is not None and _link(work / name) != link]
     for name in dropped:
-        sandbox_copy.remove(work / name)
+        tree_copy.remove(work / name)
         if (link := before.get(name)) is not None:
             (work / name).symlink_to(link)
     return sorted(dropped)
@@ -191,17 +191,17 @@ def _landlock(place: _Place) -> _View:
     copied, own, home = (place.scratch / name for name in ("work", "tmp", "home"))
     for folder in (copied, own, home):
         folder.mkdir()
-    homes = sandbox_bwrap.homes()
-    secrets = sandbox_bwrap.SECRETS if str(place.work) in homes else ()
+    homes = bubblewrap.homes()
+    secrets = bubblewrap.SECRETS if str(place.work) in homes else ()
     if place.scratch.is_relative_to(place.work):  # a copy that held itself would never end
         secrets = (*secrets, str(place.scratch.relative_to(place.work)))
     keys = secret_places(home_of())
     secrets = (*secrets, *(os.path.relpath(path, place.work) for path in keys))
-    before = sandbox_copy.copy(place.work, copied, without=secrets)
+    before = tree_copy.copy(place.work, copied, without=secrets)
     command = place.command(str(place.scratch))
     Path(command[-1]).write_bytes(place.code)
     hidden = {"/tmp", "/var/tmp", "/run", "/dev", str(place.scratch.parent), *homes, *keys}  # noqa: S108
-    readable = [*_outside(hidden), *sandbox_bwrap.interpreter(), command[-1]]
+    readable = [*_outside(hidden), *bubblewrap.interpreter(), command[-1]]
     readable += [os.path.realpath("/etc/resolv.conf")] if place.network else []
     devices = [f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom")]
     dropped: list[str] = []
@@ -218,7 +218,7 @@ def _landlock(place: _Place) -> _View:
     try:
         yield view, dropped
     finally:
-        dropped += sandbox_copy.bring_back(copied, place.work, before, guarded=sandbox_bwrap.house(place.work))
+        dropped += tree_copy.bring_back(copied, place.work, before, guarded=bubblewrap.house(place.work))
 
 
 def _outside(hidden: set[str], folder: str = "/") -> Iterator[str]:
