@@ -15,13 +15,13 @@ from clients import shell
 from clients.asking import Output
 from clients.cli_base import assignments, complete_context, connect, json_option, model_option, new_names
 from clients.cli_pipe import read_text, templated
-from clients.record import Record
 from clients.shell import Wish
 from clients.tables import echo_json, echo_table
 from ssmprov.configuration import home_of, private_directory
 from ssmprov.errors import BadRequest, NotFound
 from ssmprov.names import split_model
 from ssmprov.transcript import check_role, turns_of
+from transcripts.record import Record
 
 MARK = "# ssmprov filter: "
 MAX_LAUNCHER = 4096

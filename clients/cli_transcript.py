@@ -15,14 +15,14 @@ import click
 
 from clients import shell
 from clients.asking import Output, on_interrupt, say
-from clients.record import guarded
 from clients.shell import Told, Wish
 from clients.tables import echo_json, plain
-from clients.textfile import bytes_of, text_of
 from ssmprov.errors import BadRequest
 from ssmprov.terminal import printable
 from ssmprov.transcript import Turn, half_step, oddities
 from ssmprov.transcript import quote as quoted
+from transcripts.record import guarded
+from transcripts.textfile import bytes_of, text_of
 
 RUNNABLE = ("BASH", "PYTHON")
 

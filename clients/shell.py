@@ -13,12 +13,12 @@ import click
 from clients import port, probe_view
 from clients.asking import Output, on_interrupt, run
 from clients.cli_base import assignments, complete_context, connect, json_option, model_option, new_names
-from clients.record import MAX_COUNTER, Record
-from clients.recorded import LIVE, Target, bang_line, bang_target, follow, outgoing, send, take_up
 from ssmprov.commands import LOOKS, PROBE, parse_slash
 from ssmprov.errors import BadRequest
 from ssmprov.probes import Look
 from ssmprov.transcript import half_step
+from transcripts.record import MAX_COUNTER, Record
+from transcripts.recorded import LIVE, Target, bang_line, bang_target, follow, outgoing, send, take_up
 
 if TYPE_CHECKING:
     from clients.requests import Reply

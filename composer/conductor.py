@@ -12,13 +12,13 @@ from typing import Any, TypeVar
 from PyQt6.QtCore import QObject, QTimer, pyqtSignal
 
 from clients import Client, Reply
-from clients.branches import Branches, Change, Scene, highest_closed
-from clients.record import Record, Writer
-from clients.recorded import LIVE, UNKNOWN, Target, bang_target, outgoing, send, take_up
 from composer.link import Job, Link
 from composer.reading.book import Book
 from composer.writing.draft import Draft
 from ssmprov.errors import BadRequest, Cancelled, SsmprovError, Unreachable
+from transcripts.branches import Branches, Change, Scene, highest_closed
+from transcripts.record import Record, Writer
+from transcripts.recorded import LIVE, UNKNOWN, Target, bang_target, outgoing, send, take_up
 
 T = TypeVar("T")
 Compose = Callable[[int], tuple[str, int]]

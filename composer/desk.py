@@ -9,8 +9,6 @@ from PyQt6.QtCore import QObject, Qt
 from PyQt6.QtGui import QGuiApplication
 from PyQt6.QtWidgets import QFileDialog, QInputDialog, QWidget
 
-from clients.branches import Candidate
-from clients.textfile import text_of
 from composer.branching.compare import CompareDialog
 from composer.branching.edit_turn import EditTurnDialog
 from composer.branching.fork_dialog import ForkDialog
@@ -24,6 +22,8 @@ from composer.writing.compose_panel import ComposePanel
 from ssmprov import durable
 from ssmprov.errors import SsmprovError
 from ssmprov.transcript import HALF_FENCE, Turn, half_step, quote, turns_of
+from transcripts.branches import Candidate
+from transcripts.textfile import text_of
 
 MOST_REPLIES = 16
 DEFAULT_REPLIES = 4

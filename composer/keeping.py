@@ -7,13 +7,13 @@ from pathlib import Path
 from PyQt6.QtCore import QByteArray, QObject, QTimer
 from PyQt6.QtWidgets import QMainWindow
 
-from clients.recorded import LIVE
 from composer import session
 from composer.panels.sampling_panel import SamplingPanel
 from composer.panels.workers_panel import WorkersPanel
 from composer.reading.transcript_pane import TranscriptPane
 from composer.troubles import Troubles
 from composer.writing.compose_panel import ComposePanel
+from transcripts.recorded import LIVE
 
 SAVE_MS = 5000
 """How often the session is written, where it has changed: what was typed survives a crash."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from PyQt6.QtCore import QObject
 from PyQt6.QtWidgets import QWidget
 
-from clients.branches import Branches, Candidate, Drawing, Scene
 from composer.branching.rerolls import RerollPicker
 from composer.conductor import Conductor, check_shown
 from composer.link import Job
@@ -13,6 +12,7 @@ from composer.moves import Moves
 from ssmprov import wire
 from ssmprov.errors import SsmprovError
 from ssmprov.transcript import Turn
+from transcripts.branches import Branches, Candidate, Drawing, Scene
 
 
 class Rerolls(QObject):

@@ -7,7 +7,6 @@ from typing import Any
 
 from PyQt6.QtCore import QObject, pyqtSignal
 
-from clients.branches import Branches, Candidate, Change, Drawing, Scene, highest_closed
 from clients.requests import Reply
 from composer.conductor import Begun, Conductor, check_shown
 from composer.link import Job
@@ -15,6 +14,7 @@ from ssmprov import wire
 from ssmprov.errors import BadRequest, Conflict
 from ssmprov.transcript import Turn, header
 from ssmprov.transcript import turn as closed_turn
+from transcripts.branches import Branches, Candidate, Change, Drawing, Scene, highest_closed
 
 MAX_CHANGES = 200
 MAX_CHANGED_BYTES = 64 << 20

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from PyQt6.QtCore import QObject, pyqtSignal
 
 from clients import Seen, probe_view
-from clients.branches import Branches
 from composer.conductor import Conductor
 from composer.link import Job
 from composer.panels.sampling_panel import SamplingPanel
@@ -18,6 +17,7 @@ from ssmprov.errors import BadRequest, SsmprovError
 from ssmprov.names import check_name
 from ssmprov.probes import Look, check_text
 from ssmprov.settings import parse_value, set_name
+from transcripts.branches import Branches
 
 HELP_TEXT = (
     "/save NAME and /load NAME keep and take up the context; /t /p /k /min_p /pen_freq /pen_pres /pen_rep /max N set "

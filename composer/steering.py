@@ -7,8 +7,6 @@ from collections.abc import Callable
 from PyQt6.QtCore import QObject, pyqtSignal
 
 from clients import Reply
-from clients.branches import Scene
-from clients.recorded import LIVE
 from composer.branching.forest import Forest
 from composer.branching.tree_dock import TreeDock
 from composer.conductor import Conductor, Wishes
@@ -19,6 +17,8 @@ from composer.panels.status_line import StatusLine
 from composer.panels.workers_panel import WorkersPanel
 from composer.watching import Watcher
 from ssmprov.ops import ModelStatus, StatusResult
+from transcripts.branches import Scene
+from transcripts.recorded import LIVE
 
 
 class Steering(QObject):

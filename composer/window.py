@@ -20,7 +20,6 @@ from PyQt6.QtWidgets import (
 )
 
 from clients import Client
-from clients.record import Record
 from composer import guide
 from composer.actions import Actions
 from composer.branching.tree_dock import TreeDock
@@ -44,6 +43,7 @@ from composer.writing.compose_panel import ComposePanel
 from composer.writing.draft import Draft
 from ssmprov.configuration import CONFIG_FILE
 from ssmprov.names import SPECIALISTS
+from transcripts.record import Record
 
 CLOSE_MS = 5000
 """How long closing waits for the turn under way to end."""

@@ -6,11 +6,11 @@ from pathlib import Path
 
 from PyQt6.QtCore import QFileSystemWatcher, QObject, QTimer, pyqtSignal
 
-from clients.record import TRANSCRIPT
 from composer.reading.follow import FollowedFile
 from composer.reading.growing import Growing, first_difference
 from composer.reading.timers import Soon
 from ssmprov.transcript import Item
+from transcripts.record import TRANSCRIPT
 
 SETTLE_MS = 25
 """How long events of the file are gathered: editors delete and rename within less."""

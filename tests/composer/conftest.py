@@ -16,7 +16,7 @@ def show(qtbot: QtBot, tmp_path: Path) -> object:
     """Shows a pane with a transcript."""
     from panes import TranscriptPane, open_pane
 
-    from clients.record import TRANSCRIPT
+    from transcripts.record import TRANSCRIPT
 
     def show(text: str) -> TranscriptPane:
         (tmp_path / TRANSCRIPT).write_text(text, encoding="utf-8")

@@ -11,12 +11,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pytestqt.qtbot import QtBot
 
-from clients.record import TRANSCRIPT
 from composer.reading import follow
 from composer.reading.book import Book
 from composer.reading.follow import FollowedFile, shared_prefix
 from composer.reading.growing import Growing, first_difference
 from ssmprov.transcript import Turn, half_step, header, parse, turn, written
+from transcripts.record import TRANSCRIPT
 
 PARTS = st.sampled_from(
     [

@@ -13,11 +13,11 @@ from PyQt6.QtGui import QColor, QContextMenuEvent, QDropEvent, QImage, QPalette,
 from PyQt6.QtWidgets import QApplication, QPushButton
 from pytestqt.qtbot import QtBot
 
-from clients.record import TRANSCRIPT
 from composer.reading.book import Book
 from composer.reading.search_bar import place_after, places
 from composer.reading.transcript_pane import TranscriptPane
 from ssmprov.transcript import Turn, header, parse, turn
+from transcripts.record import TRANSCRIPT
 
 # -- the chosen turn
 

@@ -17,9 +17,9 @@ from pytestqt.qtbot import QtBot
 from stage import Stage, agrees, context_name, context_of, opened, two_steps
 
 from clients import Client
-from clients.record import ASKED, Asked, Record, Writer
 from composer.writing.draft import Draft
 from ssmprov.transcript import FENCE, Turn, turn
+from transcripts.record import ASKED, Asked, Record, Writer
 
 fresh = itertools.count(1)
 

@@ -12,10 +12,10 @@ from PyQt6.QtCore import Qt
 from PyQt6.QtWidgets import QPushButton
 from pytestqt.qtbot import QtBot
 
-from clients.record import TRANSCRIPT
 from composer.reading.book import Book
 from composer.reading.transcript_pane import TranscriptPane
 from ssmprov.transcript import header, turn
+from transcripts.record import TRANSCRIPT
 
 # -- what is drawn
 

@@ -16,8 +16,8 @@ from pytestqt.qtbot import QtBot
 from stage import Stage, agrees, ask_slowly, context_of, opened, slow_cluster
 
 from clients import Client
-from clients.record import Record
 from ssmprov.transcript import FENCE, HALF_FENCE, turn
+from transcripts.record import Record
 
 fresh = itertools.count(1)
 

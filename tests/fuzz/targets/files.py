@@ -17,12 +17,12 @@ import msgspec
 import numpy as np
 from checkpoint_toy import IDENTITY, grow, open_store, say
 
-from clients.record import ASKED, COUNTER, MOVING, PENDING, TRANSCRIPT, Asked, Moving, Record
 from fuzz.engine import Target
 from fuzz.mutate import mutate, speaking
 from fuzz.packed import mutate_packed
 from ssmprov.errors import SsmprovError
 from ssmprov.names import Ref
+from transcripts.record import ASKED, COUNTER, MOVING, PENDING, TRANSCRIPT, Asked, Moving, Record
 from workers import kv_pickle
 from workers.checkpoints import lineage, objects
 from workers.checkpoints.archive import MAGIC, Archive

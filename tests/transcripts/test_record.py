@@ -14,10 +14,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clients import record as module
-from clients.record import COUNTER, PENDING, TRANSCRIPT, Record
 from ssmprov.errors import BadRequest, NotFound
 from ssmprov.transcript import FENCE, turn
+from transcripts import record as module
+from transcripts.record import COUNTER, PENDING, TRANSCRIPT, Record
 
 ROOT = Path(__file__).parents[2]
 
@@ -96,7 +96,7 @@ def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
 WRITER = """
 import sys
 from pathlib import Path
-from clients.record import Record
+from transcripts.record import Record
 from ssmprov.transcript import turn
 for i in range(int(sys.argv[3])):
     with Record(Path(sys.argv[1])).locked() as writer:

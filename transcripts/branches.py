@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from clients.alignment import Alignment, Point, Route, align, as_read, route
-from clients.record import MAX_COUNTER, TRANSCRIPT, Moving, Record, Writer
 from ssmprov import durable
 from ssmprov.errors import BadRequest, Conflict, NotFound, SsmprovError
 from ssmprov.names import MAX_NAME
 from ssmprov.ops import Row, Step
 from ssmprov.transcript import turns_of
+from transcripts.alignment import Alignment, Point, Route, align, as_read, route
+from transcripts.record import MAX_COUNTER, TRANSCRIPT, Moving, Record, Writer
 
 if TYPE_CHECKING:
     from clients.blocking import Client

@@ -9,12 +9,12 @@ import pytest
 from cluster import Cluster
 
 from clients import Client
-from clients.branches import Branches, Change
-from clients.record import Record
-from clients.recorded import outgoing, send, take_up
 from ssmprov import wire
 from ssmprov.errors import Conflict
 from ssmprov.transcript import full_step, half_step, turns_of
+from transcripts.branches import Branches, Change
+from transcripts.record import Record
+from transcripts.recorded import outgoing, send, take_up
 
 STEPS = 45
 

@@ -12,12 +12,12 @@ import pytest
 from cluster import Cluster
 
 from clients import Client
-from clients.branches import Branches, Candidate, Change
-from clients.record import COUNTER, MOVING, TRANSCRIPT, Asked, Moving, Record, Writer
-from clients.recorded import outgoing, send, take_up
 from ssmprov import wire
 from ssmprov.errors import BadRequest, Conflict, NotFound, Unavailable
 from ssmprov.transcript import full_step, turn
+from transcripts.branches import Branches, Candidate, Change
+from transcripts.record import COUNTER, MOVING, TRANSCRIPT, Asked, Moving, Record, Writer
+from transcripts.recorded import outgoing, send, take_up
 
 fresh = itertools.count(1)
 

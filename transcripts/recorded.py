@@ -10,12 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from clients.record import ASKED, MOVING, Asked, Writer
 from ssmprov import wire
 from ssmprov.clock import boot, uptime_s
 from ssmprov.commands import parse_bang
 from ssmprov.errors import Busy, NotFound, SsmprovError, TimedOut, Unavailable, Unreachable, WorkerLost
 from ssmprov.names import check_name, split_model
+from transcripts.record import ASKED, MOVING, Asked, Writer
 
 if TYPE_CHECKING:
     from clients.blocking import Client

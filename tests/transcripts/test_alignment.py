@@ -9,9 +9,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from clients.alignment import Alignment, Point, Route, align, as_read, route
 from ssmprov.ops import Step
 from ssmprov.transcript import FENCE, full_step, half_step
+from transcripts.alignment import Alignment, Point, Route, align, as_read, route
 
 HALF_DONE = "end)~~~\n\n"
 TURN = "(Turn 1) [USER]: hello\n\n~~~(end)~~~\n\n"
