@@ -10,7 +10,8 @@ import click
 from clients import cli_store
 from clients.cli_base import complete_context, connect, json_option, model_option, new_names, served
 from clients.lineage import draw
-from clients.tables import echo_json, echo_table, moment, plain, short, size
+from clients.tables import echo_json, echo_table
+from ssmprov.formatting import moment, plain, short, size
 from ssmprov.ops import Row, Shown
 from ssmprov.terminal import printable
 

@@ -8,8 +8,9 @@ import socket
 import click
 
 from clients.cli_base import json_option
-from clients.tables import echo_json, echo_table, moment
+from clients.tables import echo_json, echo_table
 from ssmprov.configuration import home_of
+from ssmprov.formatting import moment
 from ssmprov.keys import BROKER, BROKER_KEY_VARIABLE, KEY_VARIABLE, AllowList, Role, directory_of, make, public_of
 
 CLIENT = "client"

@@ -9,8 +9,9 @@ import click
 
 from clients import shell
 from clients.asking import Output, say
-from clients.tables import echo_json, plain
+from clients.tables import echo_json
 from ssmprov.errors import BadRequest
+from ssmprov.formatting import plain
 from ssmprov.transcript import check_role, full_step, half_step
 
 PROGRAM = "PIPE"

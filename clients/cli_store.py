@@ -14,7 +14,8 @@ from typing import IO, Any, TypeVar
 import click
 
 from clients.cli_base import complete_context, connect, json_option, model_option, new_names
-from clients.tables import echo_json, short, size
+from clients.tables import echo_json
+from ssmprov.formatting import short, size
 from ssmprov.terminal import printable
 
 F = TypeVar("F", bound=Callable[..., object])

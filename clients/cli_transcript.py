@@ -16,8 +16,9 @@ import click
 from clients import shell
 from clients.asking import Output, on_interrupt, say
 from clients.shell import Told, Wish
-from clients.tables import echo_json, plain
+from clients.tables import echo_json
 from ssmprov.errors import BadRequest
+from ssmprov.formatting import plain
 from ssmprov.terminal import printable
 from ssmprov.transcript import Turn, half_step, oddities
 from ssmprov.transcript import quote as quoted

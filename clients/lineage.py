@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
-from clients.tables import short
+from ssmprov.formatting import short
 from ssmprov.ops import Step
 from ssmprov.terminal import printable
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from clients.requests import Seen
-from clients.tables import columns, short
+from ssmprov.formatting import columns, short
 from ssmprov.ops import LayerProbed, NextToken
 from ssmprov.probes import Look
 from ssmprov.terminal import harmless, printable

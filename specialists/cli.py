@@ -9,7 +9,7 @@ import click
 from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
 
 from clients.cli_base import complete_model, connect, json_option
-from clients.tables import echo_json, echo_table, short
+from clients.tables import echo_json, echo_table
 from specialists import folder, prime, promotion, report
 from specialists.asking import candidate
 from specialists.cli_base import STAGE, ending, number, shortened, tell_run
@@ -26,6 +26,7 @@ from specialists.stages import BY_PREFERENCE, Stage, judge
 from ssmprov import durable
 from ssmprov.configuration import home_of
 from ssmprov.errors import BadRequest
+from ssmprov.formatting import short
 
 EXAMPLES = 8
 MAX_TOKENS = 512

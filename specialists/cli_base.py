@@ -6,11 +6,12 @@ from typing import get_args
 
 import click
 
-from clients.tables import echo_json, short
+from clients.tables import echo_json
 from specialists.folder import Specialist
 from specialists.ledger import Run, now
 from specialists.stages import Stage
 from ssmprov.errors import SsmprovError
+from ssmprov.formatting import short
 
 WIDEST = 72
 """Characters of the reason that a table of runs shows."""

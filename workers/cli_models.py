@@ -18,6 +18,7 @@ import msgspec
 
 from ssmprov import configuration
 from ssmprov.errors import BadRequest, Problem, SsmprovError, error_of
+from ssmprov.formatting import size
 from workers.check import Report
 from workers.described import EMBEDDED
 
@@ -161,16 +162,6 @@ def _memory(report: Report) -> str:
     fit = report.slots_that_fit
     room = f"{MAX_SLOTS} slots and more" if fit >= MAX_SLOTS else f"{fit} slot{'s' if fit > 1 else ''}"
     return f"{used}of {size(report.free_bytes)} free: one worker has room for {room}"
-
-
-def size(count: int) -> str:
-    """Bytes for people."""
-    amount = float(count)
-    for unit in ("B", "KiB", "MiB"):
-        if amount < 1024:
-            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:.1f} GiB"
 
 
 def toml_table(report: Report, path: Path, options: Mapping[str, str]) -> str:

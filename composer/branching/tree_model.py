@@ -9,9 +9,9 @@ from typing import Any
 
 from PyQt6.QtCore import QAbstractItemModel, QModelIndex, QObject, Qt
 
-from clients.tables import moment, size
 from composer.branching.forest import Line, Node
 from composer.reading.plain import displayable
+from ssmprov.formatting import moment, size
 
 WHAT, TOKENS, SIZE, WORKER, AGE = range(5)
 HEADERS = ("Checkpoint", "Tokens", "Size", "Worker", "Age")

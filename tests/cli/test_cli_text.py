@@ -10,8 +10,9 @@ from clients.asking import Output
 from clients.cli_base import assignments
 from clients.cli_pipe import templated
 from clients.lineage import draw
-from clients.tables import echo_json, echo_table, plain, size
+from clients.tables import echo_json, echo_table
 from ssmprov.errors import BadRequest
+from ssmprov.formatting import plain, size
 from ssmprov.ops import Page, Row, Step
 from ssmprov.terminal import printable
 
