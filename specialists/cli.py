@@ -8,8 +8,8 @@ from typing import Any
 import click
 from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
 
-from clients.cli_base import complete_model, connect, json_option
-from clients.tables import echo_json, echo_table
+from shell.options import complete_model, connect, json_option
+from shell.tables import echo_json, echo_table
 from specialists import folder, prime, promotion, report
 from specialists.asking import candidate
 from specialists.cli_base import STAGE, ending, number, shortened, tell_run

@@ -6,7 +6,7 @@ from typing import get_args
 
 import click
 
-from clients.tables import echo_json
+from shell.tables import echo_json
 from specialists.folder import Specialist
 from specialists.ledger import Run, now
 from specialists.stages import Stage

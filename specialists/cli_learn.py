@@ -9,7 +9,7 @@ import click
 import msgspec
 from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
 
-from clients.cli_base import connect, json_option
+from shell.options import connect, json_option
 from specialists.cli_base import STAGE, ending, tell_run
 from specialists.folder import Specialist, open_specialist
 from specialists.ledger import Run, exclusive

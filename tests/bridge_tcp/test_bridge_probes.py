@@ -11,8 +11,8 @@ from bridges import Bridge
 from cluster import Cluster
 from slotted import MODEL
 
-from clients import port
 from clients.blocking import Client
+from shell import old_protocol as port
 from ssmprov.errors import SsmprovError
 
 

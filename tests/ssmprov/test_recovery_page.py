@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.cli_ckpt import ckpt
+from shell.ckpt import ckpt
 from ssmprov.errors import BY_CODE
 from ssmprov.main import COMMANDS
 

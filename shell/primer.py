@@ -13,14 +13,14 @@ import click
 from click.shell_completion import CompletionItem
 
 import ssmprov
-from clients.cli_base import json_option
-from clients.tables import echo_json, echo_table
+from shell.options import json_option
+from shell.tables import echo_json, echo_table
 from ssmprov.errors import BadRequest, nearest
 from ssmprov.transcript import half_step, turn
 
 PARTS = (
-    "ssmprov", "config", "clients", "broker", "workers", "bridge_tcp", "composer", "models", "training", "specialists",
-    "demo", "benchmarks",
+    "ssmprov", "config", "clients", "transcripts", "sandbox", "shell", "broker", "workers", "bridge_tcp", "composer",
+    "models", "training", "specialists", "research", "demo", "benchmarks",
 )  # fmt: skip
 """The packages of the application, the most telling first. Those that are not installed are no parts."""
 
@@ -136,7 +136,7 @@ def sources_of(chosen: Sequence[str]) -> list[Source]:
 
 
 def introduction() -> str:
-    return (resources.files("clients") / "primer" / "introduction.md").read_bytes().decode("utf-8").rstrip("\n")
+    return (resources.files("shell") / "texts" / "introduction.md").read_bytes().decode("utf-8").rstrip("\n")
 
 
 def transcript(sources: Sequence[Source]) -> str:

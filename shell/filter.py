@@ -11,12 +11,12 @@ from pathlib import Path
 
 import click
 
-from clients import shell
-from clients.asking import Output
-from clients.cli_base import assignments, complete_context, connect, json_option, model_option, new_names
-from clients.cli_pipe import read_text, templated
-from clients.shell import Wish
-from clients.tables import echo_json, echo_table
+from shell import turns
+from shell.options import assignments, complete_context, connect, json_option, model_option, new_names
+from shell.pipe import read_text, templated
+from shell.tables import echo_json, echo_table
+from shell.terminal import Output
+from shell.turns import Wish
 from ssmprov.configuration import home_of, private_directory
 from ssmprov.errors import BadRequest, NotFound
 from ssmprov.names import split_model
@@ -135,7 +135,7 @@ def run(
     text = read_text().removesuffix("\n")
     if not text:
         return
-    model, settings, highest = _prepare(written or model or shell.usual_model(), context, settings)
+    model, settings, highest = _prepare(written or model or turns.usual_model(), context, settings)
     wish = Wish(
         model=model,
         context=context,
@@ -150,14 +150,14 @@ def run(
         folder = private_directory(home_of() / ".filters")
         place = Record(folder / model / context)
         place.directory.mkdir(parents=True, exist_ok=True)
-        told = shell.recorded(
+        told = turns.recorded(
             place,
             wish,
             lambda number: (templated(text, max(number, highest + 1), role, reply_role), max(number, highest + 1) + 1),
             output,
         )
     else:
-        told = shell.exchange(wish, templated(text, highest + 1, role, reply_role), output, live=False)
+        told = turns.exchange(wish, templated(text, highest + 1, role, reply_role), output, live=False)
     output.end()
     ctx.exit(130 if told.stop == "cancelled" else 0)
 
@@ -177,8 +177,7 @@ def _prepare(model: str, context: str, settings: str) -> tuple[str, str, int]:
         if not settings and context in client.settings_ls(model=row.model).names:
             settings = context
         text = "" if row.opaque else client.text(context, model=row.model)
-    turns = turns_of(text)
-    return row.model, settings, max((turn.number for turn in turns), default=0)
+    return row.model, settings, max((turn.number for turn in turns_of(text)), default=0)
 
 
 def _path() -> list[Path]:

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from clients import port, probe_view
-from clients.asking import Output, on_interrupt, run
-from clients.cli_base import assignments, complete_context, connect, json_option, model_option, new_names
+from clients import probe_view
+from shell import old_protocol
+from shell.options import assignments, complete_context, connect, json_option, model_option, new_names
+from shell.terminal import Output, on_interrupt, run
 from ssmprov.commands import LOOKS, PROBE, parse_slash
 from ssmprov.errors import BadRequest
 from ssmprov.probes import Look
@@ -124,7 +125,7 @@ def exchange(wish: Wish, text: str, output: Output, *, live: bool, on_cancel: st
 
 def _by_port(wish: Wish, text: str, output: Output) -> Told:
     assert wish.port is not None, "a port was named"
-    reply = port.ask(wish.port, bang_line(wish.bang) + text, wish.connect_timeout, wish.recv_timeout)
+    reply = old_protocol.ask(wish.port, bang_line(wish.bang) + text, wish.connect_timeout, wish.recv_timeout)
     output.write(reply)
     return Told(reply)
 
@@ -225,7 +226,7 @@ def slash(wish: Wish, text: str) -> str | None:
     if command is None or not text.startswith("/"):
         return None
     if wish.port is not None:
-        return port.ask(wish.port, bang_line(wish.bang) + text, wish.connect_timeout, wish.recv_timeout)
+        return old_protocol.ask(wish.port, bang_line(wish.bang) + text, wish.connect_timeout, wish.recv_timeout)
     if not command.known:
         raise BadRequest(
             f"a text that begins with / is a command, and there is no {command.word[:60]}: write a space before it"

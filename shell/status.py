@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from clients.cli_base import connect, json_option
-from clients.tables import echo_json, echo_table
+from shell.options import connect, json_option
+from shell.tables import echo_json, echo_table
 from ssmprov.formatting import size
 from ssmprov.main import LazyGroup
 from ssmprov.ops import StatusResult

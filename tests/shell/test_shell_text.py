@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from clients.asking import Output
-from clients.cli_base import assignments
-from clients.cli_pipe import templated
-from clients.lineage import draw
-from clients.tables import echo_json, echo_table
+from shell.lineage import draw
+from shell.options import assignments
+from shell.pipe import templated
+from shell.tables import echo_json, echo_table
+from shell.terminal import Output
 from ssmprov.errors import BadRequest
 from ssmprov.formatting import plain, size
 from ssmprov.ops import Page, Row, Step

@@ -13,10 +13,10 @@ from typing import Any
 
 import click
 
-from clients import shell
-from clients.asking import Output, on_interrupt, say
-from clients.shell import Told, Wish
-from clients.tables import echo_json
+from shell import turns
+from shell.tables import echo_json
+from shell.terminal import Output, on_interrupt, say
+from shell.turns import Told, Wish
 from ssmprov.errors import BadRequest
 from ssmprov.formatting import plain
 from ssmprov.terminal import printable
@@ -38,7 +38,7 @@ def get(words: tuple[str, ...], force: bool) -> None:
     if len(words) > 2:
         raise click.UsageError("name at most a turn and a file: [TURN] NAME")
     number = _number(words[0]) if len(words) == 2 else None
-    content = shell.here().turn(number, "FILE").content.encode("utf-8", "surrogateescape")
+    content = turns.here().turn(number, "FILE").content.encode("utf-8", "surrogateescape")
     if words[-1] == "-":
         sys.stdout.buffer.write(content)
         return
@@ -49,7 +49,7 @@ def get(words: tuple[str, ...], force: bool) -> None:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
-@shell.turn_options
+@turns.turn_options
 @click.option("-v", "--verbose", is_flag=True, help="Write the server's reply, the rest of the fence.")
 def put(file: Path, as_json: bool, verbose: bool, **options: Any) -> None:
     """Add a FILE turn with the content of FILE, byte for byte, and have the context read it."""
@@ -59,11 +59,11 @@ def put(file: Path, as_json: bool, verbose: bool, **options: Any) -> None:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("turn", type=click.IntRange(0))
-@shell.turn_options
+@turns.turn_options
 @click.option("-v", "--verbose", is_flag=True, help="Write the server's reply, the rest of the fence.")
 def quote(turn: int, as_json: bool, verbose: bool, **options: Any) -> None:
     """Add a QUOTE turn: turn TURN as a Markdown block quote, with its header in the first line."""
-    found = shell.here().turn(turn)
+    found = turns.here().turn(turn)
     _send(Wish(**options), "QUOTE", quoted(found), as_json, verbose)
 
 
@@ -73,7 +73,7 @@ def quote(turn: int, as_json: bool, verbose: bool, **options: Any) -> None:
 @click.option("--network", is_flag=True, help="Let it reach the network.")
 @click.option("--unsafe", is_flag=True, help="Run it without a sandbox: it may do whatever you may.")
 @click.option("--no-send", is_flag=True, help="Only run it: no OUTPUT turn.")
-@shell.turn_options
+@turns.turn_options
 @click.option("-v", "--verbose", is_flag=True, help="Write the server's reply, the rest of the fence.")
 @click.pass_context
 def run(
@@ -98,7 +98,7 @@ def run(
 
     wish = Wish(**options)
     wish.check()
-    place = shell.here()
+    place = turns.here()
     found = place.turn(turn, *RUNNABLE)
 
     def execute() -> Ended:
@@ -124,12 +124,12 @@ def run(
         results: list[Ended] = []
 
         def compose(number: int) -> tuple[str, int]:
-            shell.check_served(wish)
+            turns.check_served(wish)
             results.append(execute())
             written = text_of_output(results[0].output, results[0].status, results[0].reason)
             return half_step(number, "OUTPUT", written.removesuffix("\n")), number
 
-        told = shell.recorded(place, wish, compose, Output(live=False, bare=False))
+        told = turns.recorded(place, wish, compose, Output(live=False, bare=False))
         (ended,) = results
         output = text_of_output(ended.output, ended.status, ended.reason)
     if ended.dropped:
@@ -154,16 +154,16 @@ def check(ctx: click.Context, file: Path | None, as_json: bool) -> None:
     from ssmprov.transcript import parse
 
     if file is None:
-        items = shell.here().transcript().items
+        items = turns.here().transcript().items
     else:
         data = sys.stdin.buffer.read() if str(file) == "-" else bytes_of(file, -1)
         items = parse(data.decode("utf-8", "surrogateescape"))
     odd = list(oddities(items))
     if as_json:
-        turns = [item for item in items if isinstance(item, Turn)]
+        numbered = [item for item in items if isinstance(item, Turn)]
         rows = [
             {"turn": t.number, "role": t.role, "line": t.line, "closed": t.closed, "chars": len(t.content)}
-            for t in turns
+            for t in numbered
         ]
         echo_json({"turns": rows, "odd": [{"line": oddity.line, "what": oddity.what} for oddity in odd]})
     else:
@@ -186,7 +186,7 @@ def text_of_output(output: bytes, status: int, reason: str) -> str:
 
 def _send(wish: Wish, role: str, content: str, as_json: bool, verbose: bool) -> None:
     wish.check()
-    told = shell.half(shell.here(), wish, role, content)
+    told = turns.half(turns.here(), wish, role, content)
     if as_json:
         echo_json(_numbers(told))
     elif verbose:

@@ -7,8 +7,8 @@ import socket
 
 import click
 
-from clients.cli_base import json_option
-from clients.tables import echo_json, echo_table
+from shell.options import json_option
+from shell.tables import echo_json, echo_table
 from ssmprov.configuration import home_of
 from ssmprov.formatting import moment
 from ssmprov.keys import BROKER, BROKER_KEY_VARIABLE, KEY_VARIABLE, AllowList, Role, directory_of, make, public_of

@@ -1,4 +1,4 @@
-"""`ssmprov composer`."""
+"""Whether there is a Qt, and a screen to draw on, told before Qt itself would end the process."""
 
 from __future__ import annotations
 
@@ -7,25 +7,7 @@ import os
 import sys
 from pathlib import Path
 
-import click
-
 from ssmprov.errors import Unsupported
-
-
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.argument(
-    "directory", default=".", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="[DIRECTORY]"
-)
-@click.option("--model", default="", metavar="MODEL", help="The model that is meant, as $SSMPROV_MODEL.")
-@click.option("--context", default="", metavar="NAME", help="The context to go on with (else the last one, or live).")
-@click.pass_context
-def composer(ctx: click.Context, directory: Path, model: str, context: str) -> None:
-    """Open the window on the transcript of DIRECTORY (else of the working directory)."""
-    check_display()
-    from composer.app import run
-
-    ctx.exit(run(directory.resolve(), model or os.environ.get("SSMPROV_MODEL", ""), context))
-
 
 LIBRARIES = (
     "libegl1 libgl1 libfontconfig1 libdbus-1-3 libxkbcommon-x11-0 libxcb-cursor0 libxcb-icccm4 libxcb-image0 "

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from clients.cli_base import assignments, connect, json_option, model_option
-from clients.tables import echo_json, echo_table
+from shell.options import assignments, connect, json_option, model_option
+from shell.tables import echo_json, echo_table
 
 
 @click.group()

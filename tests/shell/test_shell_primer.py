@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from cli_runner import Run
 
-from clients.cli_primer import DEFAULT_PARTS, estimate, fitting, introduction, parts, primer, sources_of, transcript
 from models.rwkv7.tokenizer import WorldTokenizer
+from shell.primer import DEFAULT_PARTS, estimate, fitting, introduction, parts, primer, sources_of, transcript
 from ssmprov.errors import BadRequest
 from ssmprov.main import main
 from ssmprov.transcript import FENCE_REST, escape, oddities, parse, turns_of

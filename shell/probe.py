@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 from clients import probe_view
-from clients.cli_base import complete_context, connect, json_option, model_option
-from clients.cli_pipe import read_text
-from clients.tables import echo_json
+from shell.options import complete_context, connect, json_option, model_option
+from shell.pipe import read_text
+from shell.tables import echo_json
 from ssmprov.formatting import plain
 from ssmprov.ops import MASK_WHERES, MAX_PROBE_REPLY
 from ssmprov.probes import Look

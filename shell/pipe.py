@@ -7,9 +7,9 @@ from typing import Any
 
 import click
 
-from clients import shell
-from clients.asking import Output, say
-from clients.tables import echo_json
+from shell import turns
+from shell.tables import echo_json
+from shell.terminal import Output, say
 from ssmprov.errors import BadRequest
 from ssmprov.formatting import plain
 from ssmprov.transcript import check_role, full_step, half_step
@@ -26,7 +26,7 @@ PROGRAM = "PIPE"
     default=None,
     help="Whether the turn goes into .transcript.txt (PIPE: yes; pipe: where one is).",
 )
-@shell.turn_options
+@turns.turn_options
 @click.option("--stream/--no-stream", default=None, help="Write as it comes (the default on a terminal).")
 @click.option("--bare", is_flag=True, help="Leave the closing fence out, and end the output with one newline.")
 @click.pass_context
@@ -56,7 +56,7 @@ def pipe(
     command: /save NAME, /load NAME and /probe TEXT, and all that a port knows with --port. Ctrl-C closes the turn and
     records what was said so far (while the text is still read, nothing has changed); a second one drops the turn.
     """
-    wish = shell.Wish(**options)
+    wish = turns.Wish(**options)
     wish.check()
     if reply_role and not role:
         raise click.UsageError("--out needs --in: the role of the text that is sent")
@@ -66,7 +66,7 @@ def pipe(
     except BadRequest as error:
         raise click.UsageError(error.message) from None
     text = read_text()
-    place = shell.here()
+    place = turns.here()
     program = ctx.info_name == PROGRAM
     recording = record if record is not None else turn is None and (program or place.exists)
     if recording and turn is not None:
@@ -76,7 +76,7 @@ def pipe(
     if recording or program:
         if not text:
             return
-        if (answer := shell.slash(wish, text)) is not None:
+        if (answer := turns.slash(wish, text)) is not None:
             say(answer)
             if wish.counter is not None:
                 with place.locked() as writer:
@@ -86,7 +86,7 @@ def pipe(
         stream = sys.stdout.isatty()
     output = Output(live=stream and not as_json, bare=bare)
     if recording:
-        told = shell.recorded(
+        told = turns.recorded(
             place,
             wish,
             lambda number: (templated(text, number, role, reply_role), number - 1 + bool(role) + bool(reply_role)),
@@ -95,7 +95,7 @@ def pipe(
         )
     else:
         prompt = templated(text, 1 if turn is None else turn, role, reply_role)
-        told = shell.exchange(wish, prompt, output, live=program)
+        told = turns.exchange(wish, prompt, output, live=program)
     if as_json:
         echo_json(_as_json(told))
     else:
@@ -103,7 +103,7 @@ def pipe(
     ctx.exit(130 if told.stop == "cancelled" else 0)
 
 
-def _as_json(told: shell.Told) -> dict[str, Any]:
+def _as_json(told: turns.Told) -> dict[str, Any]:
     numbers = {"turn": told.number, "reply_turn": told.reply_number}
     found: dict[str, Any] = {"text": told.text, **{key: value for key, value in numbers.items() if value is not None}}
     if told.details:

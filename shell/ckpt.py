@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from clients import cli_store
-from clients.cli_base import complete_context, connect, json_option, model_option, new_names, served
-from clients.lineage import draw
-from clients.tables import echo_json, echo_table
+from shell import store
+from shell.lineage import draw
+from shell.options import complete_context, connect, json_option, model_option, new_names, served
+from shell.tables import echo_json, echo_table
 from ssmprov.formatting import moment, plain, short, size
 from ssmprov.ops import Row, Shown
 from ssmprov.terminal import printable
@@ -26,12 +26,12 @@ def ckpt() -> None:
 
 
 for command in (
-    cli_store.export,
-    cli_store.import_,
-    cli_store.verify,
-    cli_store.backup,
-    cli_store.gc,
-    cli_store.replay,
+    store.export,
+    store.import_,
+    store.verify,
+    store.backup,
+    store.gc,
+    store.replay,
 ):
     ckpt.add_command(command)
 

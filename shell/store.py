@@ -13,8 +13,8 @@ from typing import IO, Any, TypeVar
 
 import click
 
-from clients.cli_base import complete_context, connect, json_option, model_option, new_names
-from clients.tables import echo_json
+from shell.options import complete_context, connect, json_option, model_option, new_names
+from shell.tables import echo_json
 from ssmprov.formatting import short, size
 from ssmprov.terminal import printable
 

@@ -1,0 +1,25 @@
+"""`ssmprov composer`: the window is loaded when it is opened, and not before."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.argument(
+    "directory", default=".", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="[DIRECTORY]"
+)
+@click.option("--model", default="", metavar="MODEL", help="The model that is meant, as $SSMPROV_MODEL.")
+@click.option("--context", default="", metavar="NAME", help="The context to go on with (else the last one, or live).")
+@click.pass_context
+def composer(ctx: click.Context, directory: Path, model: str, context: str) -> None:
+    """Open the window on the transcript of DIRECTORY (else of the working directory)."""
+    from composer.display import check_display
+
+    check_display()
+    from composer.app import run
+
+    ctx.exit(run(directory.resolve(), model or os.environ.get("SSMPROV_MODEL", ""), context))
