@@ -33,7 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "probe": ("shell.probe:probe", "Tell how a model with addressed slots reads a text."),
     "settings": ("shell.settings:settings", "List, show and write sampling sets."),
     "convert": ("workers.cli_convert:convert", "Write an RWKV-7 model as a GGUF file, for the llama runtime."),
-    "asm": ("ssmprov.cli_asm:asm", "Try out, train and probe an Addressed State Model."),
+    "asm": ("research.cli:asm", "Try out, train and probe an Addressed State Model."),
     "keys": ("shell.keys:keys", "Make keys, and say who may reach the broker over the network."),
     "specialist": ("specialists.cli:specialist", "Make a context that does one thing well, judge it, promote it."),
     "bench": ("benchmarks.cli:bench", "Measure speed side by side with bare sockets, models, disk and llama-server."),

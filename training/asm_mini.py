@@ -13,11 +13,11 @@ import click
 import torch
 
 from models.asm import ASMTrainConfig, ConfigError, State
-from models.asm.entry import usable_device
 from training import plot
 from training.asm_trainee import ASMTrainee
 from training.data import batches
 from training.loop import Settings, Stream, Trainer, TrainingError
+from training.options import usable_device
 from training.session import train
 from training.texts import HubTexts, text_batches
 

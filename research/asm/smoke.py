@@ -1,4 +1,4 @@
-"""Tries the model out: `python -m models.asm.smoke --device cpu --seed 0 --outdir runs/smoke`.
+"""Tries the model out: `python -m research.asm.smoke --device cpu --seed 0 --outdir runs/smoke`.
 
 All variants and both scans read a text at once and token by token, and one step of training is taken. Takes seconds.
 """
@@ -16,10 +16,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from models.asm.attention import VARIANTS
-from models.asm.entry import common_options, one_line_errors, write_json
 from models.asm.lm import ASMLanguageModel, build_model_from_cfg
 from models.asm.loading import load_checkpoint
 from models.asm.state import State
+from research.asm.entry import common_options, one_line_errors, write_json
 
 TINY: dict[str, Any] = {
     "vocab_size": 257,

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.asm.lm import ASMLanguageModel
-from models.asm.probing.reading import Prompts, attention_of, look, next_tokens
+from research.asm.probing.reading import Prompts, attention_of, look, next_tokens
 
 COUNT = 3
 

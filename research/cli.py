@@ -7,9 +7,9 @@ import click
 from ssmprov.main import LazyGroup
 
 ENTRY_POINTS: dict[str, tuple[str, str]] = {
-    "smoke": ("models.asm.smoke:main", "Read, step, resume and one training step: shapes and finiteness."),
+    "smoke": ("research.asm.smoke:main", "Read, step, resume and one training step: shapes and finiteness."),
     "train-mini": ("training.asm_mini:main", "Train a small model on the shipped text."),
-    "probe": ("models.asm.probe:main", "The Paris margin, routing against residual, slots knocked out."),
+    "probe": ("research.asm.probe:main", "The Paris margin, routing against residual, slots knocked out."),
 }
 """As `ssmprov.main.COMMANDS`."""
 

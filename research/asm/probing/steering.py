@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from models.asm.lm import ASMLanguageModel
-from models.asm.probing.reading import Prompts, attention_of, look, next_tokens, routed
 from models.asm.trace import Info
+from research.asm.probing.reading import Prompts, attention_of, look, next_tokens, routed
 
 COMPONENTS = 3
 WINDOW = 5

@@ -14,28 +14,11 @@ import click
 import torch
 
 from models.asm.errors import ASMError
+from training.options import usable_device
 
 P = ParamSpec("P")
 R = TypeVar("R")
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
-
-
-def usable_device(_: click.Context, __: click.Parameter, name: str) -> torch.device:
-    """A device that torch can compute on here; any other is wrong usage."""
-    try:
-        device = torch.device(name)
-        torch.zeros(1, device=device).item()  # a device without memory of its own, as meta, fails here
-    except (RuntimeError, AssertionError, NotImplementedError, ImportError):
-        raise click.BadParameter(
-            f"{name!r} is no device that torch can use here; there is {', '.join(devices())}"
-        ) from None
-    return device
-
-
-def devices() -> list[str]:
-    """What torch can compute on."""
-    found = ["cpu", *(f"cuda:{number}" for number in range(torch.cuda.device_count()))]
-    return [*found, "mps"] if torch.backends.mps.is_available() else found
 
 
 def common_options(outdir: str) -> Callable[[Decorated], Decorated]:

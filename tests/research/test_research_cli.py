@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from ssmprov.cli_asm import ENTRY_POINTS
+from research.cli import ENTRY_POINTS
 from ssmprov.main import load_command
 
 WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from ssmprov.main import main; sys.exit(main())"

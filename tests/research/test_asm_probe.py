@@ -14,10 +14,11 @@ import torch
 from asm_cases import tiny_model
 from torch import Tensor
 
-from models.asm import ASMLanguageModel, InputError, probe, save_checkpoint
-from models.asm.probing import knockout, steering, wording
-from models.asm.probing.prompts import texts
-from models.asm.probing.reading import attention_of, look, next_tokens, read_prompts
+from models.asm import ASMLanguageModel, InputError, save_checkpoint
+from research.asm import probe
+from research.asm.probing import knockout, steering, wording
+from research.asm.probing.prompts import texts
+from research.asm.probing.reading import attention_of, look, next_tokens, read_prompts
 from ssmprov.main import main
 
 ASKED = [[5, 1, 9, 30, 2, 2, 7], [3], [8, 8, 20, 4]]

@@ -1,4 +1,4 @@
-"""Looks inside a model: `python -m models.asm.probe --device cpu --seed 0 --outdir runs/probes`.
+"""Looks inside a model: `python -m research.asm.probe --device cpu --seed 0 --outdir runs/probes`.
 
 The Paris margin, routing against residual, and slots knocked out, as text, JSON and a plot. Computed in fp64, since
 it lives on small differences (on mps, which has none, in fp32).
@@ -14,15 +14,15 @@ import click
 import torch
 from torch import Tensor
 
-from models.asm.entry import common_options, one_line_errors, write_json
 from models.asm.lm import ASMLanguageModel, build_model_from_cfg
 from models.asm.loading import load_checkpoint
-from models.asm.probing import plot
-from models.asm.probing.knockout import knock_outs
-from models.asm.probing.prompts import texts
-from models.asm.probing.reading import next_tokens, read_prompts, summary
-from models.asm.probing.steering import compare
-from models.asm.probing.wording import BYTES, Wording, wording_for
+from research.asm.entry import common_options, one_line_errors, write_json
+from research.asm.probing import plot
+from research.asm.probing.knockout import knock_outs
+from research.asm.probing.prompts import texts
+from research.asm.probing.reading import next_tokens, read_prompts, summary
+from research.asm.probing.steering import compare
+from research.asm.probing.wording import BYTES, Wording, wording_for
 
 FRESH: dict[str, Any] = {
     "vocab_size": BYTES,

@@ -11,8 +11,9 @@ import torch
 from asm_cases import tiny_model
 from safetensors.torch import load_file, save_file
 
-from models.asm import ASMLanguageModel, save_checkpoint, smoke
-from models.asm.entry import one_line_errors
+from models.asm import ASMLanguageModel, save_checkpoint
+from research.asm import smoke
+from research.asm.entry import one_line_errors
 from ssmprov.main import main
 
 TOKENS = torch.randint(31, (2, 9), generator=torch.Generator().manual_seed(4))

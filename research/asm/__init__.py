@@ -1,0 +1,1 @@
+"""Experiments on Addressed State Models: a smoke run, and probes of routing and slots."""
