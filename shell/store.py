@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, TypeVar
 
 import click
 
@@ -30,11 +29,6 @@ def store_option(command: F) -> F:
     )(command)
 
 
-def at_rest() -> Any:
-    """The functions that work on a store itself: they live with the workers, and are loaded when they are needed."""
-    return importlib.import_module("workers.cli")
-
-
 @click.command()
 @model_option
 @store_option
@@ -46,7 +40,9 @@ def at_rest() -> Any:
 def verify(ctx: click.Context, model: str, store: Path | None, repair: bool, as_json: bool) -> None:
     """Hash every object again and check every lineage. Exit code 1 where something is wrong."""
     if store is not None:
-        found = at_rest().repair(store, model) if repair else at_rest().verify(store)
+        from workers import at_rest
+
+        found = at_rest.repair(store, model) if repair else at_rest.verify(store)
     else:
         with connect() as client:
             found = client.repair(model=model) if repair else client.verify(model=model)
@@ -79,7 +75,9 @@ def backup(ctx: click.Context, target: Path, model: str, store: Path | None, as_
     It reads the store's own files, so it runs on the host of its workers. DEST is a store itself: `ssmprov ckpt verify
     --store DEST` checks it. Exit code 1 where the store lacks an object, which the backup then lacks too.
     """
-    found = at_rest().backup(store, model, target)
+    from workers import at_rest
+
+    found = at_rest.backup(store, model, target)
     if as_json:
         echo_json(found)
     else:
@@ -101,7 +99,9 @@ def backup(ctx: click.Context, target: Path, model: str, store: Path | None, as_
 def gc(model: str, store: Path | None, dry_run: bool, as_json: bool) -> None:
     """Collect what no name, history or pin reaches."""
     if store is not None:
-        found = at_rest().gc(store, dry_run=dry_run)
+        from workers import at_rest
+
+        found = at_rest.gc(store, dry_run=dry_run)
     else:
         with connect() as client:
             found = client.gc(model=model, dry_run=dry_run)
@@ -122,7 +122,9 @@ def export(context: str, file: Path, model: str, store: Path | None, as_json: bo
     """Write CONTEXT with its lineage as one FILE (`-` is standard output)."""
     with _written(file) as path:
         if store is not None:
-            found = at_rest().export(store, context, path)
+            from workers import at_rest
+
+            found = at_rest.export(store, context, path)
         else:
             with connect() as client:
                 found = client.export(context, path, model=model)
@@ -150,7 +152,9 @@ def import_(file: Path, name: str, model: str, store: Path | None, trust: bool, 
     new_names(name)
     with _read(file) as path:
         if store is not None:
-            row = at_rest().import_(store, path, name)
+            from workers import at_rest
+
+            row = at_rest.import_(store, path, name)
         else:
             with connect() as client:
                 row = client.import_(path, name, model=model, trust=trust)

@@ -27,7 +27,8 @@ from ssmprov.errors import BadRequest, Cancelled, Conflict, NoSpace, NotFound, W
 from ssmprov.statefile import MAX_BYTES, Origin, read_state, write_state
 from training.fit import CHECKPOINT, Curve, Fit, FitError, OfAnotherRun, fit
 from training.methods import Trace
-from training.policy import Kind, Policy, PolicyError, Start, open_policy
+from training.opening import open_policy
+from training.policy import Kind, Policy, PolicyError, Start
 
 SHOWN_POINTS = 400
 FIRST_TURN = 1

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import numpy as np
@@ -17,7 +16,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models import asm, rwkv7
 from models.rwkv7 import Tokenizer
 
 Architecture = Literal["rwkv7", "asm"]
@@ -83,33 +81,6 @@ class Policy(Protocol):
 
     def weights(self) -> dict[str, NDArray[np.float32]] | None:
         """The weights that go with it, under the names of the model's own file; None where they are the base's."""
-
-
-def open_policy(
-    architecture: Architecture,
-    path: Path,
-    kind: Kind,
-    start: Start | None = None,
-    *,
-    scan: str | None = None,
-    pos_mode: str | None = None,
-) -> Policy:
-    """A policy over the model of a weights file. Raises PolicyError that says what is wrong with file or start.
-
-    `scan` and `pos_mode` are what the table of an ASM says; they go before what its file says.
-    """
-    from training.asm_policy import AsmPolicy
-    from training.rwkv7_policy import Rwkv7Policy
-
-    start = start or Start()
-    try:
-        if architecture == "rwkv7":
-            return Rwkv7Policy.open(path, kind, start)
-        if architecture == "asm":
-            return AsmPolicy.open(path, kind, start, scan=scan, pos_mode=pos_mode)
-    except (rwkv7.WeightsError, asm.ASMError) as error:
-        raise PolicyError(str(error)) from None
-    raise PolicyError(f"a model of the architecture {architecture!r} cannot be trained: only rwkv7 and asm can")
 
 
 def leaves(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

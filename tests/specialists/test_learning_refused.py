@@ -20,7 +20,7 @@ from specialists.cli import specialist
 from specialists.ledger import Ledger
 from ssmprov.errors import NoSpace, SsmprovError
 from ssmprov.statefile import read_state, write_state
-from training.policy import open_policy
+from training.opening import open_policy
 
 pytestmark = pytest.mark.usefixtures("at_home")
 

@@ -9,7 +9,8 @@ from asm_toys import KINDS, asm_file
 
 from models import rwkv7
 from models.mini import ByteTokenizer
-from training.policy import Base, Kind, Policy, Start, open_policy
+from training.opening import open_policy
+from training.policy import Base, Kind, Policy, Start
 
 TINY = rwkv7.Config(layers=2, channels=16, head_size=8, vocabulary=257, ffn=32, rank_w=4, rank_a=4, rank_v=4, rank_g=4)
 BASE = Base("rwkv7", TINY.layout, "of no file", ByteTokenizer())

@@ -13,8 +13,9 @@ from policy_toys import BASE, TINY, stir, toy
 from models import mini, rwkv7
 from training.fit import Fit, FitError, Taken, fit
 from training.methods import Dpo, Pair, Supervised, drawn_rows, validation
+from training.opening import open_policy
 from training.packing import Sample, pack, stream
-from training.policy import Architecture, Kind, Policy, open_policy
+from training.policy import Architecture, Kind, Policy
 from training.reinforcement import Grpo, Ppo, returns_of
 from training.rollouts import Asking, Reference, logps_of, roll_out
 from training.rwkv7_policy import Rwkv7Policy

@@ -10,9 +10,10 @@ from policy_toys import toy
 from torch import Tensor
 
 from models import mini
+from training.opening import open_policy
 from training.packing import Sample
 from training.parity import OVERFIT_STEPS, gradient, overfit, scan_and_steps
-from training.policy import Architecture, Kind, Policy, open_policy
+from training.policy import Architecture, Kind, Policy
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

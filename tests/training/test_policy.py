@@ -13,7 +13,8 @@ from policy_toys import MODELS, stir, toy, toy_file
 from safetensors.numpy import load_file, save_file
 
 from models import asm
-from training.policy import Kind, Policy, PolicyError, Start, open_policy
+from training.opening import open_policy
+from training.policy import Kind, Policy, PolicyError, Start
 from workers.runtimes.asm import open_runtime as open_asm
 from workers.runtimes.base import Feed, Plan, Runtime, Tunable
 from workers.runtimes.rwkv import open_runtime as open_rwkv

@@ -1,6 +1,6 @@
 """What the command line does with a store at rest: no broker, no runtime, no torch.
 
-`shell.store` calls these by name when `--store` is given; they answer with the structs that a broker would.
+`shell.store` calls these when `--store` is given; they answer with the structs that a broker would.
 """
 
 from __future__ import annotations
