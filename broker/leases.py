@@ -44,7 +44,7 @@ class Leases:
         try:
             model = self._admit(peer, offer)
         except SsmprovError as error:
-            state.send(peer.route, wire.Bye(str(error), problem_of(error)))
+            state.send(peer.route, wire.Bye(str(error), problem_of(error), "refused"))
             state.log(f"refused worker {offer.worker}: {error}")
             return
         old = model.workers.pop(offer.worker, None)
@@ -244,7 +244,7 @@ class Leases:
         if quiet:
             return
         state.log(f"worker {worker.name} (process {worker.pid}) is lost: {why}")
-        state.send(worker.route, wire.Bye(f"the lease of epoch {worker.epoch} has ended: {why}"))
+        state.send(worker.route, wire.Bye(f"the lease of epoch {worker.epoch} has ended: {why}", code="lease_ended"))
         state.actions.append(Kill(worker.pid, worker.started, worker.host))
         for task in list(worker.tasks.values()):
             self._lost_task(model, task, worker, why)

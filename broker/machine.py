@@ -88,7 +88,7 @@ class Broker:
                 try:
                     self._received(event)
                 except SsmprovError as wrong:
-                    state.send(event.route, wire.Bye(str(wrong)[:900], problem_of(wrong)))
+                    state.send(event.route, wire.Bye(str(wrong)[:900], problem_of(wrong), "refused"))
             case Refuse():
                 self._turn_out(event.route, event.error, "it sent what is no message")
             case Admit():
@@ -129,10 +129,10 @@ class Broker:
                 return
             if self._door.is_crowded(event.user):
                 error = Busy("the broker has as many connections as it takes", retry_ms=1000)
-                state.send(event.route, wire.Bye(str(error), problem_of(error)))
+                state.send(event.route, wire.Bye(str(error), problem_of(error), "refused"))
                 return
             if not isinstance(message, wire.Hello):
-                state.send(event.route, wire.Bye("say HELLO first"))
+                state.send(event.route, wire.Bye("say HELLO first", code="hello_first"))
                 return
             peer = state.peers[event.route] = Peer(event.route, event.user)
         peer.unanswered = 0
@@ -154,7 +154,7 @@ class Broker:
         self._door.check_id(hello.client, peer.user)
         if wire.VERSION not in hello.versions:
             wrong = Unsupported(f"this broker speaks version {wire.VERSION} only: update the peer")
-            state.send(peer.route, wire.Bye(str(wrong), problem_of(wrong)))
+            state.send(peer.route, wire.Bye(str(wrong), problem_of(wrong), "refused"))
             return
         if peer.client != hello.client:
             self._absence.part(peer)
@@ -222,7 +222,7 @@ class Broker:
         message = event.message
         worker = self._worker(peer)
         if worker is None:
-            self.state.send(peer.route, wire.Bye("this lease has ended"))
+            self.state.send(peer.route, wire.Bye("this lease has ended", code="lease_ended"))
             return
         worker.seen_at = self.state.now
         if isinstance(message, wire.Pulse):
@@ -296,7 +296,7 @@ class Broker:
     # -- losses
 
     def _turn_out(self, route: Route, error: SsmprovError, why: str) -> None:
-        self.state.send(route, wire.Bye(str(error)[:900], problem_of(error)))
+        self.state.send(route, wire.Bye(str(error)[:900], problem_of(error), "refused"))
         self._gone(route, why)
 
     def _gone(self, route: Route, why: str) -> None:
@@ -386,5 +386,5 @@ class Broker:
         state = self.state
         self._drain_until = 0.0
         for peer in state.peers.values():
-            state.send(peer.route, wire.Bye("the broker is leaving"))
+            state.send(peer.route, wire.Bye("the broker is shutting down", code="leaving"))
         state.actions.append(Stop())

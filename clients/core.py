@@ -139,7 +139,7 @@ class Core:
         for exchange in list(self._open.values()):
             self._end(exchange, cancelled("the client was closed before the answer came"))
         if self._up:
-            self._send(wire.Bye("closed"))
+            self._send(wire.Bye("closed", code="leaving"))
         self._up = False
         return self._take()
 

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
-from typing import Annotated, Any, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import msgspec
 from msgspec import Meta, Raw
@@ -209,9 +209,20 @@ class Chunk(Message):
     last: bool = False
 
 
+ByeCode = Literal["", "leaving", "draining", "hello_first", "lease_ended", "refused"]
+
+
 class Bye(Message):
+    """The sender leaves, or rejects its peer.
+
+    `code` tells a program which: `leaving` (the sender ends), `draining` (a worker takes no more requests),
+    `hello_first` (the sender does not know its peer), `lease_ended` (the worker's lease is no longer valid), or
+    `refused` (see `error`). It is empty where the sender is older than this field. `reason` is for people.
+    """
+
     reason: Annotated[str, Meta(max_length=1000)] = ""
     error: Problem | None = None
+    code: ByeCode = ""
 
 
 KINDS: dict[bytes, type[Message]] = {

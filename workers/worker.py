@@ -254,9 +254,9 @@ class Worker:
                 self._register_at = time.monotonic() + error.retry_ms / 1000
             elif not self._draining_until:
                 self._broken = error
-        elif bye.reason == "say HELLO first":
+        elif bye.code == "hello_first":
             self._hello()
-        elif self._leased and "lease" in bye.reason:
+        elif self._leased and bye.code == "lease_ended":
             self._broken = Refused(bye.reason)
 
     # -- requests
@@ -377,7 +377,7 @@ class Worker:
         if self._draining_until:
             return
         self._draining_until = time.monotonic() + DRAIN_S
-        self._send(wire.Bye("draining"))
+        self._send(wire.Bye("draining", code="draining"))
         for request_id in list(self._jobs):
             self._cancel(request_id, "keep")
         for transfer in self._transfers.values():

@@ -208,7 +208,7 @@ class TestStartAndEnd:
         process = cluster.broker()
         peer = peers(cluster.endpoint)
         process.child.send_signal(signal.SIGTERM)
-        assert peer.hears(wire.Bye).reason == "the broker is leaving"
+        assert peer.hears(wire.Bye).code == "leaving"
         assert process.wait() == 0
         assert not socket_of(cluster).exists()
 
@@ -244,7 +244,7 @@ class TestStartAndEnd:
         second = cluster.broker()
         assert peers(cluster.endpoint).status().broker.pid == second.child.pid
         peer.say(wire.Pulse())
-        assert peer.hears(wire.Bye).reason == "say HELLO first"
+        assert peer.hears(wire.Bye).code == "hello_first"
 
     def test_an_address_that_others_reach_is_refused(self, make_cluster: Callable[[str], Cluster]) -> None:
         for address in ("0.0.0.0", "*", "[::]", "192.0.2.1"):

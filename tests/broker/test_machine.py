@@ -1333,7 +1333,7 @@ class TestTheEnd:
         hand.answers(1, b"part")
         assert caller.answer(1)[1] == b"part"
         assert rig.stopped
-        assert caller.hears(wire.Bye)[0].reason == "the broker is leaving"
+        assert caller.hears(wire.Bye)[0].code == "leaving"
         rig.assert_idle()
 
     def test_nothing_that_waits_begins_in_a_drain(self, rig: Rig) -> None:
@@ -1392,7 +1392,7 @@ class TestStrangers:
         peer = rig.peer()
         for message in (wire.Pulse(), turn(1), wire.Register("talk/0", CARD), wire.Cancel(id_of(1))):
             peer.say(message)
-            assert peer.hears(wire.Bye)[0].reason == "say HELLO first"
+            assert peer.hears(wire.Bye)[0].code == "hello_first"
         peer.say(wire.Bye("never mind"))
         assert not peer.inbox.messages
         assert not rig.state.peers

@@ -180,9 +180,9 @@ class Process:
                     self.cancel(run, message.mode)
             case wire.Bye():
                 refused = message.error is not None and not message.error.retry_ms
-                if refused or (message.error is None and self.leased and "lease" in message.reason):
+                if refused or (message.error is None and self.leased and message.code == "lease_ended"):
                     self.world.kill(self)
-                elif message.reason == "say HELLO first" and self.link and not self.leaving:
+                elif message.code == "hello_first" and self.link and not self.leaving:
                     self.say(self.hello())
                     self.register()
         self.flush()

@@ -111,7 +111,7 @@ class Router:
             self.routes.add(route)
             self._send(route, wire.Hello(b"B" * 16, "broker"))
         elif route not in self.routes:
-            self._send(route, wire.Bye("say HELLO first"))
+            self._send(route, wire.Bye("say HELLO first", code="hello_first"))
         elif isinstance(message, wire.Request):
             self._asked(route, message, payloads)
         elif isinstance(message, wire.Credit) and message.id in self.turns:

@@ -77,7 +77,7 @@ class World:
             self.known = True
             self.answer(wire.Hello(BROKER, "broker"))
         elif not self.known:
-            self.answer(wire.Bye("say HELLO first"))
+            self.answer(wire.Bye("say HELLO first", code="hello_first"))
         elif isinstance(message, wire.Request):
             self.tasks[message.id] = Task(self.text, message.attempt, message.have, message.credit)
             self.answer(wire.Accepted(message.id, message.attempt))
@@ -260,8 +260,8 @@ def test_a_lost_piece_is_asked_for_again() -> None:
 def test_a_broker_that_does_not_know_the_client_is_greeted_and_asked_again() -> None:
     world, _request = opened()
     world.to_broker.clear()
-    world.act(world.core.received(wire.encode(wire.Bye("say HELLO first")), world.now))
-    world.act(world.core.received(wire.encode(wire.Bye("say HELLO first")), world.now))
+    world.act(world.core.received(wire.encode(wire.Bye("say HELLO first", code="hello_first")), world.now))
+    world.act(world.core.received(wire.encode(wire.Bye("say HELLO first", code="hello_first")), world.now))
     assert [frames[0] for frames in world.to_broker] == [b"SSP1HELLO", b"SSP1REQUEST"]
 
 

@@ -139,7 +139,7 @@ def test_peers_are_told_to_say_hello_and_then_served(house: House, aftermath: Af
     moment = house.kill("broker")
     house.lost("broker")
     peer.say(wire.Pulse())
-    assert peer.hears(wire.Bye).reason == "say HELLO first"
+    assert peer.hears(wire.Bye).code == "hello_first"
     peer.say(wire.Hello(peer.id))
     peer.hears(wire.Hello)
     peer.status_when(lambda status: [worker.state for worker in status.workers] == ["ready"] * 4)
