@@ -20,8 +20,8 @@ from ssmprov.terminal import printable
 def ckpt() -> None:
     """List, show, fork, move, export and check contexts.
 
-    A context is written NAME, or MODEL:NAME where several models have that name; NAME~2 is the step two turns before
-    its head, and #HEX an object by its hash.
+    Write a context as NAME, or as MODEL:NAME if several models have that name. NAME~2 is the step two turns before
+    its head. #HEX is an object, by the beginning of its hash.
     """
 
 
@@ -38,7 +38,7 @@ for command in (
 
 @ckpt.command()
 @click.argument("prefix", default="", shell_complete=complete_context)
-@click.option("--all", "reserved", is_flag=True, help="Reserved names too, such as a bridge's live context.")
+@click.option("--all", "reserved", is_flag=True, help="Include reserved names, such as a bridge's live context.")
 @model_option
 @json_option
 def ls(prefix: str, reserved: bool, model: str, as_json: bool) -> None:
@@ -82,19 +82,23 @@ def show(context: str, text: bool, model: str, as_json: bool) -> None:
 
 
 def _flat(shown: Shown) -> dict[str, Any]:
-    """The row's fields and the rest side by side."""
+    """The row's fields and the other fields in one dict."""
     fields: dict[str, Any] = plain(shown)
     return {**fields.pop("row"), **fields}
 
 
 def _describe(shown: Shown) -> None:
     row = shown.row
-    state = size(row.bytes) + ("" if row.stored else ", to be replayed") + ("" if row.exact else ", not exact")
+    state = (
+        size(row.bytes)
+        + ("" if row.stored else ", stored as text only (replayed when used)")
+        + ("" if row.exact else ", not exact")
+    )
     lines = {
         "name": row.name,
         "model": f"{row.model} ({row.fingerprint[:12]})",
         "object": f"#{row.object}",
-        "parent": f"#{row.parent}" if row.parent else "none: a root",
+        "parent": f"#{row.parent}" if row.parent else "none (this is a root)",
         "read": f"{row.tokens} tokens in {row.steps} steps, {shown.text_bytes} bytes of text",
         "state": state,
         "created": moment(row.created),
@@ -109,7 +113,7 @@ def _describe(shown: Shown) -> None:
 
 @ckpt.command()
 @click.argument("context", shell_complete=complete_context)
-@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="So many steps.")
+@click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many steps to show.")
 @model_option
 @json_option
 def log(context: str, limit: int, model: str, as_json: bool) -> None:
@@ -127,7 +131,7 @@ def log(context: str, limit: int, model: str, as_json: bool) -> None:
         ],
     )
     if found.more:
-        click.echo("older steps are left out: --limit shows more", err=True)
+        click.echo("older steps are not shown: use --limit to see more", err=True)
 
 
 @ckpt.command()
@@ -135,7 +139,7 @@ def log(context: str, limit: int, model: str, as_json: bool) -> None:
 @model_option
 @json_option
 def tree(context: str, model: str, as_json: bool) -> None:
-    """Draw the lineages as a tree, or the one that CONTEXT belongs to."""
+    """Draw all lineages as a tree, or only the one that CONTEXT belongs to."""
     with connect() as client:
         if context:
             row = client.show(context, model=model).row
@@ -151,28 +155,33 @@ def tree(context: str, model: str, as_json: bool) -> None:
         for line in draw(steps.steps, {key.removeprefix(f"{each}:"): where for key, where in pins.items()}):
             click.echo(line)
         if steps.more:
-            click.echo(f"{each}: more lineages are left out; name a context to see its own", err=True)
+            click.echo(f"{each}: some lineages are not shown; name a context to see its lineage", err=True)
 
 
 @ckpt.command()
 @click.argument("source", shell_complete=complete_context)
 @click.argument("targets", nargs=-1, required=True)
-@click.option("--on", multiple=True, metavar="WORKER", help="Pin the copies to these workers in turn (MODEL/1, 1, w1).")
-@click.option("--spread", is_flag=True, help="Pin the copies to all workers of the model in turn.")
-@click.option("--overwrite", is_flag=True, help="Move names that exist.")
+@click.option(
+    "--on",
+    multiple=True,
+    metavar="WORKER",
+    help="Pin the copies to these workers, one after another (MODEL/1, 1 or w1).",
+)
+@click.option("--spread", is_flag=True, help="Pin the copies to all workers of the model, one after another.")
+@click.option("--overwrite", is_flag=True, help="Move names that already exist.")
 @model_option
 @json_option
 def fork(
     source: str, targets: tuple[str, ...], on: tuple[str, ...], spread: bool, overwrite: bool, model: str, as_json: bool
 ) -> None:
-    """Give SOURCE further names: copies that cost nothing and go their own ways.
+    """Copy SOURCE under new names. A copy costs nothing and changes independently.
 
     \b
     ssmprov ckpt fork primed coder --on w1
     ssmprov ckpt fork primed s1 s2 s3 --spread
     """
     if on and spread:
-        raise click.UsageError("give either --on or --spread")
+        raise click.UsageError("use either --on or --spread, not both")
     new_names(*targets)
     with connect() as client:
         found = client.fork(source, targets, model=model, on=on, spread=spread, overwrite=overwrite)
@@ -187,12 +196,12 @@ def fork(
 @ckpt.command()
 @click.argument("context", shell_complete=complete_context)
 @click.argument("worker", default="")
-@click.option("--unpin", is_flag=True, help="Take the pin away.")
+@click.option("--unpin", is_flag=True, help="Remove the pin.")
 @model_option
 def move(context: str, worker: str, unpin: bool, model: str) -> None:
-    """Make a context hot on WORKER (MODEL/1, 1, w1) and pin it there."""
+    """Load a context on WORKER (MODEL/1, 1 or w1) and pin it there."""
     if bool(worker) == unpin:
-        raise click.UsageError("name either a worker or --unpin")
+        raise click.UsageError("give either a worker or --unpin")
     with connect() as client:
         client.move(context, worker, model=model)
     click.echo(f"{context} is unpinned" if unpin else f"{context} -> {worker}", err=True)
@@ -202,7 +211,7 @@ def move(context: str, worker: str, unpin: bool, model: str) -> None:
 @click.argument("contexts", nargs=-1, required=True, shell_complete=complete_context)
 @model_option
 def rm(contexts: tuple[str, ...], model: str) -> None:
-    """Take names away. What they named stays until `gc` finds that nothing reaches it."""
+    """Remove names. `gc` later deletes the checkpoints that nothing else needs."""
     with connect() as client:
         client.rm(contexts, model=model)
     click.echo(f"removed {', '.join(contexts)}", err=True)

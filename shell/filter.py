@@ -1,4 +1,4 @@
-"""`ssmprov filter`: a context as a program, `cat x | NAME | OTHER`, each on its own context and worker."""
+"""`ssmprov filter`: turns a context into a program for pipelines, such as `cat x | NAME | OTHER`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from shell.options import assignments, complete_context, connect, json_option, m
 from shell.pipe import read_text, templated
 from shell.tables import echo_json, echo_table
 from shell.terminal import Output
-from shell.turns import Wish
+from shell.turns import TurnRequest
 from ssmprov.configuration import home_of, private_directory
 from ssmprov.errors import BadRequest, NotFound
 from ssmprov.names import split_model
@@ -29,7 +29,7 @@ MAX_LAUNCHER = 4096
 
 @click.group("filter")
 def filters() -> None:
-    """Make a program of a context, for pipelines of the shell.
+    """Turn a context into a program for shell pipelines.
 
     \b
     ssmprov filter make coder --model rwkv7-mini --in USER --out INTERFACE
@@ -40,15 +40,30 @@ def filters() -> None:
 @filters.command()
 @click.argument("name", shell_complete=complete_context)
 @model_option
-@click.option("--in", "role", default="USER", show_default=True, metavar="ROLE", help="The role of what is piped in.")
-@click.option("--out", "reply_role", default="INTERFACE", show_default=True, metavar="ROLE", help="That of the reply.")
-@click.option("--settings", default="", metavar="SET", help="The sampling set (else one of that name, or the default).")
-@click.option("--live/--static", default=True, help="Whether the context learns from each use, or stays as it is.")
-@click.option("--as", "program", default="", metavar="FILE", help="The program's name (else the context's last part).")
 @click.option(
-    "--dir", "directory", type=click.Path(path_type=Path, file_okay=False), help="Where to write it (else ~/bin)."
+    "--in", "role", default="USER", show_default=True, metavar="ROLE", help="The role of the text that is piped in."
 )
-@click.option("--force", is_flag=True, help="Replace a file that is no filter.")
+@click.option(
+    "--out", "reply_role", default="INTERFACE", show_default=True, metavar="ROLE", help="The role of the reply."
+)
+@click.option(
+    "--settings",
+    default="",
+    metavar="SET",
+    help="The sampling set (default: the one with the context's name, or the model's).",
+)
+@click.option("--live/--static", default=True, help="Let the context remember each use, or keep it unchanged.")
+@click.option(
+    "--as",
+    "program",
+    default="",
+    metavar="FILE",
+    help="The program's name (default: the last part of the context's name).",
+)
+@click.option(
+    "--dir", "directory", type=click.Path(path_type=Path, file_okay=False), help="Where to write it (default: ~/bin)."
+)
+@click.option("--force", is_flag=True, help="Replace a file even if it is not a filter.")
 def make(
     name: str,
     model: str,
@@ -60,21 +75,25 @@ def make(
     directory: Path | None,
     force: bool,
 ) -> None:
-    """Write a small program that sends its standard input to the context NAME and writes the reply."""
+    """Write a small program that sends its standard input to the context NAME and prints the reply."""
     new_names(name)
     for word in (role, reply_role):
         check_role(word)
     written, context = split_model(name)
     program = program or context.rpartition("/")[2]
     if "/" in program or program.startswith((".", "-")):
-        raise click.UsageError(f"{program!r} is no name for a program")
+        raise click.UsageError(
+            f"{program!r} cannot be used as a program name: it must not contain / or begin with . or -"
+        )
     words = [context, "--model", written or model, "--in", role, "--out", reply_role, "--settings", settings]
     words = [context, *(word for pair in zip(words[1::2], words[2::2], strict=True) if pair[1] for word in pair)]
     words.append("--live" if live else "--static")
     directory = directory or Path("~/bin").expanduser()
     path = directory / program
     if path.exists() and _marked(path) is None and not force:
-        raise BadRequest(f"{path} is there and no filter: choose another name with --as, or --force")
+        raise BadRequest(
+            f"{path} exists and is not a filter: choose another name with --as, or replace it with --force"
+        )
     directory.mkdir(parents=True, exist_ok=True)
     ours = Path(sys.executable).with_name("ssmprov")
     line = shlex.join([str(ours), "--home", str(home_of()), "filter", "run", *words])
@@ -85,7 +104,7 @@ def make(
 
 
 @filters.command("ls")
-@click.option("--dir", "directory", type=click.Path(path_type=Path, file_okay=False), help="Look only here.")
+@click.option("--dir", "directory", type=click.Path(path_type=Path, file_okay=False), help="Look only in this folder.")
 @json_option
 def list_filters(directory: Path | None, as_json: bool) -> None:
     """List the filters in ~/bin and on the PATH."""
@@ -100,15 +119,15 @@ def list_filters(directory: Path | None, as_json: bool) -> None:
 @filters.command()
 @click.argument("name", shell_complete=complete_context)
 @model_option
-@click.option("--in", "role", default="USER", metavar="ROLE", help="The role of what is piped in.")
-@click.option("--out", "reply_role", default="INTERFACE", metavar="ROLE", help="That of the reply.")
+@click.option("--in", "role", default="USER", metavar="ROLE", help="The role of the text that is piped in.")
+@click.option("--out", "reply_role", default="INTERFACE", metavar="ROLE", help="The role of the reply.")
 @click.option("--settings", default="", metavar="SET", help="The sampling set.")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="One setting, such as temp=0.5.")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The seed of the draws.")
-@click.option("--max-tokens", type=click.IntRange(0), help="At most so many tokens.")
-@click.option("--live/--static", default=True, help="Whether the context learns from it, or stays as it is.")
-@click.option("--stream/--no-stream", default=None, help="Write as it comes (the default on a terminal).")
-@click.option("--fence", is_flag=True, help="Write the closing fence, too.")
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The random seed.")
+@click.option("--max-tokens", type=click.IntRange(0), help="The most tokens to generate.")
+@click.option("--live/--static", default=True, help="Let the context remember this use, or keep it unchanged.")
+@click.option("--stream/--no-stream", default=None, help="Print the reply as it arrives (the default on a terminal).")
+@click.option("--fence", is_flag=True, help="Print the closing fence as well.")
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -124,9 +143,9 @@ def run(
     stream: bool | None,
     fence: bool,
 ) -> None:
-    """Be the filter NAME once. A program of that name runs this; so does a copy of the program NAME.
+    """Run the filter NAME once. The programs that `filter make` writes run this command.
 
-    A live filter keeps a transcript of its own in the working directory's .filters/NAME.
+    A live filter keeps its own transcript below .filters/MODEL/NAME in the working directory.
     """
     for word in (role, reply_role):
         check_role(word)
@@ -136,7 +155,7 @@ def run(
     if not text:
         return
     model, settings, highest = _prepare(written or model or turns.usual_model(), context, settings)
-    wish = Wish(
+    request = TurnRequest(
         model=model,
         context=context,
         save=context if live else "",
@@ -152,18 +171,18 @@ def run(
         place.directory.mkdir(parents=True, exist_ok=True)
         told = turns.recorded(
             place,
-            wish,
+            request,
             lambda number: (templated(text, max(number, highest + 1), role, reply_role), max(number, highest + 1) + 1),
             output,
         )
     else:
-        told = turns.exchange(wish, templated(text, highest + 1, role, reply_role), output, live=False)
+        told = turns.exchange(request, templated(text, highest + 1, role, reply_role), output, live=False)
     output.end()
     ctx.exit(130 if told.stop == "cancelled" else 0)
 
 
 def _prepare(model: str, context: str, settings: str) -> tuple[str, str, int]:
-    """The model, the sampling set, and the highest turn that the context has read. Raises NotFound with a remedy."""
+    """The model, the sampling set, and the highest turn that the context has read. Raises NotFound."""
     with connect() as client:
         try:
             row = client.show(context, model=model).row
@@ -171,8 +190,8 @@ def _prepare(model: str, context: str, settings: str) -> tuple[str, str, int]:
             if model and all(card.name != model for card in client.models()):
                 raise
             raise NotFound(
-                f"the filter {context} has no context yet: prime one (`ssmprov pipe --save {context} < TEXT`) or fork "
-                f"one (`ssmprov ckpt fork OTHER {context}`)"
+                f"the filter {context} has no context yet: prime it (`ssmprov pipe --save {context} < TEXT`) or fork "
+                f"another context (`ssmprov ckpt fork OTHER {context}`)"
             ) from error
         if not settings and context in client.settings_ls(model=row.model).names:
             settings = context
@@ -192,7 +211,7 @@ def _filters(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def _marked(path: Path) -> list[str] | None:
-    """The words of a filter's second line; None for any other file."""
+    """The arguments on a filter's second line, or None for any other file."""
     try:
         if not path.is_file() or path.stat().st_size > MAX_LAUNCHER:
             return None

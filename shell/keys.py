@@ -1,4 +1,4 @@
-"""`ssmprov keys`: make keys, and say who may reach the broker over the network, and for what."""
+"""`ssmprov keys`: makes keys, and sets who may reach the broker over the network and what they may do."""
 
 from __future__ import annotations
 
@@ -15,45 +15,48 @@ from ssmprov.keys import BROKER, BROKER_KEY_VARIABLE, KEY_VARIABLE, AllowList, R
 
 CLIENT = "client"
 SHOWN = {Role.READ: "list and show contexts, read their text, export them"}
-SHOWN |= {Role.GENERATE: "read, and run turns that save nothing", Role.WRITE: "generate, and save, fork, move, remove"}
-SHOWN |= {Role.ADMIN: "write, and verify and collect whole stores", Role.WORKER: "serve a model, and nothing else"}
+SHOWN |= {Role.GENERATE: "read, and run turns that save nothing"}
+SHOWN |= {Role.WRITE: "generate, and save, fork, move and remove contexts"}
+SHOWN |= {Role.ADMIN: "write, and check and clean up whole stores", Role.WORKER: "serve a model and do nothing else"}
 
 
 @click.group(epilog="Roles: " + "; ".join(f"{role}: {what}" for role, what in SHOWN.items()) + ".")
 def keys() -> None:
-    """Make keys, and say who may reach the broker over the network.
+    """Make keys, and set who may reach the broker over the network.
 
-    A broker with a key of its own (`ssmprov keys new broker`) speaks CURVE on its TCP endpoints from its next start,
-    and lets in only the keys that are allowed here. Its ipc:// socket needs no keys: only its owner reaches that.
+    Once the broker has a key (`ssmprov keys new broker`), its TCP endpoints are encrypted with CURVE from its next
+    start, and accept only the keys that you allow here. Its ipc:// socket needs no keys, because only its owner can
+    reach it.
     """
 
 
 @keys.command()
 @click.argument("name", default=CLIENT)
 def new(name: str) -> None:
-    """Make a pair of keys: `broker` for this broker, `client` (the default) for the clients here, or any other name."""
+    """Make a key pair: `broker` for this broker, `client` (the default) for clients here, or any other name."""
     home = home_of()
     pair = make(home, name)
-    click.echo(f"made {directory_of(home) / name}.key (secret: it stays here) and {name}.pub", err=True)
+    click.echo(f"made {directory_of(home) / name}.key (secret: keep it on this machine) and {name}.pub", err=True)
     click.echo(pair.public)
     if name == BROKER:
         click.echo(
-            f"TCP endpoints ask for keys from the broker's next start. A client elsewhere needs:\n"
+            f"TCP endpoints will require keys from the broker's next start. A client on another machine needs:\n"
             f"  export {BROKER_KEY_VARIABLE}='{pair.public}'",
             err=True,
         )
         return
-    use = "" if name in (CLIENT, Role.WORKER) else f"\nand here, to use it:\n  export {KEY_VARIABLE}={name}"
+    use = "" if name in (CLIENT, Role.WORKER) else f"\nThen, to use it on this machine:\n  export {KEY_VARIABLE}={name}"
     role = Role.WORKER if name == Role.WORKER else Role.GENERATE
-    there = _this_machine() if name == CLIENT else name  # every machine's own key is `client` at home
+    there = _this_machine() if name == CLIENT else name  # each machine calls its own key `client`
     click.echo(
-        f"On the broker's machine, to let it in:\n  ssmprov keys allow {there} '{pair.public}' --role {role}{use}",
+        f"To allow this key, run on the broker's machine:\n  ssmprov keys allow {there} '{pair.public}' --role "
+        f"{role}{use}",
         err=True,
     )
 
 
 def _this_machine() -> str:
-    """The host's name as one for a key."""
+    """The host's name, as a valid name for a key."""
     return re.sub(r"[^A-Za-z0-9_-]", "-", socket.gethostname().partition(".")[0])[:64] or CLIENT
 
 
@@ -61,11 +64,15 @@ def _this_machine() -> str:
 @keys.command(context_settings={"ignore_unknown_options": True, "help_option_names": ["--help"]})
 @click.argument("name")
 @click.argument("public", default="", metavar="[PUBLIC]")
-@click.option("--role", type=click.Choice([role.value for role in Role]), help="What it may do; `read` for a new one.")
+@click.option(
+    "--role",
+    type=click.Choice([role.value for role in Role]),
+    help="What the key may do (default for a new key: read).",
+)
 def allow(name: str, public: str, role: str | None) -> None:
-    """Let a key in from now on, or change its role. PUBLIC is its 40 characters (in single quotes) or its .pub file.
+    """Allow a key, or change its role. PUBLIC is the 40 characters of the key (in single quotes) or its .pub file.
 
-    Without PUBLIC it is the key that is allowed under this name, or NAME.pub of the keys made here.
+    Without PUBLIC, this uses the key that is already allowed under NAME, or NAME.pub from the keys made here.
     """
     entry = AllowList(home_of()).allow(name, public_of(public) if public else "", Role(role) if role else None)
     click.echo(f"{name} may {SHOWN[entry.role]}", err=True)
@@ -74,15 +81,15 @@ def allow(name: str, public: str, role: str | None) -> None:
 @keys.command()
 @click.argument("name")
 def revoke(name: str) -> None:
-    """Let a key in no more. A broker that runs ends its connections within a second."""
+    """Stop allowing a key. A running broker rejects its requests within a second."""
     AllowList(home_of()).revoke(name)
-    click.echo(f"{name} is let in no more", err=True)
+    click.echo(f"{name} is no longer allowed", err=True)
 
 
 @keys.command()
 @json_option
 def ls(as_json: bool) -> None:
-    """List the keys that are allowed, and the pairs made here."""
+    """List the allowed keys and the key pairs made here."""
     home = home_of()
     allowed = AllowList(home).read()
     made = {path.stem: public_of(str(path)) for path in sorted(directory_of(home).glob("*.pub"))}

@@ -1,4 +1,4 @@
-"""A forest of checkpoints, drawn in text."""
+"""Draws a forest of checkpoints as text."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ssmprov.terminal import printable
 
 
 def draw(steps: Sequence[Step], pins: Mapping[str, str]) -> Iterator[str]:
-    """The lines of a forest; `pins` tells the worker of a pinned name. A node without a name shows its hash.
+    """The lines of a forest. `pins` maps a pinned name to its worker. A node without a name shows its hash.
 
-    No recursion: a lineage may be longer than Python's stack.
+    There is no recursion, because a lineage may be longer than Python's stack.
     """
     known = {step.object for step in steps}
     children: dict[str, list[Step]] = {}
@@ -26,7 +26,7 @@ def draw(steps: Sequence[Step], pins: Mapping[str, str]) -> Iterator[str]:
 
 
 def _siblings(steps: Sequence[Step], indent: str) -> list[tuple[Step, str, bool]]:
-    """Siblings as a stack takes them: the first one on top."""
+    """Siblings in stack order: the first one on top."""
     return [(step, indent, i == len(steps) - 1) for i, step in enumerate(steps)][::-1]
 
 

@@ -1,4 +1,4 @@
-"""One request in the old protocol: text and a NUL to a port, text and a NUL back."""
+"""One request in the old protocol: text and a NUL are sent to a port, and text and a NUL come back."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ FAILURES = (
 
 
 def ask(port: int, text: str, connect_s: float = 3.0, receive_s: float = 600.0) -> str:
-    """The reply to a text. Raises Unreachable, TimedOut, BadRequest, and SsmprovError for a told failure."""
+    """The reply to a text. Raises Unreachable, TimedOut, BadRequest, and SsmprovError if the reply says it failed."""
     if "\0" in text:
-        raise BadRequest("the text holds U+0000, which ends a request of this protocol: take it out")
+        raise BadRequest("the text contains U+0000, which ends a request in this protocol: remove it")
     try:
         with socket.create_connection((HOST, port), timeout=connect_s) as connection:
             connection.settimeout(receive_s)
@@ -36,7 +36,9 @@ def ask(port: int, text: str, connect_s: float = 3.0, receive_s: float = 600.0) 
     except TimeoutError:
         raise TimedOut(f"port {port} did not reply within {receive_s:g} s (--recv-timeout)") from None
     except OSError as error:
-        raise Unreachable(f"nothing serves port {port}: {error.strerror or error}; `ssmprov up` starts it") from None
+        raise Unreachable(
+            f"nothing answers on port {port} ({error.strerror or error}): start it with `ssmprov up`"
+        ) from None
     reply = data[: data.index(0)].decode("utf-8", "replace")
     if reply.startswith(FAILURES):
         raise SsmprovError(reply.strip())

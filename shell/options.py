@@ -1,4 +1,4 @@
-"""What the subcommands share: the connection, common options, references, and completion of names."""
+"""What subcommands share: the connection, common options, references, and completion of names."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ COMPLETION_LIMIT = 100
 
 
 def connect(timeout_s: float = 3.0, patience_s: float = 10.0) -> Client:
-    """A client of the broker that options and environment name. ZeroMQ is loaded here and not before."""
+    """A client of the broker that the options or the environment name. ZeroMQ is only loaded here."""
     from clients.blocking import Client
 
     return Client(os.environ.get("SSMPROV_BROKER") or None, timeout_s=timeout_s, patience_s=patience_s, agent="cli")
 
 
 def served(client: Client, model: str) -> list[str]:
-    """The model that is meant, or all that are served."""
+    """The given model, or all models that are served."""
     return [model] if model else [card.name for card in client.models()]
 
 
 def new_names(*references: str) -> None:
-    """Check names that are to be given. Raises BadRequest, also for one that is reserved for the house."""
+    """Check names for new contexts. Raises BadRequest if one is invalid or reserved."""
     for reference in references:
         check_name(split_model(reference)[1])
 
 
 def complete_context(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Names of contexts that begin so. Silent and quick where no broker answers."""
+    """Names of contexts that begin with `incomplete`. Silent and quick if no broker answers."""
     found: list[CompletionItem] = []
     with suppress(Exception):
         written, prefix = split_model(incomplete)
@@ -65,18 +65,18 @@ def json_option(command: F) -> F:
 
 def model_option(command: F) -> F:
     return click.option(
-        "--model", default="", metavar="MODEL", shell_complete=complete_model, help="The model that is meant."
+        "--model", default="", metavar="MODEL", shell_complete=complete_model, help="The model to use."
     )(command)
 
 
 def assignments(pairs: Sequence[str]) -> dict[str, float]:
-    """Settings from words such as `temp=0.5`. Raises a usage error for other words, BadRequest for bad values."""
+    """Settings from words such as `temp=0.5`. Raises a usage error for other words and BadRequest for bad values."""
     from ssmprov.settings import parse_value
 
     values = {}
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals:
-            raise click.UsageError(f"{pair!r} is no setting: write KEY=VALUE, such as temp=0.5")
+            raise click.UsageError(f"{pair!r} is not a setting: write KEY=VALUE, such as temp=0.5")
         values[key.strip()] = parse_value(key.strip(), text.strip())
     return values

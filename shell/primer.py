@@ -1,4 +1,4 @@
-"""`ssmprov primer`: the system's own introduction and source as a transcript, for a model to read."""
+"""`ssmprov primer`: a transcript that introduces the system and its source code to a model."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ PARTS = (
     "ssmprov", "config", "clients", "transcripts", "sandbox", "shell", "broker", "workers", "bridge_tcp", "composer",
     "models", "training", "specialists", "research", "demo", "benchmarks",
 )  # fmt: skip
-"""The packages of the application, the most telling first. Those that are not installed are no parts."""
+"""The packages of the application, the most informative first. Only installed ones can be chosen."""
 
 DEFAULT_PARTS = ("ssmprov", "config")
 
 PROSE, PYTHON, DATA = 2.8, 3.0, 2.0
 BYTES_PER_TOKEN = {".py": PYTHON, ".md": PROSE, ".txt": PROSE, ".toml": PROSE, ".service": PROSE, ".json": DATA}
-"""What counts as source, and how many bytes a token has at least, on the whole: the vocabularies of RWKV World and
-SmolLM2 take 2.9 to 3.7 bytes of ours a token, and 2.1 of JSON."""
+"""Which files count as source, and a low estimate of bytes per token: the vocabularies of RWKV World and SmolLM2 take
+2.9 to 3.7 bytes of our text per token, and 2.1 bytes of JSON."""
 
 LISTING = (
-    "The source of ssmprov follows, one file a turn. A turn holds its file and nothing else, so its path stands here, "
-    "behind the number of its turn. `GET_FILE 2 NAME` writes the first one to a file, byte for byte."
+    "The source of ssmprov follows, one file per turn. A turn holds only its file, so the paths are listed here, "
+    "each after the number of its turn. `GET_FILE 2 NAME` writes the first one to a file, byte for byte."
 )
 CLOSING = (
-    "These were the files. They are what runs here, as it stands on disk. From here on the transcript is work: read "
-    "what you are asked, look things up in the turns above, and answer in the role of the header that you are given."
+    "These were the files, exactly as they run here. The work begins now: read what you are asked, look things up in "
+    "the turns above, and answer in the role of the header that you are given."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A file of a part, by its path from the folder in which the parts lie."""
+    """A file of a part. `path` is relative to the folder that holds the parts."""
 
     path: PurePosixPath
     content: str
@@ -69,31 +69,31 @@ def complete_part(_ctx: click.Context, _param: click.Parameter, incomplete: str)
 @click.command()
 @click.option(
     "--part", "chosen", multiple=True, metavar="PART", shell_complete=complete_part,
-    help=f"Put in the source of this part, such as broker; may be repeated (else {' and '.join(DEFAULT_PARTS)}).",
+    help=f"Include the source of this part, such as broker; repeatable (default: {' and '.join(DEFAULT_PARTS)}).",
 )  # fmt: skip
 @click.option(
     "--max-tokens", type=click.IntRange(1), metavar="N",
-    help="Leave out files that would make it longer, in the order of --list.",
+    help="Leave out files that would exceed this length, in the order of --list.",
 )  # fmt: skip
 @click.option(
     "--out", type=click.File("wb", lazy=True, atomic=True), default="-", metavar="FILE",
-    help="Write to FILE (else to standard output).",
+    help="Write to FILE (default: standard output).",
 )  # fmt: skip
-@click.option("--list", "listing", is_flag=True, help="Show what parts there are, or the files of each --part.")
+@click.option("--list", "listing", is_flag=True, help="List the available parts, or the files of each --part.")
 @json_option
 def primer(chosen: tuple[str, ...], max_tokens: int | None, out: BinaryIO, listing: bool, as_json: bool) -> None:
     """Write a transcript that introduces a model to this system: roles, tools, rules, and its source as FILE turns.
 
-    It ends within its last turn, whose fence the server completes, so that a model only reads it:
+    Its last turn is left open. The server closes it, so the model only reads the text and writes nothing:
 
     \b
     ssmprov primer | ssmprov pipe --save primed
 
-    Tokens are an estimate: 3 bytes of Python, 2.8 of prose and 2 of data each. rwkv7-mini, which reads bytes, takes one
-    for each byte.
+    Token counts are estimates: 3 bytes of Python, 2.8 of prose or 2 of data per token. rwkv7-mini reads bytes, so it
+    needs one token per byte.
     """
     if as_json and not listing:
-        raise click.UsageError("--json goes with --list")
+        raise click.UsageError("--json can only be used with --list")
     sources = sources_of(chosen or (() if listing else DEFAULT_PARTS))
     if listing:
         show_list(sources, as_json)
@@ -105,11 +105,11 @@ def primer(chosen: tuple[str, ...], max_tokens: int | None, out: BinaryIO, listi
     summary(kept, left_out, len(text.encode()))
 
 
-# -- what there is
+# -- the files
 
 
 def root() -> Path:
-    """The folder in which the packages lie: a checkout, or an environment's site-packages."""
+    """The folder that holds the packages."""
     return Path(ssmprov.__file__).parents[1]
 
 
@@ -118,7 +118,7 @@ def parts() -> list[str]:
 
 
 def sources_of(chosen: Sequence[str]) -> list[Source]:
-    """The files of the parts, in their order; within a part those that lie highest first."""
+    """The files of the parts, in order. Within a part, files in higher folders come first."""
     there = parts()
     for part in chosen:
         if part not in there:
@@ -132,7 +132,7 @@ def sources_of(chosen: Sequence[str]) -> list[Source]:
     return found
 
 
-# -- what is written
+# -- the transcript
 
 
 def introduction() -> str:
@@ -140,9 +140,9 @@ def introduction() -> str:
 
 
 def transcript(sources: Sequence[Source]) -> str:
-    """Introduction, list of files, files, and a last turn that is open.
+    """The introduction, the list of files, the files, and a last turn that is open.
 
-    A FILE turn holds nothing but the file, so that GET_FILE writes it byte for byte; its path stands in the list.
+    A FILE turn holds only the file, so that GET_FILE writes it byte for byte. Its path is in the list.
     """
     written = [turn(0, "CONTEXT", introduction())]
     if sources:
@@ -157,7 +157,7 @@ def last_turn(sources: Sequence[Source]) -> int:
     return len(sources) + 2 if sources else 1
 
 
-# -- what fits
+# -- the length
 
 
 def tokens(text: str, bytes_per_token: float) -> int:
@@ -165,7 +165,7 @@ def tokens(text: str, bytes_per_token: float) -> int:
 
 
 def frame(sources: Sequence[Source]) -> int:
-    """Tokens of what stands around the files."""
+    """Tokens of everything except the files."""
     texts = [turn(0, "CONTEXT", introduction()), half_step(999, "CONTEXT", CLOSING)]
     if sources:
         texts.append(turn(1, "CONTEXT", LISTING))
@@ -178,14 +178,14 @@ def estimate(sources: Sequence[Source]) -> int:
 
 
 def fitting(sources: Sequence[Source], max_tokens: int | None) -> tuple[list[Source], list[Source]]:
-    """The files that fit, and those that do not: each in its turn is taken if there is room for the whole of it.
+    """The files that fit, and those that do not. Each file is taken if all of it still fits.
 
-    Raises BadRequest where the introduction alone is too long.
+    Raises BadRequest if the introduction alone is too long.
     """
     if max_tokens is None:
         return list(sources), []
     if (least := frame(())) > max_tokens:
-        raise BadRequest(f"--max-tokens {max_tokens} is too little: the introduction alone has about {least} tokens")
+        raise BadRequest(f"--max-tokens {max_tokens} is too small: the introduction alone has about {least} tokens")
     kept: list[Source] = []
     left_out: list[Source] = []
     room = max_tokens - frame(sources)
@@ -198,11 +198,11 @@ def fitting(sources: Sequence[Source], max_tokens: int | None) -> tuple[list[Sou
     return kept, left_out
 
 
-# -- what is said
+# -- output
 
 
 def show_list(sources: Sequence[Source], as_json: bool) -> None:
-    """The files given, or all parts."""
+    """Print the given files, or all parts."""
     headers: tuple[str, ...] = ("FILE", "BYTES", "TOKENS")
     rows: list[tuple[str | int, ...]] = [(str(file.path), file.bytes, file.tokens) for file in sources]
     if not sources:
@@ -224,7 +224,7 @@ def summary(kept: Sequence[Source], left_out: Sequence[Source], size: int) -> No
         err=True,
     )
     if left_out:
-        click.echo(f"primer: left out, as too long for --max-tokens: {_named(left_out)}", err=True)
+        click.echo(f"primer: these files did not fit into --max-tokens: {_named(left_out)}", err=True)
 
 
 def _named(sources: Sequence[Source]) -> str:

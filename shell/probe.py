@@ -1,4 +1,4 @@
-"""`ssmprov probe`: how a model with addressed slots reads a text after a context."""
+"""`ssmprov probe`: shows how a model with addressed slots reads a text after a context."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ from ssmprov.probes import Look
 @click.argument("context", default="", shell_complete=complete_context)
 @click.argument("text", default="-")
 @click.option("--routing", default="softmax", metavar="HOW", help="softmax, top1, or topk:N for the N heaviest slots.")
-@click.option("--slotmask", default="", metavar="SLOTS", help="Leave these slots of every head out, such as 0,3.")
+@click.option("--slotmask", default="", metavar="SLOTS", help="Leave out these slots of every head, such as 0,3.")
 @click.option(
     "--where",
     type=click.Choice(MASK_WHERES),
     default=MASK_WHERES[0],
     show_default=True,
-    help="Where they are left out.",
+    help="Where the slots are left out.",
 )
 @click.option(
     "--top",
     type=click.IntRange(1, 64),
     default=5,
     show_default=True,
-    help="Slots of a layer, and next tokens, to list.",
+    help="How many slots per layer, and how many next tokens, to list.",
 )
 @click.option(
     "--reply",
@@ -40,7 +40,7 @@ from ssmprov.probes import Look
     type=click.IntRange(0, MAX_PROBE_REPLY),
     default=0,
     metavar="N",
-    help="Write the N likeliest tokens that follow, too.",
+    help="Also write N tokens of reply, always the most likely one.",
 )
 @model_option
 @json_option
@@ -55,18 +55,19 @@ def probe(
     model: str,
     as_json: bool,
 ) -> None:
-    """Tell how a model of the runtime asm reads TEXT after CONTEXT. Nothing is changed.
+    """Show how a model of the asm runtime reads TEXT after CONTEXT. This changes nothing.
 
-    CONTEXT '' (or none) is the empty one; TEXT `-` (or none) is standard input, read to the byte.
+    Without CONTEXT, or with '', the text follows the empty context. Without TEXT, or with `-`, it is read from standard
+    input, byte for byte.
 
     \b
     ssmprov probe live "The capital of France is"
     ssmprov probe live "The capital of France is" --routing top1 --slotmask 0,3 --reply 20
     printf 'Once upon a time' | ssmprov probe --model asm-mini
 
-    For each layer: the entropy of the read weights of the last token and the mean over all tokens (nats), the scalars
-    gate, gamma and strength, and the slots read most. With --routing or --slotmask also what comes without them, and
-    how far the two next-token distributions diverge.
+    For each layer you see the entropy of the last token's read weights and its mean over all tokens (in nats), the
+    scalars gate, gamma and strength, and the slots read most. With --routing or --slotmask you also see the result
+    without them, and how far the two next-token distributions diverge.
     """
     look = Look().with_routing(routing).with_where(where)
     if slotmask:

@@ -17,7 +17,7 @@ def settings() -> None:
 @model_option
 @json_option
 def ls(model: str, as_json: bool) -> None:
-    """List the sets of a model: its own, then the shipped ones."""
+    """List the sampling sets of a model: its own first, then the shipped ones."""
     with connect() as client:
         found = client.settings_ls(model=model)
     if as_json:
@@ -32,7 +32,7 @@ def ls(model: str, as_json: bool) -> None:
 @model_option
 @json_option
 def show(name: str, model: str, as_json: bool) -> None:
-    """Show a set, or the model's default."""
+    """Show a sampling set, or the model's default."""
     with connect() as client:
         found = client.settings_show(name, model=model)
     if as_json:
@@ -44,11 +44,11 @@ def show(name: str, model: str, as_json: bool) -> None:
 @settings.command("set")
 @click.argument("name")
 @click.argument("pairs", metavar="KEY=VALUE...", nargs=-1, required=True)
-@click.option("--base", default="", metavar="SET", help="Start from this set (else from the model's default).")
+@click.option("--base", default="", metavar="SET", help="Start from this set (default: the model's default set).")
 @model_option
 @json_option
 def set_(name: str, pairs: tuple[str, ...], base: str, model: str, as_json: bool) -> None:
-    """Write the set NAME: KEY=VALUE over a base.
+    """Write the sampling set NAME: a base set, with the given values changed.
 
     \b
     ssmprov settings set coder temp=0.2 top_k=20

@@ -1,4 +1,4 @@
-"""`ssmprov ckpt export|import|verify|backup|gc|replay`: the care of checkpoints, served or (`--store`) at rest."""
+"""`ssmprov ckpt export|import|verify|backup|gc|replay`: maintenance of stores, served or (`--store`) at rest."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def store_option(command: F) -> F:
         "--store",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="DIR",
-        help="Work on this store at rest, without a broker.",
+        help="Use this store directly, without a broker.",
     )(command)
 
 
@@ -33,12 +33,14 @@ def store_option(command: F) -> F:
 @model_option
 @store_option
 @click.option(
-    "--repair", is_flag=True, help="Mend what can be mended; nothing is deleted. Of the catalogue: with --store."
+    "--repair",
+    is_flag=True,
+    help="Repair what can be repaired; nothing is deleted. To repair the catalogue, add --store.",
 )
 @json_option
 @click.pass_context
 def verify(ctx: click.Context, model: str, store: Path | None, repair: bool, as_json: bool) -> None:
-    """Hash every object again and check every lineage. Exit code 1 where something is wrong."""
+    """Hash every object again and check every lineage. The exit code is 1 if something is wrong."""
     if store is not None:
         from workers import at_rest
 
@@ -65,15 +67,15 @@ def verify(ctx: click.Context, model: str, store: Path | None, repair: bool, as_
     "--store",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Copy this store, not that of a configured model.",
+    help="Copy this store instead of a configured model's.",
 )
 @json_option
 @click.pass_context
 def backup(ctx: click.Context, target: Path, model: str, store: Path | None, as_json: bool) -> None:
-    """Copy a store to the directory DEST, while it serves. Again to the same DEST, only what is new is copied.
+    """Copy a store to the directory DEST, even while it serves. A later run to the same DEST copies only what is new.
 
-    It reads the store's own files, so it runs on the host of its workers. DEST is a store itself: `ssmprov ckpt verify
-    --store DEST` checks it. Exit code 1 where the store lacks an object, which the backup then lacks too.
+    It reads the store's own files, so run it on the host of the workers. DEST is a store, too: check it with `ssmprov
+    ckpt verify --store DEST`. The exit code is 1 if the store lacks an object, which the backup then lacks as well.
     """
     from workers import at_rest
 
@@ -94,10 +96,10 @@ def backup(ctx: click.Context, target: Path, model: str, store: Path | None, as_
 @click.command()
 @model_option
 @store_option
-@click.option("--dry-run", is_flag=True, help="Only tell what would go.")
+@click.option("--dry-run", is_flag=True, help="Only report what would be deleted.")
 @json_option
 def gc(model: str, store: Path | None, dry_run: bool, as_json: bool) -> None:
-    """Collect what no name, history or pin reaches."""
+    """Delete what no name, history or pin needs."""
     if store is not None:
         from workers import at_rest
 
@@ -108,8 +110,10 @@ def gc(model: str, store: Path | None, dry_run: bool, as_json: bool) -> None:
     if as_json:
         echo_json(found)
     else:
-        verb = "would go" if dry_run else "are gone"
-        click.echo(f"{found.objects} objects ({size(found.bytes)}) and {found.steps} steps {verb}, {found.kept} stay")
+        verb = "would be deleted" if dry_run else "deleted"
+        click.echo(
+            f"{found.objects} objects ({size(found.bytes)}) and {found.steps} steps {verb}, {found.kept} objects kept"
+        )
 
 
 @click.command()
@@ -119,7 +123,7 @@ def gc(model: str, store: Path | None, dry_run: bool, as_json: bool) -> None:
 @store_option
 @json_option
 def export(context: str, file: Path, model: str, store: Path | None, as_json: bool) -> None:
-    """Write CONTEXT with its lineage as one FILE (`-` is standard output)."""
+    """Write CONTEXT and its lineage to one FILE (`-`: standard output)."""
     with _written(file) as path:
         if store is not None:
             from workers import at_rest
@@ -142,11 +146,13 @@ def export(context: str, file: Path, model: str, store: Path | None, as_json: bo
 @model_option
 @store_option
 @click.option(
-    "--trust", is_flag=True, help="FILE is a kv.pkl of an old runner, and this very model wrote it: no file says so."
+    "--trust",
+    is_flag=True,
+    help="FILE is the kv.pkl of an old runner. You vouch that this model wrote it: the file does not say.",
 )
 @json_option
 def import_(file: Path, name: str, model: str, store: Path | None, trust: bool, as_json: bool) -> None:
-    """Take an exported FILE (`-` is standard input) under NAME."""
+    """Import an exported FILE (`-`: standard input) under NAME."""
     if trust and store is not None:
         raise click.UsageError("--trust needs the model itself, and a store at rest has none: leave --store out")
     new_names(name)
@@ -166,16 +172,21 @@ def import_(file: Path, name: str, model: str, store: Path | None, trust: bool, 
 
 @click.command()
 @click.argument("context", default="", shell_complete=complete_context)
-@click.option("--save", default="", metavar="NAME", help="Save what was read under this name.")
+@click.option("--save", default="", metavar="NAME", help="Save the result under this name.")
 @click.option("--to", default="", metavar="MODEL", help="Read the context's text into another model.")
-@click.option("--prime", type=click.File("r", encoding="utf-8"), metavar="FILE", help="Read this text instead (`-`).")
+@click.option(
+    "--prime",
+    type=click.File("r", encoding="utf-8"),
+    metavar="FILE",
+    help="Read this text instead (`-`: standard input).",
+)
 @model_option
 @json_option
 @click.pass_context
 def replay(
     ctx: click.Context, context: str, save: str, to: str, prime: IO[str] | None, model: str, as_json: bool
 ) -> None:
-    """Read a context again from its root, and compare. Exit code 1 where the text differs."""
+    """Read a context again from its root and compare. The exit code is 1 if the text differs."""
     if bool(context) == bool(prime):
         raise click.UsageError("name either a context or --prime FILE")
     if save:
@@ -203,13 +214,13 @@ def _shown(file: Path) -> str:
 
 @contextmanager
 def _written(file: Path) -> Iterator[Path]:
-    """A path to write to; for `-` a temporary file that is copied to standard output."""
+    """A path to write to. For `-`, a temporary file that is then copied to standard output."""
     if str(file) != "-":
         yield file
         return
     stdout = sys.stdout.buffer
     if stdout.isatty():
-        raise click.UsageError("an exported file is no text: send it to a file or a pipe")
+        raise click.UsageError("an exported file is binary: write it to a file or a pipe, not to the terminal")
     with tempfile.TemporaryDirectory(prefix="ssmprov-") as directory:
         path = Path(directory) / "export"
         yield path
@@ -219,7 +230,7 @@ def _written(file: Path) -> Iterator[Path]:
 
 @contextmanager
 def _read(file: Path) -> Iterator[Path]:
-    """A path to read from; for `-` a temporary file with what standard input holds."""
+    """A path to read from. For `-`, a temporary file with the content of standard input."""
     if str(file) != "-":
         yield file
         return

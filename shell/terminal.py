@@ -1,4 +1,4 @@
-"""A turn asked for from a terminal: its text written as it comes, its prompt's progress shown, Ctrl-C heard."""
+"""Runs a turn for a terminal: prints text as it arrives, shows the progress of the prefill, and handles Ctrl-C."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-"""What ends a turn early: Ctrl-C, a request to end, a terminal that is closed."""
+"""The signals that end a turn early: Ctrl-C, a request to end, and a closed terminal."""
 
 LEAVE_S = 2.0
-"""How long the answer to a dropped turn is waited for: only it tells whether the context has kept the turn."""
+"""How long we wait for the answer to a dropped turn. Only that answer tells whether the context kept the turn."""
 
 
 class Output:
-    """Writes the reply to standard output: piece by piece when live, else whole; when bare, without its fence.
+    """Writes the reply to standard output: in pieces if `live`, else at the end; without its fence if `bare`.
 
-    Where standard output takes no more (`| head`, a full disk), `broken` says why, and `end` raises it: by then the
-    turn is recorded.
+    If standard output cannot be written any more (`| head`, a full disk), `broken` says why. `end` raises it, because
+    by then the turn is recorded.
     """
 
     def __init__(self, *, live: bool, bare: bool) -> None:
@@ -62,7 +62,7 @@ class Output:
 
 
 def say(text: str) -> None:
-    """Write to standard output: byte for byte, but to a terminal without what would steer it."""
+    """Write to standard output: byte for byte, except that a terminal gets no control sequences."""
     shown = harmless(text) if sys.stdout.isatty() else text
     sys.stdout.buffer.write(shown.encode("utf-8", "surrogateescape"))
     sys.stdout.buffer.flush()
@@ -82,10 +82,10 @@ def run(
     on_cancel: str = "keep",
     request_id: bytes | None = None,
 ) -> Reply:
-    """Run a turn in a thread of its own, so that this one can write its text and hear Ctrl-C at any moment.
+    """Run a turn in its own thread, so that this one can print its text and react to Ctrl-C at any moment.
 
-    The first Ctrl-C cancels the turn in the way `on_cancel`, and so does a reader of the output who leaves. A second
-    one drops it; the answer is waited for, since what was kept has to be recorded, but not for long.
+    The first Ctrl-C cancels the turn as `on_cancel` says, and so does closing the output. A second one drops it. We
+    then wait a short time for the answer, because what the context kept has to be recorded.
     """
     events: queue.SimpleQueue[Callable[[], Reply | None]] = queue.SimpleQueue()
     request_id = request_id or wire.new_id()
@@ -131,10 +131,10 @@ def run(
 
 @contextmanager
 def on_interrupt(*steps: Callable[[], None]) -> Iterator[None]:
-    """Have the first Ctrl-C call the first step, and so on, wherever it strikes, so that no write is torn.
+    """Make the first Ctrl-C call the first step, the second the second, and so on, so that no write is cut short.
 
-    One after the last step raises. A request to end and a closed terminal count like Ctrl-C; where they are ignored
-    (`nohup`), they stay so.
+    After the last step, Ctrl-C raises. SIGTERM and SIGHUP count like Ctrl-C. A signal that is ignored (`nohup`) stays
+    ignored.
     """
     left = iter(steps)
 
@@ -164,7 +164,7 @@ def _raiser(error: BaseException) -> Callable[[], None]:
 
 @contextmanager
 def progress() -> Iterator[Callable[[int, int], None]]:
-    """A bar on standard error while a prompt is read, where that is a terminal."""
+    """A progress bar on standard error while a prompt is read, if that is a terminal."""
     if not sys.stderr.isatty():
         yield lambda _done, _total: None
         return

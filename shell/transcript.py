@@ -1,4 +1,4 @@
-"""`ssmprov get|put|run|quote`, and GET_FILE, PUT_FILE, RUN, QUOTE: tools on the transcript of the working directory."""
+"""`ssmprov get|put|run|quote` (also GET_FILE, PUT_FILE, RUN, QUOTE): tools for the working directory's transcript."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ import click
 from shell import turns
 from shell.tables import echo_json
 from shell.terminal import Output, on_interrupt, say
-from shell.turns import Told, Wish
+from shell.turns import TurnAnswer, TurnRequest
 from ssmprov.errors import BadRequest
 from ssmprov.formatting import plain
 from ssmprov.terminal import printable
@@ -31,12 +31,12 @@ RUNNABLE = ("BASH", "PYTHON")
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("words", nargs=-1, required=True, metavar="[TURN] NAME")
 @click.option(
-    "--force", is_flag=True, help="Also write a dot file of the working directory, or through a link out of it."
+    "--force", is_flag=True, help="Allow writing a dot file of the working directory, or through a link out of it."
 )
 def get(words: tuple[str, ...], force: bool) -> None:
-    """Write the content of a FILE turn, the last one or that of number TURN, to the file NAME (`-`: to stdout)."""
+    """Write the content of a FILE turn (number TURN, or the last one) to the file NAME (`-`: standard output)."""
     if len(words) > 2:
-        raise click.UsageError("name at most a turn and a file: [TURN] NAME")
+        raise click.UsageError("too many words: write [TURN] NAME")
     number = _number(words[0]) if len(words) == 2 else None
     content = turns.here().turn(number, "FILE").content.encode("utf-8", "surrogateescape")
     if words[-1] == "-":
@@ -50,31 +50,33 @@ def get(words: tuple[str, ...], force: bool) -> None:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
 @turns.turn_options
-@click.option("-v", "--verbose", is_flag=True, help="Write the server's reply, the rest of the fence.")
+@click.option("-v", "--verbose", is_flag=True, help="Also print the server's reply, the rest of the fence.")
 def put(file: Path, as_json: bool, verbose: bool, **options: Any) -> None:
-    """Add a FILE turn with the content of FILE, byte for byte, and have the context read it."""
+    """Add the content of FILE as a FILE turn, byte for byte. The context reads it."""
     content = text_of(file)
-    _send(Wish(**options), "FILE", content, as_json, verbose)
+    _send(TurnRequest(**options), "FILE", content, as_json, verbose)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("turn", type=click.IntRange(0))
 @turns.turn_options
-@click.option("-v", "--verbose", is_flag=True, help="Write the server's reply, the rest of the fence.")
+@click.option("-v", "--verbose", is_flag=True, help="Also print the server's reply, the rest of the fence.")
 def quote(turn: int, as_json: bool, verbose: bool, **options: Any) -> None:
-    """Add a QUOTE turn: turn TURN as a Markdown block quote, with its header in the first line."""
+    """Add a QUOTE turn that quotes turn TURN as a Markdown block quote, with its header in the first line."""
     found = turns.here().turn(turn)
-    _send(Wish(**options), "QUOTE", quoted(found), as_json, verbose)
+    _send(TurnRequest(**options), "QUOTE", quoted(found), as_json, verbose)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("turn", required=False, type=click.IntRange(0))
-@click.option("--timeout", type=click.FloatRange(0.1, 86_400), default=60.0, show_default=True, help="In seconds.")
-@click.option("--network", is_flag=True, help="Let it reach the network.")
-@click.option("--unsafe", is_flag=True, help="Run it without a sandbox: it may do whatever you may.")
-@click.option("--no-send", is_flag=True, help="Only run it: no OUTPUT turn.")
+@click.option(
+    "--timeout", type=click.FloatRange(0.1, 86_400), default=60.0, show_default=True, help="The time limit in seconds."
+)
+@click.option("--network", is_flag=True, help="Allow the code to use the network.")
+@click.option("--unsafe", is_flag=True, help="Run the code without a sandbox: it can do everything that you can.")
+@click.option("--no-send", is_flag=True, help="Only run the code, without adding an OUTPUT turn.")
 @turns.turn_options
-@click.option("-v", "--verbose", is_flag=True, help="Write the server's reply, the rest of the fence.")
+@click.option("-v", "--verbose", is_flag=True, help="Also print the server's reply, the rest of the fence.")
 @click.pass_context
 def run(
     ctx: click.Context,
@@ -88,16 +90,16 @@ def run(
     verbose: bool,
     **options: Any,
 ) -> None:
-    """Run the code of a BASH or PYTHON turn, the last one or TURN, in a sandbox, and add an OUTPUT turn.
+    """Run the code of a BASH or PYTHON turn (TURN, or the last one) in a sandbox, and add an OUTPUT turn.
 
-    The code may write below the working directory, but none of its dot files and nothing else, and reaches no network.
-    What it writes is shown as it comes.
+    The code may write files below the working directory, except dot files, and nothing else. It cannot use the network.
+    Its output is shown as it arrives.
     """
     from sandbox.run import Ended, Limits
     from sandbox.run import run as run_fenced
 
-    wish = Wish(**options)
-    wish.check()
+    request = TurnRequest(**options)
+    request.check()
     place = turns.here()
     found = place.turn(turn, *RUNNABLE)
 
@@ -115,7 +117,7 @@ def run(
                 cancelled=enough,
             )
 
-    told: Told | None = None
+    told: TurnAnswer | None = None
     if no_send:
         with place.locked():  # nobody else writes dot files meanwhile: the sandbox could not tell whose they are
             ended = execute()
@@ -124,17 +126,17 @@ def run(
         results: list[Ended] = []
 
         def compose(number: int) -> tuple[str, int]:
-            turns.check_served(wish)
+            turns.check_served(request)
             results.append(execute())
             written = text_of_output(results[0].output, results[0].status, results[0].reason)
             return half_step(number, "OUTPUT", written.removesuffix("\n")), number
 
-        told = turns.recorded(place, wish, compose, Output(live=False, bare=False))
+        told = turns.recorded(place, request, compose, Output(live=False, bare=False))
         (ended,) = results
         output = text_of_output(ended.output, ended.status, ended.reason)
     if ended.dropped:
         names = ", ".join(ended.dropped[:5])
-        click.echo(f"off limits here, and not kept: {printable(names)}", err=True)
+        click.echo(f"the code may not change these files, so the changes were dropped: {printable(names)}", err=True)
     if as_json:
         echo_json(
             {"ran": found.number, "status": ended.status, "reason": ended.reason, "output": output}
@@ -150,7 +152,7 @@ def run(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def check(ctx: click.Context, file: Path | None, as_json: bool) -> None:
-    """Tell what is odd in a transcript, by line (FILE, else the one here). Exit code 1 if anything is."""
+    """List what is odd in a transcript (FILE, or the one here), line by line. The exit code is 1 if anything is."""
     from ssmprov.transcript import parse
 
     if file is None:
@@ -173,7 +175,7 @@ def check(ctx: click.Context, file: Path | None, as_json: bool) -> None:
 
 
 def text_of_output(output: bytes, status: int, reason: str) -> str:
-    """What a run wrote as the content of a turn: its status where that is not 0, and why it was ended."""
+    """The output of a run as the content of a turn, with its exit status if not 0, and why it was ended."""
     text = output.decode("utf-8", "replace").replace("\0", "\ufffd")
     if text and not text.endswith("\n"):
         text += "\n"
@@ -184,16 +186,16 @@ def text_of_output(output: bytes, status: int, reason: str) -> str:
     return text
 
 
-def _send(wish: Wish, role: str, content: str, as_json: bool, verbose: bool) -> None:
-    wish.check()
-    told = turns.half(turns.here(), wish, role, content)
+def _send(request: TurnRequest, role: str, content: str, as_json: bool, verbose: bool) -> None:
+    request.check()
+    told = turns.half(turns.here(), request, role, content)
     if as_json:
         echo_json(_numbers(told))
     elif verbose:
         say(told.text)
 
 
-def _numbers(told: Told) -> dict[str, Any]:
+def _numbers(told: TurnAnswer) -> dict[str, Any]:
     found: dict[str, Any] = {"turn": told.number}
     if told.details:
         found |= {"request": told.details["request"], **plain(told.details["result"])}
@@ -201,38 +203,42 @@ def _numbers(told: Told) -> dict[str, Any]:
 
 
 def _shower() -> Callable[[bytes], None]:
-    """Writes the output of code as it comes; to a terminal as text that cannot steer it."""
+    """A function that prints the code's output as it arrives; a terminal gets no control sequences."""
     decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
     return lambda data: say(decoder.decode(data))
 
 
 def _number(word: str) -> int:
     if not word.isdecimal() or len(word) > 18:
-        raise click.UsageError(f"{word!r} is no turn: write [TURN] NAME")
+        raise click.UsageError(f"{word!r} is not a turn number: write [TURN] NAME")
     return int(word)
 
 
 def _off_limits(path: Path, force: bool) -> None:
-    """Dot files of the working directory are not overwritten by what stands in a transcript.
+    """Refuse to overwrite dot files of the working directory with content of a transcript.
 
-    Nor is what a symbolic link in it leads to outside of it: code that RUN executes may have made the link.
+    Also refuse to write through a symbolic link to a place outside: code that RUN executed may have made the link.
     """
     here = Path.cwd().resolve()
     target = path.resolve()
     if not target.is_relative_to(here):
         if Path(os.path.abspath(path)).is_relative_to(here) and not force:
-            raise BadRequest(f"{path} leads by a link out of the working directory, to {target} (--force writes it)")
+            raise BadRequest(
+                f"{path} is a link to {target}, outside the working directory: use --force to write there anyway"
+            )
         return
     inner = target.relative_to(here)
     if inner.parts and inner.parts[0].startswith(".") and not force:
-        raise BadRequest(f"{path} is a dot file of the working directory, which is off limits (--force writes it)")
+        raise BadRequest(
+            f"{path} is a dot file of the working directory, which is protected: use --force to write it anyway"
+        )
 
 
 def _replace(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
+    """Write a file completely or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.is_dir():
-        raise BadRequest(f"{path} is a folder: name a file")
+        raise BadRequest(f"{path} is a folder: give the name of a file")
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         temporary.write_bytes(content)

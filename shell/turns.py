@@ -1,4 +1,4 @@
-"""What the shell tools share: which context a turn is for, and how it is sent and recorded as one act."""
+"""What the shell tools share: they choose the context of a turn, then send and record the turn as one action."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ MODEL = "SSMPROV_MODEL"
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What the options of a tool say about a turn."""
+class TurnRequest:
+    """A turn as the options of a tool describe it."""
 
     model: str = ""
     context: str = ""
@@ -50,12 +50,13 @@ class Wish:
     recv_timeout: float = 600.0
 
     def check(self) -> None:
-        """Raises a usage error for options that do not go together."""
+        """Raises a usage error if options contradict each other."""
         if self.save:
             new_names(self.save)
         if self.bang and (self.context or self.save or self.settings):
             raise click.UsageError(
-                "--bang names context, settings and where to save: leave --load, --settings and --save out"
+                "--bang already names the context, the settings and where to save: leave out --load, --settings and "
+                "--save"
             )
         mine = (
             self.model,
@@ -69,11 +70,11 @@ class Wish:
             self.max_chars,
         )
         if self.port is not None and any(value not in ("", (), None) for value in mine):
-            raise click.UsageError("--port speaks the old protocol, which has only --bang: leave the other options out")
+            raise click.UsageError("--port uses the old protocol, which only knows --bang: leave out the other options")
 
 
 @dataclass(slots=True)
-class Told:
+class TurnAnswer:
     """A finished exchange: the reply, how it ended, and the numbers of its turns."""
 
     text: str
@@ -84,24 +85,28 @@ class Told:
 
 
 def turn_options(command: F) -> F:
-    """The options that say which context a turn is for and how it is sampled."""
+    """The options that choose the context of a turn and its sampling."""
     for option in reversed(
         (
             model_option,
             click.option("--load", "--context", "context", default="", metavar="NAME", shell_complete=complete_context,
                          help="Continue this context."),
             click.option("--save", default="", metavar="NAME", shell_complete=complete_context,
-                         help="Move NAME to the result."),
-            click.option("--create", is_flag=True, help="Start a context that does not exist yet empty."),
-            click.option("--settings", default="", metavar="SET", help="The sampling set (else the model's default)."),
+                         help="Save the result under NAME."),
+            click.option("--create", is_flag=True,
+                         help="Start with an empty context if it does not exist yet."),
+            click.option("--settings", default="", metavar="SET", help="The sampling set (default: the model's)."),
             click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="One setting, such as temp=0.5."),
-            click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The seed of the draws."),
-            click.option("--max-tokens", type=click.IntRange(0), help="At most so many tokens; 0 only reads."),
-            click.option("--max-chars", type=click.IntRange(0), help="At most so many characters."),
-            click.option("--bang", default="", metavar="TEXT", help="A first line !LOAD [SETTINGS [SAVE]], as of old."),
-            click.option("--debang", is_flag=True, help="Leave the bang line out of the transcript."),
-            click.option("--counter", type=click.IntRange(0, MAX_COUNTER), help="Set .counter to this on success."),
-            click.option("--port", type=click.IntRange(1, 65535), help="Send to this port in the old protocol."),
+            click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The random seed."),
+            click.option("--max-tokens", type=click.IntRange(0), help="The most tokens to generate; 0 only reads."),
+            click.option("--max-chars", type=click.IntRange(0), help="The most characters to generate."),
+            click.option("--bang", default="", metavar="TEXT",
+                         help="Begin with the line !LOAD [SETTINGS [SAVE]], as in the old protocol."),
+            click.option("--debang", is_flag=True, help="Do not record the bang line in the transcript."),
+            click.option("--counter", type=click.IntRange(0, MAX_COUNTER),
+                         help="Set .counter to this number if the turn succeeds."),
+            click.option("--port", type=click.IntRange(1, 65535),
+                         help="Send the turn to this port with the old protocol."),
             click.option("--connect-timeout", type=float, default=3.0, hidden=True),
             click.option("--recv-timeout", type=float, default=600.0, hidden=True),
             json_option,
@@ -111,11 +116,11 @@ def turn_options(command: F) -> F:
     return command
 
 
-def exchange(wish: Wish, text: str, output: Output, *, live: bool, on_cancel: str = "keep") -> Told:
-    """Send a text and hear the reply. With `live` a turn that names no context goes on with the live one."""
-    if wish.port is not None:
-        return _by_port(wish, text, output)
-    arguments, also = _asked(wish, live)
+def exchange(request: TurnRequest, text: str, output: Output, *, live: bool, on_cancel: str = "keep") -> TurnAnswer:
+    """Send a text and return the reply. With `live`, a turn that names no context continues the live one."""
+    if request.port is not None:
+        return _by_port(request, text, output)
+    arguments, also = _asked(request, live)
     with connect() as client:
         found = run(client, text, arguments, output, on_cancel)
         if also and found.result.name:
@@ -123,77 +128,86 @@ def exchange(wish: Wish, text: str, output: Output, *, live: bool, on_cancel: st
     return _told(found)
 
 
-def _by_port(wish: Wish, text: str, output: Output) -> Told:
-    assert wish.port is not None, "a port was named"
-    reply = old_protocol.ask(wish.port, bang_line(wish.bang) + text, wish.connect_timeout, wish.recv_timeout)
+def _by_port(request: TurnRequest, text: str, output: Output) -> TurnAnswer:
+    assert request.port is not None, "a port was named"
+    reply = old_protocol.ask(
+        request.port, bang_line(request.bang) + text, request.connect_timeout, request.recv_timeout
+    )
     output.write(reply)
-    return Told(reply)
+    return TurnAnswer(reply)
 
 
-def _told(found: Reply) -> Told:
-    return Told(found.text, found.result.stop, details={"request": found.id, "result": found.result})
+def _told(found: Reply) -> TurnAnswer:
+    return TurnAnswer(found.text, found.result.stop, details={"request": found.id, "result": found.result})
 
 
-def _asked(wish: Wish, live: bool) -> tuple[dict[str, Any], str]:
-    """The arguments of the turn, and the context that is to follow it."""
-    target = _target(wish, live)
+def _asked(request: TurnRequest, live: bool) -> tuple[dict[str, Any], str]:
+    """The arguments of the turn, and the context that is moved to its result as well."""
+    target = _target(request, live)
     arguments = {
-        "model": wish.model or usual_model(target.context, target.save),
+        "model": request.model or usual_model(target.context, target.save),
         "context": target.context,
         "save": target.save,
-        "create": wish.create or target.context == LIVE,
+        "create": request.create or target.context == LIVE,
         "settings": target.settings,
-        "values": assignments(wish.pairs),
-        "seed": wish.seed,
-        "max_tokens": wish.max_tokens,
-        "max_chars": wish.max_chars,
+        "values": assignments(request.pairs),
+        "seed": request.seed,
+        "max_tokens": request.max_tokens,
+        "max_chars": request.max_chars,
     }
     return arguments, target.also
 
 
 def notice(text: str) -> None:
-    """Tell something on standard error."""
+    """Print a notice on standard error."""
     click.echo(text, err=True)
 
 
 def usual_model(*names: str) -> str:
-    """The model of $SSMPROV_MODEL, for names that do not say theirs."""
+    """The model in $SSMPROV_MODEL, if no name says which model it belongs to."""
     return "" if any(":" in name for name in names) else os.environ.get(MODEL, "")
 
 
-def _target(wish: Wish, live: bool) -> Target:
-    if wish.bang:
-        return bang_target(wish.bang)
-    if live and not wish.context and not wish.save:
-        return Target(LIVE, wish.settings, LIVE)
-    return Target(wish.context, wish.settings, wish.save)
+def _target(request: TurnRequest, live: bool) -> Target:
+    if request.bang:
+        return bang_target(request.bang)
+    if live and not request.context and not request.save:
+        return Target(LIVE, request.settings, LIVE)
+    return Target(request.context, request.settings, request.save)
 
 
 def recorded(
-    record: Record, wish: Wish, compose: Callable[[int], tuple[str, int]], output: Output, *, on_cancel: str = "close"
-) -> Told:
-    """One act under the record's lock: mint a number, send, hear, append. A failure mints and appends nothing.
+    record: Record,
+    request: TurnRequest,
+    compose: Callable[[int], tuple[str, int]],
+    output: Output,
+    *,
+    on_cancel: str = "close",
+) -> TurnAnswer:
+    """Number, send and record a turn while holding the record's lock. A failed turn uses no number and writes nothing.
 
-    `compose` makes the text of a number, and says which number the counter stands at then.
+    `compose` makes the text for a turn number, and returns the value of the counter after it.
     """
-    with record.locked(lambda: notice("waiting: another turn of this transcript is under way")) as writer:
-        take_up(writer, connect, notice)  # for a port, too: what is appended next would bury the note
+    with record.locked(lambda: notice("waiting for another turn of this transcript to finish")) as writer:
+        take_up(writer, connect, notice)  # for a port, too: otherwise the next turn would cover the note
         number = writer.next_number()
         text, last = compose(number)
-        arguments, also = _asked(wish, live=True) if wish.port is None else ({}, "")
-        turn = outgoing(writer, text, number, last, "" if wish.debang else wish.bang, arguments=arguments, also=also)
-        if wish.counter is not None:
-            turn = replace(turn, counter=wish.counter)
-        told: Told | None = None
+        arguments, also = _asked(request, live=True) if request.port is None else ({}, "")
+        turn = outgoing(
+            writer, text, number, last, "" if request.debang else request.bang, arguments=arguments, also=also
+        )
+        if request.counter is not None:
+            turn = replace(turn, counter=request.counter)
+        told: TurnAnswer | None = None
 
         def struck() -> None:
-            """What a port has begun is given up with its connection; what a context has read is recorded first."""
-            if wish.port is not None and told is None:
+            """A turn through a port is dropped with its connection; what a context has read is recorded first."""
+            if request.port is not None and told is None:
                 raise KeyboardInterrupt
 
         with on_interrupt(struck, struck, struck):
-            if wish.port is not None:
-                told = _by_port(wish, turn.prompt, output)
+            if request.port is not None:
+                told = _by_port(request, turn.prompt, output)
                 writer.append(turn.before + told.text, turn.counter)
             else:
                 with connect() as client:
@@ -207,54 +221,57 @@ def recorded(
     return told
 
 
-def half(record: Record, wish: Wish, role: str, content: str) -> Told:
-    """Send a content as a closed turn, which the model only reads, and record it."""
+def half(record: Record, request: TurnRequest, role: str, content: str) -> TurnAnswer:
+    """Send content as a closed turn, which the model only reads, and record it."""
     silent = Output(live=False, bare=False)  # the reply is only the rest of the fence
-    return recorded(record, wish, lambda number: (half_step(number, role, content), number), silent)
+    return recorded(record, request, lambda number: (half_step(number, role, content), number), silent)
 
 
-def check_served(wish: Wish) -> None:
-    """For what cannot be undone before the turn is sent. Raises Unreachable where no broker answers."""
-    if wish.port is None:
+def check_served(request: TurnRequest) -> None:
+    """Check that a broker answers before doing something that cannot be undone. Raises Unreachable."""
+    if request.port is None:
         with connect() as client:
             client.models()
 
 
-def slash(wish: Wish, text: str) -> str | None:
-    """What a slash command answers; None for a text that is none."""
+def slash(request: TurnRequest, text: str) -> str | None:
+    """The answer to a slash command, or None if the text is not one."""
     command = parse_slash(text)
     if command is None or not text.startswith("/"):
         return None
-    if wish.port is not None:
-        return old_protocol.ask(wish.port, bang_line(wish.bang) + text, wish.connect_timeout, wish.recv_timeout)
+    if request.port is not None:
+        return old_protocol.ask(
+            request.port, bang_line(request.bang) + text, request.connect_timeout, request.recv_timeout
+        )
     if not command.known:
         raise BadRequest(
-            f"a text that begins with / is a command, and there is no {command.word[:60]}: write a space before it"
+            f"a text that begins with / is a command, and {command.word[:60]} does not exist: to send it as text, "
+            "put a space before it"
         )
     if command.word in LOOKS:
         raise BadRequest(
-            f"{command.word} is for a port (--port 6502) and the window, which remember it: here `ssmprov probe "
-            "--routing HOW --slotmask SLOTS` takes both at once"
+            f"{command.word} works only with a port (--port 6502) and in the window, which remember it: use `ssmprov "
+            "probe --routing HOW --slotmask SLOTS` instead"
         )
     if command.word not in ("/save", "/load", PROBE):
         raise BadRequest(
-            f"{command.word} is for a port (--port 6502): here /save NAME and /load NAME keep and take up the live "
-            "context, /probe TEXT looks at it, and --settings and --set choose how to sample"
+            f"{command.word} works only with a port (--port 6502): here you can use /save NAME, /load NAME and /probe "
+            "TEXT, which work with the live context, and choose the sampling with --settings and --set"
         )
-    if wish.bang or wish.context or wish.save:
-        raise BadRequest(f"{command.word} is about the live context: leave --load, --save and --bang out")
+    if request.bang or request.context or request.save:
+        raise BadRequest(f"{command.word} works with the live context: leave out --load, --save and --bang")
     if command.word == PROBE:
         with connect() as client:
-            seen = client.probe(command.argument, LIVE, model=wish.model or usual_model(), or_empty=True)
+            seen = client.probe(command.argument, LIVE, model=request.model or usual_model(), or_empty=True)
         return "\n".join(probe_view.lines(seen, Look())) + "\n"
     name = command.argument or "kv.pkl"
     new_names(name)
     source, target = (LIVE, name) if command.word == "/save" else (name, LIVE)
     with connect() as client:
-        client.fork(source, [target], model=wish.model or usual_model(name), overwrite=True)
+        client.fork(source, [target], model=request.model or usual_model(name), overwrite=True)
     return f"[saved -> {name}]\n" if command.word == "/save" else f"[loaded <- {name}]\n"
 
 
 def here() -> Record:
-    """The record of the working directory."""
+    """The record in the working directory."""
     return Record(Path.cwd())
