@@ -128,11 +128,14 @@ def exchange(request: TurnRequest, text: str, output: Output, *, live: bool, on_
     return _told(found)
 
 
-def _by_port(request: TurnRequest, text: str, output: Output) -> TurnAnswer:
+def _ask_port(request: TurnRequest, text: str) -> str:
     assert request.port is not None, "a port was named"
-    reply = old_protocol.ask(
-        request.port, bang_line(request.bang) + text, request.connect_timeout, request.recv_timeout
-    )
+    text = bang_line(request.bang) + text
+    return old_protocol.ask(request.port, text, request.connect_timeout, request.recv_timeout)
+
+
+def _by_port(request: TurnRequest, text: str, output: Output) -> TurnAnswer:
+    reply = _ask_port(request, text)
     output.write(reply)
     return TurnAnswer(reply)
 

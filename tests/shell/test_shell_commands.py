@@ -222,7 +222,7 @@ def test_text_that_is_no_utf8_is_refused_before_anything_is_sent(talk: Cluster) 
     done = subprocess.run(
         [PROGRAMS / "ssmprov", "pipe"], input=b"a\xff", env=talk.environment, capture_output=True, check=False
     )
-    assert (done.returncode, done.stderr) == (1, b"ssmprov: standard input is no UTF-8: byte 1 is 0xff\n")
+    assert (done.returncode, done.stderr) == (1, b"ssmprov: standard input is not UTF-8 text: byte 1 is 0xff\n")
 
 
 def test_a_prompt_of_ten_megabytes_is_refused_with_the_limit(ssmprov: Run) -> None:

@@ -143,7 +143,7 @@ def test_no_broker_is_exit_3_and_changes_nothing(sh: Shell, place: Path) -> None
 def test_text_that_is_no_utf_8_is_refused(sh: Shell, place: Path) -> None:
     done = sh("PIPE --in USER", b"a\xffb")
     assert (done.returncode, recorded(place)) == (1, "")
-    assert b"no UTF-8: byte 1" in done.stderr
+    assert b"not UTF-8 text: byte 1" in done.stderr
 
 
 def test_pipes_at_once_never_share_a_number_or_interleave(sh: Shell, place: Path, cluster: Cluster) -> None:
@@ -220,10 +220,10 @@ def test_ssmprov_pipe_records_where_a_transcript_is(sh: Shell, place: Path) -> N
 @pytest.mark.parametrize(
     ("line", "status", "says"),
     [
-        ("PIPE --load other", 1, b"leave --load"),
-        ("PIPE --save other", 1, b"leave --load"),
-        ("PIPE --bang other", 1, b"leave --load"),
-        ("PIPE --create --port 1", 2, b"leave the other options out"),
+        ("PIPE --load other", 1, b"leave out --load"),
+        ("PIPE --save other", 1, b"leave out --load"),
+        ("PIPE --bang other", 1, b"leave out --load"),
+        ("PIPE --create --port 1", 2, b"leave out the other options"),
     ],
 )
 def test_a_command_does_not_ignore_an_option(sh: Shell, line: str, status: int, says: bytes) -> None:
@@ -232,8 +232,11 @@ def test_a_command_does_not_ignore_an_option(sh: Shell, line: str, status: int, 
 
 
 def test_a_text_that_begins_with_a_slash_is_told_apart_from_a_command_of_the_ports(sh: Shell) -> None:
-    assert b"there is no /etc/hosts: write a space before it" in sh("PIPE --in USER", "/etc/hosts is read").stderr
-    assert b"is for a port" in sh("PIPE", "/t 0.5").stderr
+    assert (
+        b"/etc/hosts does not exist: to send it as text, put a space before it"
+        in sh("PIPE --in USER", "/etc/hosts is read").stderr
+    )
+    assert b"works only with a port" in sh("PIPE", "/t 0.5").stderr
 
 
 @pytest.fixture(scope="module")
@@ -417,7 +420,7 @@ def test_a_file_is_not_written_through_a_link_out_of_the_directory(sh: Shell, pl
     (place / "inner").symlink_to("target")
     for name in ("file", "folder/file", "folder/new", "folder/../new"):
         done = sh(f"GET_FILE {name}")
-        assert (done.returncode, b"by a link out of the working directory" in done.stderr) == (1, True)
+        assert (done.returncode, b"outside the working directory: use --force" in done.stderr) == (1, True)
     assert [path.read_text() for path in outside.iterdir()] == ["old"]
     good(sh("GET_FILE inner && GET_FILE ../outside/named && GET_FILE --force file"))
     assert ((place / "target").read_text(), (outside / "named").read_text()) == ("new", "new")
