@@ -1,8 +1,8 @@
-"""Time that no one can set: seconds since this machine booted, and which boot that was.
+"""A clock that nobody can set: seconds since this machine booted, and which boot that was.
 
-An outcome must outlive its request's time to live whatever the wall clock does, and processes come and go meanwhile.
-The boot clock is common to all processes of a host and only ever grows. Of a row that an earlier boot wrote, at least
-this boot's whole uptime has passed, and no more is claimed.
+An outcome must be kept longer than its request's time to live, even if the wall clock changes and processes restart.
+All processes of a host share the boot clock, and it only grows. For a row that an earlier boot wrote, we only know that
+at least this boot's whole uptime has passed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from pathlib import Path
 
 @functools.cache
 def boot() -> str:
-    """Names the running boot; '' where the system does not tell (rows then live by uptime alone)."""
+    """The id of the running boot, or '' if the system does not tell (then only the uptime counts)."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:
@@ -22,5 +22,5 @@ def boot() -> str:
 
 
 def uptime_s() -> float:
-    """Seconds since boot, suspended time included where the system counts it."""
+    """Seconds since boot. Includes suspended time if the system counts it."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))

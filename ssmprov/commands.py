@@ -1,6 +1,6 @@
-"""The bang and slash grammar of a request, which the bridge and the Composer share.
+"""The grammar of bang and slash commands, which the bridge, the shell and the Composer share.
 
-!LOAD [SETTINGS [SAVE]]     an optional first line: which context, which sampling set, where to save
+!LOAD [SETTINGS [SAVE]]     an optional first line: the context, the sampling set, and where to save
 /save NAME, /t 0.5, ...     a slash command; anything else is a prompt
 """
 
@@ -31,14 +31,14 @@ STORES = {
 }
 PROBE = "/probe"
 LOOKS = ("/routing", "/slotmask")
-"""How the probes that follow read: see `ssmprov.probes`."""
+"""Commands that set how later probes read: see `ssmprov.probes`."""
 
 HELP = "/?"
 
 
 @dataclass(frozen=True, slots=True)
 class Bang:
-    """A bang line: the context to load, the sampling set to load, the name to save under; '' for none."""
+    """A bang line: the context to load, the sampling set to load, and the name to save under; '' for none."""
 
     load: str = ""
     settings: str = ""
@@ -59,7 +59,7 @@ class Slash:
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A request taken apart: a bang line or none, then a slash command, or else a prompt."""
+    """A parsed request: an optional bang line, then a slash command or a prompt."""
 
     bang: Bang | None
     slash: Slash | None
@@ -67,7 +67,7 @@ class Command:
 
 
 def parse(text: str) -> Command:
-    """Take a request apart. The prompt is kept to the byte. Raises BadRequest for a bang line of four words."""
+    """Parse a request. The prompt is kept byte for byte. Raises BadRequest if a bang line has four words."""
     bang = None
     if text.startswith("!"):
         line, _, text = text.partition("\n")
@@ -76,16 +76,16 @@ def parse(text: str) -> Command:
 
 
 def parse_bang(line: str) -> Bang:
-    """A bang line. A third word may be written `!NAME`: one of the old guides does so."""
+    """Parse a bang line. The third word may be written `!NAME`, as one of the old guides does."""
     words = line.strip().removeprefix("!").split()
     if len(words) > 3:
-        raise BadRequest("a bang line has at most three words: !LOAD SETTINGS SAVE")
+        raise BadRequest("a bang line has at most three words: write !LOAD SETTINGS SAVE")
     load, settings, save = (*words, "", "", "")[:3]
     return Bang(load, settings, save.removeprefix("!"))
 
 
 def parse_slash(text: str) -> Slash | None:
-    """The slash command that a text is, or None for a prompt. Blanks before the slash do not count."""
+    """The slash command in a text, or None for a prompt. Blanks before the slash are ignored."""
     words = text.split(maxsplit=1)
     if not words or not words[0].startswith("/"):
         return None

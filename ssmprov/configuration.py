@@ -1,4 +1,4 @@
-"""The TOML configuration, read and checked once, and the working directory that its paths are relative to."""
+"""The TOML configuration, which is read and checked once, and the working directory that its paths refer to."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ CONFIG_FILE = "ssmprov.toml"
 RUN_DIRECTORY = "run"
 MAX_IPC_PATH = 107
 MAX_DOTS = 1000
-"""Of one line. The reader's time grows with the square of a dotted key's parts, and no key here has more than two."""
+"""The most dots in one line. Parsing takes quadratic time in the parts of a dotted key, and ours have at most two."""
 
 _SIZE = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*((?:[KMGT]i?)?)B?\s*\Z", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -37,10 +37,10 @@ Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
 class BrokerTable(msgspec.Struct, forbid_unknown_fields=True):
-    """`[broker]`. Bounds: queued requests in all and of one client, bytes held for resends and queues, connections.
+    """`[broker]`: bounds on queued requests (in all, and per client), bytes kept for queues and resends, connections.
 
-    `connections_per_key` and `requests_per_s` (an average) bind each key of the allow-list; a process on the broker's
-    own socket is not counted so. A broker that has taken more than `memory` ends, and its supervisor starts it again.
+    `connections_per_key` and `requests_per_s` (an average) apply to each key of the allow-list, but not to processes on
+    the broker's own socket. If the broker uses more than `memory`, it ends, and its supervisor starts it again.
     """
 
     listen: tuple[str, ...] = ("ipc://run/broker.sock",)
@@ -87,7 +87,7 @@ class ModelTable(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class BridgeTable(msgspec.Struct, forbid_unknown_fields=True):
-    """`[[bridge]]`: one TCP port for one model. Port 0 takes a free one."""
+    """`[[bridge]]`: one TCP port for one model. Port 0 means any free port."""
 
     port: Port
     model: str
@@ -105,7 +105,7 @@ class Tables(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class Configuration(msgspec.Struct, frozen=True):
-    """A checked configuration: its tables, and the working directory that they are relative to."""
+    """A checked configuration: its tables, and the working directory that their paths refer to."""
 
     home: Path
     tables: Tables
@@ -115,32 +115,32 @@ class Configuration(msgspec.Struct, frozen=True):
         for table in self.tables.model:
             if table.name == name:
                 return table
-        raise NotFound(f"no model {name!r} is configured{nearest(name, [t.name for t in self.tables.model])}")
+        raise NotFound(f"the configuration has no model {name!r}{nearest(name, [t.name for t in self.tables.model])}")
 
     def path(self, text: str) -> Path:
-        """A path of the configuration: absolute, from the user's home (~), or below the working directory.
+        """A path of the configuration: absolute, in the user's home (~), or below the working directory.
 
-        Raises BadRequest for what no file can be called.
+        Raises BadRequest if no file can have that name.
         """
         try:
             path = Path(text).expanduser()
         except RuntimeError:
-            raise BadRequest(f"{text!r} begins with the home of a user whom this machine does not know") from None
+            raise BadRequest(f"{text!r} begins with the home directory of an unknown user") from None
         if "\0" in text:
-            raise BadRequest(f"{text!r} is no path: it holds U+0000")
+            raise BadRequest(f"{text!r} is not a valid path: it contains U+0000")
         return (self.home / path).absolute()
 
     def store(self, model: ModelTable) -> Path:
         return self.path(model.checkpoints or f".checkpoints/{model.name}")
 
     def endpoints(self) -> list[str]:
-        """Where the broker listens; the first is what processes of this machine use, an ipc one if there is any."""
+        """Where the broker listens. Processes of this machine use the first endpoint; ipc endpoints come first."""
         listed = [endpoint_of(text, self.home) for text in self.tables.broker.listen]
         return sorted(listed, key=lambda endpoint: not endpoint.startswith("ipc://"))
 
 
 def home_of(environment: Mapping[str, str] = os.environ) -> Path:
-    """`$SSMPROV_HOME`, else `/_` where it exists, else the platform's data directory."""
+    """The working directory: `$SSMPROV_HOME`, else `/_` if it exists, else the platform's data directory."""
     if chosen := environment.get("SSMPROV_HOME"):
         return Path(chosen).expanduser().absolute()
     if Path("/_").is_dir():
@@ -149,9 +149,9 @@ def home_of(environment: Mapping[str, str] = os.environ) -> Path:
 
 
 def load(path: Path | None = None, home: Path | None = None) -> Configuration:
-    """Read a TOML file, or the working directory's own where none is given, or the defaults where that is absent.
+    """Read the TOML file `path`, else the working directory's file, else use the defaults.
 
-    Raises NotFound for a missing file and BadRequest, naming file and key, for what does not fit.
+    Raises NotFound if `path` does not exist, and BadRequest, naming file and key, if something is wrong.
     """
     if path is not None:
         home = home or (home_of() if "SSMPROV_HOME" in os.environ else path.absolute().parent)
@@ -171,11 +171,11 @@ def load(path: Path | None = None, home: Path | None = None) -> Configuration:
 def parse(text: str, where: str) -> Tables:
     """The tables of a TOML text. Raises BadRequest that names `where` and the key."""
     if any(line.count(".") > MAX_DOTS for line in text.splitlines()):
-        raise BadRequest(f"{where} has a line with more than {MAX_DOTS} dots")
+        raise BadRequest(f"{where} has a line with more than {MAX_DOTS} dots, which is not allowed")
     try:
         raw = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # also of a number with more digits than Python reads
-        raise BadRequest(f"{where} is no TOML: {error}") from None
+    except (ValueError, RecursionError) as error:  # also raised for a number with more digits than Python accepts
+        raise BadRequest(f"{where} is not valid TOML: {error}") from None
     _check_keys(raw, where)
     try:
         tables = msgspec.convert(raw, Tables)
@@ -186,7 +186,7 @@ def parse(text: str, where: str) -> Tables:
 
 
 def _check_keys(raw: Mapping[str, Any], where: str) -> None:
-    """Name an unknown key with its nearest neighbour, before msgspec refuses it without one."""
+    """Report an unknown key with the nearest known one, which msgspec would not suggest."""
     kinds = {"broker": BrokerTable, "model": ModelTable, "bridge": BridgeTable}
     for key, value in raw.items():
         if key not in kinds:
@@ -211,11 +211,13 @@ def _check(tables: Tables, where: str) -> None:
         for bridge in tables.bridge:
             parse_size(bridge.request_bytes)
             if bridge.model not in names:
-                raise BadRequest(f"bridge {bridge.port}: no model {bridge.model!r}{nearest(bridge.model, names)}")
+                raise BadRequest(
+                    f"bridge {bridge.port}: there is no model {bridge.model!r}{nearest(bridge.model, names)}"
+                )
     except BadRequest as error:
         raise BadRequest(f"{where}: {error}") from None
     ports = [str(bridge.port) for bridge in tables.bridge if bridge.port]
-    for what, values in (("two models are called", names), ("two bridges listen on port", ports)):
+    for what, values in (("two models have the name", names), ("two bridges use the port", ports)):
         twice = {value for value in values if values.count(value) > 1}
         if twice:
             raise BadRequest(f"{where}: {what} {', '.join(sorted(twice))}")
@@ -227,18 +229,18 @@ def parse_size(text: str) -> int:
     """Bytes from `512 MiB`, `2GB` or `4096`. Raises BadRequest."""
     found = _SIZE.match(text)
     if not found:
-        raise BadRequest(f"{text!r} is no size: write a number and B, KiB, MiB or GiB")
+        raise BadRequest(f"{text!r} is not a valid size: write a number and a unit, such as 512 MiB")
     return int(float(found[1]) * _UNITS[found[2].lower()])
 
 
 def endpoint_of(text: str, home: Path) -> str:
-    """A ZeroMQ endpoint; an ipc path relative to the working directory, moved where it is too long.
+    """A ZeroMQ endpoint. An ipc path is relative to the working directory, and is replaced if it is too long.
 
-    An ipc path ends at 107 bytes on Linux, so a longer one goes to a short directory that is named after it.
+    Linux allows 107 bytes for an ipc path. A longer one is replaced by a short path that contains its hash.
     """
     scheme, sep, rest = text.partition("://")
     if not sep or scheme not in ("ipc", "tcp"):
-        raise BadRequest(f"{text!r} is no endpoint: write ipc://PATH or tcp://ADDRESS:PORT")
+        raise BadRequest(f"{text!r} is not a valid endpoint: write ipc://PATH or tcp://ADDRESS:PORT")
     if scheme == "tcp":
         return text
     path = str((home / rest).absolute())
@@ -252,7 +254,7 @@ def endpoint_of(text: str, home: Path) -> str:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host, as an address or `localhost`, can be reached from this machine only."""
+    """Whether a host (an address or `localhost`) can only be reached from this machine."""
     if host == "localhost":
         return True
     try:
@@ -267,14 +269,14 @@ def host_of(address: str) -> str:
 
 
 def private_directory(path: Path) -> Path:
-    """Make a directory that only its owner enters (0700), or check the one that stands there."""
-    if not path.is_symlink():  # whose target may be another user's choice, and must be there
+    """Make a directory that only its owner can enter (0700), or check an existing one."""
+    if not path.is_symlink():  # another user may have chosen its target, which must exist
         path.mkdir(parents=True, exist_ok=True, mode=0o700)
     elif path.lstat().st_uid not in (0, os.getuid()):
         raise BadRequest(f"{path} is a link that another user made: choose another directory")
     found = path.stat()
     if found.st_mode & (stat.S_ISVTX | stat.S_IWOTH) == stat.S_ISVTX | stat.S_IWOTH:
-        raise BadRequest(f"{path} is everybody's: choose a directory of its own")
+        raise BadRequest(f"{path} is shared by all users: choose a private directory")
     if found.st_uid != os.getuid():
         raise BadRequest(f"{path} belongs to another user: choose another directory")
     if stat.S_IMODE(found.st_mode) & 0o077:
@@ -283,9 +285,9 @@ def private_directory(path: Path) -> Path:
 
 
 def hold_place(endpoint: str) -> None:
-    """Before a socket in a directory of everybody's /tmp is connected to: see that its own directory is this user's.
+    """Check, before connecting to a socket below a shared directory such as /tmp, that its directory is this user's.
 
-    It is made where it is not there yet, so that nobody else makes it and answers in the broker's place.
+    The directory is made if it does not exist, so that nobody else can make it and answer instead of the broker.
     Raises BadRequest.
     """
     scheme, _, rest = endpoint.partition("://")

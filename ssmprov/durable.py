@@ -1,4 +1,4 @@
-"""Files that are there whole or not at all, whatever is killed, a power cut included."""
+"""Writes files so that they exist completely or not at all, even after a kill or a power cut."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from pathlib import Path
 
 
 def replace(path: Path, data: bytes) -> None:
-    """Write a file durably: what stood there before stands until all of it is on the disk."""
+    """Write a file durably: the old content stays until all of the new content is on the disk."""
     write(path, data)
     sync(path.parent)
 
 
 def write(path: Path, data: bytes) -> None:
-    """As `replace`, but for the directory: who has more to do in it syncs that at the end."""
+    """Like `replace`, without syncing the directory: a caller that changes more in it syncs once at the end."""
     temporary = path.with_name(f"{path.name if path.name[:1] == '.' else '.' + path.name}.{secrets.token_hex(4)}")
     try:
         with naming(path), temporary.open("xb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        with contextlib.suppress(FileNotFoundError):  # who may read it stays as it was
+        with contextlib.suppress(FileNotFoundError):  # keep the permissions of the old file
             temporary.chmod(path.stat().st_mode & 0o7777)
         temporary.replace(path)
     finally:
@@ -32,7 +32,7 @@ def write(path: Path, data: bytes) -> None:
 
 
 def sync(directory: Path) -> None:
-    """Make the names in a directory durable."""
+    """Make changes to the names in a directory durable."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -42,7 +42,7 @@ def sync(directory: Path) -> None:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Errors of writing say which file it was about, which the system leaves out: a full disk, for one."""
+    """Add the file's name to errors from writing, which the system leaves out, for example for a full disk."""
     try:
         yield
     except OSError as error:

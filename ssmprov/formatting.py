@@ -23,7 +23,7 @@ def plain(value: Any) -> Any:
 
 
 def columns(headers: Sequence[str], rows: Sequence[Sequence[object]]) -> list[str]:
-    """Rows under their headers as lines; a column of numbers stands at the right."""
+    """The lines of a table. Columns of numbers are aligned to the right."""
     cells = [[_cell(value) for value in row] for row in rows]
     widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
     right = [bool(rows) and all(isinstance(row[i], int | float) for row in rows) for i in range(len(headers))]
@@ -46,7 +46,7 @@ def _cell(value: object) -> str:
 
 
 def size(count: int) -> str:
-    """Bytes for people."""
+    """A number of bytes for people."""
     amount = float(count)
     for unit in ("B", "KiB", "MiB"):
         if amount < 1024:
@@ -56,7 +56,7 @@ def size(count: int) -> str:
 
 
 def moment(seconds: float) -> str:
-    """A time since 1970 as local date and time."""
+    """Seconds since 1970 as local date and time."""
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(seconds)) if seconds else "-"
 
 

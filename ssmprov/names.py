@@ -1,11 +1,11 @@
 """Names of contexts, models and workers, and the references that people type.
 
-A context's name is 1 to 128 characters of letters, digits and `._-`, with `/` between its parts; no part begins
-with a dot, so neither `..` nor a hidden file can be spelled. A name whose first character is `@` is reserved
-for the house (`@bridge/6502` is the live context of a port).
+A context's name is 1 to 128 characters: letters, digits and `._-`, with `/` between its parts. No part begins with a
+dot, so a name cannot contain `..` or name a hidden file. Names that begin with `@` are reserved for ssmprov itself
+(`@bridge/6502` is the live context of a port).
 
-    MODEL:NAME       a context of one model; NAME alone where that is unambiguous
-    NAME~2           the context two steps before NAME's head
+    MODEL:NAME       a context of one model; NAME alone is enough if it is unambiguous
+    NAME~2           the step two before NAME's head
     #HEX             an object by its content hash, at least 8 digits
     MODEL/0          a worker
 """
@@ -29,31 +29,33 @@ _STEPS_BACK = re.compile(r"(.+)~([0-9]{1,6})\Z")
 SPECIALISTS = "specialists"
 """The folder of specialists in the working directory, and the first part of the names of their runs' contexts."""
 
-RULE = "a name has 1 to 128 letters, digits, '.', '_' or '-', with '/' between its parts, and no part begins with a dot"
+RULE = "use 1 to 128 letters (A-Z, a-z), digits, '.', '_' or '-', with '/' between parts; no part may begin with a dot"
 
 
 def check_name(name: str, *, reserved: bool = False) -> str:
-    """The name itself; BadRequest when it is none, or a reserved one where `reserved` is false."""
+    """The name itself. Raises BadRequest if it is invalid, or if it is reserved and `reserved` is false."""
     if len(name) > MAX_NAME or not _NAME.match(name):
         shown = name if len(name) <= 60 else name[:57] + "..."
-        raise BadRequest(f"{shown!r} is no name for a context: {RULE}")
+        raise BadRequest(f"{shown!r} is not a valid name for a context: {RULE}")
     if name.startswith("@") and not reserved:
         raise BadRequest(f"{name!r} is reserved: names that begin with '@' belong to ssmprov itself")
     return name
 
 
 def specialist_of(name: str) -> str:
-    """The specialist whose run made the context of a name, '' for any other name."""
+    """The specialist whose run made the context with this name, or '' for any other name."""
     first, _, rest = name.partition("/")
     specialist, _, run = rest.partition("/")
     return specialist if first == SPECIALISTS and run else ""
 
 
 def check_model(name: str) -> str:
-    """The model's name itself; BadRequest when it is none."""
+    """The model's name itself. Raises BadRequest if it is invalid."""
     if len(name) > 64 or not _MODEL.match(name):
         raise BadRequest(
-            f"{name[:60]!r} is no name for a model: use 1 to 64 letters, digits, '.', '_' or '-', without a leading dot"
+            f"{name[:60]!r} is not a valid name for a model: use 1 to 64 letters, digits, '.', '_' or '-', and begin "
+            "with "
+            "no dot"
         )
     return name
 
@@ -74,7 +76,7 @@ class Ref:
 
 @lru_cache(maxsize=4096)
 def parse_ref(text: str) -> Ref:
-    """`NAME`, `NAME~2` or `#HEX`; BadRequest otherwise."""
+    """The checkpoint that `NAME`, `NAME~2` or `#HEX` names. Raises BadRequest for anything else."""
     if found := _OBJECT.match(text):
         return Ref(object=found[1])
     if found := _STEPS_BACK.match(text):
@@ -83,7 +85,7 @@ def parse_ref(text: str) -> Ref:
 
 
 def split_model(text: str) -> tuple[str, str]:
-    """`MODEL:REF` into (model, ref); the model is '' where none is written."""
+    """Split `MODEL:REF` into (model, ref). Without a `MODEL:`, the model is ''."""
     model, colon, rest = text.partition(":")
     if not colon:
         return "", text
@@ -95,10 +97,10 @@ def worker_name(model: str, index: int) -> str:
 
 
 def parse_worker(text: str, model: str = "") -> tuple[str, int]:
-    """`MODEL/1`, or `1` and `w1` where the model is known, into (model, index); BadRequest otherwise."""
+    """Split `MODEL/1` into (model, index). `1` and `w1` work if `model` is given. Raises BadRequest."""
     if found := _WORKER.match(text):
         return found[1], int(found[2])
     bare = text.removeprefix("w")
     if model and bare.isascii() and bare.isdigit() and len(bare) <= 4:
         return model, int(bare)
-    raise BadRequest(f"{text[:60]!r} is no worker: write MODEL/0, or just 0 where one model is meant")
+    raise BadRequest(f"{text[:60]!r} is not a worker: write MODEL/0, or just 0 if the model is clear")

@@ -1,4 +1,4 @@
-"""How the probes that follow are to read slots: what `/routing` and `/slotmask` set, and how both are written."""
+"""How later probes read slots: what `/routing` and `/slotmask` set, and how both are written."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TOPK = 2
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """Routing, with the number of slots that `topk` keeps, and which slots take no part in what `where` says."""
+    """The routing, how many slots `topk` keeps, and which slots are left out of the reading that `where` names."""
 
     routing: str = "softmax"
     topk: int = TOPK
@@ -29,51 +29,53 @@ class Look:
         return " ".join(map(str, self.masked)) or OFF
 
     def shown(self, word: str) -> str:
-        """What `/routing` and `/slotmask` say without a value."""
+        """The answer of `/routing` and `/slotmask` without a value."""
         return f"routing = {self.routing_text}" if word == "/routing" else f"slotmask = {self.masked_text}"
 
     def turned(self, word: str, text: str) -> Look:
-        """What `/routing` and `/slotmask` make of it. Raises BadRequest."""
+        """The look after `/routing` or `/slotmask` with a value. Raises BadRequest."""
         return self.with_routing(text) if word == "/routing" else self.with_masked(text)
 
     def with_routing(self, text: str) -> Look:
-        """Another routing: `softmax`, `top1`, `topk N` or `topk:N`. Raises BadRequest."""
+        """The same look with another routing: `softmax`, `top1`, `topk N` or `topk:N`. Raises BadRequest."""
         word, *rest = text.lower().replace(":", " ").split() or [""]
         if word not in ROUTINGS:
-            raise BadRequest(f"there is no routing {word[:60]!r}: write softmax, top1 or topk N")
+            raise BadRequest(f"unknown routing {word[:60]!r}: use softmax, top1 or topk N")
         if word != "topk":
             if rest:
-                raise BadRequest(f"{word} takes no number: write it alone, or topk N")
+                raise BadRequest(f"{word} takes no number: write only {word}, or topk N")
             return replace(self, routing=word, topk=TOPK)
         if len(rest) > 1 or (rest and not _is_number(rest[0], 1, MAX_SLOT + 1)):
-            raise BadRequest(f"topk takes one number from 1 to {MAX_SLOT + 1}, the slots to keep: topk 4")
+            raise BadRequest(
+                f"topk needs one number from 1 to {MAX_SLOT + 1}, the number of slots to keep, such as topk 4"
+            )
         return replace(self, routing=word, topk=int(rest[0]) if rest else TOPK)
 
     def with_masked(self, text: str) -> Look:
-        """Other slots left out: numbers from 0, with blanks or commas between them, or `off`. Raises BadRequest."""
+        """The same look without some slots: numbers from 0 with blanks or commas, or `off`. Raises BadRequest."""
         words = text.lower().replace(",", " ").split()
         if words == [OFF]:
             return replace(self, masked=())
         for word in words:
             if not _is_number(word, 0, MAX_SLOT):
-                raise BadRequest(f"{word[:60]!r} is no slot: write their numbers from 0, such as 0 3 5, or off")
+                raise BadRequest(f"{word[:60]!r} is not a slot: write slot numbers from 0, such as 0 3 5, or off")
         if not words:
-            raise BadRequest("name the slots by their numbers from 0, such as 0 3 5, or write off")
+            raise BadRequest("write the numbers of the slots from 0, such as 0 3 5, or off")
         return replace(self, masked=tuple(sorted(set(map(int, words)))))
 
     def with_where(self, word: str) -> Look:
-        """Another place where masked slots are left out. Raises BadRequest."""
+        """The same look, with masked slots left out in another place. Raises BadRequest."""
         if word not in MASK_WHERES:
-            raise BadRequest(f"slots are left out at {', '.join(MASK_WHERES)}, not at {word[:60]!r}")
+            raise BadRequest(f"slots cannot be left out at {word[:60]!r}: use one of {', '.join(MASK_WHERES)}")
         return replace(self, where=word)
 
 
 def check_text(size: int) -> None:
-    """Raises BadRequest for a probe's text of so many bytes that is none, or too long."""
+    """Raises BadRequest if a probe's text of `size` bytes is empty or too long."""
     if not size:
-        raise BadRequest("a probe needs a text to read: one character at least")
+        raise BadRequest("a probe needs a text of at least one character")
     if size > MAX_PROBE_TEXT:
-        raise BadRequest(f"a probe's text of {size} bytes: at most {MAX_PROBE_TEXT} are read")
+        raise BadRequest(f"the text of a probe has {size} bytes: at most {MAX_PROBE_TEXT} are allowed")
 
 
 def _is_number(word: str, low: int, high: int) -> bool:

@@ -1,4 +1,4 @@
-"""What a supervised process and its supervisor agree on."""
+"""What a supervised process and its supervisor share: exit codes, liveness, and how processes are identified."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ SUPERVISED = "SSMPROV_SUPERVISED"
 """Environment variable that holds the supervisor's process id."""
 
 EXIT_CONFIGURATION = 78
-"""Exit status (sysexits' EX_CONFIG) of a process that cannot start as it is configured: starting it again is no use."""
+"""Exit status (sysexits' EX_CONFIG) of a process whose configuration is wrong: restarting it would not help."""
 
 _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
-    """Have the kernel kill this process when its supervisor ends, however that happens.
+    """Ask the kernel to kill this process when its supervisor ends for any reason.
 
-    Call it first thing in a supervised process; without a supervisor, and off Linux, it does nothing. SIGKILL, since
-    a hung process must go too: what was acknowledged is on the disk already.
+    Call it first in a supervised process. Without a supervisor, or on another system than Linux, it does nothing. The
+    signal is SIGKILL, because a hung process must end, too. Everything acknowledged is already on the disk.
     """
     supervisor = os.environ.get(SUPERVISED, "")
     if not supervisor.isdecimal() or not sys.platform.startswith("linux"):
@@ -36,9 +36,9 @@ def die_with_parent() -> None:
 
 
 def started_at(pid: int) -> int:
-    """When a process of this host began, in clock ticks since boot; 0 where that cannot be told.
+    """When a process of this host started, in clock ticks since boot; 0 if that is unknown.
 
-    Together with the id it names a process for good, where the id alone may be given to another.
+    Together with its id this identifies a process. An id alone may later belong to another process.
     """
     try:
         with open(f"/proc/{pid}/stat", encoding="ascii", errors="replace") as file:
@@ -48,7 +48,7 @@ def started_at(pid: int) -> int:
 
 
 def is_worker(pid: int) -> bool:
-    """Whether a process of this host was started as a worker: `python -m workers`, or `ssmprov worker`."""
+    """Whether a process of this host was started as a worker (`python -m workers` or `ssmprov worker`)."""
     try:
         with open(f"/proc/{pid}/cmdline", "rb") as file:
             words = file.read(65_536).split(b"\0")
@@ -60,7 +60,7 @@ def is_worker(pid: int) -> bool:
 
 
 def memory_of(pid: int) -> int:
-    """The bytes of memory that a process of this host holds; 0 where that cannot be told."""
+    """How many bytes of memory a process of this host uses; 0 if that is unknown."""
     try:
         with open(f"/proc/{pid}/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
@@ -69,7 +69,7 @@ def memory_of(pid: int) -> int:
 
 
 def host() -> str:
-    """Names the place in which a process id means something: this host, and the process namespace on it."""
+    """Where a process id is valid: this host, and the process namespace on it."""
     namespace = 0
     with contextlib.suppress(OSError):
         namespace = os.stat("/proc/self/ns/pid").st_ino
@@ -77,12 +77,12 @@ def host() -> str:
 
 
 def this() -> tuple[int, int, str]:
-    """This process as others may ask for it: id, start, host."""
+    """This process, as others can identify it: id, start, host."""
     return os.getpid(), started_at(os.getpid()), host()
 
 
 def has_ended(pid: int, started: int) -> bool:
-    """Whether that process of this host has ended for sure; False where that cannot be told."""
+    """Whether that process of this host has certainly ended; False if that is unknown."""
     if pid <= 1 or not started:
         return False
     try:

@@ -1,6 +1,6 @@
-"""Sampling settings: their ranges, and the named sets that a model brings or a user saves.
+"""Sampling settings: their ranges, and the named sets that come with a model or that a user saves.
 
-A set is a JSON object with the keys of `KEYS`; a missing key takes the value of the model's default set.
+A set is a JSON object with the keys in `KEYS`. A missing key takes its value from the model's default set.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ MAX_SET_BYTES = 64 * 1024
 
 
 class Settings(msgspec.Struct, frozen=True, omit_defaults=False):
-    """One sampling set. Temperature 0 is greedy; top_k 0, top_p 1, min_p 0 and penalties 0, 0, 1 are off.
+    """One sampling set. Temperature 0 means greedy. top_k 0, top_p 1, min_p 0 and penalties 0, 0, 1 switch these off.
 
-    `max` bounds a reply in characters.
+    `max` is the longest reply in characters.
     """
 
     temp: float = 1.0
@@ -53,17 +53,17 @@ WHOLE = frozenset({"top_k", "max"})
 
 
 def check_value(key: str, value: object) -> float:
-    """The value of one setting as a number; BadRequest that names the key and its range otherwise."""
+    """The value of one setting as a number. Raises BadRequest, which names the key and its range."""
     if key not in RANGES:
-        raise BadRequest(f"{key!r} is no setting{nearest(key, KEYS)}")
+        raise BadRequest(f"{key!r} is not a setting{nearest(key, KEYS)}")
     low, high = RANGES[key]
     if isinstance(value, bool) or not isinstance(value, int | float) or _is_nan(value):
-        raise BadRequest(f"{key} takes a number from {low:g} to {high:g}, not {value!r:.40}")
-    if not low <= value <= high:  # an integer of any size can be compared, and only then be a float
-        raise BadRequest(f"{key} = {_shown(value)} is out of range: it takes {low:g} to {high:g}")
+        raise BadRequest(f"{key} must be a number from {low:g} to {high:g}, not {value!r:.40}")
+    if not low <= value <= high:  # integers of any size can be compared, but not all of them can become a float
+        raise BadRequest(f"{key} must be between {low:g} and {high:g}")
     if key in WHOLE:
         if value != int(value):
-            raise BadRequest(f"{key} = {value:g} is no whole number")
+            raise BadRequest(f"{key} must be a whole number, not {value:g}")
         return int(value)
     return float(value)
 
@@ -72,21 +72,17 @@ def _is_nan(value: float) -> bool:
     return isinstance(value, float) and math.isnan(value)
 
 
-def _shown(value: float) -> str:
-    return f"{value:g}" if abs(value) < 1e300 else ("more" if value > 0 else "less") + " than any number here"
-
-
 def parse_value(key: str, text: str) -> float:
-    """The value of one setting from what a person typed; BadRequest otherwise."""
+    """The value of one setting as a person typed it. Raises BadRequest if it is invalid."""
     try:
         number = int(text) if key in WHOLE else float(text)
     except ValueError:  # also of an integer with more digits than Python reads
-        raise BadRequest(f"{key} takes a number, not {text[:40]!r}") from None
+        raise BadRequest(f"{key} must be a number, not {text[:40]!r}") from None
     return check_value(key, number)
 
 
 def apply(base: Settings, values: Mapping[str, object]) -> Settings:
-    """`base` with single values replaced, each checked."""
+    """`base` with the given values, each checked."""
     return msgspec.structs.replace(base, **{key: check_value(key, value) for key, value in values.items()})
 
 
@@ -95,18 +91,18 @@ def as_values(settings: Settings) -> dict[str, float]:
 
 
 def set_name(text: str) -> str:
-    """A set's name from what was typed: `coder`, `coder.json`."""
+    """A set's name as a person may type it: `coder` or `coder.json`."""
     return check_name(text.removesuffix(SUFFIX) or text)
 
 
 def parse_set(text: str, base: Settings, where: str) -> Settings:
-    """A set's JSON over a base; BadRequest that names `where` otherwise."""
+    """A base set, changed by a set's JSON. Raises BadRequest, which names `where`."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise BadRequest(f"{where} is no JSON: {error}") from None
+        raise BadRequest(f"{where} is not valid JSON: {error}") from None
     if not isinstance(values, dict):
-        raise BadRequest(f"{where} holds no JSON object of settings")
+        raise BadRequest(f"{where} must hold a JSON object with settings")
     try:
         return apply(base, values)
     except BadRequest as error:
@@ -118,7 +114,7 @@ def dump_set(settings: Settings) -> str:
 
 
 class Sets:
-    """The named sets that a model may use: the user's own in `folder`, then the shipped ones."""
+    """The named sets that a model may use: first the user's own in `folder`, then the shipped ones."""
 
     def __init__(self, folder: Path | None, default: str = "") -> None:
         self.folder = folder
@@ -132,34 +128,34 @@ class Sets:
         return self.load(self.default_name) if self.default_name else Settings()
 
     def load(self, name: str) -> Settings:
-        """A set by name, over the model's default. Raises NotFound with the nearest name."""
+        """A set by name; what it leaves out comes from the model's default. Raises NotFound, which suggests a name."""
         name = set_name(name)
         text, where = self._read(name)
         base = Settings() if name == self.default_name or not self.default_name else self.default()
         return parse_set(text, base, where)
 
     def resolve(self, name: str, values: Mapping[str, object]) -> Settings:
-        """The set `name` ('' is the model's default) with single values replaced."""
+        """The set `name` ('' for the model's default) with the given values changed."""
         return apply(self.load(name) if name else self.default(), values)
 
     def save(self, name: str, settings: Settings) -> tuple[str, int]:
-        """Write a set into the user's folder, atomically and durably; its name and size in bytes."""
-        assert self.folder is not None, "sets are saved where there is a folder for them"
+        """Write a set into the user's folder, atomically and durably. Returns its name and its size in bytes."""
+        assert self.folder is not None, "only sets with a folder can be saved"
         name = set_name(name)
         path = self.folder / (name + SUFFIX)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
-            raise BadRequest(f"{name!r} cannot be a set: a part of it is one already") from None
+            raise BadRequest(f"{name!r} cannot be the name of a set: a part of it already names one") from None
         if path.is_dir():
-            raise BadRequest(f"{name!r} cannot be a set: there are sets below that name")
+            raise BadRequest(f"{name!r} cannot be the name of a set: other sets are stored below that name")
         data = dump_set(settings).encode()
         try:
             durable.write(path, data)
         except OSError as error:
             error.filename = str(path)
             raise
-        for folder in (path.parent, *path.parent.parents):  # up to the store's own, as they may be new
+        for folder in (path.parent, *path.parent.parents):  # up to the store's folder, because they may be new
             durable.sync(folder)
             if folder == self.folder.parent:
                 break
@@ -170,7 +166,9 @@ class Sets:
             path = self.folder / (name + SUFFIX)
             if path.is_file() and not path.is_symlink():
                 if path.stat().st_size > MAX_SET_BYTES:
-                    raise BadRequest(f"{path} is larger than {MAX_SET_BYTES} bytes: that is no sampling set")
+                    raise BadRequest(
+                        f"{path} is larger than {MAX_SET_BYTES} bytes, which is too large for a sampling set"
+                    )
                 return path.read_text(encoding="utf-8", errors="replace"), str(path)
         if name in shipped():
             return _shipped_text(name), name

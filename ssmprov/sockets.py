@@ -1,4 +1,4 @@
-"""What all sockets of ssmprov share: options, liveness, and what a monitor says."""
+"""What all sockets of ssmprov share: options, liveness, and the messages of monitors."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from ssmprov.errors import BadRequest, Refused, SsmprovError
 from ssmprov.keys import BROKER_KEY_VARIABLE, Credentials, Role
 
 UNLIMITED = 0
-"""Of received messages. libzmq 4.3.5 aborts the process (`Assertion failed: !_io_error`) where a peer's messages have
-reached that mark, the peer goes, and a heartbeat comes due before enough of them were read. So there is no mark:
-requests, credit and the broker's own bounds limit what a peer that keeps to the protocol has under way."""
+"""The high-water mark for received messages. With a finite one, libzmq 4.3.5 aborts the process (`Assertion failed:
+!_io_error`) if a peer's messages have reached it, the peer leaves, and a heartbeat is due before enough of them were
+read. So there is no mark. Requests, credit and the broker's own bounds limit what a well-behaved peer can send."""
 
 SHARED = (
     (zmq.SNDHWM, wire.HIGH_WATER_MARK),
@@ -37,22 +37,22 @@ EVENTS = (
     | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
     | zmq.EVENT_DISCONNECTED
 )
-"""What a DEALER's monitor is asked for."""
+"""The events that a DEALER's monitor reports."""
 
 _NOW, _MORE = int(zmq.NOBLOCK), int(zmq.NOBLOCK | zmq.SNDMORE)
-_EVENTS, _READABLE = int(zmq.EVENTS), int(zmq.POLLIN)  # plain numbers: to join flags that are enums costs a frame
+_EVENTS, _READABLE = int(zmq.EVENTS), int(zmq.POLLIN)  # plain numbers: joining enum flags would cost a Python frame
 
 _send: Any = zmq.backend.Socket.send
 _receive: Any = zmq.backend.Socket.recv
 
 REDIAL_S = 1.0
-"""ZeroMQ gives up an endpoint that has refused it; after so long it is tried again."""
+"""ZeroMQ gives up an endpoint that has rejected it. We try again after this time."""
 
 _MECHANISM_MISMATCH = 0x11000002  # ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH of zmq.h
 
 
 def prepare_router(socket: zmq.Socket[Any]) -> None:
-    """A ROUTER that says when it cannot send, instead of dropping in silence."""
+    """Make a ROUTER report when it cannot send, instead of silently dropping messages."""
     for option, value in (*SHARED, *OF_A_ROUTER):
         socket.setsockopt(option, value)
 
@@ -60,7 +60,7 @@ def prepare_router(socket: zmq.Socket[Any]) -> None:
 def connect_dealer(socket: zmq.Socket[Any], endpoint: str, credentials: Credentials | None = None) -> None:
     """Set a DEALER's options and keys and connect it.
 
-    Raises BadRequest for an endpoint that is none, or whose directory is another user's.
+    Raises BadRequest if the endpoint is invalid, or if its directory belongs to another user.
     """
     hold_place(endpoint)
     for option, value in (*SHARED, *OF_A_DEALER):
@@ -72,18 +72,18 @@ def connect_dealer(socket: zmq.Socket[Any], endpoint: str, credentials: Credenti
     try:
         socket.connect(endpoint)
     except zmq.ZMQError as error:
-        raise BadRequest(f"{endpoint!r} is no endpoint to connect to: {error}") from None
+        raise BadRequest(f"cannot connect to the endpoint {endpoint!r}: {error}") from None
 
 
 def send(socket: zmq.Socket[Any], frames: Sequence[bytes]) -> None:
-    """`send_multipart` that never waits, at half its cost. Raises as that does, with nothing sent."""
+    """Like `send_multipart`, but it never waits and costs half as much. If it raises, nothing was sent."""
     for frame in frames[:-1]:
         _send(socket, frame, _MORE)
     _send(socket, frames[-1], _NOW)
 
 
 def receive(socket: zmq.Socket[Any]) -> tuple[zmq.Frame, list[bytes]]:
-    """The first frame of the next message, which knows who sent it, and the others. Raises zmq.Again for none."""
+    """The first frame of the next message, which knows its sender, and the other frames. Raises zmq.Again if none."""
     first = frame = _receive(socket, _NOW, False)
     frames = []
     while frame.more:
@@ -93,53 +93,53 @@ def receive(socket: zmq.Socket[Any]) -> tuple[zmq.Frame, list[bytes]]:
 
 
 def has_more(socket: zmq.Socket[Any]) -> bool:
-    """Whether a message has come: cheaper than to be told by an exception that none has."""
+    """Whether a message has arrived. This is cheaper than an exception that says none has."""
     return bool(int(socket.getsockopt(_EVENTS)) & _READABLE)
 
 
 def redial(socket: zmq.Socket[Any], endpoint: str) -> None:
-    """Try an endpoint again that has refused this socket."""
-    with contextlib.suppress(zmq.ZMQError):  # it was given up altogether
+    """Connect again to an endpoint that has rejected this socket."""
+    with contextlib.suppress(zmq.ZMQError):  # it was already disconnected
         socket.disconnect(endpoint)
     socket.connect(endpoint)
 
 
 def is_connection(frames: list[bytes]) -> bool:
-    """Whether a monitor's message says that there is a connection now; else there is none any more."""
+    """Whether a monitor's message says that the connection is up. Otherwise it is down."""
     return event_of(frames)[0] == zmq.EVENT_HANDSHAKE_SUCCEEDED
 
 
 def refusal(frames: list[bytes], endpoint: str, credentials: Credentials | None) -> SsmprovError | None:
-    """Why a broker would not speak with us, where a monitor's message says so."""
+    """Why a broker rejected us, if a monitor's message says so."""
     event, value = event_of(frames)
     if event == zmq.EVENT_HANDSHAKE_FAILED_AUTH and credentials:
         name, public = credentials.name, credentials.pair.public
         role = Role.WORKER if name == Role.WORKER else Role.GENERATE
         return Refused(
-            f"the broker at {endpoint} does not let this key in: on its machine, run `ssmprov keys allow {name} "
+            f"the broker at {endpoint} does not accept this key: on its machine, run `ssmprov keys allow {name} "
             f"'{public}' --role {role}`"
         )
     if event == zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL and value == _MECHANISM_MISMATCH:
         if credentials:
             return Refused(
-                f"the broker at {endpoint} speaks without keys: start it again if its keys are new, else unset "
+                f"the broker at {endpoint} does not use keys: restart it if its keys are new, or unset "
                 f"{BROKER_KEY_VARIABLE}"
             )
         return Refused(
-            f"the broker at {endpoint} asks for keys: set {BROKER_KEY_VARIABLE} to its public key (`ssmprov keys ls` "
-            "there shows it)"
+            f"the broker at {endpoint} requires keys: set {BROKER_KEY_VARIABLE} to its public key (run `ssmprov keys "
+            "ls` there to see it)"
         )
     return None
 
 
 def suspicion(frames: list[bytes], credentials: Credentials | None) -> str:
-    """What may be wrong where a handshake ended without a word: a broker with another key hangs up so, or dies so."""
+    """What may be wrong if a handshake ended without a reason: a broker with another key ends it so, or a dying one."""
     if credentials and event_of(frames)[0] == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
         return f"the handshake failed: is {BROKER_KEY_VARIABLE} the broker's public key?"
     return ""
 
 
 def event_of(frames: list[bytes]) -> tuple[int, int]:
-    """A monitor's first frame is the event (16 bits) and its value (32 bits), as zmq_socket_monitor(3) lays it out."""
+    """The event (16 bits) and its value (32 bits) from a monitor's first frame; see zmq_socket_monitor(3)."""
     event, value = struct.unpack("=HI", frames[0])
     return event, value

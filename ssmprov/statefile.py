@@ -1,12 +1,11 @@
-"""A file that holds one state and perhaps weights: what tuning and training make, to be imported as a context's root.
+"""State files: one state, and optionally weights. Tuning and training write them, and `ckpt import` reads them.
 
-A safetensors file whose metadata names the format, and the model by fingerprint, architecture and layout, all as a
-checkpoint does. The state has read nothing that anybody could tell, so the root is opaque. Nothing in the file is
-believed before it was held against the file's own size.
+A state file is a safetensors file. Its metadata names the format and the model (fingerprint, architecture, layout), as
+in a checkpoint. Nobody knows what the state has read, so the imported root is opaque. Sizes in the file are checked
+against the file's own size before they are used.
 
-Tensors named `weights.<name>` are the weights that the state is to be read with, instead of the model's own; the
-metadata still names the model that they were trained from. With weights the state may be left out: then its contexts
-begin with nothing read.
+Tensors named `weights.<name>` are weights that replace the model's own for this state. The metadata still names the
+model that they were trained from. A file with weights may leave out the state: its contexts then start empty.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ Tensors = Mapping[str, NDArray[np.generic]]
 
 
 class Origin(msgspec.Struct, frozen=True):
-    """Which model a state is of. `tokens` counts what it has read, if it began with a context (else 0)."""
+    """The model that a state belongs to. `tokens` counts what it has read if it began with a context, else 0."""
 
     fingerprint: str
     architecture: str
@@ -46,7 +45,7 @@ class Origin(msgspec.Struct, frozen=True):
 
 
 class State(msgspec.Struct, frozen=True):
-    """What a file holds: a state's arrays, the model that it is of, and weights, {} where there are none."""
+    """The content of a file: a state's arrays, the model that it belongs to, and its weights ({} if there are none)."""
 
     arrays: dict[str, NDArray[np.generic]]
     origin: Origin
@@ -54,12 +53,12 @@ class State(msgspec.Struct, frozen=True):
 
 
 def is_state_file(path: Path) -> bool:
-    """Whether a file begins like one; what it holds has not been looked at."""
+    """Whether a file begins like a state file. Its content is not checked."""
     return _metadata(path) is not None
 
 
 def write_state(path: Path, arrays: Tensors, origin: Origin, weights: Tensors | None = None) -> None:
-    """Write a state durably, whole or not at all. Raises BadRequest for arrays whose names belong to weights."""
+    """Write a state durably, completely or not at all. Raises BadRequest for arrays with names of weights."""
     metadata = {
         "format": FORMAT,
         "fingerprint": origin.fingerprint,
@@ -69,47 +68,47 @@ def write_state(path: Path, arrays: Tensors, origin: Origin, weights: Tensors | 
     }
     for name in arrays:
         if name == _WEIGHTS or name.startswith(_PREFIX):
-            raise BadRequest(f"an array of a state cannot be called {name}: such names belong to weights")
+            raise BadRequest(f"an array of a state cannot be called {name}: that name is reserved for weights")
     named = {_PREFIX + name: tensor for name, tensor in (weights or {}).items()}
     durable.replace(path, save(_contiguous({**arrays, **named}), metadata))
 
 
 def read_state(path: Path) -> State:
-    """A state, the model it is of, and its weights.
+    """Read a state, the model that it belongs to, and its weights.
 
-    Raises BadRequest for no such file, Corrupt for one that is damaged or holds NaN, or infinite weights.
+    Raises BadRequest if this is not a state file, and Corrupt if it is damaged or holds NaN or infinite weights.
     """
     metadata = _metadata(path)
     if metadata is None:
-        raise BadRequest(f"{path.name} is no file of a state")
+        raise BadRequest(f"{path.name} is not a state file")
     if (size := path.stat().st_size) > MAX_BYTES:
-        raise BadRequest(f"a state of {size} bytes is too large: {MAX_BYTES} at most")
+        raise BadRequest(f"this state file has {size} bytes: at most {MAX_BYTES} are allowed")
     try:
         tokens = metadata.get("tokens", "")
         origin = Origin(metadata["fingerprint"], metadata["architecture"], metadata["layout"], int(tokens[:18], 10))
         tensors: dict[str, NDArray[np.generic]] = load(path.read_bytes())
     except (KeyError, ValueError, SafetensorError) as error:
-        raise Corrupt(f"{path.name} is damaged, or holds numbers of an unknown type: {error}") from None
+        raise Corrupt(f"{path.name} is damaged, or contains numbers of an unknown type: {error}") from None
     if origin.tokens < 0:
-        raise Corrupt(f"{path.name} says that it has read {origin.tokens} tokens")
+        raise Corrupt(f"{path.name} is damaged: its count of tokens is {origin.tokens}")
     if _WEIGHTS in tensors:
-        raise Corrupt(f"{path.name}: a state has no array called {_WEIGHTS}")
+        raise Corrupt(f"{path.name}: a state cannot have an array called {_WEIGHTS}")
     state = State({}, origin, {})
     for name, array in tensors.items():
         floating = array.dtype.kind == "f"
         if floating and np.isnan(array).any():
-            raise Corrupt(f"{path.name}: {name} holds NaN")
+            raise Corrupt(f"{path.name}: {name} contains NaN")
         if not name.startswith(_PREFIX):
             state.arrays[name] = array
             continue
         if floating and not np.isfinite(array).all():
-            raise Corrupt(f"{path.name}: {name} holds infinite numbers")
+            raise Corrupt(f"{path.name}: {name} contains infinite numbers")
         state.weights[name.removeprefix(_PREFIX)] = array
     return state
 
 
 def weights_id(weights: Tensors) -> tuple[bytes, bytes]:
-    """A file of weights, and the SHA-256 [32] of its bytes, by which a state names them: equal for equal weights."""
+    """A file of weights as bytes, and their SHA-256 [32], by which a state names them. Equal weights hash equally."""
     data = save(_contiguous(dict(sorted(weights.items()))))
     return data, hashlib.sha256(data).digest()
 

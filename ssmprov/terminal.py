@@ -1,18 +1,18 @@
-"""Text of others on a terminal or in a log: control characters escaped, so that it neither steers nor forges a line."""
+"""Escapes control characters, so that foreign text can neither control a terminal nor forge a line in a log."""
 
 from __future__ import annotations
 
 import re
 
 _STEERING = re.compile(r"\r(?!\n)|[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-"""What moves a terminal's cursor, sets its title or asks it to answer. CRLF is a line end."""
+"""Characters that move a terminal's cursor, set its title or make it answer. CRLF counts as a line end."""
 
 
 def printable(text: str) -> str:
-    """Text on one line, control characters escaped: what a model wrote never steers a terminal."""
+    """Text for one line, with control characters and line ends escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def harmless(text: str) -> str:
-    """Text on many lines for a terminal: control characters but tab and line feed are escaped, as by `printable`."""
+    """Text of many lines for a terminal: control characters except tab and line feed are escaped."""
     return _STEERING.sub(lambda found: found[0].encode("unicode_escape").decode(), text)

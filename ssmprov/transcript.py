@@ -1,16 +1,16 @@
-"""The grammar of transcripts: the only place where turns are taken apart and put together.
+"""The grammar of transcripts. This is the only place where turns are parsed and written.
 
     (Turn 3) [USER]: content
 
     ~~~(end)~~~
 
-A header stands at the beginning of a line. One space separates it from the content, which ends at the last fence
-before the next header; a fence is a line of its own between two empty ones. What stands between a fence and the next
-header belongs to no turn. Lines end in LF, or CRLF in files that came from elsewhere.
+A header is at the beginning of a line. One space separates it from the content, which ends at the last fence before
+the next header. A fence is a separate line between two empty ones. Text between a fence and the next header belongs to
+no turn. Lines end in LF, or in CRLF in files from elsewhere.
 
-Reading is tolerant and loses nothing: the items of a text, one after the other, are the text. Writing is strict. A
-content that holds a line like a header or a fence is written with a backslash before it, and one that already
-has backslashes there gets one more; reading takes one away. So any content comes back as it was.
+Reading is tolerant and loses nothing: the items of a text, joined in order, give the text again. Writing is strict. If
+a line of the content looks like a header or a fence, a backslash is written before it, and one more if it already
+begins with backslashes. Reading removes one backslash. So any content is read back unchanged.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _GOOD_ROLE = re.compile(rf"{_ROLE}\Z")
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One turn as it stands in its text from `line` on: header, content (`body`, as written), fence (`tail`)."""
+    """One turn of a text, from line `line` on: header, content as written (`body`), and fence (`tail`)."""
 
     number: int
     role: str
@@ -55,12 +55,12 @@ class Turn:
 
     @property
     def half(self) -> bool:
-        """Whether it is open, and its end is the half fence that asks for the rest."""
+        """Whether it is open and ends in the half fence that asks for the rest."""
         return not self.tail and self.body.rstrip("\r\n").endswith(HALF_FENCE)
 
     @property
     def content(self) -> str:
-        """What the turn says."""
+        """The content, without escapes."""
         body = self.body.rstrip("\r\n").removesuffix(HALF_FENCE) if self.half else self.body
         return _ESCAPED.sub("", body)
 
@@ -78,7 +78,7 @@ Item = Turn | Gap
 
 @dataclass(frozen=True, slots=True)
 class Oddity:
-    """Something in line `line` that the writer would not have written."""
+    """Something in line `line` that our own writer would not produce."""
 
     line: int
     what: str
@@ -91,10 +91,10 @@ class Oddity:
 
 
 def check_role(role: str) -> str:
-    """The role itself. Raises BadRequest for what could not be read back."""
+    """The role itself. Raises BadRequest if it could not be read back."""
     if not _GOOD_ROLE.match(role) or role != role.strip():
         raise BadRequest(
-            f"{role[:60]!r} is no role: write one line of 1 to 64 characters without brackets, such as USER"
+            f"{role[:60]!r} is not a valid role: use one line of 1 to 64 characters without brackets, such as USER"
         )
     return role
 
@@ -105,7 +105,7 @@ def header(number: int, role: str) -> str:
 
 
 def escape(content: str) -> str:
-    """A content as it is written: lines that look like a header or a fence get a backslash."""
+    """The content as it is written: lines that look like a header or a fence get a backslash."""
     return _TO_ESCAPE.sub("\\\\", content)
 
 
@@ -115,18 +115,18 @@ def turn(number: int, role: str, content: str) -> str:
 
 
 def half_step(number: int, role: str, content: str) -> str:
-    """A turn whose fence the server completes: it is read, and nothing is asked of the model."""
+    """A turn whose fence the server completes: the model only reads it."""
     return header(number, role) + escape(content) + HALF_FENCE
 
 
 def full_step(number: int, role: str, content: str, reply_role: str) -> str:
-    """A whole turn and the header of the next one, which the model is to write."""
+    """A closed turn and the header of the next turn, which the model will write."""
     return turn(number, role, content) + header(number + 1, reply_role)
 
 
 def quote(turn: Turn) -> str:
-    """A turn as a Markdown block quote, its header in the first line."""
-    content = turn.content.replace("\r\n", "\n").removesuffix("\n")  # no other character ends a line here
+    """A turn as a Markdown block quote, with its header in the first line."""
+    content = turn.content.replace("\r\n", "\n").removesuffix("\n")  # nothing else ends a line here
     lines = content.split("\n") if content else []
     return "\n".join([f"> (Turn {turn.number}) [{turn.role}]:", *(f"> {line}" for line in lines)])
 
@@ -135,12 +135,12 @@ def quote(turn: Turn) -> str:
 
 
 class Transcript:
-    """The items of a text that may grow: `append` costs what was appended, and the turn that it goes on."""
+    """The items of a text that may grow. `append` only looks at the new text and the turn that it continues."""
 
     def __init__(self, text: str = "") -> None:
         self._settled: list[Item] = []
-        self._tail = ""  # from the last header on; before the first one, all
-        self._line = 1  # of the tail's beginning
+        self._tail = ""  # from the last header on, or everything if there is none yet
+        self._line = 1  # where the tail begins
         self._header: re.Match[str] | None = None
         self._fences: list[re.Match[str]] = []
         self._seen = 0  # the beginning of the first line in the tail that may still change
@@ -148,12 +148,12 @@ class Transcript:
         self.append(text)
 
     def append(self, text: str) -> int:
-        """Take more text; the index of the first item that may have changed."""
+        """Add text. Returns the index of the first item that may have changed."""
         first = len(self._settled)
         self._loose = None
         self._tail += text
         if self._header is not None:
-            self._header = _HEADER.match(self._tail)  # its space may have come only now
+            self._header = _HEADER.match(self._tail)  # its space may only have arrived now
         begin = 0
         while (found := self._next_header(begin)) is not None:
             self._settled += self._items(begin, found, self._fences)
@@ -170,7 +170,7 @@ class Transcript:
 
     @property
     def items(self) -> list[Item]:
-        """Turns and what stands between them; together they are the text."""
+        """The turns and the gaps between them. Joined, they give the text."""
         if self._loose is None:
             last = _FENCE_LINE.match(self._tail, self._seen)
             self._loose = self._items(0, len(self._tail), [*self._fences, *([last] if last else [])])
@@ -181,7 +181,7 @@ class Transcript:
         return [item for item in self.items if isinstance(item, Turn)]
 
     def _next_header(self, begin: int) -> int | None:
-        """Look through the lines that are new; where the header after the one at `begin` stands."""
+        """Look through the new lines. Returns the position of the next header after the one at `begin`."""
         tail = self._tail
         while True:
             at = self._seen
@@ -189,13 +189,13 @@ class Transcript:
                 return at
             end = tail.find("\n", at)
             if end < 0:
-                return None  # the last line may still become anything; `items` looks at it as it is
+                return None  # the last line may still change; `items` takes it as it is
             if match := _FENCE_LINE.match(tail, at):
                 self._fences.append(match)
             self._seen = end + 1
 
     def _items(self, begin: int, end: int, fences: list[re.Match[str]]) -> list[Item]:
-        """What the tail holds from a header at `begin` to `end`."""
+        """The items of the tail from a header at `begin` to `end`."""
         text, header = self._tail, self._header
         if header is None:
             return [Gap(text[begin:end], self._line)] if end > begin else []
@@ -210,7 +210,7 @@ class Transcript:
 
 
 def _fence_span(text: str, fence: re.Match[str], head: int, limit: int) -> tuple[int, int] | None:
-    """Where a fence with its empty lines begins and ends; None for one that stands too close to other text."""
+    """Where a fence with its empty lines begins and ends, or None if those empty lines are missing."""
     begin = fence.start()
     for blank in ("\r\n\r\n", "\n\n"):
         if text.endswith(blank, head, begin):
@@ -227,7 +227,7 @@ def _fence_span(text: str, fence: re.Match[str], head: int, limit: int) -> tuple
 
 
 def parse(text: str) -> list[Item]:
-    """The items of a text: turns, and what stands between them."""
+    """The items of a text: its turns and the gaps between them."""
     return Transcript(text).items
 
 
@@ -241,7 +241,7 @@ def written(items: Iterable[Item]) -> str:
 
 
 def oddities(items: Iterable[Item]) -> Iterator[Oddity]:
-    """What the writer would not have written, by line."""
+    """What our own writer would not produce, line by line."""
     numbers: dict[int, int] = {}
     highest = -1
     open_turn: Turn | None = None
@@ -254,7 +254,7 @@ def oddities(items: Iterable[Item]) -> Iterator[Oddity]:
             yield Oddity(open_turn.line, f"turn {open_turn.number} is not closed")
         open_turn = None if item.closed else item
         if item.number in numbers:
-            yield Oddity(item.line, f"turn {item.number} was there before, in line {numbers[item.number]}")
+            yield Oddity(item.line, f"turn {item.number} already exists, in line {numbers[item.number]}")
         elif item.number < highest:
             yield Oddity(item.line, f"turn {item.number} comes after turn {highest}")
         numbers.setdefault(item.number, item.line)
@@ -275,6 +275,6 @@ def _odd_lines(turn: Turn) -> Iterator[Oddity]:
         yield Oddity(line + 2, f"the fence of turn {turn.number} {what}")
     for at, text in enumerate(turn.body.split("\n")):
         if at and _FENCE_LINE.match(text):
-            yield Oddity(turn.line + at, f"a fence within turn {turn.number} is read as text")
+            yield Oddity(turn.line + at, f"turn {turn.number} contains a fence that is read as text")
     if any(0xDC80 <= ord(character) <= 0xDCFF for character in turn.body if character > "\ud7ff"):
-        yield Oddity(turn.line, f"turn {turn.number} holds bytes that are no UTF-8")
+        yield Oddity(turn.line, f"turn {turn.number} contains bytes that are not UTF-8")

@@ -62,7 +62,7 @@ def test_a_probe_reads_after_the_live_context_and_leaves_it_as_it_is(slots: Brid
     row = served.show(slots.live, model=MODEL).row
     assert slots.say("/probe some text").startswith(f"9 tokens read after {row.tokens} tokens of #{row.object[:12]};")
     assert served.show(slots.live, model=MODEL).row == row
-    assert slots.say("/probe") == "[probe error] a probe needs a text to read: one character at least"
+    assert slots.say("/probe") == "[probe error] a probe needs a text of at least one character"
 
 
 def test_the_port_remembers_how_probes_read(slots: Bridge) -> None:
@@ -71,9 +71,9 @@ def test_the_port_remembers_how_probes_read(slots: Bridge) -> None:
     assert (slots.say("/routing"), slots.say("/slotmask")) == ("routing = topk 3", "slotmask = 0 3")
     for request, reply in {
         "/slotmask 7": "[slotmask error] slot 7 cannot be masked: this model's slots are 0..4",
-        "/slotmask two": "[slotmask error] 'two' is no slot",
+        "/slotmask two": "[slotmask error] 'two' is not a slot",
         "/routing topk 9": "[routing error] topk = 9: this model has 5 slots",
-        "/routing sideways": "[routing error] there is no routing 'sideways': write softmax, top1 or topk N",
+        "/routing sideways": "[routing error] unknown routing 'sideways': use softmax, top1 or topk N",
     }.items():
         assert slots.say(request).startswith(reply)
     seen = slots.say("/probe some text")

@@ -119,7 +119,7 @@ def test_buttons_do_the_same(edit: EditTurnDialog, qtbot: QtBot) -> None:
 @pytest.mark.parametrize("role", ["", "A]B", "x" * 65])
 def test_a_role_that_could_not_be_read_back_is_refused(edit: EditTurnDialog, qtbot: QtBot, role: str) -> None:
     edit.role.setEditText(role)
-    assert "is no role" in edit._problem.text()
+    assert "is not a valid role" in edit._problem.text()
     with qtbot.assertNotEmitted(edit.wanted):
         qtbot.keyClick(edit.content, Qt.Key.Key_Return, Qt.KeyboardModifier.ControlModifier)
         qtbot.mouseClick(edit.only_change, Qt.MouseButton.LeftButton)

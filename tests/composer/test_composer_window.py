@@ -128,7 +128,7 @@ def test_slash_commands_are_done_and_not_recorded(stage: Stage, talk: Cluster) -
         "/t 0.5": "temp = 0.5",
         "/?": "/load NAME",
         "/nonsense": "there is no /nonsense",
-        "/t much": "takes a number",
+        "/t much": "must be a number",
         "/load kept": "[loaded <- kept]",
     }.items():
         stage.window.notices.clear()

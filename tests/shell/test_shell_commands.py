@@ -206,7 +206,7 @@ def test_settings(ssmprov: Run) -> None:
         (["ckpt", "fork", "nosuch", "x"], 4, "no context"),
         (["ckpt", "ls", "--model", "nosuch"], 4, "no model"),
         (["pipe", "--settings", "greddy"], 4, "did you mean greedy?"),
-        (["pipe", "--set", "temp=11"], 1, "out of range"),
+        (["pipe", "--set", "temp=11"], 1, "temp must be between 0 and 10"),
         (["pipe", "--set", "tmp=1"], 1, "did you mean temp?"),
         (["pipe", "--save", "@bridge/1"], 1, "reserved"),
         (["--broker", "ipc:///nowhere/broker.sock", "models"], 3, "ssmprov up"),

@@ -50,7 +50,7 @@ def test_a_table_for_people_and_json_for_programs(run: Run) -> None:
     [
         (("nowhere", "text", "--model", MODEL), "", 4, "no context 'nowhere'"),
         (("", "text", "--model", "talk"), "", 1, "the runtime 'scripted' has no addressed slots"),
-        ((CONTEXT, "text", "--routing", "top2"), "", 1, "there is no routing 'top2': write softmax, top1 or topk N"),
+        ((CONTEXT, "text", "--routing", "top2"), "", 1, "unknown routing 'top2': use softmax, top1 or topk N"),
         ((CONTEXT,), "", 1, "a probe needs a text"),
     ],
 )

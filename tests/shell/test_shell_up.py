@@ -135,7 +135,7 @@ def test_a_port_in_use_is_named(house: Callable[..., House]) -> None:
     [
         ("[brokr]\n", "did you mean broker?"),
         ("[[bridge]]\nport = 6502\nmodel = 'x'\n", "no model 'x'"),
-        ("nonsense", "is no TOML"),
+        ("nonsense", "is not valid TOML"),
     ],
 )
 def test_a_wrong_configuration_starts_nothing(make_cluster: Callable[[str], Cluster], toml: str, words: str) -> None:

@@ -60,9 +60,9 @@ def test_the_documented_example_is_read() -> None:
         (MODEL + 'hot_byte = "1"', "unknown key 'hot_byte' in [model]; did you mean hot_bytes?"),
         (MODEL + BRIDGE + "prot = 1", "unknown key 'prot' in [bridge]; did you mean port?"),
         (MODEL.replace("@mini", "x") + "zzz = 1", "unknown key 'zzz' in [model]; there is"),
-        ("[broker", "is no TOML"),
-        ("a = 1\na = 2", "is no TOML"),
-        ("a = " + "[" * 5000, "is no TOML"),
+        ("[broker", "is not valid TOML"),
+        ("a = 1\na = 2", "is not valid TOML"),
+        ("a = " + "[" * 5000, "is not valid TOML"),
         ("broker = 3", "$.broker"),
         ("model = [3]", "$.model[0]"),
         ('[model]\nname = "x"', "$.model"),
@@ -79,18 +79,18 @@ def test_the_documented_example_is_read() -> None:
         (MODEL + "keep_steps = 0", "$.model[0].keep_steps"),
         (MODEL + "devices = []", "at least one device"),
         (MODEL + 'devices = "cpu"', "$.model[0].devices"),
-        (MODEL + 'hot_bytes = "much"', "'much' is no size"),
+        (MODEL + 'hot_bytes = "much"', "'much' is not a valid size"),
         (MODEL + "hot_bytes = 5", "$.model[0].hot_bytes"),
-        ('[broker]\nqueue_bytes = "x"', "'x' is no size"),
+        ('[broker]\nqueue_bytes = "x"', "'x' is not a valid size"),
         ("[broker]\nlisten = []", "at least one endpoint"),
         ("[broker]\nmetrics_port = 65536", "$.broker.metrics_port"),
-        (MODEL + BRIDGE + 'request_bytes = "x"', "'x' is no size"),
-        (MODEL.replace('"mini"', '"a/b"'), "no name for a model"),
-        (MODEL.replace('"mini"', '".a"'), "no name for a model"),
-        (BRIDGE, "bridge 6502: no model 'mini'"),
+        (MODEL + BRIDGE + 'request_bytes = "x"', "'x' is not a valid size"),
+        (MODEL.replace('"mini"', '"a/b"'), "not a valid name for a model"),
+        (MODEL.replace('"mini"', '".a"'), "not a valid name for a model"),
+        (BRIDGE, "bridge 6502: there is no model 'mini'"),
         (MODEL + BRIDGE.replace("mini", "miny"), "no model 'miny'; did you mean mini?"),
-        (MODEL + MODEL, "two models are called mini"),
-        (MODEL + BRIDGE + BRIDGE, "two bridges listen on port 6502"),
+        (MODEL + MODEL, "two models have the name mini"),
+        (MODEL + BRIDGE + BRIDGE, "two bridges use the port 6502"),
     ],
 )
 def test_what_does_not_fit_is_refused_with_its_place_and_key(text: str, says: str) -> None:
@@ -114,7 +114,7 @@ def test_bridges_without_a_port_of_their_own_may_be_many() -> None:
 
 
 def test_a_model_that_is_not_configured_is_told_the_nearest() -> None:
-    with pytest.raises(NotFound, match="no model 'mino' is configured; did you mean mini"):
+    with pytest.raises(NotFound, match="the configuration has no model 'mino'; did you mean mini"):
         configured(MODEL).model("mino")
 
 
@@ -142,7 +142,7 @@ def test_sizes_are_read_with_their_units(text: str, size: int) -> None:
     "text", ["", "B", "-1", "1.5.5", "1 XB", "1e3", "MiB", "1 MiBB", "1,5 MB", "٣", "0x10", "1 M B", "inf"]
 )
 def test_what_is_no_size_is_refused(text: str) -> None:
-    with pytest.raises(BadRequest, match="is no size"):
+    with pytest.raises(BadRequest, match="is not a valid size"):
         parse_size(text)
 
 
@@ -212,7 +212,7 @@ def test_endpoints_are_ipc_below_the_home_or_tcp_as_they_are() -> None:
     assert endpoint_of("ipc:///run/b.sock", home) == "ipc:///run/b.sock"
     assert endpoint_of("tcp://127.0.0.1:5555", home) == "tcp://127.0.0.1:5555"
     for text in ("run/b.sock", "http://x", "", "ipc:/x", "udp://x"):
-        with pytest.raises(BadRequest, match="is no endpoint"):
+        with pytest.raises(BadRequest, match="is not a valid endpoint"):
             endpoint_of(text, home)
 
 
@@ -262,7 +262,7 @@ def test_a_directory_of_everybody_is_no_place_for_a_socket(tmp_path: Path) -> No
     shared = tmp_path / "shared"
     shared.mkdir()
     shared.chmod(0o1777)
-    with pytest.raises(BadRequest, match="everybody's"):
+    with pytest.raises(BadRequest, match="shared by all users"):
         private_directory(shared)
     assert shared.stat().st_mode & 0o7777 == 0o1777
 

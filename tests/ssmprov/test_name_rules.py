@@ -28,7 +28,7 @@ def test_names_are_taken_as_they_are(name: str) -> None:
 )  # fmt: skip
 def test_anything_else_is_refused_and_shown(name: str) -> None:
     for reserved in (False, True):
-        with pytest.raises(BadRequest, match="is no name for a context"):
+        with pytest.raises(BadRequest, match="is not a valid name for a context"):
             check_name(name, reserved=reserved)
 
 
@@ -83,7 +83,7 @@ def test_a_model_stands_before_the_colon() -> None:
     assert split_model("a/b") == ("", "a/b")
     assert split_model("mini:a:b") == ("mini", "a:b")
     for text in (":a", "a/b:c", ".m:a", "m m:a"):
-        with pytest.raises(BadRequest, match="no name for a model"):
+        with pytest.raises(BadRequest, match="not a valid name for a model"):
             split_model(text)
     assert check_model("m" * 64) == "m" * 64
     with pytest.raises(BadRequest):
@@ -97,5 +97,5 @@ def test_workers_are_counted_within_their_model() -> None:
     assert parse_worker("w1", "mini") == ("mini", 1)
     for text, model in [("1", ""), ("w1", ""), ("mini/", ""), ("mini/01", ""), ("mini/-1", ""), ("w", "m"), ("", "m"),
                         ("x1", "m"), ("10000", "m"), ("²", "m"), ("mini/1/2", "m")]:  # fmt: skip
-        with pytest.raises(BadRequest, match="is no worker"):
+        with pytest.raises(BadRequest, match="is not a worker"):
             parse_worker(text, model)

@@ -101,10 +101,10 @@ def test_every_name_is_checked(bad: str) -> None:
         ("ckpt.import", "", {"save": bad, "bytes": 1}),
         ("ckpt.replay", "a", {"save": bad}),
     ]:
-        with pytest.raises(BadRequest, match="is no name"):
+        with pytest.raises(BadRequest, match="is not a valid name"):
             rules.decode_args(request(op, context, **args))
     if "~" not in bad:
-        with pytest.raises(BadRequest, match="is no name"):
+        with pytest.raises(BadRequest, match="is not a valid name"):
             rules.decode_args(request("turn", bad))
 
 

@@ -56,7 +56,9 @@ def test_what_is_shown_can_be_typed_again(slots: set[int], routing: str) -> None
 
 def test_slots_are_left_out_where_one_can() -> None:
     assert Look().with_where("slotspace_only").where == "slotspace_only"
-    with pytest.raises(BadRequest, match="read, content_read_only, slotspace_only, not at 'write'"):
+    with pytest.raises(
+        BadRequest, match="cannot be left out at 'write': use one of read, content_read_only, slotspace_only"
+    ):
         Look().with_where("write")
 
 

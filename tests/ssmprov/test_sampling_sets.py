@@ -57,7 +57,7 @@ def test_the_ends_of_a_range_are_in_it_and_what_is_beyond_is_not(key: str) -> No
     for value in (low, high):
         assert check_value(key, value) == value
     for value in (low - step, high + step):
-        with pytest.raises(BadRequest, match=rf"{key} = .* out of range: it takes"):
+        with pytest.raises(BadRequest, match=rf"{key} must be between"):
             check_value(key, value)
 
 
@@ -82,9 +82,9 @@ def test_whole_settings_take_whole_numbers() -> None:
     assert check_value("top_k", 40.0) == 40
     assert isinstance(check_value("max", 7.0), int)
     for key in WHOLE:
-        with pytest.raises(BadRequest, match="no whole number"):
+        with pytest.raises(BadRequest, match="must be a whole number"):
             check_value(key, 1.5)
-        with pytest.raises(BadRequest, match="takes a number"):
+        with pytest.raises(BadRequest, match="must be a number"):
             parse_value(key, "1.5")
 
 
@@ -99,7 +99,7 @@ def test_what_a_person_types_is_a_number_or_refused() -> None:
 
 
 def test_an_unknown_setting_is_told_its_nearest_name() -> None:
-    with pytest.raises(BadRequest, match="'tmp' is no setting; did you mean temp"):
+    with pytest.raises(BadRequest, match="'tmp' is not a setting; did you mean temp"):
         apply(Settings(), {"tmp": 1})
     with pytest.raises(BadRequest, match="did you mean top_p"):
         check_value("topp", 1)
@@ -190,9 +190,9 @@ def test_an_unknown_set_is_told_its_nearest_name(sets: Sets) -> None:
 
 @pytest.mark.parametrize("name", ["", ".json", "../x", "/etc/passwd", "a b", "@x", ".hidden"])
 def test_what_is_no_name_is_no_set(sets: Sets, name: str) -> None:
-    with pytest.raises(BadRequest, match=r"is no name|reserved"):
+    with pytest.raises(BadRequest, match=r"not a valid name|reserved"):
         sets.load(name)
-    with pytest.raises(BadRequest, match=r"is no name|reserved"):
+    with pytest.raises(BadRequest, match=r"not a valid name|reserved"):
         sets.save(name, Settings())
 
 
@@ -248,5 +248,5 @@ def test_a_set_and_a_folder_of_sets_cannot_share_a_name(sets: Sets) -> None:
     sets.save("a", Settings())
     sets.save("b.json/c", Settings())
     for name in ("a.json/b", "b"):
-        with pytest.raises(BadRequest, match="cannot be a set"):
+        with pytest.raises(BadRequest, match="cannot be the name of a set"):
             sets.save(name, Settings())

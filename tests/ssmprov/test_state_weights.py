@@ -58,7 +58,7 @@ def test_weights_may_come_alone(tmp_path: Path) -> None:
 def test_weights_that_are_no_numbers_are_refused(tmp_path: Path, value: float) -> None:
     weights = some_weights() | {"head.weight": np.array([1, value], np.float32)}
     write_state(tmp_path / "s", ARRAYS, ORIGIN, weights)
-    with pytest.raises(Corrupt, match=r"weights\.head\.weight holds"):
+    with pytest.raises(Corrupt, match=r"weights\.head\.weight contains"):
         read_state(tmp_path / "s")
 
 
@@ -69,7 +69,7 @@ def test_a_state_may_hold_minus_infinity_all_the_same(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["weights", "weights.head.weight"])
 def test_names_of_weights_are_not_for_arrays_of_a_state(tmp_path: Path, name: str) -> None:
-    with pytest.raises(BadRequest, match="such names belong to weights"):
+    with pytest.raises(BadRequest, match="that name is reserved for weights"):
         write_state(tmp_path / "s", {name: np.zeros(32, np.uint8)}, ORIGIN)
     assert not (tmp_path / "s").exists()
 
@@ -78,7 +78,7 @@ def test_a_file_that_names_weights_itself_is_refused(tmp_path: Path) -> None:
     write_state(tmp_path / "s", ARRAYS, ORIGIN)
     metadata = {"format": "ssmprov.state.v1", "fingerprint": "a", "architecture": "b", "layout": "c", "tokens": "0"}
     (tmp_path / "s").write_bytes(save({"weights": np.zeros(32, np.uint8)}, metadata))
-    with pytest.raises(Corrupt, match="no array called weights"):
+    with pytest.raises(Corrupt, match="cannot have an array called weights"):
         read_state(tmp_path / "s")
 
 

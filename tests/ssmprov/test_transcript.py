@@ -164,7 +164,7 @@ def test_text_between_turns_belongs_to_none() -> None:
 def test_odd_things_are_told_by_line() -> None:
     text = turn(5, "A", "x") + turn(5, "B", "y") + "(Turn 3) [C]:z\n\n~~~(end)~~~ \n\n(Turn 9) [D]: open\n~~~(end)~~~\n"
     assert list(oddities(parse(text))) == [
-        Oddity(5, "turn 5 was there before, in line 1"),
+        Oddity(5, "turn 5 already exists, in line 1"),
         Oddity(9, "turn 3 comes after turn 5"),
         Oddity(9, "its header should be '(Turn 3) [C]: '"),
         Oddity(11, "the fence of turn 3 has spaces after it"),
@@ -189,7 +189,7 @@ def test_the_real_primer_is_read_whole() -> None:
     ]
     assert turns[-1].half
     assert [oddity.what for oddity in oddities(items)] == [
-        "turn 11 was there before, in line 1273",
+        "turn 11 already exists, in line 1273",
         "the fence of turn 12 has spaces after it",
         "turn 13 is open",
     ]

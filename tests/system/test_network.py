@@ -100,13 +100,13 @@ class TestWithoutARight:
     def test_no_key_gets_nothing(self, guarded: House, tmp_path: Path) -> None:
         with (
             Client(guarded.endpoint, home=tmp_path, timeout_s=PATIENCE_S) as client,
-            pytest.raises(Refused, match=f"asks for keys: set {keys.BROKER_KEY_VARIABLE}"),
+            pytest.raises(Refused, match=f"requires keys: set {keys.BROKER_KEY_VARIABLE}"),
         ):
             client.status()
 
     def test_an_unknown_key_gets_nothing_and_is_told_what_to_do(self, guarded: House) -> None:
         client = guarded.guest("stranger")
-        with pytest.raises(Refused, match=r"does not let this key in: .* `ssmprov keys allow client '.{40}' --role"):
+        with pytest.raises(Refused, match=r"does not accept this key: .* `ssmprov keys allow client '.{40}' --role"):
             client.status()
 
     def test_a_broker_that_is_another_gets_nothing_either(self, guarded: House, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ class TestWithoutARight:
         keys.make(tmp_path, "broker")
         with (
             Client(endpoint, home=tmp_path, timeout_s=5.0) as client,
-            pytest.raises(Refused, match="speaks without keys: start it again"),
+            pytest.raises(Refused, match="does not use keys: restart it"),
         ):
             client.status()
         process.stop()
@@ -140,7 +140,7 @@ class TestWithoutARight:
         async def ask() -> None:
             home = guarded.home_of("async-stranger", None)
             async with AsyncClient(guarded.endpoint, home=home, timeout_s=PATIENCE_S) as client:
-                with pytest.raises(Refused, match="does not let this key in"):
+                with pytest.raises(Refused, match="does not accept this key"):
                     await client.status()
 
         asyncio.run(ask())
@@ -205,7 +205,7 @@ class TestRoles:
         assert told.value.code in ("refused", "cancelled")
         with pytest.raises(Refused):
             client.status()
-        with pytest.raises(Refused, match="does not let this key in"):
+        with pytest.raises(Refused, match="does not accept this key"):
             guarded.guest("leaver").status()
         with Client(guarded.local, timeout_s=PATIENCE_S) as local:
             local.turn("!", context="of-leaver", save="of-leaver", max_tokens=0)  # queued behind what still ran
@@ -239,7 +239,7 @@ class TestWorkers:
     def test_only_a_workers_key_may_serve(self, guarded: House) -> None:
         for name in ("forger", "helper"):
             keys.make(guarded.cluster.home, name)
-        self.started(guarded, "forger", 7).expect("does not let this key in")
+        self.started(guarded, "forger", 7).expect("does not accept this key")
         guarded.allowed.allow("forger", "", Role.ADMIN)
         guarded.allowed.allow("helper", "", Role.WORKER)
         with Client(guarded.local, timeout_s=PATIENCE_S) as client:
@@ -397,7 +397,7 @@ def test_connections_without_a_key_that_take_every_file_do_not_end_the_broker(
         assert guest.status().broker.pid == broker.child.pid
     with (
         Client(f"tcp://127.0.0.1:{port}", home=tmp_path / "bare", timeout_s=PATIENCE_S) as stranger,
-        pytest.raises(Refused, match="asks for keys"),
+        pytest.raises(Refused, match="requires keys"),
     ):
         stranger.status()
     assert broker.stop() == 0

@@ -124,7 +124,7 @@ def test_arrays_that_are_no_state_of_it_are_refused(house: Cluster, tmp_path: Pa
         write_state(path, bad, origin(house))
         refused(house, path, Corrupt, "this model's state is")
     write_state(path, good | {"wkv": np.full_like(good["wkv"], np.nan)}, origin(house))
-    refused(house, path, Corrupt, "wkv holds NaN")
+    refused(house, path, Corrupt, "wkv contains NaN")
 
 
 def test_a_file_that_is_cut_short_is_refused(house: Cluster, tmp_path: Path) -> None:
