@@ -53,8 +53,8 @@ def test_a_fork_can_be_put_on_a_worker(fork: ForkDialog, qtbot: QtBot) -> None:
 @pytest.mark.parametrize(
     ("name", "why"),
     [
-        ("a b", "no name for a context"),
-        ("../x", "no name for a context"),
+        ("a b", "not a valid name for a context"),
+        ("../x", "not a valid name for a context"),
         ("@x", "reserved"),
         ("live", "taken: choose another name, such as live-2"),
         ("chapter", "taken: choose another name, such as chapter-3"),

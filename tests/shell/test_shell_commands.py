@@ -192,14 +192,14 @@ def test_settings(ssmprov: Run) -> None:
     assert parsed(ssmprov("settings", "show", "coder", "--json"))["values"]["top_k"] == 20
     assert "0.25" in answer(ssmprov("settings", "show", "coder.json"))
     refused(ssmprov("settings", "show", "codre"), 4, "did you mean coder?")
-    refused(ssmprov("settings", "set", "coder", "temp=11"), 1, "0 to 10")
+    refused(ssmprov("settings", "set", "coder", "temp=11"), 1, "between 0 and 10")
 
 
 @pytest.mark.parametrize(
     ("words", "code", "message"),
     [
         (["ckpt", "show", "nosuch"], 4, "no context"),
-        (["ckpt", "show", "a/../b"], 1, "no part begins with a dot"),
+        (["ckpt", "show", "a/../b"], 1, "no part may begin with a dot"),
         (["ckpt", "show", "tlak:a"], 4, "did you mean talk?"),
         (["ckpt", "rm", "nosuch"], 4, "no context"),
         (["ckpt", "move", "nosuch", "0"], 4, "no context"),
@@ -210,7 +210,7 @@ def test_settings(ssmprov: Run) -> None:
         (["pipe", "--set", "tmp=1"], 1, "did you mean temp?"),
         (["pipe", "--save", "@bridge/1"], 1, "reserved"),
         (["--broker", "ipc:///nowhere/broker.sock", "models"], 3, "ssmprov up"),
-        (["--broker", "nowhere", "status"], 1, "no endpoint"),
+        (["--broker", "nowhere", "status"], 1, "not a valid endpoint"),
         (["--config", "/nowhere.toml", "status"], 4, "no configuration file"),
     ],
 )

@@ -174,5 +174,5 @@ def test_choices_that_carry_a_risk_are_told() -> None:
         {"packing": "stream", "reply_tokens": 9},
         {"packing": "stream", "reply_tokens": 9, "temperature": 0.9},
     ]
-    with pytest.raises(BadRequest, match="3 steps are must be a whole number of the 2"):
+    with pytest.raises(BadRequest, match="3 steps are no whole number of the 2"):
         settings_of(plan, "train", "grpo", steps=3, rate=None)

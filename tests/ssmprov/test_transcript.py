@@ -168,7 +168,7 @@ def test_odd_things_are_told_by_line() -> None:
         Oddity(9, "turn 3 comes after turn 5"),
         Oddity(9, "its header should be '(Turn 3) [C]: '"),
         Oddity(11, "the fence of turn 3 has spaces after it"),
-        Oddity(14, "a fence within turn 9 is read as text"),
+        Oddity(14, "turn 9 contains a fence that is read as text"),
         Oddity(13, "turn 9 is open"),
     ]
 
@@ -200,7 +200,7 @@ def test_the_real_primer_is_read_whole() -> None:
 
 @pytest.mark.parametrize("role", ["", " USER", "USER ", "A]", "[A", "A\nB", "x" * 65])
 def test_a_role_that_could_not_be_read_back_is_refused(role: str) -> None:
-    with pytest.raises(BadRequest, match="no role"):
+    with pytest.raises(BadRequest, match="not a valid role"):
         check_role(role)
 
 

@@ -251,7 +251,7 @@ def test_a_full_disk_is_told_and_the_former_checkpoint_stands(tmp_path: Path) ->
 
 
 def test_steps_that_belong_together_are_whole() -> None:
-    with pytest.raises(FitError, match="7 steps are must be a whole number of 2"):
+    with pytest.raises(FitError, match="7 steps are no whole number of 2"):
         Fit(7, 0.1, whole=2)
 
 
