@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from broker.door import Door
-from broker.notice import Notice
+from broker.accepted import AcceptedNotices
+from broker.admission import Admission
 from broker.records import Client, Task
 from broker.state import MAX_ARGS, State
 from ssmprov import rules, wire
@@ -14,16 +14,16 @@ from ssmprov.keys import User
 class Intake:
     """The part of the machine that takes requests from clients."""
 
-    def __init__(self, state: State, door: Door, notice: Notice) -> None:
+    def __init__(self, state: State, admission: Admission, accepted: AcceptedNotices) -> None:
         self._state = state
-        self._door = door
-        self._notice = notice
+        self._admission = admission
+        self._accepted = accepted
 
     def accept(self, client: Client, user: User, request: wire.Request, payloads: list[bytes]) -> None:
         """Take a request in, or refuse it at once; a resent one is joined to its first."""
         state = self._state
         try:
-            self._door.check_rate(user)
+            self._admission.check_rate(user)
             if self._joined(client, request):
                 return
             task = self._task(client, user, request, payloads)
@@ -41,7 +41,7 @@ class Intake:
             state.limbo[task.id] = task
         task.place = place
         state.enqueue(task)  # first, so that no worker waits for the client to be told
-        self._notice.hold_back(task)
+        self._accepted.hold_back(task)
 
     def refuse(self, client: Client, request: wire.Request, error: SsmprovError) -> None:
         state = self._state
@@ -84,7 +84,7 @@ class Intake:
         task.seq = 0
         task.sent = request.have
         task.place = 0
-        self._notice.announce(task)
+        self._accepted.announce(task)
         if task.phase == "running" and (worker := state.worker(task)):
             if task.transfer:
                 state.break_off(task, worker)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from broker.absence import Absence
-from broker.door import Door
+from broker.accepted import AcceptedNotices
+from broker.admission import Admission
+from broker.deadlines import Deadlines
 from broker.intake import Intake
 from broker.leases import Leases
-from broker.notice import Notice
-from broker.patience import Patience
+from broker.lost_clients import LostClients
 from broker.records import (
     Action,
     Admit,
@@ -70,11 +70,11 @@ class Broker:
         self.state = State(bounds or Bounds(), now, now, expected=expected, identity=identity)
         self.rates = Rates(now)
         self._leases = Leases(self.state)
-        self._absence = Absence(self.state)
-        self._door = Door(self.state)
-        self._notice = Notice(self.state)
-        self._intake = Intake(self.state, self._door, self._notice)
-        self._patience = Patience(self.state)
+        self._lost_clients = LostClients(self.state)
+        self._admission = Admission(self.state)
+        self._accepted = AcceptedNotices(self.state)
+        self._intake = Intake(self.state, self._admission, self._accepted)
+        self._deadlines = Deadlines(self.state)
         self._ticked_at = now
         self._returns_until = 0.0
         self._drain_until = 0.0
@@ -92,19 +92,19 @@ class Broker:
             case Refuse():
                 self._turn_out(event.route, event.error, "it sent what is no message")
             case Admit():
-                for peer in self._door.admit(event.users):
+                for peer in self._admission.admit(event.users):
                     self._turn_out(peer.route, Refused("this key is let in no more"), "its key was revoked")
             case Unreachable():
                 if not self._forgiven(event.route):
                     self._gone(event.route, "its connection broke")
             case Due():
-                self._notice.due()
+                self._accepted.due()
             case Tick():
                 self._tick()
             case Drain():
                 self._drain()
             case Ended():
-                self._absence.ended(event.client)
+                self._lost_clients.ended(event.client)
         if self._drain_until and all(task.internal for task in state.tasks.values()):
             self._stop()
         actions, state.actions = state.actions, []
@@ -113,7 +113,7 @@ class Broker:
     @property
     def due_at(self) -> float:
         """When it wants to be told `Due`; infinite for never."""
-        return self._notice.due_at
+        return self._accepted.due_at
 
     # -- messages
 
@@ -127,7 +127,7 @@ class Broker:
         if peer is None:
             if isinstance(message, wire.Bye):
                 return
-            if self._door.is_crowded(event.user):
+            if self._admission.is_crowded(event.user):
                 error = Busy("the broker has as many connections as it takes", retry_ms=1000)
                 state.send(event.route, wire.Bye(str(error), problem_of(error), "refused"))
                 return
@@ -151,13 +151,13 @@ class Broker:
 
     def _hello(self, peer: Peer, hello: wire.Hello) -> None:
         state = self.state
-        self._door.check_id(hello.client, peer.user)
+        self._admission.check_id(hello.client, peer.user)
         if wire.VERSION not in hello.versions:
             wrong = Unsupported(f"this broker speaks version {wire.VERSION} only: update the peer")
             state.send(peer.route, wire.Bye(str(wrong), problem_of(wrong), "refused"))
             return
         if peer.client != hello.client:
-            self._absence.part(peer)
+            self._lost_clients.part(peer)
         peer.client = hello.client
         if hello.role == "client":
             known = state.clients.setdefault(hello.client, Client(hello.client, None, peer.user))
@@ -179,7 +179,7 @@ class Broker:
         client = self.state.clients.get(peer.client)
         self._gone(peer.route, "it said BYE")
         if client and client.route is None:
-            self._absence.abandon(client)
+            self._lost_clients.abandon(client)
 
     def _register(self, peer: Peer, offer: wire.Register, payloads: list[bytes]) -> None:
         peer.user.check(Role.WORKER, "to serve a model")
@@ -238,7 +238,7 @@ class Broker:
         if isinstance(message, PIECES):
             self._partial(task, message, event)
         elif isinstance(message, wire.Credit):
-            self._notice.before(task)
+            self._accepted.before(task)
             self.state.tell(task.client, message)
 
     def _partial(self, task: Task, message: wire.Partial | wire.Chunk, event: Received) -> None:
@@ -261,7 +261,7 @@ class Broker:
         self.state.counters.partials += 1
         if task.request.op == "ckpt.export":
             self.state.release(task)
-        self._notice.before(task)
+        self._accepted.before(task)
         self.state.forward(task.client, event.frames)
 
     def _final(self, worker: Worker, task: Task, final: wire.Final, event: Received) -> None:
@@ -285,7 +285,7 @@ class Broker:
 
     def _status(self, client: Client, user: User, request: wire.Request) -> None:
         try:
-            self._door.check_rate(user)
+            self._admission.check_rate(user)
             user.check(Role.READ, "status")
         except SsmprovError as error:
             self._intake.refuse(client, request, error)
@@ -306,7 +306,7 @@ class Broker:
         worker = self._worker(peer)
         if worker:
             self._leases.lose(worker, why)
-        self._absence.part(peer)
+        self._lost_clients.part(peer)
 
     def _forgiven(self, route: Route) -> bool:
         """Whether a worker's connection may have broken for a stall of the broker's own; it is looked at again."""
@@ -329,8 +329,8 @@ class Broker:
         if stalled > STALL_S:
             self._forgive(stalled)
         self._probe()
-        self._absence.watch()
-        for worker in self._patience.expire():
+        self._lost_clients.watch()
+        for worker in self._deadlines.expire():
             self._leases.lose(worker, "it let a turn's deadline pass without progress")
         self._leases.watch()
         state.answers.expire(now)

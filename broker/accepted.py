@@ -16,7 +16,7 @@ HOLD_S = 0.01
 """So long ACCEPTED waits for the answer of a request that has begun at once: where that comes, it says more."""
 
 
-class Notice:
+class AcceptedNotices:
     """The part of the machine that sends ACCEPTED, or holds it back."""
 
     def __init__(self, state: State) -> None:

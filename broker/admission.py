@@ -15,7 +15,7 @@ from ssmprov.errors import Busy, Refused
 from ssmprov.keys import Role, User
 
 
-class Door:
+class Admission:
     """The part of the machine that knows keys."""
 
     def __init__(self, state: State) -> None:

@@ -11,7 +11,7 @@ GONE_S = 5.0
 """A client that does not come back for so long cancels its turns that save nothing."""
 
 
-class Absence:
+class LostClients:
     """The part of the machine that waits for clients, and gives up waiting."""
 
     def __init__(self, state: State) -> None:

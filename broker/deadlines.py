@@ -12,7 +12,7 @@ LATE_S = 5.0
 """A worker answers a request's deadline itself; past that much more it counts as hung."""
 
 
-class Patience:
+class Deadlines:
     """The part of the machine that looks at deadlines."""
 
     def __init__(self, state: State) -> None:
