@@ -4,17 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
+from broker.events import Kill
 from broker.placement import pin_of
 from broker.ready import Ready
-from broker.records import Client, Kill, Model, Peer, Task, Worker
+from broker.records import Client, Peer, Task, Worker
+from broker.state import State
+from broker.tables import Model
 from ssmprov import ops, rules, wire
 from ssmprov.errors import Problem, Refused, SsmprovError, WorkerLost, WrongModel, problem_of
 from ssmprov.names import check_name, parse_ref, parse_worker
-
-if TYPE_CHECKING:
-    from broker.state import State
 
 SILENT_S = 5.0
 """A worker whose pulses stop while its connection lives hangs in Python; a dead one is seen sooner, by its socket."""

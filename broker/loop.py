@@ -15,11 +15,7 @@ from pathlib import Path
 import zmq
 
 from broker.backlog import Backlog
-from broker.keys import Gate
-from broker.machine import STALL_S, Broker
-from broker.metrics import Metrics
-from broker.ports import Ports
-from broker.records import (
+from broker.events import (
     Action,
     Admit,
     Drain,
@@ -31,12 +27,16 @@ from broker.records import (
     Look,
     Received,
     Refuse,
-    Route,
     Send,
     Stop,
     Tick,
     Unreachable,
 )
+from broker.keys import Gate
+from broker.machine import STALL_S, Broker
+from broker.metrics import Metrics
+from broker.ports import Ports
+from broker.records import Route
 from ssmprov import sockets, wire
 from ssmprov.configuration import host_of, is_loopback, private_directory
 from ssmprov.errors import BadRequest, Conflict, NoSpace, Refused, Unavailable

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from broker.records import Client, Id, Look, Peer
+from broker.events import Look
+from broker.records import Client, Id, Peer
 from broker.state import State
 
 GONE_S = 5.0

@@ -5,28 +5,11 @@ from __future__ import annotations
 from broker.accepted import AcceptedNotices
 from broker.admission import Admission
 from broker.deadlines import Deadlines
+from broker.events import Action, Admit, Drain, Due, Ended, Event, Received, Refuse, Stop, Tick, Unreachable
 from broker.intake import Intake
 from broker.leases import Leases
 from broker.lost_clients import LostClients
-from broker.records import (
-    Action,
-    Admit,
-    Client,
-    Drain,
-    Due,
-    Ended,
-    Event,
-    Id,
-    Peer,
-    Received,
-    Refuse,
-    Route,
-    Stop,
-    Task,
-    Tick,
-    Unreachable,
-    Worker,
-)
+from broker.records import Client, Id, Peer, Route, Task, Worker
 from broker.state import Bounds, State
 from broker.status import Rates, report
 from ssmprov import wire

@@ -5,14 +5,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from broker.machine import Broker
 from broker.status import report
 from ssmprov.errors import Conflict, Unsupported
-
-if TYPE_CHECKING:
-    from broker.machine import Broker
-    from ssmprov.ops import StatusResult
+from ssmprov.ops import StatusResult
 
 INTERVAL_S = 1.0
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from broker.records import Model, Task, Worker
+from broker.records import Task, Worker
+from broker.tables import Model
 from ssmprov.errors import NotFound, nearest
 from ssmprov.names import parse_worker, worker_name
 

@@ -1,19 +1,13 @@
-"""What the broker knows: its peers, clients, workers, models and tasks; the events it takes, the actions it returns."""
+"""The records that the broker keeps: peers, clients, tasks and workers."""
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ssmprov import wire
-from ssmprov.errors import SsmprovError
 from ssmprov.keys import LOCAL, User
 from ssmprov.names import parse_ref
-
-if TYPE_CHECKING:
-    from broker.ready import Ready
 
 Route = bytes
 Id = bytes
@@ -26,107 +20,6 @@ ROOMS = {"turn": "slot", "ckpt.replay": "slot", "probe": "probe"}
 
 HOUSE: Owner = ""
 """The owner of the broker's own tasks."""
-
-
-@dataclass(slots=True)
-class Received:
-    """A decoded message of a route; `frames` are its raw ones, to be forwarded as they are, `user` who sent it."""
-
-    now: float
-    route: Route
-    message: wire.Message
-    payloads: list[bytes]
-    frames: Sequence[bytes]
-    user: User = LOCAL
-
-
-@dataclass(slots=True)
-class Refuse:
-    """A route sent what is no message of the protocol, or is let in no more."""
-
-    now: float
-    route: Route
-    error: SsmprovError
-
-
-@dataclass(slots=True)
-class Unreachable:
-    """A send to this route found nobody there, or its outgoing queue has been full for too long."""
-
-    now: float
-    route: Route
-
-
-@dataclass(slots=True)
-class Admit:
-    """The allow-list has changed: who is let in from now on, by public key."""
-
-    now: float
-    users: Mapping[str, User]
-
-
-@dataclass(slots=True)
-class Tick:
-    now: float
-
-
-@dataclass(slots=True)
-class Due:
-    """What the broker holds back for a moment has waited long enough (`Broker.due_at`)."""
-
-    now: float
-
-
-@dataclass(slots=True)
-class Drain:
-    now: float
-
-
-@dataclass(slots=True)
-class Ended:
-    """The process of a client that was asked for (`Look`) has ended: it will not come back."""
-
-    now: float
-    client: Id
-
-
-Event = Received | Refuse | Unreachable | Admit | Tick | Due | Drain | Ended
-
-
-@dataclass(slots=True)
-class Send:
-    route: Route
-    frames: Sequence[bytes]
-
-
-@dataclass(slots=True)
-class Kill:
-    """End a lost worker for sure: the process `pid` of this host, if it still began at `started`."""
-
-    pid: int
-    started: int
-    host: str
-
-
-@dataclass(slots=True)
-class Look:
-    """See whether the process of a client that is gone has ended."""
-
-    client: Id
-    process: wire.Process
-
-
-@dataclass(slots=True)
-class Log:
-    text: str
-
-
-@dataclass(slots=True)
-class Stop:
-    """The drain is complete."""
-
-
-Action = Send | Kill | Look | Log | Stop
 
 
 @dataclass(slots=True)
@@ -271,20 +164,3 @@ class Worker:
             return False
         self.running -= task.slot
         return True
-
-
-@dataclass(slots=True)
-class Model:
-    """A served model; `hot` maps a name to the worker that held it last, `ready` waits for a worker.
-
-    `moved` tells that this broker has seen pins change.
-    """
-
-    card: wire.ModelCard
-    store: str
-    ready: Ready
-    workers: dict[str, Worker] = field(default_factory=dict)
-    pins: dict[str, str] = field(default_factory=dict)
-    moved: bool = False
-    hot: OrderedDict[str, str] = field(default_factory=OrderedDict)
-    empty_at: float = 0.0

@@ -11,10 +11,12 @@ from functools import partial
 
 import msgspec
 
+from broker.events import Action, Log, Send
 from broker.placement import choose, pin_of, remember_hot, spread, worker_of
 from broker.queues import Answers, NameLocks
 from broker.ready import Lane
-from broker.records import Action, Client, Id, Log, Model, Owner, Peer, Route, Send, Task, Worker
+from broker.records import Client, Id, Owner, Peer, Route, Task, Worker
+from broker.tables import Model
 from ssmprov import ops, wire
 from ssmprov.errors import (
     Cancelled,

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING
 
+from broker.state import Counters, State
 from ssmprov import ops
-
-if TYPE_CHECKING:
-    from broker.state import Counters, State
 
 SHOWN_CONTEXTS = 1000
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from broker.events import Drain, Due, Event, Kill, Log, Look, Received, Refuse, Send, Stop, Tick, Unreachable
 from broker.machine import Broker
-from broker.records import Drain, Due, Event, Kill, Log, Look, Received, Refuse, Send, Stop, Tick, Unreachable
 from broker.state import Bounds
 from ssmprov import ops, wire
 from ssmprov.keys import LOCAL, User

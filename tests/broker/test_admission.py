@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from rig import CARD, Rig, id_of, request, turn
 
-from broker.records import Admit
+from broker.events import Admit
 from broker.state import Bounds
 from ssmprov import ops, rules, wire
 from ssmprov.keys import Role, User

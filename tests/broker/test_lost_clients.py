@@ -8,7 +8,7 @@ import sys
 
 from rig import TICK_S, Caller, Rig, id_of, turn
 
-from broker.records import Ended
+from broker.events import Ended
 from ssmprov import wire
 from ssmprov.process import has_ended, host, started_at, this
 

@@ -8,11 +8,11 @@ import pytest
 from rig import CARD, IDENTITY, Caller, Hand, Rig, id_of, request, turn
 
 from broker.deadlines import LATE_S
+from broker.events import Received, Tick
 from broker.leases import MAX_TRIES, SILENT_S
 from broker.lost_clients import GONE_S
 from broker.machine import DRAIN_S, MAX_CREDIT, MAX_UNANSWERED, RETURN_S
 from broker.placement import MAX_PROBES, MAX_STATE_OPS
-from broker.records import Received, Tick
 from broker.state import ABSENT_S, MAX_ARGS, START_GRACE_S, Bounds
 from ssmprov import ops, wire
 from ssmprov.errors import Problem

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from rig import CARD, IDENTITY, Peer, Rig, id_of, turn
 
-from broker.records import Received, Unreachable
+from broker.events import Received, Unreachable
 from broker.state import Bounds
 from ssmprov import ops, rules, wire
 from ssmprov.errors import Problem

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from world import MODELS, Ask, Client, Link, Process, Run, World
 
-from broker.records import Received
+from broker.events import Received
 from ssmprov import ops, rules, wire
 
 T = TypeVar("T")

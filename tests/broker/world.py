@@ -14,8 +14,9 @@ from typing import Any
 
 import msgspec
 
+from broker.events import Drain, Due, Event, Kill, Received, Refuse, Send, Stop, Tick, Unreachable
 from broker.machine import Broker
-from broker.records import Drain, Due, Event, Kill, Received, Refuse, Send, Stop, Task, Tick, Unreachable
+from broker.records import Task
 from broker.state import Bounds
 from ssmprov import ops, rules, wire
 from ssmprov.errors import Problem

@@ -15,7 +15,7 @@ from random import Random
 from rig import Hand, Peer, Rig
 from test_machine_fuzz import IDS, check, messages, peopled
 
-from broker.records import Received, Unreachable
+from broker.events import Received, Unreachable
 from clients.core import Core, Send, Tell
 from clients.exchange import Result, Text, Want
 from fuzz import frames
