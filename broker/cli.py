@@ -43,13 +43,13 @@ def broker(config: Path | None, home: Path | None, listen: tuple[str, ...], inse
         table = configured.tables.broker
         endpoints = [configuration.endpoint_of(text, configured.home) for text in listen] or configured.endpoints()
         bounds = Bounds(
-            table.queue,
-            table.queue_per_client,
-            parse_size(table.queue_bytes),
-            parse_size(table.answers_bytes),
-            table.connections,
-            table.connections_per_key,
-            table.requests_per_s,
+            queue=table.queue,
+            queue_per_client=table.queue_per_client,
+            queue_bytes=parse_size(table.queue_bytes),
+            answers_bytes=parse_size(table.answers_bytes),
+            peers=table.connections,
+            peers_per_key=table.connections_per_key,
+            requests_per_s=table.requests_per_s,
         )
         metrics = Metrics(table.metrics_port) if table.metrics_port is not None else None
         expected = frozenset(model.name for model in configured.tables.model)

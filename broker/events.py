@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from broker.records import Id, Route
 from ssmprov import wire
 from ssmprov.errors import SsmprovError
 from ssmprov.keys import LOCAL, User
 
+Level = Literal["debug", "info", "warning", "error"]
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, kw_only=True)
 class Received:
     """A decoded message of a route; `frames` are its raw ones, to be forwarded as they are, `user` who sent it."""
 
@@ -54,6 +57,13 @@ class Tick:
 
 
 @dataclass(slots=True)
+class Disconnected:
+    """Somebody's connection has ended. A ROUTER does not tell whose it was."""
+
+    now: float
+
+
+@dataclass(slots=True)
 class Due:
     """What the broker holds back for a moment has waited long enough (`Broker.due_at`)."""
 
@@ -73,7 +83,7 @@ class Ended:
     client: Id
 
 
-Event = Received | Refuse | Unreachable | Admit | Tick | Due | Drain | Ended
+Event = Received | Refuse | Unreachable | Admit | Disconnected | Tick | Due | Drain | Ended
 
 
 @dataclass(slots=True)
@@ -101,7 +111,10 @@ class Look:
 
 @dataclass(slots=True)
 class Log:
+    """One line of the log."""
+
     text: str
+    level: Level = "info"
 
 
 @dataclass(slots=True)

@@ -33,7 +33,7 @@ class Intake:
             self.refuse(client, request, error)
             return
         state.counters.accepted += 1
-        state.tasks[task.id] = task
+        state.add(task, f"accepted, attempt {task.attempt}")
         client.tasks.add(task.id)
         state.count(task, +1)
         place = state.queued - 1
@@ -84,6 +84,7 @@ class Intake:
         task.seq = 0
         task.sent = request.have
         task.place = 0
+        state.note(task, f"asked for again, attempt {task.attempt}")
         self._accepted.announce(task)
         if task.phase == "running" and (worker := state.worker(task)):
             if task.transfer:
@@ -115,15 +116,15 @@ class Intake:
         shared, exclusive = rules.locks(request, args)
         state.order += 1
         return Task(
-            request,
-            payloads,
-            args,
-            client.id,
-            shared,
-            exclusive,
-            rules.saves(request, args),
-            state.now + request.ttl_ms / 1000,
-            state.order,
+            request=request,
+            payloads=payloads,
+            args=args,
+            client=client.id,
+            shared=shared,
+            exclusive=exclusive,
+            saves=rules.saves(request, args),
+            deadline=state.now + request.ttl_ms / 1000,
+            order=state.order,
             attempt=request.attempt,
             waits_since=state.now,
             owner=client.owner,

@@ -44,7 +44,7 @@ class Leases:
             model = self._admit(peer, offer)
         except SsmprovError as error:
             state.send(peer.route, wire.Bye(str(error), problem_of(error), "refused"))
-            state.log(f"refused worker {offer.worker}: {error}")
+            state.log(f"refused worker {offer.worker}: {error}", "warning")
             return
         old = model.workers.pop(offer.worker, None)
         if old and old.route != peer.route:
@@ -54,15 +54,15 @@ class Leases:
         epoch = max(self._epochs.get(offer.worker, 0), offer.epoch) + (not same)
         self._epochs[offer.worker] = epoch
         worker = Worker(
-            offer.worker,
-            model.card.name,
-            peer.route,
-            epoch,
-            offer.slots,
-            offer.pid,
-            offer.started,
-            offer.host,
-            offer.stall_ms / 1000,
+            name=offer.worker,
+            model=model.card.name,
+            route=peer.route,
+            epoch=epoch,
+            slots=offer.slots,
+            pid=offer.pid,
+            started=offer.started,
+            host=offer.host,
+            stall_s=offer.stall_ms / 1000,
             seen_at=state.now,
             pulsed_at=state.now,
             progress_at=state.now,
@@ -101,7 +101,7 @@ class Leases:
         if model is None or not (model.workers or self._unfinished(name)):
             self._make_room(name)
             ready = model.ready if model else Ready()
-            model = state.models[name] = Model(offer.model, offer.store, ready)
+            model = state.models[name] = Model(card=offer.model, store=offer.store, ready=ready)
             return model
         if model.card.fingerprint != offer.model.fingerprint or model.card.runtime != offer.model.runtime:
             raise WrongModel(f"{name} is served from other weights or by another runtime: give this one another name")
@@ -148,8 +148,8 @@ class Leases:
                 continue
             state.unqueue(task)
             state.locks.seize(task)
-            task.phase = "running"
             task.worker = worker.name
+            state.enter(task, "running", "its worker has it already")
             worker.take(task)
             if task.transfer:
                 broken.append(task)
@@ -186,12 +186,24 @@ class Leases:
         state.order += 1
         deadline = state.now + request.ttl_ms / 1000
         saves = bool(item.save) or item.op in rules.SAVES
-        task = Task(request, [], args, item.client, shared, exclusive, saves, deadline, state.order, owner=item.client)
-        task.phase = "running"
-        task.attempt = item.attempt
-        task.found = task.unasked = True
-        state.tasks[task.id] = task
-        state.clients.setdefault(item.client, Client(item.client, None, None, state.now)).tasks.add(task.id)
+        task = Task(
+            request=request,
+            payloads=[],
+            args=args,
+            client=item.client,
+            shared=shared,
+            exclusive=exclusive,
+            saves=saves,
+            deadline=deadline,
+            order=state.order,
+            phase="running",
+            attempt=item.attempt,
+            found=True,
+            unasked=True,
+            owner=item.client,
+        )
+        state.add(task, "found at a worker: it was given out before this broker started")
+        state.clients.setdefault(item.client, Client(id=item.client, gone_at=state.now)).tasks.add(task.id)
         return task
 
     # -- liveness
@@ -242,7 +254,7 @@ class Leases:
         self._remove(worker)
         if quiet:
             return
-        state.log(f"worker {worker.name} (process {worker.pid}) is lost: {why}")
+        state.log(f"worker {worker.name} (process {worker.pid}) is lost: {why}", "warning")
         state.send(worker.route, wire.Bye(f"the lease of epoch {worker.epoch} has ended: {why}", code="lease_ended"))
         state.actions.append(Kill(worker.pid, worker.started, worker.host))
         for task in list(worker.tasks.values()):
@@ -266,6 +278,7 @@ class Leases:
     def _lost_task(self, model: Model, task: Task, worker: Worker, why: str) -> None:
         state = self._state
         worker.drop(task)
+        state.note(task, f"its worker was lost: {why}")
         again = not task.slot and task.request.op not in ("ckpt.import", "warm") and task.seq == 0
         if again and not task.found and task.tries < MAX_TRIES and (task.internal or not state.draining):
             state.requeue(task)
@@ -291,10 +304,10 @@ class Leases:
 
     def _settle(self, model: Model, task: Task, worker: Worker, why: str) -> None:
         """Let another worker of the store decide whether a saving turn has committed."""
-        task.phase = "settling"
         args = ops.Settle(task.id, wire.pack(problem_of(self._loss(task, worker, why))), task.args.save)
         settle = self._own(wire.Request(self._key(), "settle", model.card.name, ttl_ms=SETTLE_TTL_MS), args)
         settle.about = task
+        self._state.enter(task, "settling", f"settle {settle.id.hex()} asks the store whether it committed")
         self._state.enqueue(settle)
 
     def _key(self) -> bytes:
@@ -309,10 +322,20 @@ class Leases:
         state.order += 1
         shared = frozenset({request.context} if request.context else ())
         deadline = state.now + request.ttl_ms / 1000
-        nothing: frozenset[str] = frozenset()
-        task = Task(request, [], args, wire.NOBODY, shared, nothing, True, deadline, state.order, internal=True)
-        task.waits_since = state.now
-        state.tasks[task.id] = task
+        task = Task(
+            request=request,
+            payloads=[],
+            args=args,
+            client=wire.NOBODY,
+            shared=shared,
+            exclusive=frozenset(),
+            saves=True,
+            deadline=deadline,
+            order=state.order,
+            internal=True,
+            waits_since=state.now,
+        )
+        state.add(task, "made by the broker")
         return task
 
     def settled(self, settle: Task, final: wire.Final, payloads: list[bytes]) -> None:

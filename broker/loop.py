@@ -18,6 +18,7 @@ from broker.backlog import Backlog
 from broker.events import (
     Action,
     Admit,
+    Disconnected,
     Drain,
     Due,
     Ended,
@@ -254,7 +255,7 @@ class Loop:
             message, payloads = wire.decode(frames)
         except wire.WireError as error:
             return Refuse(now, route, error)
-        return Received(now, route, message, payloads, frames, user)
+        return Received(now=now, route=route, message=message, payloads=payloads, frames=frames, user=user)
 
     def _monitored(self) -> None:
         """Somebody has come or gone.
@@ -269,9 +270,9 @@ class Loop:
                 if event == zmq.EVENT_ACCEPTED and self._ports.accepted(value):
                     self._act(Log("no files are left for more connections: the TCP endpoints are closed for a while"))
         if gone:
-            for peer in self._broker.state.peers.values():
-                peer.probe_at = 0.0
-            self._next_tick = min(self._next_tick, time.monotonic())
+            now = time.monotonic()
+            self._handle(Disconnected(now))
+            self._next_tick = min(self._next_tick, now)
 
     def _signalled(self) -> None:
         numbers = self._wake.recv(64)

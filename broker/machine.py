@@ -5,14 +5,27 @@ from __future__ import annotations
 from broker.accepted import AcceptedNotices
 from broker.admission import Admission
 from broker.deadlines import Deadlines
-from broker.events import Action, Admit, Drain, Due, Ended, Event, Received, Refuse, Stop, Tick, Unreachable
+from broker.events import (
+    Action,
+    Admit,
+    Disconnected,
+    Drain,
+    Due,
+    Ended,
+    Event,
+    Received,
+    Refuse,
+    Stop,
+    Tick,
+    Unreachable,
+)
 from broker.intake import Intake
 from broker.leases import Leases
 from broker.lost_clients import LostClients
 from broker.records import Client, Id, Peer, Route, Task, Worker
 from broker.state import Bounds, State
-from broker.status import Rates, report
-from ssmprov import wire
+from broker.status import Rates, report, stories
+from ssmprov import ops, wire
 from ssmprov.errors import Busy, Refused, SsmprovError, Unsupported, WorkerLost, problem_of
 from ssmprov.keys import Role, User
 
@@ -46,11 +59,18 @@ class Broker:
         bounds: Bounds | None = None,
         pid: int = 0,
         expected: frozenset[str] = frozenset(),
+        *,
+        debug: bool = False,
     ) -> None:
-        """`expected` are the models of the configuration, whose workers may take a while to load."""
+        """`expected` are the models of the configuration, whose workers may take a while to load.
+
+        `debug` logs every step of every task.
+        """
         self.identity = identity
         self.pid = pid
-        self.state = State(bounds or Bounds(), now, now, expected=expected, identity=identity)
+        self.state = State(
+            bounds=bounds or Bounds(), now=now, started_at=now, expected=expected, identity=identity, debug=debug
+        )
         self.rates = Rates(now)
         self._leases = Leases(self.state)
         self._lost_clients = LostClients(self.state)
@@ -80,6 +100,8 @@ class Broker:
             case Unreachable():
                 if not self._forgiven(event.route):
                     self._gone(event.route, "its connection broke")
+            case Disconnected():
+                self._probe_all()
             case Due():
                 self._accepted.due()
             case Tick():
@@ -117,7 +139,7 @@ class Broker:
             if not isinstance(message, wire.Hello):
                 state.send(event.route, wire.Bye("say HELLO first", code="hello_first"))
                 return
-            peer = state.peers[event.route] = Peer(event.route, event.user)
+            peer = state.peers[event.route] = Peer(route=event.route, user=event.user)
         peer.unanswered = 0
         if isinstance(message, FREQUENT):
             (self._from_worker if peer.worker else self._from_client)(peer, event)
@@ -143,7 +165,7 @@ class Broker:
             self._lost_clients.part(peer)
         peer.client = hello.client
         if hello.role == "client":
-            known = state.clients.setdefault(hello.client, Client(hello.client, None, peer.user))
+            known = state.clients.setdefault(hello.client, Client(id=hello.client, user=peer.user))
             state.know(known, peer.user)
             if known.route not in (None, peer.route):
                 state.peers.pop(known.route, None)
@@ -237,6 +259,8 @@ class Broker:
         if message.attempt != task.attempt or message.seq != task.seq + 1:
             self.state.counters.stale += 1
             return
+        if not task.seq:
+            self.state.note(task, "its worker sends the first piece")
         task.seq = message.seq
         if message.offset <= task.sent:
             task.sent = max(task.sent, end)
@@ -270,10 +294,13 @@ class Broker:
         try:
             self._admission.check_rate(user)
             user.check(Role.READ, "status")
+            args = wire.unpack(request.args, ops.Status)
         except SsmprovError as error:
             self._intake.refuse(client, request, error)
             return
-        final, payloads = wire.final(wire.Final(request.id, request.attempt), report(self.state, self.rates, self.pid))
+        result = report(self.state, self.rates, self.pid)
+        result.story = stories(self.state, args.story)
+        final, payloads = wire.final(wire.Final(request.id, request.attempt), result)
         self.state.send(client.route, final, payloads)
 
     # -- losses
@@ -331,6 +358,11 @@ class Broker:
         for client in self.state.clients.values():
             client.gone_at = min(client.gone_at + seconds, self.state.now)
 
+    def _probe_all(self) -> None:
+        """Have the next tick ask everybody, to find out who has gone."""
+        for peer in self.state.peers.values():
+            peer.probe_at = 0.0
+
     def _probe(self) -> None:
         """Send something to every peer now and then: only a send tells that a ROUTER's peer is gone."""
         state = self.state
@@ -338,7 +370,7 @@ class Broker:
             if state.now < peer.probe_at:
                 continue
             busy = bool(peer.worker) or bool((client := state.clients.get(peer.client)) and client.tasks)
-            due = peer.probe_at > 0  # the loop sets 0 to find out who has gone, which may take two sends
+            due = peer.probe_at > 0  # it is 0 to find out who has gone, which may take two sends
             pause = PROBE_S if busy or not due else PROBE_IDLE_S
             peer.unanswered += due
             peer.probe_at = state.now + min(pause * 1.5 ** max(0, peer.unanswered - 4), 30.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+from broker.phases import Phase, Story
 from ssmprov import wire
 from ssmprov.keys import LOCAL, User
 from ssmprov.names import parse_ref
@@ -22,7 +23,7 @@ HOUSE: Owner = ""
 """The owner of the broker's own tasks."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Peer:
     """A route and who speaks on it: `client`, `worker` and its `model` are '' until it has said so."""
 
@@ -35,13 +36,13 @@ class Peer:
     probe_at: float = 0.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Client:
     """Who asks; its id belongs to the key that said it first, which is not known before (None)."""
 
     id: Id
-    route: Route | None
-    user: User | None
+    route: Route | None = None
+    user: User | None = None
     gone_at: float = 0.0
     process: wire.Process | None = None
     tasks: set[Id] = field(default_factory=set)
@@ -73,7 +74,7 @@ class Allowance:
         return 0.0
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class Task:
     """An accepted request on its way: queued (for its names), ready (for a worker), running, settling.
 
@@ -99,7 +100,7 @@ class Task:
     found: bool = False
     unasked: bool = False
     pinned: str = ""
-    phase: str = "queued"
+    phase: Phase = "queued"
     worker: str = ""
     attempt: int = 1
     seq: int = 0
@@ -115,6 +116,7 @@ class Task:
     bytes: int = field(init=False)
     room: str = field(init=False)
     slot: bool = field(init=False)
+    story: Story = field(init=False)
 
     def __post_init__(self) -> None:
         request = self.request
@@ -123,6 +125,7 @@ class Task:
         self.bytes = sum(map(len, self.payloads)) + len(request.args)
         self.room = ROOMS.get(request.op, "state")
         self.slot = self.room == "slot"
+        self.story = Story(request.id, request.op, request.model)
 
     @property
     def transfer(self) -> bool:
@@ -130,7 +133,7 @@ class Task:
         return self.request.op in ("ckpt.export", "ckpt.import")
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class Worker:
     """A lease and what was given out under it; `running` counts those of its `tasks` that occupy a slot."""
 

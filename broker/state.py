@@ -11,7 +11,8 @@ from functools import partial
 
 import msgspec
 
-from broker.events import Action, Log, Send
+from broker.events import Action, Level, Log, Send
+from broker.phases import EndedStories, Phase, check_move
 from broker.placement import choose, pin_of, remember_hot, spread, worker_of
 from broker.queues import Answers, NameLocks
 from broker.ready import Lane
@@ -39,7 +40,7 @@ MAX_ARGS = wire.MAX_HEADER - 4096
 """A request's arguments: what the broker adds to its header must fit beside them."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Bounds:
     """What may be held: queued requests in all and of one client, their bytes, kept answers' bytes, connections.
 
@@ -55,7 +56,7 @@ class Bounds:
     requests_per_s: float = 200.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Counters:
     accepted: int = 0
     answered: int = 0
@@ -64,7 +65,7 @@ class Counters:
     stale: int = 0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class State:
     """All that the broker remembers. `of_key` are the clients of each key.
 
@@ -91,6 +92,8 @@ class State:
     order: int = 0
     expected: frozenset[str] = frozenset()
     identity: Id = wire.NOBODY
+    debug: bool = False
+    ended: EndedStories = field(default_factory=EndedStories)
 
     def __post_init__(self) -> None:
         self.answers = Answers(self.bounds.answers_bytes)
@@ -101,8 +104,8 @@ class State:
         if route is not None:
             self.actions.append(Send(route, wire.encode(message, payloads)))
 
-    def log(self, text: str) -> None:
-        self.actions.append(Log(text))
+    def log(self, text: str, level: Level = "info") -> None:
+        self.actions.append(Log(text, level))
 
     def forward(self, client: Id, frames: Sequence[bytes]) -> None:
         """Pass a worker's message on to a client as it came."""
@@ -125,6 +128,26 @@ class State:
             ids.discard(client.id)
             if not ids:
                 del self.of_key[client.key]
+
+    # -- the life of a task, step by step
+
+    def add(self, task: Task, what: str) -> None:
+        """Keep a new task; `what` tells in its story where it came from."""
+        self.tasks[task.id] = task
+        self.note(task, what)
+
+    def enter(self, task: Task, phase: Phase, why: str = "") -> None:
+        """Move a task to a phase: the only way there. Raises IllegalMove."""
+        check_move(task.phase, phase, task.story)
+        task.phase = phase
+        self.note(task, f"{phase}: {why}" if why else phase)
+
+    def note(self, task: Task, what: str) -> None:
+        """Add a step to a task's story. It must not contain any text of a user."""
+        task.story.add(self.now, what, task.worker)
+        if self.debug:
+            at = f" ({task.worker})" if task.worker else ""
+            self.log(f"{task.request.op} {task.id.hex()}: {what}{at}", "debug")
 
     # -- what may come
 
@@ -197,7 +220,7 @@ class State:
                 task.waits_since = self.now
             worker = None if self.draining and not task.internal else choose(model, task)
             if worker is None:
-                task.phase = "ready"
+                self.enter(task, "ready")
                 model.ready.add(task, pin_of(model, task))
             else:
                 self._start(task, worker)
@@ -219,9 +242,9 @@ class State:
     def _start(self, task: Task, worker: Worker) -> None:
         if not task.internal:
             self.count(task, -1)
-        task.phase = "running"
         task.worker = worker.name
         task.tries += 1
+        self.enter(task, "running")
         worker.take(task)
         if task.slot and worker.running == 1:
             worker.progress_at = self.now
@@ -245,9 +268,9 @@ class State:
 
     def requeue(self, task: Task) -> None:
         """Give a task whose worker was lost to another one; it keeps its names."""
-        task.phase = "ready"
-        task.waits_since = self.now
         task.worker = ""
+        task.waits_since = self.now
+        self.enter(task, "ready", "another worker may do it")
         if not task.internal:
             self.count(task, +1)
         model = self.models[task.request.model]
@@ -262,7 +285,7 @@ class State:
         """Have tasks wait again for names that a re-registered worker's task was found to hold."""
         for task in [task for task in model.ready if not self.locks.granted(task)]:
             model.ready.remove(task)
-            task.phase = "queued"
+            self.enter(task, "queued", "a worker that came back holds its names")
 
     # -- answering
 
@@ -276,7 +299,8 @@ class State:
         self.undecided(task)
         self.learn(task, final)
         self.unqueue(task)
-        task.phase = "answered"
+        self.enter(task, "answered", final.error.code if final.error else "done")
+        self.ended.keep(task.story)
         del self.tasks[task.id]
         self.held.pop(task.id, None)
         if known := self.clients.get(task.client):
@@ -362,6 +386,7 @@ class State:
 
     def cancel(self, task: Task, mode: str) -> None:
         """A client's wish: a task that waits is answered now, a running one by its worker."""
+        self.note(task, "its client cancels it")
         if task.phase in ("queued", "ready"):
             self.fail(task, Cancelled(f"cancelled before it began: {untouched(task)}"))
         elif task.phase == "running" and (worker := self.worker(task)):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import chain, islice
 
+from broker.phases import find
 from broker.state import Counters, State
 from ssmprov import ops
 
@@ -28,6 +29,22 @@ class Rates:
         self.requests += blend * ((counted[0] - self._counted[0]) / seconds - self.requests)
         self.partials += blend * ((counted[1] - self._counted[1]) / seconds - self.partials)
         self._at, self._counted = now, counted
+
+
+def stories(state: State, prefix: str) -> list[ops.Story]:
+    """What has become of the requests whose id begins with `prefix`, the newest first; none for ''."""
+    if not prefix:
+        return []
+    known = chain((task.story for task in reversed(state.tasks.values())), reversed(state.ended))
+    return [
+        ops.Story(
+            story.id.hex(),
+            story.op,
+            story.model,
+            [ops.StoryStep(round(state.now - step.at, 3), step.what, step.worker) for step in story.steps],
+        )
+        for story in find(prefix.lower(), known)
+    ]
 
 
 def report(state: State, rates: Rates, pid: int) -> ops.StatusResult:

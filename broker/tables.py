@@ -10,7 +10,7 @@ from broker.records import Worker
 from ssmprov import wire
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Model:
     """A served model; `hot` maps a name to the worker that held it last, `ready` waits for a worker.
 

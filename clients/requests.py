@@ -101,9 +101,9 @@ def _ask(op: str, args: msgspec.Struct, kind: type[S], model: str, ref: str = ""
 # -- the methods of both faces, with their signatures
 
 
-def status() -> Plan[ops.StatusResult]:
-    """The broker, its models and its workers."""
-    return (yield from served())
+def status(*, story: str = "") -> Plan[ops.StatusResult]:
+    """The broker, its models and its workers; with `story`, the last steps of requests whose hex id begins with it."""
+    return (yield from served(story))
 
 
 def models() -> Plan[list[ops.ModelStatus]]:

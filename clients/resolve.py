@@ -10,9 +10,9 @@ from ssmprov.errors import BadRequest, NotFound, Unavailable
 from ssmprov.names import split_model
 
 
-def served() -> Plan[ops.StatusResult]:
-    """What the broker and its workers are at."""
-    raw, _ = yield Call("status", ops.Status())
+def served(story: str = "") -> Plan[ops.StatusResult]:
+    """What the broker and its workers are at; `story` begins the hexadecimal id of a request to tell of."""
+    raw, _ = yield Call("status", ops.Status(story))
     return wire.unpack(raw, ops.StatusResult)
 
 

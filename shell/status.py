@@ -6,21 +6,43 @@ import click
 
 from shell.options import connect, json_option
 from shell.tables import echo_json, echo_table
+from ssmprov.errors import NotFound
 from ssmprov.formatting import size
 from ssmprov.main import LazyGroup
-from ssmprov.ops import StatusResult
+from ssmprov.ops import StatusResult, Story
+from ssmprov.terminal import printable
 
 
 @click.command()
 @json_option
-def status(as_json: bool) -> None:
-    """Show the broker, its models and its workers."""
+@click.option(
+    "--story", metavar="ID", default="", help="Show what happened to a request instead: its hex id, or how it begins."
+)
+def status(as_json: bool, story: str) -> None:
+    """Show the broker, its models and its workers.
+
+    With --story, show the last steps of a request that is under way or has ended not long ago.
+    """
     with connect() as client:
-        found = client.status()
+        found = client.status(story=story)
+    if story and not found.story:
+        raise NotFound(f"the broker knows no request {story!r}: it remembers open requests and those that ended last")
     if as_json:
-        echo_json(found)
+        echo_json(found.story if story else found)
+    elif story:
+        _show_stories(found.story)
     else:
         _show(found)
+
+
+def _show_stories(stories: list[Story]) -> None:
+    for story in stories:
+        click.echo(f"{printable(story.op)} {story.id} of {printable(story.model) or 'no model'}")
+        echo_table(
+            ("AGO", "STEP", "WORKER"),
+            [(f"{step.ago_s:.3f} s", step.what, step.worker) for step in story.steps],
+        )
+        click.echo()
 
 
 def _show(found: StatusResult) -> None:

@@ -401,7 +401,9 @@ class Warm(msgspec.Struct, omit_defaults=True):
 
 
 class Status(msgspec.Struct, omit_defaults=True):
-    """Asked of the broker itself."""
+    """Asked of the broker itself; with `story`, a request id in hexadecimal or its beginning, for that one's steps."""
+
+    story: str = ""
 
 
 class ModelStatus(msgspec.Struct, omit_defaults=True):
@@ -448,11 +450,32 @@ class BrokerStatus(msgspec.Struct, omit_defaults=False):
     draining: bool
 
 
+class StoryStep(msgspec.Struct, omit_defaults=False):
+    """What happened to a request, how many seconds ago, and at which worker."""
+
+    ago_s: float
+    what: str
+    worker: str = ""
+
+
+class Story(msgspec.Struct, omit_defaults=False):
+    """The last steps of a request, the oldest first; `id` is in hexadecimal."""
+
+    id: str
+    op: str
+    model: str
+    steps: list[StoryStep]
+
+
 class StatusResult(msgspec.Struct, omit_defaults=False):
-    """What the broker knows; `contexts` maps MODEL:NAME to the worker where it was last hot."""
+    """What the broker knows; `contexts` maps MODEL:NAME to the worker where it was last hot.
+
+    `story` is told if it was asked for, of requests under way and of those that ended last.
+    """
 
     broker: BrokerStatus
     models: list[ModelStatus]
     workers: list[WorkerStatus]
     contexts: dict[str, str] = {}
     pins: dict[str, str] = {}
+    story: list[Story] = []

@@ -63,7 +63,8 @@ class Peer:
 
     def say(self, message: wire.Message, payloads: Sequence[bytes] = ()) -> None:
         frames = wire.encode(message, payloads)
-        self.rig.handle(Received(self.rig.now, self.route, *wire.decode(frames), frames, self.user))
+        message, payloads = wire.decode(frames)
+        self.rig.receives(self.route, message, payloads, frames, self.user)
 
     def hears(self, kind: type[M]) -> tuple[M, list[bytes]]:
         """The next message of a kind, past whatever comes before it."""
@@ -182,9 +183,9 @@ class Hand(Peer):
 class Rig:
     """The broker and its surroundings."""
 
-    def __init__(self, bounds: Bounds | None = None, *, now: float = 1000.0) -> None:
+    def __init__(self, bounds: Bounds | None = None, *, now: float = 1000.0, debug: bool = False) -> None:
         self.now = now
-        self.broker = Broker(IDENTITY, now, bounds, pid=1)
+        self.broker = Broker(IDENTITY, now, bounds, pid=1, debug=debug)
         self.inboxes: dict[bytes, Inbox] = {}
         self.broken: set[bytes] = set()
         self.hands: list[Hand] = []
@@ -217,6 +218,18 @@ class Rig:
                         self.log.append(action.text)
                     case Stop():
                         self.stopped = True
+
+    def receives(
+        self,
+        route: bytes,
+        message: wire.Message,
+        payloads: list[bytes],
+        frames: Sequence[bytes],
+        user: User = LOCAL,
+    ) -> None:
+        """A decoded message comes from a route."""
+        event = Received(now=self.now, route=route, message=message, payloads=payloads, frames=frames, user=user)
+        self.handle(event)
 
     def _route(self) -> bytes:
         self._routes += 1

@@ -1436,6 +1436,7 @@ class TestStrangers:
         hand, caller = rig.hand(), rig.caller()
         rig.handle(Tick(rig.now - 500.0))
         frames = wire.encode(turn(1, ttl_ms=1000))
-        rig.handle(Received(rig.now - 500.0, caller.route, *wire.decode(frames), frames))
+        message, payloads = wire.decode(frames)
+        rig.handle(Received(now=rig.now - 500.0, route=caller.route, message=message, payloads=payloads, frames=frames))
         assert rig.state.tasks[id_of(1)].deadline == rig.now + 1.0
         hand.gets(1)

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 from rig import CARD, IDENTITY, Peer, Rig, id_of, turn
 
-from broker.events import Received, Unreachable
+from broker.events import Unreachable
 from broker.state import Bounds
 from ssmprov import ops, rules, wire
 from ssmprov.errors import Problem
@@ -136,7 +136,7 @@ def test_no_message_is_the_end_of_the_broker(seed: int) -> None:
             frames, message, payloads = next(stream)
             if peer.route not in rig.state.peers and luck < 0.9:
                 peer.say(wire.Hello(random.choice(IDS), random.choice(["client", "worker"])))
-            rig.handle(Received(rig.now, peer.route, message, payloads, frames))
+            rig.receives(peer.route, message, payloads, frames)
         check(rig)
     rig.drain()
     for _ in range(110):

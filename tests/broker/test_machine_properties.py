@@ -266,7 +266,10 @@ class Scene(RuleBasedStateMachine):
         before = (task.phase, task.seq, bytes(task.text), task.request.credit)
         under_way = [len(link.down) for link in self.world.links.values()]
         frames = wire.encode(message)
-        self.world.handle(Received(self.world.now, link.route, *wire.decode(frames), frames))
+        message, payloads = wire.decode(frames)
+        self.world.handle(
+            Received(now=self.world.now, route=link.route, message=message, payloads=payloads, frames=frames)
+        )
         assert (task.phase, task.seq, bytes(task.text), task.request.credit) == before
         assert [len(link.down) for link in self.world.links.values()] == under_way
 

@@ -227,13 +227,26 @@ class TestReady:
         assert asked == [0]
 
 
-WORKER = Worker("talk/0", CARD.name, b"route", 1, 1, 1, 1, "here", 60.0)
+WORKER = Worker(
+    name="talk/0", model=CARD.name, route=b"route", epoch=1, slots=1, pid=1, started=1, host="here", stall_s=60.0
+)
 
 
 def task(order: int, owner: str | bytes, *, slot: bool = True) -> Task:
     op = "turn" if slot else "ckpt.ls"
     nothing: frozenset[str] = frozenset()
-    return Task(request(order, op), [], None, b"", nothing, nothing, False, 0.0, order, owner=owner)
+    return Task(
+        request=request(order, op),
+        payloads=[],
+        args=None,
+        client=b"",
+        shared=nothing,
+        exclusive=nothing,
+        saves=False,
+        deadline=0.0,
+        order=order,
+        owner=owner,
+    )
 
 
 def drain(ready: Ready, *, house_only: bool = False) -> list[Task]:

@@ -16,6 +16,7 @@ import msgspec
 
 from broker.events import Drain, Due, Event, Kill, Received, Refuse, Send, Stop, Tick, Unreachable
 from broker.machine import Broker
+from broker.phases import MOVES
 from broker.records import Task
 from broker.state import Bounds
 from ssmprov import ops, rules, wire
@@ -504,7 +505,7 @@ class World:
             known = message.id in state.answers or message.id in state.tasks
             self.generations[message.id, 0] = self.generations[message.id, message.attempt] = last + (not known)
         task = self._streams(link, message)
-        self.handle(Received(self.now, link.route, message, payloads, frames))
+        self.handle(Received(now=self.now, route=link.route, message=message, payloads=payloads, frames=frames))
         taken = task is None or task.seq == message.seq or task.phase != "running" or self.stopped
         assert taken, "an honest PARTIAL was dropped"
 
@@ -609,6 +610,9 @@ class World:
         for client in state.clients.values():
             assert client.tasks <= state.tasks.keys()
         assert state.held.keys() <= state.tasks.keys()
+        for task in tasks:
+            told = [phase for step in task.story.steps if (phase := step.what.partition(":")[0]) in MOVES]
+            assert not told or told[-1] == task.phase, f"a phase was written past the table:\n{task.story}"
         assert {name for ids in state.of_key.values() for name in ids} <= state.clients.keys()
         for name, model in state.models.items():
             assert sorted(task.order for task in model.ready) == sorted(

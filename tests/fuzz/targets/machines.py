@@ -15,7 +15,7 @@ from random import Random
 from rig import Hand, Peer, Rig
 from test_machine_fuzz import IDS, check, messages, peopled
 
-from broker.events import Received, Unreachable
+from broker.events import Unreachable
 from clients.core import Core, Send, Tell
 from clients.exchange import Result, Text, Want
 from fuzz import frames
@@ -100,7 +100,7 @@ def _arrives(rig: Rig, peer: Peer, message: list[bytes], *, greets: bool) -> Non
     except wire.WireError:
         rig.garbage(peer.route)
     else:
-        rig.handle(Received(rig.now, peer.route, decoded, payloads, message))
+        rig.receives(peer.route, decoded, payloads, message)
 
 
 def broker_seeds() -> list[bytes]:

@@ -1,0 +1,94 @@
+"""The phases of a task, the legal moves between them, and the story of each task for whoever debugs the broker."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Literal, NamedTuple
+
+Phase = Literal["queued", "ready", "running", "settling", "answered"]
+"""Waiting for its names; waiting for a worker; at a worker; lost, until the store says whether it committed; over."""
+
+MOVES: dict[Phase, frozenset[Phase]] = {
+    "queued": frozenset({"ready", "running", "answered"}),
+    "ready": frozenset({"queued", "running", "answered"}),
+    "running": frozenset({"ready", "running", "settling", "answered"}),
+    "settling": frozenset({"answered"}),
+    "answered": frozenset(),
+}
+"""The phases that a task may enter from each phase.
+
+A ready task is queued again if a worker that comes back turns out to hold its names. A running task stays running if
+its worker registers again, and becomes ready again if its worker is lost and another one may do the work.
+"""
+
+STEPS = 32
+"""The last steps that a story keeps."""
+
+ENDED = 512
+"""The stories of ended tasks that are kept."""
+
+SHOWN = 10
+"""The stories that are shown for one prefix of an id."""
+
+
+class Step(NamedTuple):
+    at: float
+    what: str
+    worker: str
+
+
+@dataclass(slots=True, eq=False)
+class Story:
+    """The last steps of one task. It holds no text of a user, neither prompts and replies nor names of contexts."""
+
+    id: bytes
+    op: str
+    model: str
+    steps: deque[Step] = field(default_factory=lambda: deque(maxlen=STEPS))
+
+    def add(self, at: float, what: str, worker: str = "") -> None:
+        self.steps.append(Step(at, what, worker))
+
+    def __str__(self) -> str:
+        last = self.steps[-1].at if self.steps else 0.0
+        lines = [
+            f"{step.at - last:+.3f} s: {step.what}{f' ({step.worker})' * bool(step.worker)}" for step in self.steps
+        ]
+        return "\n".join([f"{self.op} {self.id.hex()} of {self.model or 'no model'}", *lines])
+
+
+class IllegalMove(RuntimeError):
+    """A defect of the broker. It ends the broker, which takes up all its work again after a restart."""
+
+    def __init__(self, old: Phase, new: Phase, story: Story) -> None:
+        super().__init__(f"a task cannot go from {old} to {new}. Its story:\n{story}")
+
+
+def check_move(old: Phase, new: Phase, story: Story) -> None:
+    """Raises IllegalMove."""
+    if new not in MOVES[old]:
+        raise IllegalMove(old, new, story)
+
+
+class EndedStories:
+    """The stories of the tasks that ended last."""
+
+    def __init__(self) -> None:
+        self._kept: deque[Story] = deque(maxlen=ENDED)
+
+    def keep(self, story: Story) -> None:
+        self._kept.append(story)
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def __reversed__(self) -> Iterator[Story]:
+        return reversed(self._kept)
+
+
+def find(prefix: str, stories: Iterable[Story]) -> list[Story]:
+    """The first few stories whose hexadecimal id begins with `prefix`."""
+    return list(islice((story for story in stories if story.id.hex().startswith(prefix)), SHOWN))
