@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import os
 import signal
 import sys
@@ -14,11 +15,13 @@ import msgspec
 
 from bridge_tcp.server import Server
 from clients.aio import AsyncClient
-from ssmprov import configuration, durable
+from ssmprov import configuration, durable, logs
 from ssmprov.configuration import BridgeTable, Configuration
 from ssmprov.errors import BadRequest, SsmprovError
 from ssmprov.keys import INSECURE_VARIABLE
-from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED, die_with_parent
+from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED, die_with_parent, ready
+
+log = logging.getLogger(__name__)
 
 
 @click.command()
@@ -50,12 +53,14 @@ def bridge(
     """Serve the null-terminated TCP protocol of the old tools until SIGTERM or Ctrl-C."""
     die_with_parent()
     try:
+        logs.start("bridge")
         configured = configuration.load(config, home)
         table = choose(configured, index, port, model)
+        logs.start(f"bridge/{table.port or index or 0}")
         client = AsyncClient(endpoint or configured.endpoints()[0], home=configured.home, agent="bridge")
         asyncio.run(run(client, table, ready_file, insecure=insecure))
     except SsmprovError as error:
-        print(f"ssmprov bridge: {error}", file=sys.stderr)
+        log.error("%s", error)
         sys.exit(EXIT_CONFIGURATION if SUPERVISED in os.environ and not error.retry else error.exit_code)
 
 
@@ -93,7 +98,8 @@ async def run(client: AsyncClient, table: BridgeTable, ready_file: Path | None, 
         listening = await server.start()
         if ready_file is not None:
             durable.replace(ready_file, json.dumps({"port": server.port, "host": table.host}).encode() + b"\n")
-        server.say(f"{table.model} listens on {table.host}:{server.port}")
+        log.info("%s listens on %s:%d", table.model, table.host, server.port)
+        ready()
         try:
             await server.serve(listening, stop)
         finally:

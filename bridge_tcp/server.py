@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import os
 import select
-import sys
 from collections.abc import Iterator
 
 from bridge_tcp.framing import NUL, Unwelcome, read_request, until_gone
@@ -16,6 +16,8 @@ from bridge_tcp.session import Session
 from clients.aio import AsyncClient
 from ssmprov.configuration import BridgeTable, is_loopback, parse_size
 from ssmprov.errors import BadRequest, Conflict, SsmprovError
+
+log = logging.getLogger(__name__)
 
 BACKLOG = 128
 WRITE_S = 30.0
@@ -65,7 +67,7 @@ class Server:
                 f"cannot listen on {table.host}:{table.port}: {why}. Another bridge or an old runner may hold it"
             ) from None
         if not is_loopback(table.host):
-            self.say(f"{table.host} can be reached from other machines, and this protocol asks nobody who they are")
+            log.warning("%s can be reached from other machines, and this protocol asks nobody who they are", table.host)
         return server
 
     async def serve(self, server: asyncio.Server, stop: asyncio.Event) -> None:
@@ -81,9 +83,6 @@ class Server:
         self._session.order.end_all("keep")
         await asyncio.wait({draining}, timeout=DRAIN_S)
 
-    def say(self, text: str) -> None:
-        print(f"bridge {self.port}: {text}", file=sys.stderr, flush=True)
-
     async def _drained(self) -> None:
         while self._serving:
             await asyncio.wait(self._serving)
@@ -94,7 +93,7 @@ class Server:
         while True:
             with contextlib.suppress(SsmprovError):
                 if removed := await self._session.clean():
-                    self.say(f"removed {removed} temporary contexts of an earlier run")
+                    log.info("removed %d temporary contexts of an earlier run", removed)
                 return
             await asyncio.sleep(CLEAN_AGAIN_S)
 

@@ -8,8 +8,8 @@ a temporary one, and what it leaves becomes the port's live context afterwards.
 from __future__ import annotations
 
 import asyncio
+import logging
 import secrets
-import sys
 from collections.abc import Coroutine
 from dataclasses import replace
 
@@ -22,6 +22,8 @@ from ssmprov.commands import Bang, Command, Slash
 from ssmprov.errors import BadRequest, Cancelled, SsmprovError
 from ssmprov.probes import Look
 from ssmprov.settings import Settings, as_values
+
+log = logging.getLogger(__name__)
 
 BLAMES_THE_BANG = frozenset({"not_found", "bad_request", "wrong_model", "corrupt"})
 """Codes of a turn's failure that may lie in what its bang line names."""
@@ -187,7 +189,7 @@ class Session:
             await done(self.order.earlier(ticket, only_waiting=True))
             await self._becomes_live(ticket, outcome, temporary)
         except Refusal as refusal:
-            print(f"port {self._port.number}: {refusal}", file=sys.stderr, flush=True)
+            log.warning("port %d: %s", self._port.number, refusal)
         finally:
             self.order.leave(ticket)
 

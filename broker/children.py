@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -10,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO
 
-from ssmprov.process import EXIT_CONFIGURATION
+from ssmprov import logs
+from ssmprov.process import EXIT_CONFIGURATION, READY
 
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 10.0
@@ -19,11 +21,10 @@ CRASHES = frozenset({-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGILL, -signal.S
 HOPELESS = 3
 """A child that a native library took down so often in a row, before it ever served, will not serve the next time."""
 
-SERVES = " serves "
 MAX_LINE = 64 * 1024
 
 Say = Callable[[str, str], None]
-"""Writes one line of the log: who, what."""
+"""Takes one line that a child has written: who, what."""
 
 
 def delay_s(failures: int) -> float:
@@ -41,7 +42,7 @@ def ending(status: int) -> str:
         return f"was killed by signal {-status}"
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class Child:
     """One supervised process. `due` is the time of its next start, or None while it runs or must not start."""
 
@@ -55,6 +56,7 @@ class Child:
     last_line: str = ""
     served: bool = False
     _rest: bytes = field(default=b"", repr=False)
+    _ready: int | None = field(default=None, repr=False)
 
     @property
     def pid(self) -> int:
@@ -67,15 +69,28 @@ class Child:
         return self.process.stdout
 
     def start(self, environment: Mapping[str, str], now: float) -> None:
-        """Start it in a session of its own, so that a terminal's Ctrl-C reaches the supervisor alone."""
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", *self.arguments],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            env=dict(environment),
-            start_new_session=True,
-        )
+        """Start it in its own session, so that Ctrl-C on a terminal reaches only the supervisor.
+
+        It inherits the write end of a pipe, through which it tells that it serves (`ssmprov.process.ready`).
+        """
+        read_end, write_end = os.pipe()
+        os.set_blocking(read_end, False)
+        try:
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", *self.arguments],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                env={**environment, READY: str(write_end)},
+                start_new_session=True,
+                pass_fds=[write_end],
+            )
+        except OSError:
+            os.close(read_end)
+            raise
+        finally:
+            os.close(write_end)
+        self._ready = read_end
         os.set_blocking(self.output.fileno(), False)
         self.started, self.due, self.last_line, self._rest = now, None, "", b""
 
@@ -91,17 +106,27 @@ class Child:
                 lines.append(self._rest)
                 self._rest = b""
             for line in lines:
-                self.last_line = line.decode("utf-8", "replace")
-                self.served = self.served or SERVES in self.last_line
-                say(self.name, self.last_line)
+                text = line.decode("utf-8", "replace")
+                own = logs.text_of(text)
+                self.last_line = text if own is None else own
+                say(self.name, text)
             if not data:
                 return False
+
+    def _listen(self) -> None:
+        """Learn at its end whether it ever served."""
+        if self._ready is not None:
+            with contextlib.suppress(BlockingIOError):  # what it has started still holds the pipe
+                self.served |= bool(os.read(self._ready, 1))
+            os.close(self._ready)
+            self._ready = None
 
     def ended(self, now: float) -> int | None:
         """Its exit status when it has just ended, and when to start it again; None while it runs or is not there."""
         status = self.process.poll() if self.process else None
         if status is None:
             return None
+        self._listen()
         self.output.close()
         self.process = None
         if status in CRASHES and not self.served and self.failures + 1 >= HOPELESS:

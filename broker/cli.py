@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import resource
 import signal
@@ -16,11 +17,13 @@ from broker.loop import Loop
 from broker.machine import Broker
 from broker.metrics import Metrics
 from broker.state import Bounds
-from ssmprov import configuration, wire
+from ssmprov import configuration, logs, wire
 from ssmprov.configuration import parse_size
 from ssmprov.errors import NoSpace, SsmprovError
 from ssmprov.keys import INSECURE_VARIABLE
 from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED, die_with_parent
+
+log = logging.getLogger(__name__)
 
 FILES = 65_536
 
@@ -39,6 +42,7 @@ def broker(config: Path | None, home: Path | None, listen: tuple[str, ...], inse
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     _open_many_files()
     try:
+        logs.start("broker")
         configured = configuration.load(config, home)
         table = configured.tables.broker
         endpoints = [configuration.endpoint_of(text, configured.home) for text in listen] or configured.endpoints()
@@ -53,13 +57,15 @@ def broker(config: Path | None, home: Path | None, listen: tuple[str, ...], inse
         )
         metrics = Metrics(table.metrics_port) if table.metrics_port is not None else None
         expected = frozenset(model.name for model in configured.tables.model)
-        machine = Broker(wire.new_id(), time.monotonic(), bounds, os.getpid(), expected)
+        machine = Broker(
+            wire.new_id(), time.monotonic(), bounds, os.getpid(), expected, debug=log.isEnabledFor(logging.DEBUG)
+        )
         gate = Gate(configured.home) if _wants_keys(endpoints) and Gate.has_keys(configured.home) else None
         Loop(endpoints, machine, metrics, gate, insecure=insecure, memory=parse_size(table.memory)).run()
         if metrics:
             metrics.close()
     except SsmprovError as error:
-        print(f"ssmprov broker: {error}", file=sys.stderr)
+        log.error("%s", error)
         sys.exit(EXIT_CONFIGURATION if SUPERVISED in os.environ and not isinstance(error, NoSpace) else error.exit_code)
 
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import logging
 from importlib import resources
 from pathlib import Path
 
 import click
 
 from broker.supervise import Supervisor
+from ssmprov import logs
 from ssmprov.configuration import CONFIG_FILE, Configuration, home_of, load
 from ssmprov.keys import INSECURE_VARIABLE
+
+log = logging.getLogger(__name__)
 
 
 @click.command()
@@ -36,6 +40,7 @@ def up(ctx: click.Context, config: Path | None, ready_file: Path | None, insecur
 
     A process that is lost is started again. A second Ctrl-C hurries the end.
     """
+    logs.start("up")
     configuration, source = chosen(config)
     ready = ready_file.absolute() if ready_file else None
     ctx.exit(Supervisor(configuration, source, ready, insecure=insecure).run())
@@ -45,7 +50,7 @@ def chosen(config: Path | None) -> tuple[Configuration, Path]:
     """The configuration to serve and its file: the one named, the working directory's own, or the shipped one."""
     if config is None and not (home_of() / CONFIG_FILE).exists():
         shipped = Path(str(resources.files("config") / "default.toml"))
-        click.echo(f"up | there is no {home_of() / CONFIG_FILE}: the shipped {shipped} is served", err=True)
+        log.info("there is no %s: the shipped %s is served", home_of() / CONFIG_FILE, shipped)
         return load(shipped, home_of()), shipped
     source = (config or home_of() / CONFIG_FILE).absolute()
     return load(source), source

@@ -6,7 +6,7 @@ message with it. A connection lasts when its key is revoked, so each message is 
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,8 @@ from zmq.auth.thread import ThreadAuthenticator
 
 from ssmprov.errors import SsmprovError
 from ssmprov.keys import BROKER, LOCAL, AllowList, User, directory_of, load
+
+log = logging.getLogger(__name__)
 
 DOMAIN = "ssmprov"
 
@@ -63,7 +65,7 @@ class Gate:
         known = domain == DOMAIN and shown in self.users
         if not known and time.monotonic() >= self._stranger_at + STRANGER_S:
             self._stranger_at = time.monotonic()
-            print(f"a key that is not allowed was turned away: {shown}", file=sys.stderr, flush=True)
+            log.warning("a key that is not allowed was turned away: %s", shown)
         return known
 
     def user_of(self, frame: zmq.Frame) -> User | None:
@@ -84,7 +86,7 @@ class Gate:
         except SsmprovError as error:  # it is tried again: what it revokes must not stay for want of a free file
             if self._complaint != str(error):
                 self._complaint = str(error)
-                print(f"the keys stay as they were: {error}", file=sys.stderr, flush=True)
+                log.error("the keys stay as they were: %s", error)
             return False
         self.users, self._stamp, self._complaint = users, stamp, ""
         return True

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import logging
 import os
 import signal
 import socket
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -38,12 +38,13 @@ from broker.machine import STALL_S, Broker
 from broker.metrics import Metrics
 from broker.ports import Ports
 from broker.records import Route
-from ssmprov import sockets, wire
+from ssmprov import logs, sockets, wire
 from ssmprov.configuration import host_of, is_loopback, private_directory
 from ssmprov.errors import BadRequest, Conflict, NoSpace, Refused, Unavailable
 from ssmprov.keys import LOCAL, User
-from ssmprov.process import has_ended, host, is_worker, memory_of, started_at
-from ssmprov.terminal import printable
+from ssmprov.process import has_ended, host, is_worker, memory_of, ready, started_at
+
+log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 WATCH_S = 1.0
@@ -109,6 +110,7 @@ class Loop:
             for endpoint in self._endpoints:
                 self._bind(endpoint)
             self._catch_signals()
+            ready()
             self._serve()
         finally:
             self._close()
@@ -133,7 +135,7 @@ class Loop:
                 "--insecure"
             )
         elif not self._gate and not is_loopback(host_of(rest)):
-            self._act(Log(f"{endpoint} can be reached from other machines, and nobody is asked who they are"))
+            log.warning("%s can be reached from other machines, and nobody is asked who they are", endpoint)
         if self._gate and scheme != "ipc":
             self._gate.arm(self._router)
         try:
@@ -218,7 +220,7 @@ class Loop:
         the restart.
         """
         if self._ports.open_again():
-            self._act(Log("the TCP endpoints are open again"))
+            log.info("the TCP endpoints are open again")
         if self._gate and self._gate.changed():
             self._handle(Admit(time.monotonic(), self._gate.users))
         if (taken := memory_of(os.getpid())) > self._memory:
@@ -268,7 +270,7 @@ class Loop:
                 event, value = sockets.event_of(self._monitor.recv_multipart(zmq.NOBLOCK))
                 gone |= event != zmq.EVENT_ACCEPTED
                 if event == zmq.EVENT_ACCEPTED and self._ports.accepted(value):
-                    self._act(Log("no files are left for more connections: the TCP endpoints are closed for a while"))
+                    log.warning("no files are left for more connections: the TCP endpoints are closed for a while")
         if gone:
             now = time.monotonic()
             self._handle(Disconnected(now))
@@ -306,7 +308,7 @@ class Loop:
             case Look():
                 return self._look(action)
             case Log():
-                print(printable(action.text), file=sys.stderr, flush=True)
+                log.log(logs.LEVELS[action.level], "%s", action.text)
             case Stop():
                 self._stopped = True
         return None

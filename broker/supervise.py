@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import selectors
 import signal
@@ -23,13 +24,15 @@ import zmq
 
 from broker.children import Child, ending
 from broker.probe import BoundPort, ask_status, missing
-from ssmprov import durable
+from ssmprov import durable, logs
 from ssmprov.configuration import RUN_DIRECTORY, Configuration, private_directory
 from ssmprov.errors import Refused, SsmprovError
 from ssmprov.keys import INSECURE_VARIABLE, AllowList, Credentials, Role, credentials_for
 from ssmprov.names import worker_name
 from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED
 from ssmprov.terminal import harmless
+
+log = logging.getLogger(__name__)
 
 BROKER, WORKER, BRIDGE = range(3)
 GRACE_S = {BRIDGE: 10.0, WORKER: 15.0, BROKER: 5.0}
@@ -83,16 +86,16 @@ class Supervisor:
 
     def _children(self) -> Iterator[Child]:
         config = ["--config", str(self.config_file)]
-        yield Child("broker", ["broker", *config], BROKER, due=time.monotonic())
+        yield Child(name="broker", arguments=["broker", *config], rank=BROKER, due=time.monotonic())
         for model in self.configuration.tables.model:
             for index in range(model.workers):
                 arguments = ["workers", *config, "--model", model.name, "--index", str(index)]
-                yield Child(worker_name(model.name, index), arguments, WORKER)
+                yield Child(name=worker_name(model.name, index), arguments=arguments, rank=WORKER)
         for index, bridge in enumerate(self.configuration.tables.bridge):
             name = f"bridge/{bridge.port or index}"
             self.bound[name] = self.run_directory / f"bridge-{bridge.port or index}.json"
             arguments = ["bridge_tcp", *config, "--index", str(index), "--ready-file", str(self.bound[name])]
-            yield Child(name, arguments, BRIDGE)
+            yield Child(name=name, arguments=arguments, rank=BRIDGE)
 
     def run(self) -> int:
         """Serve until SIGINT or SIGTERM: 0. With a child that cannot start as it is configured: 1."""
@@ -147,7 +150,7 @@ class Supervisor:
             except OSError as error:  # no process or memory to be had: a failure like any other
                 child.failures += 1
                 child.due = now + 10.0
-                self.say("up", f"{child.name} cannot be started: {error.strerror}")
+                log.error("%s cannot be started: %s", child.name, error.strerror)
                 continue
             self.selector.register(child.output, selectors.EVENT_READ, child)
 
@@ -164,7 +167,7 @@ class Supervisor:
             if child is None:
                 with contextlib.suppress(BlockingIOError):
                     os.read(key.fd, 4096)
-            elif not child.relay(self.say):
+            elif not child.relay(_relay):
                 self.selector.unregister(key.fileobj)
 
     def _reap(self) -> list[Child]:
@@ -173,7 +176,7 @@ class Supervisor:
         for child in self.children:
             if child.process is None or child.process.poll() is None:
                 continue
-            child.relay(self.say)
+            child.relay(_relay)
             with contextlib.suppress(KeyError):
                 self.selector.unregister(child.output)
             status = child.ended(time.monotonic())
@@ -186,10 +189,10 @@ class Supervisor:
         self.serving = False
         if status == EXIT_CONFIGURATION:
             self.fatal = True
-            self.say("up", f"{child.name} cannot start: {child.last_line or 'it did not say why'}")
+            log.error("%s cannot start: %s", child.name, child.last_line or "it did not say why")
         elif child.due is not None:
             pause = child.due - time.monotonic()
-            self.say("up", f"{child.name} {ending(status)}; it is started again in {pause:.1f} s")
+            log.warning("%s %s; it is started again in %.1f s", child.name, ending(status), pause)
 
     def _look(self) -> None:
         """See whether everything serves by now; start what waits for the broker."""
@@ -199,7 +202,7 @@ class Supervisor:
         try:
             status = ask_status(self.context, self.endpoint, PROBE_TIMEOUT_S, self.credentials)
         except SsmprovError as error:
-            self.say("up", f"the broker answers: {error}")
+            log.warning("the broker answers: %s", error)
             return
         if status is None or status.broker.pid != broker.pid:
             return
@@ -225,16 +228,16 @@ class Supervisor:
             durable.replace(self.ready_file, json.dumps(content, indent=1).encode() + b"\n")
             self.wrote_ready = True
         models = ", ".join(table.name for table in self.configuration.tables.model) or "no model"
-        self.say("up", f"serving {models} at {self.endpoint}")
+        log.info("serving %s at %s", models, self.endpoint)
         for bridge in bridges:
-            self.say("up", f"{bridge['model']} listens on {bridge['host']}:{bridge['port']}")
+            log.info("%s listens on %s:%d", bridge["model"], bridge["host"], bridge["port"])
 
     # The way down
 
     def _stop(self) -> None:
         if self.ready_file is not None and self.wrote_ready:
             self.ready_file.unlink(missing_ok=True)
-        self.say("up", "stopping")
+        log.info("stopping")
         self.signals = max(self.signals, 1)
         for rank in (BRIDGE, WORKER, BROKER):
             self._stop_rank([child for child in self.children if child.rank == rank], GRACE_S[rank])
@@ -251,15 +254,19 @@ class Supervisor:
             if left <= 0:
                 for child in children:
                     if child.process:
-                        self.say("up", f"{child.name} does not end: it is killed")
+                        log.warning("%s does not end: it is killed", child.name)
                         child.signal(signal.SIGKILL)
             self._wait(max(0.05, left))
             self._reap()
 
-    def say(self, who: str, what: str) -> None:
-        """One line of the log. A log that nobody reads any more stops nothing."""
-        with contextlib.suppress(OSError):
-            print(harmless(f"{who} | {what}"), file=sys.stderr, flush=True)
+
+def _relay(who: str, line: str) -> None:
+    """Pass on a child's line: as it is if the child has logged it, else as a record of ours, under the child's name."""
+    if logs.text_of(line) is None:
+        log.info("%s", line, extra={"service": who})
+        return
+    with contextlib.suppress(OSError):  # a log that nobody reads any more stops nothing
+        print(harmless(line), file=sys.stderr, flush=True)
 
 
 def _read_port(path: Path) -> BoundPort | None:

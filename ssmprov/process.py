@@ -16,15 +16,23 @@ SUPERVISED = "SSMPROV_SUPERVISED"
 EXIT_CONFIGURATION = 78
 """Exit status (sysexits' EX_CONFIG) of a process whose configuration is wrong: restarting it would not help."""
 
+READY = "SSMPROV_READY_FD"
+"""Environment variable that holds the descriptor through which a child tells its supervisor that it serves."""
+
 _PR_SET_PDEATHSIG = 1
 
 
 def die_with_parent() -> None:
     """Ask the kernel to kill this process when its supervisor ends for any reason.
 
+    What this process starts does not inherit the descriptor of `ready`.
+
     Call it first in a supervised process. Without a supervisor, or on another system than Linux, it does nothing. The
     signal is SIGKILL, because a hung process must end, too. Everything acknowledged is already on the disk.
     """
+    if (descriptor := os.environ.get(READY, "")).isdecimal():
+        with contextlib.suppress(OSError):
+            os.set_inheritable(int(descriptor), False)
     supervisor = os.environ.get(SUPERVISED, "")
     if not supervisor.isdecimal() or not sys.platform.startswith("linux"):
         return
@@ -33,6 +41,15 @@ def die_with_parent() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != int(supervisor):  # it ended before the request was made
         sys.exit(EXIT_CONFIGURATION)
+
+
+def ready() -> None:
+    """Tell the supervisor that this process serves. Only the first call does something, and only in its own child."""
+    descriptor = os.environ.pop(READY, "")
+    if descriptor.isdecimal() and os.environ.get(SUPERVISED) == str(os.getppid()):
+        with contextlib.suppress(OSError):
+            os.write(int(descriptor), b"\n")
+            os.close(int(descriptor))
 
 
 def started_at(pid: int) -> int:

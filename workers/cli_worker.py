@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from ssmprov import configuration, wire
+from ssmprov import configuration, logs, wire
 from ssmprov.configuration import Configuration, ModelTable, parse_size
 from ssmprov.errors import BadRequest, SsmprovError
 from ssmprov.keys import credentials_for
@@ -31,6 +32,8 @@ from workers.service import Service
 from workers.turns import Turns, vocabulary_of
 from workers.worker import Place, Worker
 
+log = logging.getLogger(__name__)
+
 EMBEDDED = ("@mini", "@asm-mini")
 
 SWITCH_S = 0.0005
@@ -51,11 +54,12 @@ def worker(config: Path | None, home: Path | None, endpoint: str | None, model: 
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.setswitchinterval(SWITCH_S)
     try:
+        logs.start(worker_name(model, index))
         configured = configuration.load(config, home)
         table = configured.model(model)
         serve(configured, table, index, endpoint or configured.endpoints()[0])
     except SsmprovError as error:
-        print(f"ssmprov worker: {error}", file=sys.stderr)
+        log.error("%s", error)
         lasting = not error.retry and error.code != "refused"
         sys.exit(EXIT_CONFIGURATION if supervised and lasting else error.exit_code)
     except KeyboardInterrupt:

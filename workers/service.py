@@ -7,8 +7,8 @@ does what is short (load, commit, names, queries), `care` what may take long (ve
 
 from __future__ import annotations
 
+import logging
 import queue
-import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -30,6 +30,8 @@ from workers.probing import Prober, Task
 from workers.scratch import scratch
 from workers.transfer import Transfer, receive, send
 from workers.turns import TEXT_PAGE, Turns
+
+log = logging.getLogger(__name__)
 
 GROUP_BYTES = 8 << 20
 """States of this size are not made to wait for further ones, whose writing would take longer than is won."""
@@ -169,7 +171,7 @@ class Service:
             try:
                 pins = self._store.pins()
             except SsmprovError as error:
-                print(f"cannot register: {error}", file=sys.stderr, flush=True)
+                log.error("cannot register: %s", error)
             else:
                 then(pins)
 

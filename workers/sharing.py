@@ -7,7 +7,7 @@ leads may fail, be cancelled or run out of time; those who waited then find anot
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from collections.abc import Sequence
 
@@ -20,6 +20,8 @@ from workers.hot import HotStates
 from workers.job import Job
 from workers.runtimes.base import Runtime
 from workers.turn import failing
+
+log = logging.getLogger(__name__)
 
 SHARED_TOKENS = 32
 """Fewer are read anew: a copy of a state costs as much as reading a few tokens, and takes room among the hot ones."""
@@ -71,7 +73,7 @@ class Sharing:
         try:
             arrays = self._runtime.save(job.slot)
         except Exception as error:
-            print(f"a state could not be shared: {error}", file=sys.stderr, flush=True)
+            log.warning("a state could not be shared: %s", error)
             return
         state = Snapshot(arrays, turn.logits.copy(), np.zeros(0, np.int32), turn.at)
         self._hot.keep(_start(job).object, turn.script[: turn.at].tobytes(), state)

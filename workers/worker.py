@@ -7,11 +7,11 @@ post what comes of it here, through a queue and a wake-up pipe.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import queue
 import signal
 import socket
-import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,13 +21,15 @@ import zmq
 from ssmprov import ops, rules, sockets, wire
 from ssmprov.errors import Refused, SsmprovError, Unavailable, error_of, problem_of
 from ssmprov.keys import Credentials
-from ssmprov.process import started_at
+from ssmprov.process import ready, started_at
 from workers.batch import Batch, News
 from workers.job import Job, Stream
 from workers.outbox import Outbox
 from workers.probing import Task
 from workers.service import Service
 from workers.transfer import Transfer
+
+log = logging.getLogger(__name__)
 
 PULSE_S = 0.2
 SILENCE_S = 2.0
@@ -222,7 +224,7 @@ class Worker:
             try:
                 message, payloads = wire.decode(frames)
             except wire.WireError as error:
-                print(f"ignored a message of the broker: {error}", file=sys.stderr, flush=True)
+                log.warning("ignored a message of the broker: %s", error)
                 continue
             self._take(message, payloads)
 
@@ -245,7 +247,8 @@ class Worker:
     def _lease(self, lease: wire.Register) -> None:
         self._epoch = lease.epoch
         self._leased = True
-        print(f"{self._place.name} serves {self._place.card.name} (epoch {self._epoch})", file=sys.stderr, flush=True)
+        log.info("%s serves %s (epoch %d)", self._place.name, self._place.card.name, self._epoch)
+        ready()
 
     def _bye(self, bye: wire.Bye) -> None:
         if bye.error is not None:

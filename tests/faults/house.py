@@ -198,7 +198,7 @@ class House:
 
     def serving(self) -> House:
         """Wait until the supervisor says that everything serves (again)."""
-        self.up.expect(r"^up \| serving ")
+        self.up.expect(r" up \| serving ")
         self.ready = json.loads((self.home / "ready.json").read_text())
         return self
 
@@ -232,7 +232,7 @@ class House:
         """It was killed, or is about to be: wait for that, and until it serves again."""
         before = self.pid(name)
         if self.supervised:
-            self.up.expect(rf"^up \| {name} was killed")
+            self.up.expect(rf" up \| {name} was killed")
             self.serving()
             assert self.pid(name) != before
             return self

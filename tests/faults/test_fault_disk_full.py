@@ -154,7 +154,7 @@ def test_a_worker_that_finds_no_room_at_its_start_says_so_and_may_be_started_aga
         assert house.cluster.processes[f"talk/{index}"].stop() == 0
     ballast.fill()
     process = house.start("talk/0")
-    said = process.expect(r"ssmprov worker: |serves")
+    said = process.expect(r" error |serves")
     if "serves" not in said:
         assert "the disk is full" in said
         assert "catalogue.sqlite" in said

@@ -74,7 +74,7 @@ def test_a_second_ctrl_c_hurries_what_does_not_end(supervised: House) -> None:
     children = psutil.Process(house.up.child.pid).children(recursive=True)
     house.kill("talk/0", signal.SIGSTOP)
     house.up.child.send_signal(signal.SIGINT)
-    house.up.expect("^up . stopping")
+    house.up.expect(" up . stopping")
     moment = Moment()
     house.up.child.send_signal(signal.SIGINT)
     assert house.up.wait() == 0

@@ -49,14 +49,27 @@ def test_lines_of_both_outputs_are_relayed_whole(tmp_path: Path) -> None:
     environment = program(
         tmp_path, "import os\nos.write(1, b'on')\nos.write(2, b'e\\ntwo\\xff\\n')\nos.write(2, b'without an end')\n"
     )
-    child = Child("w/0", ["child_program"], 1)
+    child = Child(name="w/0", arguments=["child_program"], rank=1)
     child.start(environment, now=0.0)
     assert run_to_its_end(child) == (0, ["w/0 | one", "w/0 | two�", "w/0 | without an end"])
     assert child.last_line == "without an end"
 
 
+def test_a_logged_line_is_relayed_as_it_is_and_its_text_kept(tmp_path: Path) -> None:
+    text = (
+        "import logging\nfrom ssmprov import logs\nlogs.start('w/0')\nlogging.getLogger('ssmprov').error('the disk')\n"
+    )
+    child = Child(name="w/0", arguments=["child_program"], rank=1)
+    child.start(program(tmp_path, text), now=0.0)
+    status, [line] = run_to_its_end(child)
+    assert status == 0
+    assert line.startswith("w/0 | 20")
+    assert line.endswith(" error w/0 | the disk")
+    assert child.last_line == "the disk"
+
+
 def test_a_line_without_end_does_not_grow_without_bound(tmp_path: Path) -> None:
-    child = Child("w/0", ["child_program"], 1)
+    child = Child(name="w/0", arguments=["child_program"], rank=1)
     child.start(program(tmp_path, "print('x' * 1_000_000)"), now=0.0)
     _, lines = run_to_its_end(child)
     assert sum(line.count("x") for line in lines) == 1_000_000
@@ -65,7 +78,7 @@ def test_a_line_without_end_does_not_grow_without_bound(tmp_path: Path) -> None:
 
 def test_a_lost_child_is_due_again_and_a_good_life_forgives(tmp_path: Path) -> None:
     environment = program(tmp_path, "raise SystemExit(3)")
-    child = Child("w/0", ["child_program"], 1, failures=4)
+    child = Child(name="w/0", arguments=["child_program"], rank=1, failures=4)
     child.start(environment, now=0.0)
     assert run_to_its_end(child)[0] == 3
     assert (child.failures, child.due) == (5, 1.0 + delay_s(5))
@@ -75,7 +88,7 @@ def test_a_lost_child_is_due_again_and_a_good_life_forgives(tmp_path: Path) -> N
 
 
 def test_a_child_that_cannot_be_configured_is_not_due_again(tmp_path: Path) -> None:
-    child = Child("w/0", ["child_program"], 1)
+    child = Child(name="w/0", arguments=["child_program"], rank=1)
     child.start(program(tmp_path, f"raise SystemExit({EXIT_CONFIGURATION})"), now=0.0)
     assert run_to_its_end(child)[0] == EXIT_CONFIGURATION
     assert child.due is None
@@ -83,7 +96,7 @@ def test_a_child_that_cannot_be_configured_is_not_due_again(tmp_path: Path) -> N
 
 def test_a_child_that_crashes_at_every_start_is_given_up(tmp_path: Path) -> None:
     environment = program(tmp_path, "import os\nos.abort()")
-    child = Child("w/0", ["child_program"], 1)
+    child = Child(name="w/0", arguments=["child_program"], rank=1)
     for _ in range(2):
         child.start(environment, now=0.0)
         assert run_to_its_end(child)[0] == -signal.SIGABRT
@@ -95,13 +108,44 @@ def test_a_child_that_crashes_at_every_start_is_given_up(tmp_path: Path) -> None
     assert "models check" in child.last_line
 
 
-def test_a_child_that_has_served_is_started_again_however_it_crashes(tmp_path: Path) -> None:
-    environment = program(tmp_path, "import os\nprint('w/0 serves m', flush=True)\nos.abort()")
-    child = Child("w/0", ["child_program"], 1)
+READY = "from ssmprov.process import ready\nready()\n"
+
+
+@pytest.mark.parametrize("more", ["", "ready()\n", "os.environ['SSMPROV_READY_FD'] = 'x'\nready()\n"])
+def test_a_child_that_has_served_is_started_again_however_it_crashes(tmp_path: Path, more: str) -> None:
+    """It need not say anything: the signal counts, and a second one does no harm."""
+    environment = program(tmp_path, f"import os\n{READY}{more}os.abort()") | {"SSMPROV_SUPERVISED": str(os.getpid())}
+    child = Child(name="w/0", arguments=["child_program"], rank=1)
     for _ in range(5):
         child.start(environment, now=0.0)
-        assert run_to_its_end(child)[0] == -signal.SIGABRT
+        assert run_to_its_end(child) == (-signal.SIGABRT, [])
         assert child.due is not None
+
+
+def test_a_child_that_only_says_that_it_serves_has_not_served(tmp_path: Path) -> None:
+    environment = program(tmp_path, "import os\nprint('w/0 serves m', flush=True)\nos.abort()")
+    child = Child(name="w/0", arguments=["child_program"], rank=1)
+    statuses = []
+    for _ in range(3):
+        child.start(environment, now=0.0)
+        statuses.append(run_to_its_end(child)[0])
+    assert statuses == [-signal.SIGABRT, -signal.SIGABRT, EXIT_CONFIGURATION]
+
+
+def test_a_grandchild_cannot_say_that_the_child_serves(tmp_path: Path) -> None:
+    """It does not inherit the descriptor, and the supervisor is not its parent."""
+    grandchild = (
+        "import os\nfrom ssmprov.process import ready\ndescriptor = os.environ['SSMPROV_READY_FD']\nready()\n"
+        "print(os.path.exists(f'/proc/self/fd/{descriptor}'), flush=True)\n"
+    )
+    text = (
+        "import os, subprocess, sys\nfrom ssmprov.process import die_with_parent\ndie_with_parent()\n"
+        f"subprocess.run([sys.executable, '-c', {grandchild!r}], close_fds=False, check=True)\nos.abort()\n"
+    )
+    child = Child(name="w/0", arguments=["child_program"], rank=1)
+    child.start(program(tmp_path, text) | {"SSMPROV_SUPERVISED": str(os.getpid())}, now=0.0)
+    assert run_to_its_end(child) == (-signal.SIGABRT, ["w/0 | False"])
+    assert not child.served
 
 
 def test_kill_reaches_what_the_child_has_started(tmp_path: Path) -> None:
@@ -111,7 +155,7 @@ def test_kill_reaches_what_the_child_has_started(tmp_path: Path) -> None:
         "grandchild = subprocess.Popen([sys.executable, '-c', 'import time; time.sleep(60)'])\n"
         "print(grandchild.pid, flush=True)\ngrandchild.wait()\n",
     )
-    child = Child("w/0", ["child_program"], 1)
+    child = Child(name="w/0", arguments=["child_program"], rank=1)
     child.start(environment, now=0.0)
     lines: list[str] = []
     with selectors.DefaultSelector() as selector:

@@ -32,7 +32,7 @@ class House:
         self.ready_file = self.home / "ready.json"
 
     def serving(self) -> dict[str, Any]:
-        self.up.expect(r"^up \| serving ")
+        self.up.expect(r" up \| serving ")
         found: dict[str, Any] = json.loads(self.ready_file.read_text())
         return found
 
@@ -79,7 +79,7 @@ def test_a_lost_child_is_started_again_and_the_reason_told(house: Callable[..., 
     it = house()
     before = it.serving()
     os.kill(before["pids"][name], signal.SIGKILL)
-    it.up.expect(rf"^up \| {name} was killed by SIGKILL; it is started again in 0\.2 s")
+    it.up.expect(rf" up \| {name} was killed by SIGKILL; it is started again in 0\.2 s")
     after = it.serving()
     assert after["pids"][name] != before["pids"][name]
     assert {k: v for k, v in after["pids"].items() if k != name} == {
@@ -100,7 +100,7 @@ def test_the_children_go_with_a_killed_supervisor(house: Callable[..., House]) -
     )
     assert alive == []
     again = it.cluster.start("up again", *UP)
-    again.expect(r"^up \| serving ")
+    again.expect(r" up \| serving ")
     assert json.loads(it.ready_file.read_text())["pid"] == again.child.pid
     assert again.stop() == 0
 
@@ -116,7 +116,7 @@ def test_what_cannot_start_ends_everything_with_its_own_words(
     make_cluster: Callable[[str], Cluster], toml: str, words: str
 ) -> None:
     it = House(make_cluster(toml))
-    it.up.expect(rf"^up \| talk/0 cannot start: .*{words}")
+    it.up.expect(rf" up \| talk/0 cannot start: .*{words}")
     assert it.up.wait() == 1
     it.ended([])
 
@@ -125,7 +125,7 @@ def test_a_port_in_use_is_named(house: Callable[..., House]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         it = house(more=f'\n[[bridge]]\nport = {port}\nmodel = "talk"\n')
-        it.up.expect(rf"^up \| bridge/{port} cannot start: .*{port}")
+        it.up.expect(rf" up \| bridge/{port} cannot start: .*{port}")
         assert it.up.wait() == 1
     it.ended([])
 
@@ -150,7 +150,7 @@ def test_a_second_one_does_not_steal_the_socket(house: Callable[..., House]) -> 
     it = house(more="")
     ready = it.serving()
     second = it.cluster.start("second", *UP)
-    second.expect(r"^up \| broker cannot start: .*another broker")
+    second.expect(r" up \| broker cannot start: .*another broker")
     assert second.wait() == 1
     assert json.loads(it.ready_file.read_text())["pid"] == ready["pid"]
     with it.cluster.client() as client:
@@ -164,9 +164,9 @@ def test_a_stopped_child_is_killed_and_a_second_signal_hurries(house: Callable[.
     os.kill(ready["pids"]["bridge/0"], signal.SIGSTOP)
     began = time.monotonic()
     it.up.child.send_signal(signal.SIGTERM)
-    it.up.expect(r"^up \| stopping")
+    it.up.expect(r" up \| stopping")
     it.up.child.send_signal(signal.SIGTERM)
-    it.up.expect(r"^up \| bridge/0 does not end: it is killed")
+    it.up.expect(r" up \| bridge/0 does not end: it is killed")
     assert it.up.wait() == 0
     assert time.monotonic() - began < 8
     it.ended(list(ready["pids"].values()))

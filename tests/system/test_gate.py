@@ -303,7 +303,7 @@ def test_a_broken_catalogue_stops_the_worker_with_a_sentence(make_cluster: Calla
 def test_a_model_that_cannot_be_served_says_why(make_cluster: Callable[[str], Cluster], broken: str, says: str) -> None:
     cluster = make_cluster("[[model]]\n" + broken)
     process = cluster.worker("m", wait=False)
-    line = process.expect("ssmprov worker:")
+    line = process.expect(r" error m/0 \| ")
     assert says in line
     assert process.wait() == 78
     assert not any("Traceback" in said for said in process.lines)

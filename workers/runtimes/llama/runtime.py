@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import sys
+import logging
 import weakref
 from collections import deque
 from collections.abc import Sequence
@@ -34,6 +34,8 @@ from workers.runtimes.llama.layout import Layout
 from workers.runtimes.llama.sound import Sound
 from workers.runtimes.llama.tokens import Tokens
 
+log = logging.getLogger(__name__)
+
 N_BATCH = 512
 N_CTX = 4096
 """Tokens of a transformer's context where the configuration names no number."""
@@ -50,7 +52,7 @@ State = NDArray[np.uint8]
 
 def _n_ctx(plan: Plan, trained: int) -> int:
     if plan.n_ctx and plan.n_ctx > trained:
-        print(f"{plan.path}: n_ctx = {plan.n_ctx}, and it was trained with {trained}: expect nonsense", file=sys.stderr)
+        log.warning("%s: n_ctx = %d, and it was trained with %d: expect nonsense", plan.path, plan.n_ctx, trained)
     return plan.n_ctx or min(N_CTX, trained)
 
 
