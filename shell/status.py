@@ -26,7 +26,10 @@ def status(as_json: bool, story: str) -> None:
     with connect() as client:
         found = client.status(story=story)
     if story and not found.story:
-        raise NotFound(f"the broker knows no request {story!r}: it remembers open requests and those that ended last")
+        raise NotFound(
+            f"the broker does not know a request whose id begins with {story!r}: it remembers those that are open and "
+            "the last that ended"
+        )
     if as_json:
         echo_json(found.story if story else found)
     elif story:
@@ -36,13 +39,14 @@ def status(as_json: bool, story: str) -> None:
 
 
 def _show_stories(stories: list[Story]) -> None:
-    for story in stories:
+    for number, story in enumerate(stories):
+        if number:
+            click.echo()
         click.echo(f"{printable(story.op)} {story.id} of {printable(story.model) or 'no model'}")
         echo_table(
             ("AGO", "STEP", "WORKER"),
             [(f"{step.ago_s:.3f} s", step.what, step.worker) for step in story.steps],
         )
-        click.echo()
 
 
 def _show(found: StatusResult) -> None:

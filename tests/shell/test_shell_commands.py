@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -54,6 +55,21 @@ def test_status_and_models(ssmprov: Run) -> None:
     assert [model["name"] for model in parsed(ssmprov("models", "--json"))] == ["talk"]
     assert "talk/1" in answer(ssmprov("status"))
     assert "scripted" in answer(ssmprov("models"))
+
+
+def test_the_story_of_a_request(ssmprov: Run, talk: Cluster) -> None:
+    with talk.client() as client:
+        reply = client.turn("well", model="talk")
+        [story] = client.status(story=reply.id.hex()).story
+    assert [step.what for step in story.steps][-1] == "answered: done"
+    lines = answer(ssmprov("status", "--story", reply.id.hex()[:16])).splitlines()
+    assert lines[0] == f"turn {reply.id.hex()} of talk"
+    assert lines[1].split() == ["AGO", "STEP", "WORKER"]
+    assert re.search(r"\d\.\d{3} s +accepted, attempt 1 +-$", lines[2])
+    assert re.search(r"\d\.\d{3} s +answered: done +talk/[01]$", lines[-1])
+    [same] = parsed(ssmprov("status", "--json", "--story", reply.id.hex().upper()))
+    assert same["steps"][0]["what"] == "accepted, attempt 1"
+    refused(ssmprov("status", "--story", "f" * 33), 4, "does not know a request whose id begins with")
 
 
 def test_a_half_step_is_read_and_a_full_step_is_answered(ssmprov: Run, primed: str) -> None:
