@@ -1,4 +1,4 @@
-"""What slow peers have no room for: kept in order for a while, within a number of messages and of bytes for each."""
+"""Messages for slow peers: kept in order, up to a number of messages and bytes for each peer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Backlog:
         self._bytes = 0
 
     def add(self, frames: Sequence[bytes]) -> bool:
-        """Keep one more; False where the peer has left more lying than is kept for it."""
+        """Keep one more message. Returns False if more are waiting now than a peer may leave unread."""
         self._messages.append(frames)
         self._bytes += sum(map(len, frames))
         return len(self._messages) <= MESSAGES and (self._bytes <= BYTES or len(self._messages) == 1)
@@ -27,7 +27,7 @@ class Backlog:
         return self._messages[0]
 
     def sent(self) -> None:
-        """The first one has gone out."""
+        """The first message was sent."""
         self._bytes -= sum(map(len, self._messages.popleft()))
 
     def __len__(self) -> int:

@@ -19,7 +19,7 @@ LONGEST_DELAY_S = 10.0
 GOOD_LIFE_S = 30.0
 CRASHES = frozenset({-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGILL, -signal.SIGBUS, -signal.SIGFPE})
 HOPELESS = 3
-"""A child that a native library took down so often in a row, before it ever served, will not serve the next time."""
+"""If a native library crashes a child this often in a row before it ever serves, it is not started again."""
 
 MAX_LINE = 64 * 1024
 
@@ -28,12 +28,12 @@ Say = Callable[[str, str], None]
 
 
 def delay_s(failures: int) -> float:
-    """How long to wait before a child is started again that has failed so many times in a row."""
+    """How long to wait before the next start of a child that has failed `failures` times in a row."""
     return float(min(LONGEST_DELAY_S, FIRST_DELAY_S * 2 ** min(failures - 1, 10)))
 
 
 def ending(status: int) -> str:
-    """An exit status in words, as `subprocess` gives it: negative for a signal."""
+    """An exit status of `subprocess` in words. Signals are negative."""
     if status >= 0:
         return f"ended with status {status}"
     try:
@@ -44,7 +44,7 @@ def ending(status: int) -> str:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Child:
-    """One supervised process. `due` is the time of its next start, or None while it runs or must not start."""
+    """One supervised process. `due` is the time of its next start; None while it runs or must not start."""
 
     name: str
     arguments: list[str]  # after `python -P -m`
@@ -71,7 +71,7 @@ class Child:
     def start(self, environment: Mapping[str, str], now: float) -> None:
         """Start it in its own session, so that Ctrl-C on a terminal reaches only the supervisor.
 
-        It inherits the write end of a pipe, through which it tells that it serves (`ssmprov.process.ready`).
+        It inherits the write end of a pipe and writes to it once it serves (`ssmprov.process.ready`).
         """
         read_end, write_end = os.pipe()
         os.set_blocking(read_end, False)
@@ -95,7 +95,7 @@ class Child:
         self.started, self.due, self.last_line, self._rest = now, None, "", b""
 
     def relay(self, say: Say) -> bool:
-        """Pass on the whole lines that it has written by now. False at the end of its output."""
+        """Pass on the complete lines that it has written so far. Returns False at the end of its output."""
         while True:
             try:
                 data = os.read(self.output.fileno(), MAX_LINE)
@@ -114,15 +114,15 @@ class Child:
                 return False
 
     def _listen(self) -> None:
-        """Learn at its end whether it ever served."""
+        """Find out, once it has ended, whether it served."""
         if self._ready is not None:
-            with contextlib.suppress(BlockingIOError):  # what it has started still holds the pipe
+            with contextlib.suppress(BlockingIOError):  # a process that it started still holds the pipe
                 self.served |= bool(os.read(self._ready, 1))
             os.close(self._ready)
             self._ready = None
 
     def ended(self, now: float) -> int | None:
-        """Its exit status when it has just ended, and when to start it again; None while it runs or is not there."""
+        """If it has just ended, schedule its next start and return its exit status; otherwise return None."""
         status = self.process.poll() if self.process else None
         if status is None:
             return None
@@ -131,8 +131,8 @@ class Child:
         self.process = None
         if status in CRASHES and not self.served and self.failures + 1 >= HOPELESS:
             self.last_line = (
-                f"it {ending(status)} at each of {HOPELESS} starts, as a library does over a file that is damaged or "
-                "not for it: `ssmprov models check PATH` tells more"
+                f"it {ending(status)} at each of {HOPELESS} starts. A damaged or unsupported model file can cause "
+                "this: check it with `ssmprov models check PATH`"
             )
             return EXIT_CONFIGURATION
         if status != EXIT_CONFIGURATION:
@@ -141,7 +141,7 @@ class Child:
         return status
 
     def signal(self, number: int) -> None:
-        """Send a signal to it, or with SIGKILL to whatever it has started too."""
+        """Send it a signal. SIGKILL also goes to all processes that it has started."""
         if self.process is None or self.process.poll() is not None:
             return
         if number == signal.SIGKILL:

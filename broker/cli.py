@@ -31,12 +31,12 @@ FILES = 65_536
 @click.command()
 @click.option("--config", type=click.Path(path_type=Path), envvar="SSMPROV_CONFIG", help="The TOML configuration.")
 @click.option("--home", type=click.Path(path_type=Path), envvar="SSMPROV_HOME", help="The working directory.")
-@click.option("--listen", multiple=True, help="An endpoint instead of the configured ones; may be repeated.")
+@click.option("--listen", multiple=True, help="Listen here instead of at the configured endpoints. May be repeated.")
 @click.option(
-    "--insecure", is_flag=True, envvar=INSECURE_VARIABLE, help="Listen beyond this machine without keys: not advised."
+    "--insecure", is_flag=True, envvar=INSECURE_VARIABLE, help="Let other machines connect without keys. Not advised."
 )
 def broker(config: Path | None, home: Path | None, listen: tuple[str, ...], insecure: bool) -> None:
-    """Serve as the broker until SIGTERM or Ctrl-C, then drain."""
+    """Run the broker until SIGTERM or Ctrl-C, then drain it."""
     die_with_parent()
     if SUPERVISED in os.environ:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
@@ -70,7 +70,7 @@ def broker(config: Path | None, home: Path | None, listen: tuple[str, ...], inse
 
 
 def _open_many_files() -> None:
-    """Have room for as many connections as this system lets a program have."""
+    """Allow as many connections as this system permits."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != resource.RLIM_INFINITY and soft < FILES:
         wanted = FILES if hard == resource.RLIM_INFINITY else min(hard, FILES)

@@ -21,24 +21,24 @@ log = logging.getLogger(__name__)
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
     envvar="SSMPROV_CONFIG",
-    help="The TOML file to serve (else ssmprov.toml of the working directory, else the shipped one).",
+    help="The TOML file to serve. Default: ssmprov.toml of the working directory, or else the one that ssmprov brings.",
 )
 @click.option(
     "--ready-file",
     type=click.Path(path_type=Path, dir_okay=False),
-    help="Write this file (JSON: endpoint, ports, process ids) when everything serves; it goes when `up` ends.",
+    help="Write this file (JSON: endpoint, ports, process ids) once everything serves. It is removed when `up` ends.",
 )
 @click.option(
     "--insecure",
     is_flag=True,
     envvar=INSECURE_VARIABLE,
-    help="Let broker and bridges listen beyond this machine without keys: not advised.",
+    help="Let other machines connect to the broker and the bridges without keys. Not advised.",
 )
 @click.pass_context
 def up(ctx: click.Context, config: Path | None, ready_file: Path | None, insecure: bool) -> None:
-    """Start broker, workers and bridges of one configuration, and watch over them, until Ctrl-C.
+    """Start the broker, workers and bridges of one configuration, and keep them running until Ctrl-C.
 
-    A process that is lost is started again. A second Ctrl-C hurries the end.
+    A process that ends is started again. Press Ctrl-C twice to stop faster.
     """
     logs.start("up")
     configuration, source = chosen(config)
@@ -47,10 +47,10 @@ def up(ctx: click.Context, config: Path | None, ready_file: Path | None, insecur
 
 
 def chosen(config: Path | None) -> tuple[Configuration, Path]:
-    """The configuration to serve and its file: the one named, the working directory's own, or the shipped one."""
+    """The configuration to serve and its file: the named one, that of the working directory, or the shipped one."""
     if config is None and not (home_of() / CONFIG_FILE).exists():
         shipped = Path(str(resources.files("config") / "default.toml"))
-        log.info("there is no %s: the shipped %s is served", home_of() / CONFIG_FILE, shipped)
+        log.info("there is no %s: serving the shipped %s", home_of() / CONFIG_FILE, shipped)
         return load(shipped, home_of()), shipped
     source = (config or home_of() / CONFIG_FILE).absolute()
     return load(source), source

@@ -1,4 +1,4 @@
-"""How long tasks wait: for their turn, for a worker that is away, for one that hangs."""
+"""How long tasks wait: for their turn, for a missing worker, for a worker that hangs."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from ssmprov import rules
 from ssmprov.errors import NotFound, SsmprovError, TimedOut, Unavailable, nearest
 
 LATE_S = 5.0
-"""A worker answers a request's deadline itself; past that much more it counts as hung."""
+"""A worker itself answers a request at its deadline. If it is this late, it counts as hung."""
 
 
 class Deadlines:
-    """The part of the machine that looks at deadlines."""
+    """The part of the machine that watches deadlines."""
 
     def __init__(self, state: State) -> None:
         self._state = state
 
     def expire(self) -> list[Worker]:
-        """Deadlines and absences; returns the workers that let a turn's deadline pass without an answer."""
+        """End tasks that have waited too long. Returns the workers that missed the deadline of a turn."""
         state = self._state
         hung = []
         for name in {task.request.model for task in state.limbo.values()} & state.models.keys():
@@ -39,16 +39,17 @@ class Deadlines:
         return hung
 
     def _waited_alone(self, task: Task) -> SsmprovError | None:
-        """A task of the broker's own that waits: a lost turn's client is not kept waiting with it."""
+        """The error that ends a waiting task of the broker, if any. A lost turn's client need not wait as long."""
         state = self._state
         model = state.models[task.request.model]
         if not model.workers or state.now - task.waits_since >= ABSENT_S:
             state.undecided(task)
         if state.now >= task.deadline or (task.pinned and task.pinned not in model.workers):
-            return Unavailable("no worker has come to do it")
+            return Unavailable("no worker came to do it")
         return None
 
     def _waited(self, task: Task) -> SsmprovError | None:
+        """The error that ends a waiting task of a client, if any."""
         state = self._state
         if state.now >= task.deadline:
             return TimedOut(f"the request's time ran out while it waited: {untouched(task)}")
@@ -63,7 +64,7 @@ class Deadlines:
         pinned = pin_of(model, task) if task.phase == "ready" else ""
         if pinned and pinned not in model.workers and state.now - task.waits_since >= ABSENT_S:
             return Unavailable(
-                f"{task.loads} is pinned to {pinned}, which is not there: start it, or "
-                f"`ssmprov ckpt move {task.loads} WORKER`"
+                f"{task.loads} is pinned to {pinned}, which is not running: start it, or "
+                f"run `ssmprov ckpt move {task.loads} WORKER`"
             )
         return None

@@ -1,4 +1,4 @@
-"""What the broker takes, its events, and what it returns for them, its actions."""
+"""The events that the broker handles, and the actions that it returns for them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Level = Literal["debug", "info", "warning", "error"]
 
 @dataclass(slots=True, kw_only=True)
 class Received:
-    """A decoded message of a route; `frames` are its raw ones, to be forwarded as they are, `user` who sent it."""
+    """A decoded message from a route. `frames` are its raw frames, to be forwarded as they are; `user` sent it."""
 
     now: float
     route: Route
@@ -28,7 +28,7 @@ class Received:
 
 @dataclass(slots=True)
 class Refuse:
-    """A route sent what is no message of the protocol, or is let in no more."""
+    """A route sent something that is not a message of the protocol, or its key is no longer allowed."""
 
     now: float
     route: Route
@@ -37,7 +37,7 @@ class Refuse:
 
 @dataclass(slots=True)
 class Unreachable:
-    """A send to this route found nobody there, or its outgoing queue has been full for too long."""
+    """A message to this route found nobody there, or too much is waiting for it."""
 
     now: float
     route: Route
@@ -45,7 +45,7 @@ class Unreachable:
 
 @dataclass(slots=True)
 class Admit:
-    """The allow-list has changed: who is let in from now on, by public key."""
+    """The allow-list has changed: `users` maps each allowed public key to its user."""
 
     now: float
     users: Mapping[str, User]
@@ -53,31 +53,35 @@ class Admit:
 
 @dataclass(slots=True)
 class Tick:
+    """Time has passed."""
+
     now: float
 
 
 @dataclass(slots=True)
 class Disconnected:
-    """Somebody's connection has ended. A ROUTER does not tell whose it was."""
+    """A connection has ended. A ROUTER does not tell whose it was."""
 
     now: float
 
 
 @dataclass(slots=True)
 class Due:
-    """What the broker holds back for a moment has waited long enough (`Broker.due_at`)."""
+    """A message that the broker holds back has waited long enough (`Broker.due_at`)."""
 
     now: float
 
 
 @dataclass(slots=True)
 class Drain:
+    """The broker has to end."""
+
     now: float
 
 
 @dataclass(slots=True)
 class Ended:
-    """The process of a client that was asked for (`Look`) has ended: it will not come back."""
+    """The process of a client has ended, as `Look` asked: it will not come back."""
 
     now: float
     client: Id
@@ -88,13 +92,15 @@ Event = Received | Refuse | Unreachable | Admit | Disconnected | Tick | Due | Dr
 
 @dataclass(slots=True)
 class Send:
+    """Send a message to a route."""
+
     route: Route
     frames: Sequence[bytes]
 
 
 @dataclass(slots=True)
 class Kill:
-    """End a lost worker for sure: the process `pid` of this host, if it still began at `started`."""
+    """Kill a lost worker: the process `pid` of this host, if it is still the one that began at `started`."""
 
     pid: int
     started: int
@@ -103,7 +109,7 @@ class Kill:
 
 @dataclass(slots=True)
 class Look:
-    """See whether the process of a client that is gone has ended."""
+    """Find out whether the process of a disconnected client has ended."""
 
     client: Id
     process: wire.Process

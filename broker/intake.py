@@ -1,4 +1,4 @@
-"""How a request comes in: joined to its first, checked against the bounds, made a task, or refused at once."""
+"""How a request comes in: it joins its first attempt, or passes the checks and becomes a task, or is refused."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Intake:
         self._accepted = accepted
 
     def accept(self, client: Client, user: User, request: wire.Request, payloads: list[bytes]) -> None:
-        """Take a request in, or refuse it at once; a resent one is joined to its first."""
+        """Accept a request or refuse it at once. A resent request joins its first attempt."""
         state = self._state
         try:
             self._admission.check_rate(user)
@@ -40,7 +40,7 @@ class Intake:
         if model is None:
             state.limbo[task.id] = task
         task.place = place
-        state.enqueue(task)  # first, so that no worker waits for the client to be told
+        state.enqueue(task)  # before ACCEPTED, so that the worker need not wait for it
         self._accepted.hold_back(task)
 
     def refuse(self, client: Client, request: wire.Request, error: SsmprovError) -> None:
@@ -64,9 +64,9 @@ class Intake:
         return True
 
     def _rejoin(self, task: Task, client: Client, request: wire.Request) -> None:
-        """A client that came back for a request under way: it is streamed on from what the client has.
+        """A client came back for an open request: stream on from what it has.
 
-        Where this broker knows less of the reply than the client, since it was restarted, it wants the rest too.
+        A broker that was restarted may have less of the reply than the client. Then the worker sends it the rest too.
         """
         state = self._state
         if request.attempt < task.attempt:
@@ -98,11 +98,11 @@ class Intake:
         if state.draining:
             raise Unavailable("the broker is shutting down: send the request again in a moment", retry_ms=1000)
         if request.op in rules.INTERNAL:
-            raise BadRequest(f"{request.op} is the broker's own operation")
+            raise BadRequest(f"{request.op} is an internal operation of the broker")
         if request.id.startswith(state.identity[:8]):
-            raise BadRequest("this request id is one of the broker's own: use a random one")
+            raise BadRequest("this request id is reserved for the broker: use a random one")
         if len(request.args) > MAX_ARGS:
-            raise BadRequest(f"arguments of {len(request.args)} bytes: at most {MAX_ARGS} are taken")
+            raise BadRequest(f"the arguments have {len(request.args)} bytes: at most {MAX_ARGS} are allowed")
         if not request.model and not state.models:
             raise Unavailable("no model is served yet: `ssmprov status` shows what runs", retry_ms=1000)
         if not request.model and len(state.models.keys() | state.expected) == 1:
@@ -112,7 +112,7 @@ class Intake:
         args = rules.decode_args(request)
         user.check(rules.right(request, args), request.op)
         if request.op == "ckpt.export":
-            request.credit = max(1, request.credit)  # its first CHUNK comes, whether its reader takes it or not
+            request.credit = max(1, request.credit)  # the first CHUNK is sent even if its reader has not asked for it
         shared, exclusive = rules.locks(request, args)
         state.order += 1
         return Task(
@@ -131,7 +131,7 @@ class Intake:
         )
 
     def _waiting_of(self, client: Client) -> int:
-        """The open requests of a client; of one with a key, those of all clients with this key."""
+        """The number of open requests of a client, or of all clients with its key."""
         if not (key := client.key):
             return len(client.tasks)
         state = self._state
@@ -144,11 +144,13 @@ class Intake:
         size = task.bytes
         if state.queued >= bounds.queue or mine >= bounds.queue_per_client:
             who = "the broker's queue" if state.queued >= bounds.queue else "this client's queue"
-            raise Busy(f"{who} is full ({state.queued} requests wait): try again", retry_ms=100 + 10 * state.queued)
+            raise Busy(
+                f"{who} is full ({state.queued} requests are waiting): try again", retry_ms=100 + 10 * state.queued
+            )
         if state.queued_bytes + size > bounds.queue_bytes:
-            raise Busy(f"{state.queued_bytes} bytes of requests wait already: try again", retry_ms=500)
+            raise Busy(f"{state.queued_bytes} bytes of requests are waiting already: try again", retry_ms=500)
 
 
 def _open(answer: wire.Final) -> bool:
-    """Whether an answer said that nobody knew: by now the store may, and says so to whoever asks again."""
+    """Whether an answer said that the outcome was unknown. The store may know it by now, so it is asked again."""
     return answer.error is not None and answer.error.details.get("committed") == "unknown"

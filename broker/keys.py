@@ -1,7 +1,7 @@
-"""CURVE at the broker's TCP endpoints: its own keys, who is let in, and whose key a message came with.
+"""CURVE at the broker's TCP endpoints: the broker's keys, which keys may connect, and which key sent a message.
 
-ZeroMQ asks at every handshake whether a public key is let in (ZAP, https://rfc.zeromq.org/spec/27/) and then marks each
-message with it. A connection lasts when its key is revoked, so each message is looked up again.
+ZeroMQ asks at every handshake whether a public key may connect (ZAP, https://rfc.zeromq.org/spec/27/) and then marks
+each message with it. A connection stays open when its key is revoked, so the key of each message is checked again.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ log = logging.getLogger(__name__)
 DOMAIN = "ssmprov"
 
 STRANGER_S = 1.0
-"""Who knocks with keys of no use fills no log: at most one of them is named in so long."""
+"""At most one unknown key in this time is logged, so that strangers cannot fill the log."""
 
 
 class Gate:
-    """The keys of one broker. Raises what `ssmprov.keys` raises for files that cannot be used."""
+    """The keys of one broker. Raises what `ssmprov.keys` raises for unusable files."""
 
     def __init__(self, home: Path) -> None:
         self._pair = load(directory_of(home) / f"{BROKER}.key")
@@ -42,7 +42,7 @@ class Gate:
         return (directory_of(home) / f"{BROKER}.key").exists()
 
     def start(self, context: zmq.Context[Any]) -> None:
-        """Answer ZeroMQ's questions, on a thread of its own. It must run before an endpoint is bound."""
+        """Start the thread that answers ZeroMQ's questions. Call it before an endpoint is bound."""
         self._authenticator = ThreadAuthenticator(context)
         self._authenticator.start()
         self._authenticator.configure_curve_callback(DOMAIN, credentials_provider=self)
@@ -52,48 +52,48 @@ class Gate:
             self._authenticator.stop()
 
     def arm(self, router: zmq.Socket[Any]) -> None:
-        """Have the endpoints that are bound from here on speak CURVE."""
+        """Make the endpoints that are bound from now on use CURVE."""
         router.curve_publickey = self._pair.public.encode()
         router.curve_secretkey = self._pair.secret.encode()
         router.curve_server = True
         router.zap_domain = DOMAIN.encode()
-        router.zap_enforce_domain = True  # with nobody to ask, nobody is let in
+        router.zap_enforce_domain = True  # without an authenticator, nobody can connect
 
     def callback(self, domain: str, key: bytes) -> bool:
-        """Whether a key is let in: what ZeroMQ's authenticator asks, on its own thread."""
+        """Whether a key may connect. ZeroMQ's authenticator calls this on its thread."""
         shown = key.decode("ascii", "replace")
         known = domain == DOMAIN and shown in self.users
         if not known and time.monotonic() >= self._stranger_at + STRANGER_S:
             self._stranger_at = time.monotonic()
-            log.warning("a key that is not allowed was turned away: %s", shown)
+            log.warning("rejected a key that is not allowed: %s", shown)
         return known
 
     def user_of(self, frame: zmq.Frame) -> User | None:
-        """Who sent a message, of which `frame` is the first; None for a key that is let in no more."""
+        """Who sent a message, given its first frame. None if the key is no longer allowed."""
         try:
             public = frame.get("User-Id")
-        except zmq.ZMQError:  # it came without a key: through a Unix socket, or not at all
+        except zmq.ZMQError:  # no key: it came through a Unix socket, or its sender is gone
             return LOCAL if _address_of(frame).startswith("localhost:") else None
         return self.users.get(str(public))
 
     def changed(self) -> bool:
-        """Read the allow-list again if it is another; one that cannot be read leaves the last one in force."""
+        """Read the allow-list again if it has changed. If that fails, the last one stays in force."""
         stamp = self._list.stamp()
         if stamp == self._stamp:
             return False
         try:
             users = self._list.users()
-        except SsmprovError as error:  # it is tried again: what it revokes must not stay for want of a free file
+        except SsmprovError as error:  # the next call tries again, so that a key is not kept for want of a free file
             if self._complaint != str(error):
                 self._complaint = str(error)
-                log.error("the keys stay as they were: %s", error)
+                log.error("the allow-list cannot be read, so the last one stays in force: %s", error)
             return False
         self.users, self._stamp, self._complaint = users, stamp, ""
         return True
 
 
 def _address_of(frame: zmq.Frame) -> str:
-    """From where a message came; '' where its sender had gone before ZeroMQ asked for that."""
+    """Where a message came from; '' if its sender was gone before ZeroMQ could tell."""
     try:
         return str(frame.get("Peer-Address"))
     except zmq.ZMQError:

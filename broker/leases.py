@@ -1,4 +1,4 @@
-"""Workers: their registration under a lease with an epoch, their pulse, and what becomes of the work of a lost one."""
+"""Workers: their registration under a lease with an epoch, their pulse, and what happens to a lost worker's tasks."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ssmprov.errors import Problem, Refused, SsmprovError, WorkerLost, WrongMode
 from ssmprov.names import check_name, parse_ref, parse_worker
 
 SILENT_S = 5.0
-"""A worker whose pulses stop while its connection lives hangs in Python; a dead one is seen sooner, by its socket."""
+"""A worker that stops its pulses while its connection lives hangs. A dead one is seen sooner, by its socket."""
 
 MAX_TRIES = 3
 MAX_EPOCH = 1 << 52
-"""No worker comes to so many leases: one that claims more is refused, since those after it could not be told theirs."""
+"""No worker gets this many leases. One that claims more is refused: the next epoch could not be sent."""
 
 MAX_MODELS = 256
 SETTLE_TTL_MS = 3600_000
@@ -38,7 +38,7 @@ class Leases:
     # -- registration
 
     def register(self, peer: Peer, offer: wire.Register, pins: Mapping[str, str]) -> None:
-        """Lease a worker's name, or say BYE with the reason."""
+        """Lease a name to a worker, or send BYE with the reason."""
         state = self._state
         try:
             model = self._admit(peer, offer)
@@ -70,7 +70,7 @@ class Leases:
         peer.worker, peer.model = worker.name, worker.model
         if not (model.workers or old):
             model.moved = False
-        if not model.moved:  # the store's last word; once this broker has seen pins change, an offer may be older
+        if not model.moved:  # from the store; once this broker has seen pins change, what a worker offers may be older
             model.pins = dict(pins)
             model.ready.regroup(partial(pin_of, model))
         model.workers[worker.name] = worker
@@ -83,7 +83,7 @@ class Leases:
         state.dispatch(model)
 
     def _admit(self, peer: Peer, offer: wire.Register) -> Model:
-        """The model that a worker may serve. Raises Refused and WrongModel, and BadRequest for names that are none."""
+        """The model that a worker may serve. Raises Refused, WrongModel, and BadRequest for invalid names."""
         state = self._state
         name, _ = parse_worker(offer.worker)
         for item in offer.running:
@@ -92,11 +92,11 @@ class Leases:
             if item.save:
                 check_name(item.save, reserved=True)
         if offer.epoch >= MAX_EPOCH:
-            raise Refused(f"{offer.worker} never had the epoch {offer.epoch}")
+            raise Refused(f"{offer.worker} cannot have epoch {offer.epoch}: start it again")
         if peer.worker not in ("", offer.worker):
-            raise Refused(f"this connection is {peer.worker} already: {offer.worker} needs one of its own")
+            raise Refused(f"this connection already belongs to {peer.worker}: {offer.worker} needs another one")
         if name != offer.model.name:
-            raise Refused(f"{offer.worker} is no worker of {offer.model.name}")
+            raise Refused(f"{offer.worker} is not a worker name of {offer.model.name}")
         model = state.models.get(name)
         if model is None or not (model.workers or self._unfinished(name)):
             self._make_room(name)
@@ -104,9 +104,11 @@ class Leases:
             model = state.models[name] = Model(card=offer.model, store=offer.store, ready=ready)
             return model
         if model.card.fingerprint != offer.model.fingerprint or model.card.runtime != offer.model.runtime:
-            raise WrongModel(f"{name} is served from other weights or by another runtime: give this one another name")
+            raise WrongModel(
+                f"{name} is already served with other weights or by another runtime: give this model another name"
+            )
         if model.store != offer.store:
-            raise Refused(f"{name} has another checkpoint store: all workers of a model share one")
+            raise Refused(f"{name} has another checkpoint store: all workers of a model must share one")
         live = model.workers.get(offer.worker)
         holder = state.peers.get(live.route) if live else None
         another = live and (live.pid, live.started, live.host) != (offer.pid, offer.started, offer.host)
@@ -115,7 +117,7 @@ class Leases:
         return model
 
     def _make_room(self, name: str) -> None:
-        """Forget models that nobody serves or asks for, before one too many is known. Raises Refused."""
+        """If there are too many models, forget those that nobody serves or asks for. Raises Refused."""
         models = self._state.models
         if name in models or len(models) < MAX_MODELS:
             return
@@ -123,7 +125,7 @@ class Leases:
         for idle in [key for key, model in models.items() if not model.workers and key not in asked]:
             del models[idle]
         if len(models) >= MAX_MODELS:
-            raise Refused(f"{len(models)} models are served already")
+            raise Refused(f"{len(models)} models are already served, and more are not allowed")
 
     def _unfinished(self, model: str) -> bool:
         return any(task.request.model == model and task.phase == "settling" for task in self._state.tasks.values())
@@ -131,10 +133,10 @@ class Leases:
     def _adopt(
         self, model: Model, worker: Worker, running: list[wire.Running], old: Worker | None, known: bool
     ) -> list[Task]:
-        """Go on with what a re-registering worker still works on; returns what it had been given and has lost.
+        """Keep the tasks that a worker still has when it registers again; returns those that it had and has lost.
 
-        It is told from where to stream before it has its lease, so that it sends nothing out of place.
-        `known` says that this broker has leased its name to it before, so that it has forgotten none of its tasks.
+        It is told where to stream from before it gets its lease, so that it sends nothing out of order. `known` tells
+        that this broker has leased the name to it before, and so remembers all its tasks.
         """
         state = self._state
         kept = dict(old.tasks) if old else {}
@@ -149,7 +151,7 @@ class Leases:
             state.unqueue(task)
             state.locks.seize(task)
             task.worker = worker.name
-            state.enter(task, "running", "its worker has it already")
+            state.enter(task, "running", "its worker already has it")
             worker.take(task)
             if task.transfer:
                 broken.append(task)
@@ -167,18 +169,18 @@ class Leases:
         return [task for task in kept.values() if task not in late]
 
     def _waiting(self, model: Model, item: wire.Running) -> Task | None:
-        """The task that a client has sent again before its worker was back."""
+        """The task that a client sent again before its worker was back."""
         task = self._state.tasks.get(item.id)
         waits = task and task.phase in ("queued", "ready") and task.request.model == model.card.name
         return task if waits else None
 
     def _decided(self, item: wire.Running) -> bool:
-        """Whether a request was answered already, is another worker's by now, or never was a client's."""
+        """Whether a request was already answered, now belongs to another worker, or came from a broker."""
         state = self._state
         return item.id in state.tasks or item.id in state.answers or item.id[:8] == state.identity[:8]
 
     def _found(self, model: Model, item: wire.Running) -> Task:
-        """A task that this broker never saw: it was given out before its own restart."""
+        """A task that this broker has never seen: it was given out before the broker was restarted."""
         state = self._state
         args = ops.Turn(save=item.save)
         request = wire.Request(item.id, item.op, model.card.name, item.context, item.attempt, args=wire.pack(args))
@@ -209,6 +211,7 @@ class Leases:
     # -- liveness
 
     def pulse(self, worker: Worker, pulse: wire.Pulse) -> None:
+        """Take note of a worker's progress and rates."""
         now = self._state.now
         if pulse.progress != worker.progress or not worker.running:
             worker.progress_at = now
@@ -226,18 +229,18 @@ class Leases:
         worker.pulse = pulse
 
     def watch(self) -> None:
-        """Find the silent and the hung."""
+        """Find workers that are silent or hang."""
         now = self._state.now
         for worker in [w for model in self._state.models.values() for w in model.workers.values()]:
             if now - worker.seen_at >= SILENT_S:
-                self.lose(worker, "it fell silent")
+                self.lose(worker, f"it sent nothing for {SILENT_S:g} s")
             elif worker.running and now - worker.progress_at >= worker.stall_s:
                 self.lose(worker, f"no progress for {worker.stall_s:g} s")
 
     # -- loss
 
     def leave(self, worker: Worker) -> None:
-        """A worker's BYE: it takes nothing more, ends what runs, and closes its socket."""
+        """A worker says BYE: it takes no more tasks, ends what runs, and closes its socket."""
         if worker.state != "draining":
             worker.state = "draining"
             self._state.log(f"worker {worker.name} is draining")
@@ -245,7 +248,7 @@ class Leases:
             self._remove(worker)
 
     def lose(self, worker: Worker, why: str) -> None:
-        """A dead, hung or silent worker: its process is ended for sure, and its tasks are answered."""
+        """Give up a dead, hung or silent worker: kill its process, and answer its tasks or give them to others."""
         state = self._state
         model = state.models[worker.model]
         quiet = worker.state == "draining" and not worker.tasks
@@ -289,10 +292,10 @@ class Leases:
 
     def _loss(self, task: Task, worker: Worker, why: str) -> WorkerLost:
         if task.slot:
-            what = f"in mid-turn ({why}); the context stands at its last commit: send the turn again"
+            what = f"during the turn ({why}). The context is unchanged since its last commit: send the turn again"
         elif task.saves:
             what = (
-                f"({why}) and did not say whether {task.request.op} took effect: look, or ask under the same id again"
+                f"({why}) and did not say whether {task.request.op} took effect: check, or ask again with the same id"
             )
         else:
             what = f"({why}); {task.request.op} changes nothing: ask again"
@@ -303,7 +306,7 @@ class Leases:
         )
 
     def _settle(self, model: Model, task: Task, worker: Worker, why: str) -> None:
-        """Let another worker of the store decide whether a saving turn has committed."""
+        """Have another worker ask the store whether a saving turn has committed."""
         args = ops.Settle(task.id, wire.pack(problem_of(self._loss(task, worker, why))), task.args.save)
         settle = self._own(wire.Request(self._key(), "settle", model.card.name, ttl_ms=SETTLE_TTL_MS), args)
         settle.about = task
@@ -311,12 +314,12 @@ class Leases:
         self._state.enqueue(settle)
 
     def _key(self) -> bytes:
-        """An id of the broker's own: another broker's, which a worker may still have, must not be the same."""
+        """A request id of this broker. It differs from those of an earlier broker, which a worker may still have."""
         self._internal += 1
         return self._state.identity[:8] + self._internal.to_bytes(8, "big")
 
     def _own(self, request: wire.Request, args: ops.Settle | ops.Warm) -> Task:
-        """A task of the broker's own."""
+        """A new task of the broker itself."""
         state = self._state
         request.args = wire.pack(args)
         state.order += 1
@@ -339,7 +342,7 @@ class Leases:
         return task
 
     def settled(self, settle: Task, final: wire.Final, payloads: list[bytes]) -> None:
-        """The store's word on a lost turn: the answer that it had committed, or the loss; or nothing, by an error."""
+        """Answer a lost turn with what the store says: its committed answer, or the loss. An error says nothing."""
         if settle.about is None or final.error is not None:
             return
         raw, text = wire.take_result(final, payloads)
@@ -356,12 +359,12 @@ class Leases:
         problem.details |= {"committed": verdict.committed, "head": verdict.head}
         if verdict.committed:
             problem.message = (
-                "the turn was committed with another reply than the one that was streamed: load its context"
+                "the turn was committed with a reply that differs from the streamed one: load its context to see it"
             )
         self._state.finish(about, wire.Final(about.id, about.attempt, error=problem), [])
 
     def warm(self, model: Model, fork: Task, pins: Mapping[str, str]) -> None:
-        """Have a fork's freshly pinned contexts loaded where their turns will run."""
+        """Load the newly pinned contexts of a fork where their turns will run."""
         for name, holder in pins.items():
             if name in fork.exclusive and holder in model.workers:
                 request = wire.Request(self._key(), "warm", model.card.name, name, ttl_ms=WARM_TTL_MS)

@@ -1,4 +1,4 @@
-"""The Poller loop around the machine: one ROUTER socket, a monitor, a signal pipe, and a tick."""
+"""The Poller loop around the machine: one ROUTER socket, its monitor, a signal pipe and a tick."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 WATCH_S = 1.0
-"""How often the allow-list and the memory are looked at."""
+"""How often the allow-list and the used memory are checked."""
 
 BATCH = 512
-"""Messages taken in one go before the clock is looked at."""
+"""The messages that are received before the clock is checked again."""
 
 GATHER = 16
-"""Messages that are gathered, where more are there to be taken, before they are sent."""
+"""The messages that are collected before they are sent, while more are arriving."""
 
 LOOK_AGAIN_S = 0.01
 
@@ -74,9 +74,9 @@ class Loop:
         insecure: bool = False,
         memory: int = 4 * 2**30,
     ) -> None:
-        """`gate` has TCP endpoints speak CURVE; `insecure` lets others than loopback be bound without one.
+        """With a `gate`, TCP endpoints use CURVE. Without one, only `insecure` allows others than loopback.
 
-        `memory` is how many bytes this process may hold before it ends itself (see `_watch`).
+        `memory` is how many bytes this process may use before it ends itself (see `_watch`).
         """
         self._broker = broker
         self._metrics = metrics
@@ -101,8 +101,8 @@ class Loop:
     def run(self) -> None:
         """Serve until drained.
 
-        Raises Conflict where another broker holds an endpoint, BadRequest where one cannot be bound, NoSpace where this
-        process has taken more memory than it may.
+        Raises Conflict if another broker holds an endpoint, BadRequest if an endpoint must not be bound, NoSpace if
+        this process uses more memory than it may.
         """
         try:
             if self._gate:
@@ -130,28 +130,30 @@ class Loop:
             self._paths.append(path)
         elif not (self._gate or self._insecure or is_loopback(host_of(rest))):
             raise BadRequest(
-                f"{endpoint} can be reached from other machines, where without keys everybody may read, change and ask "
-                "everything: make some with `ssmprov keys new broker`, listen on 127.0.0.1 or an ipc:// socket, or say "
+                f"{endpoint} can be reached from other machines, and without keys anybody there may read and change "
+                "everything. Make keys with `ssmprov keys new broker`, listen on 127.0.0.1 or an ipc:// socket, or use "
                 "--insecure"
             )
         elif not self._gate and not is_loopback(host_of(rest)):
-            log.warning("%s can be reached from other machines, and nobody is asked who they are", endpoint)
+            log.warning("%s can be reached from other machines, and anybody may connect without a key", endpoint)
         if self._gate and scheme != "ipc":
             self._gate.arm(self._router)
         try:
             (self._router.bind if scheme == "ipc" else self._ports.open)(endpoint)
         except zmq.ZMQError as error:
-            held = ". Another program holds it" if error.errno == zmq.EADDRINUSE else ""
+            held = ". Another program uses it" if error.errno == zmq.EADDRINUSE else ""
             raise Conflict(f"cannot listen on {endpoint}: {error}{held}") from None
 
     def _lock(self, path: Path) -> None:
-        """A second broker must not steal the socket of a live one."""
+        """Make sure that no second broker steals the socket of a live one."""
         handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._locks.append(handle)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
-            raise Conflict(f"another broker serves {path}: stop it first, or set SSMPROV_HOME elsewhere") from None
+            raise Conflict(
+                f"another broker serves {path}: stop it first, or set SSMPROV_HOME to another directory"
+            ) from None
 
     def _catch_signals(self) -> None:
         self._signal.setblocking(False)
@@ -164,7 +166,7 @@ class Loop:
         signal.set_wakeup_fd(-1)
         self._router.disable_monitor()
         self._monitor.close(linger=0)
-        self._router.close(linger=2000)  # the last answers, to readers on a busy machine
+        self._router.close(linger=2000)  # time for the last answers to reach clients on a busy machine
         if self._gate:
             self._gate.stop()
         self._context.term()
@@ -181,7 +183,7 @@ class Loop:
         poller = zmq.Poller()
         poller.register(self._router, zmq.POLLIN)
         monitor, wake = self._monitor.FD, self._wake.fileno()
-        poller.register(monitor, zmq.POLLIN)  # its file alone is cheaper to poll, and tells of changes: so look first
+        poller.register(monitor, zmq.POLLIN)  # cheaper than its socket, but it tells only changes: so look first
         self._monitored()
         poller.register(wake, zmq.POLLIN)
         while not self._stopped:
@@ -197,7 +199,7 @@ class Loop:
             if now >= self._broker.due_at:
                 self._handle(Due(now))
             late = now - self._next_tick
-            if late >= 0 and (drained or late >= STALL_S):  # silence is judged only when nothing waits to be read
+            if late >= 0 and (drained or late >= STALL_S):  # silence counts only if nothing is waiting to be read
                 self._next_tick = now + TICK_S
                 self._handle(Tick(now))
                 if self._metrics:
@@ -212,12 +214,12 @@ class Loop:
         return max(0, 1 + int((min(self._next_tick, self._broker.due_at) - time.monotonic()) * 1000))
 
     def _watch(self) -> None:
-        """Look at what changes outside: files, the allow-list, and how much memory this process has taken.
+        """Check what changes outside: files, the allow-list, and how much memory this process uses.
 
-        ZeroMQ keeps the parts of a message until the last one has come, and bounds neither their number nor their sum;
-        nor does it tell whose they are. So a peer that never ends its message can only be met here: all connections
-        are given up, with all that they hold. What was accepted goes on at the workers, and is taken up again after
-        the restart.
+        ZeroMQ keeps the parts of a message until the last one arrives. It limits neither their number nor their size,
+        and does not tell who sent them. So this is the only defence against a peer that never ends its message: the
+        broker ends and drops all connections with all that they hold. Accepted requests continue at the workers, and
+        are taken up again after the restart.
         """
         if self._ports.open_again():
             log.info("the TCP endpoints are open again")
@@ -225,12 +227,12 @@ class Loop:
             self._handle(Admit(time.monotonic(), self._gate.users))
         if (taken := memory_of(os.getpid())) > self._memory:
             raise NoSpace(
-                f"the broker has taken {taken >> 20} MiB of memory, more than the {self._memory >> 20} MiB of `memory` "
-                "in [broker]: it ends, so that it can be started again"
+                f"the broker uses {taken >> 20} MiB of memory, more than the {self._memory >> 20} MiB of `memory` in "
+                "[broker]: it stops, so that it can be started again"
             )
 
     def _receive(self) -> bool:
-        """Take what has come, in bounded batches; whether the socket was emptied."""
+        """Receive a limited number of messages. Returns whether the socket is empty."""
         for number in range(BATCH):
             try:
                 first, frames = sockets.receive(self._router)
@@ -240,7 +242,7 @@ class Loop:
             now, route = time.monotonic(), first.bytes
             user = self._gate.user_of(first) if self._gate else LOCAL
             self._take_up(self._event(now, route, frames, user))
-            more = number > 0 or sockets.has_more(self._router)  # the end of a burst is told by an exception
+            more = number > 0 or sockets.has_more(self._router)  # an exception ends a burst
             if not more or len(self._outgoing) >= GATHER:
                 self._deliver()
             if not more:
@@ -250,9 +252,9 @@ class Loop:
 
     @staticmethod
     def _event(now: float, route: Route, frames: list[bytes], user: User | None) -> Event:
-        """What the frames of a message are to the broker; `user` is None for a key that is let in no more."""
+        """The event for a message's frames. `user` is None if the key is no longer allowed."""
         if user is None:
-            return Refuse(now, route, Refused("this key is let in no more"))
+            return Refuse(now, route, Refused("this key is no longer allowed"))
         try:
             message, payloads = wire.decode(frames)
         except wire.WireError as error:
@@ -260,9 +262,9 @@ class Loop:
         return Received(now=now, route=route, message=message, payloads=payloads, frames=frames, user=user)
 
     def _monitored(self) -> None:
-        """Somebody has come or gone.
+        """A connection has opened or closed.
 
-        A ROUTER does not say who has gone: ask everybody now instead of at the next probe.
+        A ROUTER does not tell whose it was, so everybody is asked now instead of at the next probe.
         """
         gone = False
         with contextlib.suppress(zmq.Again):
@@ -270,7 +272,7 @@ class Loop:
                 event, value = sockets.event_of(self._monitor.recv_multipart(zmq.NOBLOCK))
                 gone |= event != zmq.EVENT_ACCEPTED
                 if event == zmq.EVENT_ACCEPTED and self._ports.accepted(value):
-                    log.warning("no files are left for more connections: the TCP endpoints are closed for a while")
+                    log.warning("too few files are left for more connections: the TCP endpoints are closed for a while")
         if gone:
             now = time.monotonic()
             self._handle(Disconnected(now))
@@ -286,7 +288,7 @@ class Loop:
         self._deliver()
 
     def _take_up(self, event: Event) -> None:
-        """Do what follows from an event, but for what is to be sent."""
+        """Do what follows from an event, but only collect what is to be sent."""
         for action in self._broker.handle(event):
             if isinstance(action, Send):
                 self._outgoing.append(action)
@@ -294,7 +296,7 @@ class Loop:
                 self._take_up(follows)
 
     def _deliver(self) -> None:
-        """Send what has gathered. Together costs less: ZeroMQ's own thread is woken once."""
+        """Send what was collected. This costs less at once, because ZeroMQ's thread is woken only once."""
         while self._outgoing:
             outgoing, self._outgoing = self._outgoing, []
             for send in outgoing:
@@ -314,7 +316,7 @@ class Loop:
         return None
 
     def _look(self, look: Look) -> Event | None:
-        """Whether a client's process has ended. Its sockets close a moment before that, so it is asked again soon."""
+        """Whether a client's process has ended. Its sockets close a moment before, so this is soon asked again."""
         if look.process.host != host():
             return None
         now = time.monotonic()
@@ -340,7 +342,7 @@ class Loop:
         return Unreachable(time.monotonic(), route)
 
     def _flush(self) -> None:
-        """Send what slow peers had no room for."""
+        """Send what slow peers had no room for before."""
         for route, waiting in list(self._backlog.items()):
             if event := self._flush_one(route, waiting):
                 self._handle(event)
@@ -361,17 +363,17 @@ class Loop:
 
 
 def _unreachable(error: zmq.ZMQError, route: Route) -> Unreachable:
-    """That nobody is there, where this is what the error says. Raises any other."""
+    """The event for an error that says that nobody is there. Raises any other error."""
     if error.errno != zmq.EHOSTUNREACH:
         raise error
     return Unreachable(time.monotonic(), route)
 
 
 def _kill(action: Kill) -> None:
-    """End a lost worker's process on this host, unless its id has passed on to another process.
+    """Kill a lost worker's process on this host, unless its id now belongs to another process.
 
-    The id is what the worker said of itself: no other program is ended for it, a time of 0 names no process, and an id
-    may be larger than any is.
+    The worker has told the id itself, so it may be wrong: only a worker's process is killed, a start time of 0 names no
+    process, and the id may be larger than any process id.
     """
     if action.host != socket.gethostname() or action.pid <= 1 or not action.started:
         return

@@ -1,4 +1,4 @@
-"""Clients that are gone: for a moment, for good, or as a process that has ended."""
+"""Clients that have disconnected: for a moment, for good, or because their process has ended."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from broker.records import Client, Id, Peer
 from broker.state import State
 
 GONE_S = 5.0
-"""A client that does not come back for so long cancels its turns that save nothing."""
+"""If a client does not come back within this time, its turns that save nothing are cancelled."""
 
 
 class LostClients:
@@ -19,7 +19,7 @@ class LostClients:
         self._state = state
 
     def part(self, peer: Peer) -> None:
-        """A client speaks on this route no more."""
+        """A client no longer uses this route."""
         client = self._state.clients.get(peer.client)
         if client and client.route == peer.route:
             client.route = None
@@ -27,26 +27,26 @@ class LostClients:
             self._look(client)
 
     def _look(self, client: Client) -> None:
-        """A connection may come again, a process that has ended does not: nobody waits for that one."""
+        """Ask whether its process has ended. A connection may come back, but such a process will not."""
         if client.process and client.tasks:
             self._state.actions.append(Look(client.id, client.process))
 
     def ended(self, client_id: Id) -> None:
-        """What `_look` asked: the client's process has ended."""
+        """The answer to `_look`: the client's process has ended."""
         client = self._state.clients.get(client_id)
         if client and client.route is None:
             client.gone_at = math.inf
             self.abandon(client)
 
     def abandon(self, client: Client) -> None:
-        """Cancel what a client that is gone has asked for, but for turns that save."""
+        """Cancel what a lost client has asked for, except turns that save."""
         for task_id in list(client.tasks):
             task = self._state.tasks[task_id]
             if not task.saves:
                 self._state.cancel(task, "drop")
 
     def watch(self) -> None:
-        """Forget clients that are gone and have nothing under way; give up those that stay away too long."""
+        """Forget disconnected clients without open requests, and give up those that stay away too long."""
         state = self._state
         for client in list(state.clients.values()):
             if client.route is not None:

@@ -1,4 +1,4 @@
-"""The broker as one pure function of events: `handle(event)` returns the actions that follow from it."""
+"""The broker without its surroundings: `handle(event)` changes its state and returns the actions that follow."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from ssmprov.errors import Busy, Refused, SsmprovError, Unsupported, WorkerLost,
 from ssmprov.keys import Role, User
 
 STALL_S = 0.5
-"""A gap between two ticks that is longer is the broker's own: nobody is judged for it."""
+"""If two ticks are further apart, the broker itself has stalled, and no peer is blamed for its silence."""
 
 RETURN_S = 1.5
-"""So long after a stall of its own the broker holds no broken connection against a worker, whose silence timer ran out
-for it: the worker is about to come back on another one."""
+"""For this long after such a stall, a worker with a broken connection is not given up. Its silence timer has ended the
+connection because of the stall, and it is about to come back."""
 
 PROBE_S = 0.2
 PROBE_IDLE_S = 5.0
@@ -44,13 +44,13 @@ CREDIT_OF_CLIENT = 1024
 MAX_CREDIT = 1_000_000
 
 FREQUENT = (wire.Request, wire.Final, wire.Partial)
-"""Kinds that a peer sends long after it has introduced itself."""
+"""The kinds of messages that a peer sends most often."""
 
 PIECES = (wire.Partial, wire.Chunk)
 
 
 class Broker:
-    """The whole of the broker but for sockets, clocks and signals."""
+    """The whole broker except sockets, clocks and signals."""
 
     def __init__(
         self,
@@ -62,7 +62,7 @@ class Broker:
         *,
         debug: bool = False,
     ) -> None:
-        """`expected` are the models of the configuration, whose workers may take a while to load.
+        """`expected` are the configured models, whose workers may take a while to load.
 
         `debug` logs every step of every task.
         """
@@ -83,7 +83,7 @@ class Broker:
         self._drain_until = 0.0
 
     def handle(self, event: Event) -> list[Action]:
-        """Move by one event. Raises nothing: what a peer may send wrong is answered."""
+        """Handle one event. A peer's mistakes are answered; only a defect of the broker raises (`IllegalMove`)."""
         state = self.state
         state.now = max(state.now, event.now)
         match event:
@@ -93,10 +93,10 @@ class Broker:
                 except SsmprovError as wrong:
                     state.send(event.route, wire.Bye(str(wrong)[:900], problem_of(wrong), "refused"))
             case Refuse():
-                self._turn_out(event.route, event.error, "it sent what is no message")
+                self._turn_out(event.route, event.error, "it sent something that is not a message")
             case Admit():
                 for peer in self._admission.admit(event.users):
-                    self._turn_out(peer.route, Refused("this key is let in no more"), "its key was revoked")
+                    self._turn_out(peer.route, Refused("this key is no longer allowed"), "its key was revoked")
             case Unreachable():
                 if not self._forgiven(event.route):
                     self._gone(event.route, "its connection broke")
@@ -117,7 +117,7 @@ class Broker:
 
     @property
     def due_at(self) -> float:
-        """When it wants to be told `Due`; infinite for never."""
+        """When to send it `Due`; infinite for never."""
         return self._accepted.due_at
 
     # -- messages
@@ -133,7 +133,7 @@ class Broker:
             if isinstance(message, wire.Bye):
                 return
             if self._admission.is_crowded(event.user):
-                error = Busy("the broker has as many connections as it takes", retry_ms=1000)
+                error = Busy("the broker has too many connections already: try again later", retry_ms=1000)
                 state.send(event.route, wire.Bye(str(error), problem_of(error), "refused"))
                 return
             if not isinstance(message, wire.Hello):
@@ -158,7 +158,7 @@ class Broker:
         state = self.state
         self._admission.check_id(hello.client, peer.user)
         if wire.VERSION not in hello.versions:
-            wrong = Unsupported(f"this broker speaks version {wire.VERSION} only: update the peer")
+            wrong = Unsupported(f"this broker speaks version {wire.VERSION} only: update this program")
             state.send(peer.route, wire.Bye(str(wrong), problem_of(wrong), "refused"))
             return
         if peer.client != hello.client:
@@ -194,13 +194,13 @@ class Broker:
     def _from_client(self, peer: Peer, event: Received) -> None:
         client = self.state.clients.get(peer.client)
         message = event.message
-        if client is None or client.route != peer.route:  # it said HELLO as a worker, under an id that is a client's
+        if client is None or client.route != peer.route:  # it said HELLO as a worker, with the id of a client
             return
         if isinstance(message, wire.Request):
             if message.op == "status":
                 self._status(client, peer.user, message)
             else:
-                if peer.probe_at:  # it lives: who asks one thing after another is never probed
+                if peer.probe_at:  # it lives: a client that keeps asking need not be probed
                     peer.probe_at = self.state.now + PROBE_S
                 self._intake.accept(client, peer.user, message, event.payloads)
             return
@@ -247,7 +247,7 @@ class Broker:
             self.state.tell(task.client, message)
 
     def _partial(self, task: Task, message: wire.Partial | wire.Chunk, event: Received) -> None:
-        """Keep a piece of the reply, whichever attempt it was written for, and pass it on to the attempt's reader."""
+        """Keep a piece of the reply, whatever its attempt, and pass it on if it is for the current one."""
         piece = b"".join(event.payloads)
         end = message.offset + len(piece)
         if isinstance(message, wire.Partial) and message.offset <= len(task.text):
@@ -319,10 +319,10 @@ class Broker:
         self._lost_clients.part(peer)
 
     def _forgiven(self, route: Route) -> bool:
-        """Whether a worker's connection may have broken for a stall of the broker's own; it is looked at again."""
+        """Whether a stall of the broker may have broken a worker's connection. If so, the worker is probed later."""
         state = self.state
         peer = state.peers.get(route)
-        if state.now - self._ticked_at > STALL_S:  # the tick that will see the stall is still to come
+        if state.now - self._ticked_at > STALL_S:  # the tick that will notice the stall is still to come
             self._returns_until = state.now + RETURN_S
         if peer is None or not peer.worker or state.now >= self._returns_until:
             return False
@@ -341,7 +341,7 @@ class Broker:
         self._probe()
         self._lost_clients.watch()
         for worker in self._deadlines.expire():
-            self._leases.lose(worker, "it let a turn's deadline pass without progress")
+            self._leases.lose(worker, "it missed the deadline of a turn")
         self._leases.watch()
         state.answers.expire(now)
         self.rates.update(now, state.counters)
@@ -349,7 +349,7 @@ class Broker:
             self._stop()
 
     def _forgive(self, seconds: float) -> None:
-        """After a stall of the broker's own, nobody's silence during it counts."""
+        """After a stall of the broker, do not count anybody's silence during it."""
         self._returns_until = self.state.now + RETURN_S
         for model in self.state.models.values():
             for worker in model.workers.values():
@@ -359,12 +359,12 @@ class Broker:
             client.gone_at = min(client.gone_at + seconds, self.state.now)
 
     def _probe_all(self) -> None:
-        """Have the next tick ask everybody, to find out who has gone."""
+        """Make the next tick send something to everybody, to find out who has gone."""
         for peer in self.state.peers.values():
             peer.probe_at = 0.0
 
     def _probe(self) -> None:
-        """Send something to every peer now and then: only a send tells that a ROUTER's peer is gone."""
+        """Send something to each peer now and then: a ROUTER notices only when it sends that a peer is gone."""
         state = self.state
         for peer in list(state.peers.values()):
             if state.now < peer.probe_at:
@@ -375,14 +375,14 @@ class Broker:
             peer.unanswered += due
             peer.probe_at = state.now + min(pause * 1.5 ** max(0, peer.unanswered - 4), 30.0)
             if peer.unanswered > MAX_UNANSWERED and not peer.worker:
-                self._gone(peer.route, "it answers no pulse")
+                self._gone(peer.route, "it does not answer pulses")
             else:
                 state.send(peer.route, wire.Pulse())
 
     # -- the end
 
     def _drain(self) -> None:
-        """Take nothing more, answer what waits, let what runs end at a token's edge and lost turns be settled."""
+        """Accept nothing more, answer what waits, end running turns after their current token, settle lost turns."""
         state = self.state
         if state.draining:
             return

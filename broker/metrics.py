@@ -1,4 +1,4 @@
-"""A Prometheus endpoint on loopback, where the `metrics` extra is installed."""
+"""A Prometheus endpoint on loopback. It needs the `metrics` extra."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ INTERVAL_S = 1.0
 
 
 class Metrics:
-    """Serves the broker's last status, which the loop hands over once a second."""
+    """Serves the broker's last status. The loop updates it once a second."""
 
     def __init__(self, port: int) -> None:
         try:
@@ -46,7 +46,7 @@ class Metrics:
         self._server.server_close()
 
     def collect(self) -> Iterator[Any]:
-        """The families of one scrape, from the status of at most a second ago."""
+        """The metric families of one scrape. Their status is at most a second old."""
         core = self._families
         status = self._status
         if status is None:
@@ -59,8 +59,8 @@ class Metrics:
         ):
             yield core.CounterMetricFamily(f"ssmprov_{name}", text, value=counter)
         for name, text, gauge in (
-            ("queued", "Requests that wait", broker.queued),
-            ("running", "Requests at workers", broker.running),
+            ("queued", "Waiting requests", broker.queued),
+            ("running", "Running requests", broker.running),
             ("clients", "Connected clients", broker.clients),
             ("requests_per_second", "Answers a second", broker.requests_per_s),
         ):
@@ -68,7 +68,7 @@ class Metrics:
         for name, text, field in (
             ("worker_running", "Turns on a worker", "running"),
             ("worker_slots", "Slots of a worker", "slots"),
-            ("worker_hot_bytes", "Bytes of states in memory", "hot_bytes"),
+            ("worker_hot_bytes", "Bytes of hot states", "hot_bytes"),
             ("worker_tokens_per_second", "Tokens decoded a second", "tokens_per_s"),
             ("worker_prefill_per_second", "Prompt tokens read a second", "prefill_per_s"),
         ):

@@ -1,4 +1,4 @@
-"""The phases of a task, the legal moves between them, and the story of each task for whoever debugs the broker."""
+"""The phases of a task, the legal moves between them, and the story of each task, which helps to debug the broker."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from itertools import islice
 from typing import Literal, NamedTuple
 
 Phase = Literal["queued", "ready", "running", "settling", "answered"]
-"""Waiting for its names; waiting for a worker; at a worker; lost, until the store says whether it committed; over."""
+"""Waiting for its names; waiting for a worker; at a worker; lost, until the store tells whether it committed; over."""
 
 MOVES: dict[Phase, frozenset[Phase]] = {
     "queued": frozenset({"ready", "running", "answered"}),

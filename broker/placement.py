@@ -1,4 +1,4 @@
-"""Which worker takes a task: the pinned one, else one that holds its context hot, else the least loaded."""
+"""Which worker takes a task: the pinned one, else the one that holds its context hot, else the least loaded."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from ssmprov.errors import NotFound, nearest
 from ssmprov.names import parse_worker, worker_name
 
 MAX_STATE_OPS = 64
-"""State operations that one worker may have outstanding: they take no slot, only a place in its store's queue."""
+"""The state operations that one worker may have open. They take no slot, only a place in its store's queue."""
 
 MAX_PROBES = 2
-"""Probes that one worker may have: one computes, and the next one's text and context are made ready."""
+"""The probes that one worker may have: one is computed while the next one is prepared."""
 
 MAX_HOT = 10_000
 
@@ -29,7 +29,7 @@ def has_room(worker: Worker, task: Task) -> bool:
 
 
 def choose(model: Model, task: Task) -> Worker | None:
-    """The worker for a task, or None while it has to wait."""
+    """The worker for a task; None if it has to wait."""
     if pinned := pin_of(model, task):
         worker = model.workers.get(pinned)
         return worker if worker and has_room(worker, task) else None
@@ -42,7 +42,7 @@ def choose(model: Model, task: Task) -> Worker | None:
 
 
 def pin_of(model: Model, task: Task) -> str:
-    """The worker that alone may take a task, '' for any: its own, or for a turn that of its context."""
+    """The only worker that may take a task, '' for any: the one it names, or the one its context is pinned to."""
     if task.pinned or not task.slot:
         return task.pinned
     return model.pins.get(task.loads, "")
@@ -56,7 +56,7 @@ def remember_hot(model: Model, name: str, worker: str) -> None:
 
 
 def worker_of(model: Model, text: str) -> str:
-    """A worker's full name from what was typed. Raises NotFound, with those there are."""
+    """A worker's full name from what was typed. Raises NotFound with the nearest names."""
     owner, index = parse_worker(text, model.card.name)
     name = worker_name(owner, index)
     if name not in model.workers:
@@ -65,7 +65,7 @@ def worker_of(model: Model, text: str) -> str:
 
 
 def spread(model: Model, targets: Sequence[str], on: Sequence[str], everywhere: bool) -> dict[str, str]:
-    """Which target is pinned to which worker: `on` in turn, or every worker in turn, or none."""
+    """Which target is pinned to which worker: to those of `on` in turn, to all workers in turn, or to none."""
     if on:
         workers = [worker_of(model, text) for text in on]
     elif everywhere:
@@ -74,5 +74,5 @@ def spread(model: Model, targets: Sequence[str], on: Sequence[str], everywhere: 
     else:
         return {}
     if not workers:
-        raise NotFound(f"no worker of {model.card.name} is there to pin to")
+        raise NotFound(f"{model.card.name} has no worker to pin to")
     return {target: workers[i % len(workers)] for i, target in enumerate(targets)}

@@ -1,7 +1,7 @@
-"""The broker's TCP endpoints, which are closed while it is short of free files.
+"""The broker's TCP endpoints, which are closed while few files are left.
 
-Whoever reaches one may connect, with a key or without, and each connection takes a file until its handshake has failed
-or its time is over. A process that has none left for a connection to its `ipc://` socket is aborted by ZeroMQ.
+Anybody who reaches one may connect, with or without a key, and each connection takes a file until its handshake fails
+or times out. ZeroMQ aborts a process that has no file left for a connection to its `ipc://` socket.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from typing import Any
 import zmq
 
 KEPT = 4
-"""One of so many files is kept for all that is no connection over TCP."""
+"""One in this many files is kept for everything but TCP connections."""
 
 
 class Ports:
-    """Opens, closes and opens again the TCP endpoints of one ROUTER."""
+    """Opens, closes and reopens the TCP endpoints of one ROUTER."""
 
     def __init__(self, router: zmq.Socket[Any]) -> None:
         most, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -28,12 +28,12 @@ class Ports:
         self._closed: set[str] = set()
 
     def open(self, endpoint: str) -> None:
-        """Raises zmq.ZMQError where it cannot be bound."""
+        """Raises zmq.ZMQError if it cannot be bound."""
         self._router.bind(endpoint)
         self._open.add(self._router.getsockopt_string(zmq.LAST_ENDPOINT))
 
     def accepted(self, number: int) -> bool:
-        """A connection took the file of that number, the lowest that was free; whether the endpoints close for it."""
+        """A connection took the lowest free file, `number`. Returns whether the endpoints were closed because of it."""
         if number < self._ceiling or not self._open:
             return False
         for endpoint in self._open:
@@ -43,11 +43,11 @@ class Ports:
         return True
 
     def open_again(self) -> bool:
-        """Open what was closed, where there are files again; whether that was done."""
+        """Reopen closed endpoints if there are enough files again. Returns whether all of them are open now."""
         if not self._closed or len(os.listdir("/proc/self/fd")) >= self._ceiling // 2:
             return False
         for endpoint in list(self._closed):
-            with contextlib.suppress(zmq.ZMQError):  # somebody took the port meanwhile: it is tried again
+            with contextlib.suppress(zmq.ZMQError):  # another program took the port: the next call tries again
                 self.open(endpoint)
                 self._closed.remove(endpoint)
         return not self._closed

@@ -1,4 +1,4 @@
-"""Whether everything of a configuration serves: one question to the broker, as any client would ask it."""
+"""Whether everything in a configuration serves: asks the broker, as any client would."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ssmprov.keys import Credentials
 def ask_status(
     context: zmq.Context[zmq.Socket[bytes]], endpoint: str, timeout_s: float, credentials: Credentials | None = None
 ) -> ops.StatusResult | None:
-    """The broker's status, or None where it does not answer in time. Raises what the broker answers as an error."""
+    """The broker's status; None if it does not answer in time. Raises the error that the broker answers."""
     deadline = time.monotonic() + timeout_s
     socket = context.socket(zmq.DEALER)
     try:
@@ -41,13 +41,13 @@ def ask_status(
 
 
 def missing(status: ops.StatusResult, workers: Mapping[str, int]) -> list[str]:
-    """The workers, given with their process ids, that are not registered and ready."""
+    """Those of `workers`, a map to process ids, that are not registered and ready."""
     ready = {worker.name: worker.pid for worker in status.workers if worker.state == "ready"}
     return sorted(name for name, pid in workers.items() if ready.get(name) != pid)
 
 
 class BoundPort(msgspec.Struct):
-    """What a bridge writes into its ready file once it is bound."""
+    """What a bridge writes to its ready file once it listens."""
 
     port: int
     host: str = "127.0.0.1"

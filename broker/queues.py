@@ -1,4 +1,4 @@
-"""Order: who may touch which name, and the answers that are kept for a resend."""
+"""Which task may use which name, and the answers that are kept for a resend."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from broker.records import Id, Task
 from ssmprov import wire
 
 OVERHEAD = 1000
-"""About the bytes that a kept answer takes beside its own."""
+"""About how many bytes a kept answer takes beside its own content."""
 
 
 class NameLocks:
-    """Shared and exclusive holds on names, granted strictly in order of arrival.
+    """Shared and exclusive locks on names, granted strictly in order of arrival.
 
-    A task enters the queues of all its names at once. It holds a name when nobody before it in that queue
-    conflicts, and is granted when it holds them all; so no two tasks can wait for each other.
+    A task enters the queues of all its names at once. It holds a name when no task before it in that queue conflicts,
+    and is granted when it holds all of them. So no two tasks can wait for each other.
     """
 
     def __init__(self) -> None:
         self._queues: dict[tuple[str, str], deque[Task]] = {}
 
     def enter(self, task: Task) -> bool:
-        """Queue a task; whether it is granted at once."""
+        """Queue a task. Returns whether it is granted at once."""
         keys = _keys(task)
         for key in keys:
             self._queues.setdefault(key, deque()).append(task)
@@ -35,7 +35,7 @@ class NameLocks:
         return all(self._holds(task, key) for key in _keys(task))
 
     def leave(self, task: Task) -> list[Task]:
-        """Release a task's names, or its places in their queues; the tasks that are granted by that."""
+        """Take a task out of all queues. Returns the tasks that are granted now."""
         candidates: dict[int, Task] = {}
         for key in _keys(task):
             queue = self._queues[key]
@@ -49,7 +49,7 @@ class NameLocks:
         return [candidates[order] for order in sorted(candidates) if self.granted(candidates[order])]
 
     def seize(self, task: Task) -> None:
-        """Put a task that already runs in front of everybody: its worker held the names all along."""
+        """Put a running task in front of all others: its worker has held the names all along."""
         for key in _keys(task):
             queue = self._queues.setdefault(key, deque())
             if task in queue:
@@ -57,7 +57,7 @@ class NameLocks:
             queue.appendleft(task)
 
     def has(self, task: Task) -> bool:
-        """Whether a task stands in the queues of its names."""
+        """Whether a task is in the queues of its names."""
         return all(task in self._queues.get(key, ()) for key in _keys(task))
 
     def _holds(self, task: Task, key: tuple[str, str]) -> bool:
@@ -87,7 +87,7 @@ def _keys(task: Task) -> list[tuple[str, str]]:
 
 
 class Answers:
-    """The last terminal answers, whole, so that a resent request gets its own again. Bounded by bytes and age."""
+    """The last terminal answers, complete, so that a resent request gets its answer again. Limited by bytes and age."""
 
     def __init__(self, max_bytes: int, max_age_s: float = 300.0) -> None:
         self._max_bytes = max_bytes
@@ -96,7 +96,7 @@ class Answers:
         self.bytes = 0
 
     def keep(self, now: float, client: Id, final: wire.Final, payloads: list[bytes], header: int = 0) -> None:
-        """Keep an answer; `header` is the size of its header, where that is known."""
+        """Keep an answer; `header` is the size of its header, if that is known."""
         size = sum(map(len, payloads)) + (header or len(msgspec.msgpack.encode(final))) + OVERHEAD
         self.drop(final.id)
         if size > self._max_bytes:

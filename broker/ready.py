@@ -1,8 +1,8 @@
 """The tasks of one model that wait for a worker, and which of them is next.
 
-Each owner's tasks go in order of arrival. Among owners the one with the fewest running slots is next, and between
-equals the one that was served longest ago: who has queued 256 turns makes nobody else wait for all of them. The
-broker's own tasks come before all.
+Each owner's tasks go in order of arrival. The owner with the fewest running slots is next; between equals, the one that
+was served longest ago. So an owner with 256 queued turns does not make all others wait for them. The broker's own tasks
+go first.
 """
 
 from __future__ import annotations
@@ -14,13 +14,13 @@ from collections.abc import Callable, Iterator, Mapping
 from broker.records import HOUSE, Owner, Task, Worker
 
 Lane = tuple[str, str]
-"""What a task occupies of its worker, and the worker that alone may take it: of one lane, all can start or none."""
+"""What a task occupies of its worker, and the only worker that may take it. All tasks of a lane can start, or none."""
 
 
 class Ready:
-    """Tasks by owner and by lane, so that nobody looks at all of them to find the next one.
+    """Tasks by owner and by lane, so that the next one is found without a look at all of them.
 
-    The owners stand in the order in which they were served; who is served goes to the end.
+    The owners are kept in the order in which they were served. An owner that is served moves to the end.
     """
 
     def __init__(self) -> None:
@@ -28,7 +28,7 @@ class Ready:
         self._lanes: Counter[Lane] = Counter()
 
     def add(self, task: Task, pinned: str) -> None:
-        """Have a task wait; `pinned` is the worker that alone may take it, '' for any."""
+        """Add a waiting task. `pinned` is the only worker that may take it, '' for any."""
         lane = (task.room, pinned)
         lanes = self._owners.setdefault(task.owner, {})
         insort(lanes.setdefault(lane, []), task, key=_order)
@@ -46,9 +46,9 @@ class Ready:
         *,
         house_only: bool = False,
     ) -> tuple[Task, Worker] | None:
-        """Take out the next task that a worker has room for, with that worker.
+        """Take out the next task that a worker has room for, and return it with that worker.
 
-        `running` are the slots that each owner has; `full` remembers the lanes without room from call to call.
+        `running` counts the slots of each owner; `full` keeps the lanes without room from call to call.
         """
         for owner in [HOUSE] if house_only else self._in_turn(running):
             if self._lanes.keys() <= full:
@@ -66,14 +66,14 @@ class Ready:
         return None
 
     def _in_turn(self, running: Mapping[Owner, int]) -> Iterator[Owner]:
-        """The owners, who has least first. Who has nothing is found without a look at the others."""
+        """The owners, those with the fewest slots first. One without any is found without a look at the others."""
         yield HOUSE
         yield from (owner for owner in self._owners if owner not in running)
         busy = [owner for owner in self._owners if owner in running]
         yield from sorted(busy, key=lambda owner: running[owner])
 
     def regroup(self, pin_of: Callable[[Task], str]) -> None:
-        """Put the tasks into lanes anew: pins have changed."""
+        """Sort the tasks into lanes again, after pins have changed."""
         tasks = list(self)
         self._owners.clear()
         self._lanes.clear()

@@ -14,10 +14,10 @@ Route = bytes
 Id = bytes
 
 Owner = bytes | str
-"""Whom a task counts for where slots are shared out: a client's key, or the client where it has none."""
+"""Who a task counts for when slots are shared out: a client's key, or the client itself if it has none."""
 
 ROOMS = {"turn": "slot", "ckpt.replay": "slot", "probe": "probe"}
-"""What an operation occupies of its worker; any other is a state operation."""
+"""What an operation occupies of its worker. All others are state operations."""
 
 HOUSE: Owner = ""
 """The owner of the broker's own tasks."""
@@ -25,7 +25,7 @@ HOUSE: Owner = ""
 
 @dataclass(slots=True, kw_only=True)
 class Peer:
-    """A route and who speaks on it: `client`, `worker` and its `model` are '' until it has said so."""
+    """A route and who uses it: `client`, `worker` and `model` are empty until the peer has told them."""
 
     route: Route
     user: User = LOCAL
@@ -38,7 +38,7 @@ class Peer:
 
 @dataclass(slots=True, kw_only=True)
 class Client:
-    """Who asks; its id belongs to the key that said it first, which is not known before (None)."""
+    """A client. Its id belongs to the key that used it first; `user` is None until then."""
 
     id: Id
     route: Route | None = None
@@ -49,7 +49,7 @@ class Client:
 
     @property
     def key(self) -> str:
-        """Its public key, '' for none."""
+        """Its public key; '' if it has none."""
         return self.user.public if self.user else ""
 
     @property
@@ -59,13 +59,13 @@ class Client:
 
 @dataclass(slots=True)
 class Allowance:
-    """How many requests a key may ask at once; it fills up with time, to as many as two seconds bring."""
+    """How many requests a key may send now. It fills up over time, to what is allowed in two seconds."""
 
     requests: float
     since: float
 
     def take(self, now: float, per_s: float) -> float:
-        """Use one up: 0.0, or the seconds until there is one again."""
+        """Use one request. Returns 0.0, or the seconds until the next one is allowed."""
         self.requests = min(max(1.0, 2 * per_s), self.requests + (now - self.since) * per_s)
         self.since = now
         if self.requests < 1:
@@ -76,15 +76,16 @@ class Allowance:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Task:
-    """An accepted request on its way: queued (for its names), ready (for a worker), running, settling.
+    """An accepted request; `broker.phases` tells its phases.
 
-    `internal` marks one of the broker's own (settle, warm), `found` one that was given out before the broker's
-    restart: its arguments and payloads are not known, so it can be given to no other worker; `unasked` until its
-    client, who may have been answered then, has sent it again. `about` is the lost task that a settle decides. `text`
-    is what was streamed, kept until the answer so that a reader who comes back misses nothing; its reader was sent it
-    up to byte `sent`. `place` is what ACCEPTED is to say, while that is held back. `loads` is the name whose state it
-    loads, '' for none; `bytes` its size as it came, which the bounds count; `room` is what it occupies of its worker
-    (slot, probe or state), and `slot` tells whether that is one of its slots.
+    `internal` marks a task of the broker itself (settle, warm). `found` marks one that was given out before the broker
+    was restarted: its arguments and payloads are not known, so no other worker can do it; it is `unasked` until its
+    client sends it again, who may have been answered before. A settle decides about the lost task `about`.
+
+    `text` is what was streamed, kept until the answer so that a reader who comes back misses nothing. Its reader was
+    sent the text up to byte `sent`. `place` is the place in the queue that a held ACCEPTED tells. `loads` is the name
+    whose state it loads, '' for none. `bytes` is its size on arrival, which counts against the limits. `room` is what
+    it occupies of its worker (slot, probe or state); `slot` tells whether that is a slot.
     """
 
     request: wire.Request
@@ -129,13 +130,13 @@ class Task:
 
     @property
     def transfer(self) -> bool:
-        """Whether it moves a file in CHUNKs, which cannot be taken up again in the middle."""
+        """Whether it moves a file in CHUNKs, which cannot be resumed in the middle."""
         return self.request.op in ("ckpt.export", "ckpt.import")
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Worker:
-    """A lease and what was given out under it; `running` counts those of its `tasks` that occupy a slot."""
+    """A leased worker and its tasks; `running` counts the tasks that occupy a slot."""
 
     name: str
     model: str
@@ -157,12 +158,13 @@ class Worker:
     rates: tuple[float, float] = (0.0, 0.0)
 
     def take(self, task: Task) -> None:
+        """Give it a task."""
         if task.id not in self.tasks:
             self.tasks[task.id] = task
             self.running += task.slot
 
     def drop(self, task: Task) -> bool:
-        """Whether it had the task."""
+        """Take a task away from it. Returns whether it had the task."""
         if self.tasks.pop(task.id, None) is None:
             return False
         self.running -= task.slot

@@ -1,6 +1,6 @@
-"""The broker's tables, and the life of a task: accepted, queued for its names, dispatched, answered once.
+"""The broker's tables, and the life of a task: accepted, queued for its names, given to a worker, answered once.
 
-Pure: no socket, no clock. Every method appends to `actions`, which the machine hands to the loop.
+No socket and no clock: methods append to `actions`, which the machine hands to the loop.
 """
 
 from __future__ import annotations
@@ -31,20 +31,20 @@ from ssmprov.errors import (
 from ssmprov.keys import User
 
 START_GRACE_S = 3.0
-"""After its start the broker waits that long for workers to register before it calls a model unknown."""
+"""After its start the broker waits this long for workers to register before it calls a model unknown."""
 
 ABSENT_S = 30.0
-"""A task waits that long for a model without workers, or a pinned context's worker, to come back."""
+"""A task waits this long for a model without workers, or for the worker of a pinned context, to come back."""
 
 MAX_ARGS = wire.MAX_HEADER - 4096
-"""A request's arguments: what the broker adds to its header must fit beside them."""
+"""The limit of a request's arguments. It leaves room in the header for what the broker adds."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Bounds:
-    """What may be held: queued requests in all and of one client, their bytes, kept answers' bytes, connections.
+    """The limits: queued requests in all and of one client, their bytes, bytes of kept answers, connections.
 
-    `peers_per_key` and `requests_per_s` bind each key of the allow-list, as does `queue_per_client`.
+    `queue_per_client`, `peers_per_key` and `requests_per_s` apply to each key of the allow-list.
     """
 
     queue: int = 1024
@@ -58,6 +58,8 @@ class Bounds:
 
 @dataclass(slots=True, kw_only=True)
 class Counters:
+    """What the broker has counted since its start."""
+
     accepted: int = 0
     answered: int = 0
     refused: int = 0
@@ -67,9 +69,9 @@ class Counters:
 
 @dataclass(slots=True, kw_only=True)
 class State:
-    """All that the broker remembers. `of_key` are the clients of each key.
+    """All that the broker remembers. `of_key` holds the clients of each key.
 
-    `held` are the tasks whose ACCEPTED waits, with the time until which it does.
+    `limbo` holds the tasks whose model may still come. `held` holds those whose ACCEPTED waits, and until when.
     """
 
     bounds: Bounds
@@ -117,7 +119,7 @@ class State:
             self.send(known.route, message, payloads)
 
     def know(self, client: Client, user: User) -> None:
-        """A client has said who it is."""
+        """A client has said HELLO."""
         client.user = user
         if client.key:
             self.of_key.setdefault(client.key, set()).add(client.id)
@@ -132,7 +134,7 @@ class State:
     # -- the life of a task, step by step
 
     def add(self, task: Task, what: str) -> None:
-        """Keep a new task; `what` tells in its story where it came from."""
+        """Keep a new task; `what` begins its story: where it came from."""
         self.tasks[task.id] = task
         self.note(task, what)
 
@@ -152,15 +154,15 @@ class State:
     # -- what may come
 
     def break_off(self, task: Task, worker: Worker) -> None:
-        """End a transfer whose connection broke: which of its CHUNKs arrived is not known."""
+        """End a transfer whose connection broke, since nobody knows which of its CHUNKs arrived."""
         self.send(worker.route, wire.Cancel(task.id, "drop"))
         self.fail(task, Unavailable("the connection broke in the middle of the transfer: start it again"))
 
     def model_of(self, task: Task) -> Model | None:
         """The task's model; None while workers may still register after a start. Raises NotFound.
 
-        A resent request waits for all of them: the worker that has it already may be the last to come back. What only
-        reads the store need not: to do it twice does no harm.
+        A resent request waits for all of them, because the worker that already has it may be the last to come back.
+        An operation that only reads the store does not wait, because doing it twice does no harm.
         """
         name = task.request.model
         model = self.models.get(name)
@@ -173,11 +175,11 @@ class State:
         return model
 
     def may_come(self, model: str) -> bool:
-        """Whether workers of a model nobody serves may still register: after a start, configured ones take longer."""
+        """Whether workers of an unserved model may still register after a start. Configured models get more time."""
         return self.now - self.started_at < (ABSENT_S if model in self.expected else START_GRACE_S)
 
     def _place(self, model: Model, task: Task) -> None:
-        """Resolve worker names in a fork's or a move's arguments, once."""
+        """Resolve the worker names in the arguments of a fork or a move, once."""
         args = task.args
         if isinstance(args, ops.Move):
             args.worker = task.pinned = worker_of(model, args.worker) if args.worker else ""
@@ -188,17 +190,19 @@ class State:
             task.request.args = wire.pack(args)
 
     def count(self, task: Task, sign: int) -> None:
+        """Add a task to what is queued, or with -1 remove it."""
         self.queued += sign
         self.queued_bytes += sign * task.bytes
 
     # -- queues and dispatch
 
     def enqueue(self, task: Task) -> None:
+        """Queue a task for its names."""
         if self.locks.enter(task):
             self._ready([task])
 
     def leave_limbo(self, name: str) -> None:
-        """Workers of a model have registered, or its time of grace is over."""
+        """Take up what waits for a model, after its workers have registered or the wait is over."""
         for task in [task for task in self.limbo.values() if task.request.model == name]:
             try:
                 if self.model_of(task) is None:
@@ -211,7 +215,7 @@ class State:
                     self._ready([task])
 
     def _ready(self, tasks: list[Task]) -> None:
-        """Give tasks to workers that have room for them. None of those that wait already can be meant: else it ran."""
+        """Give tasks to workers with room. Waiting tasks cannot take that room: they would be running already."""
         for task in tasks:
             if task.phase != "queued" or task.id in self.limbo:
                 continue
@@ -226,7 +230,7 @@ class State:
                 self._start(task, worker)
 
     def dispatch(self, model: Model) -> None:
-        """Hand ready tasks to workers, the owners in turn, past those that must wait for their own worker."""
+        """Give ready tasks to workers, owner by owner, and skip those that wait for a certain worker."""
         if not model.ready:
             return
         running: dict[Owner, int] = {}
@@ -251,7 +255,7 @@ class State:
         self.hand(task, worker)
 
     def hand(self, task: Task, worker: Worker) -> None:
-        """Send a task's REQUEST to its worker, which goes on with it where it has it already."""
+        """Send a task's REQUEST to its worker. A worker that already has it just continues."""
         request = task.request
         request.epoch = worker.epoch
         request.client = task.client
@@ -259,7 +263,7 @@ class State:
         self.send(worker.route, request, task.payloads)
 
     def unqueue(self, task: Task) -> None:
-        """Take a task that waits for a worker out of its queue, since a worker has it already."""
+        """Take a waiting task out of its queue."""
         if task.phase in ("queued", "ready") and not task.internal:
             self.count(task, -1)
         self.limbo.pop(task.id, None)
@@ -267,7 +271,7 @@ class State:
             self.models[task.request.model].ready.remove(task)
 
     def requeue(self, task: Task) -> None:
-        """Give a task whose worker was lost to another one; it keeps its names."""
+        """Give a task whose worker was lost to another worker. It keeps its names."""
         task.worker = ""
         task.waits_since = self.now
         self.enter(task, "ready", "another worker may do it")
@@ -282,7 +286,7 @@ class State:
         return model.workers.get(task.worker) if model else None
 
     def recall(self, model: Model) -> None:
-        """Have tasks wait again for names that a re-registered worker's task was found to hold."""
+        """Queue tasks again whose names turn out to be held by a task of a worker that came back."""
         for task in [task for task in model.ready if not self.locks.granted(task)]:
             model.ready.remove(task)
             self.enter(task, "queued", "a worker that came back holds its names")
@@ -292,9 +296,9 @@ class State:
     def finish(
         self, task: Task, final: wire.Final, payloads: list[bytes], frames: Sequence[bytes] | None = None
     ) -> None:
-        """Give a task its one terminal answer, and its names to whoever waits for them.
+        """Give a task its one terminal answer, and its names to those who wait for them.
 
-        `frames` are those in which a worker has sent it, to be passed on where they are what the client lacks.
+        `frames` are the frames of the worker's answer. They are passed on if they are just what the client needs.
         """
         self.undecided(task)
         self.learn(task, final)
@@ -322,6 +326,7 @@ class State:
         self.release(task)
 
     def fail(self, task: Task, error: SsmprovError) -> None:
+        """Answer a task with an error."""
         final = wire.Final(task.id, task.attempt, offset=len(task.text), error=problem_of(error))
         self.finish(task, final, [])
 
@@ -331,21 +336,21 @@ class State:
             self.dispatch(self.models[worker.model])
 
     def release(self, task: Task) -> None:
-        """Give a task's names to whoever waits for them. An export does so at its first CHUNK: it has read all."""
+        """Give a task's names to those who wait. An export does so at its first CHUNK, when it has read everything."""
         if (task.shared or task.exclusive) and self.locks.has(task):
             self._ready(self.locks.leave(task))
 
     def undecided(self, settle: Task) -> None:
-        """Nobody can decide a lost turn now: its client hears so; a settle that waits is done by the next worker."""
+        """Tell the client of a lost turn that its outcome is unknown for now. The next worker does the settle."""
         about, settle.about = settle.about, None
         if about is not None:
             problem = wire.unpack(settle.args.problem, Problem)
             problem.details["committed"] = "unknown"
-            problem.message += "; whether it committed will be settled when a worker is back"
+            problem.message += ". When a worker is back, the store will tell whether the turn was committed"
             self.finish(about, wire.Final(about.id, about.attempt, error=problem), [])
 
     def learn(self, task: Task, final: wire.Final) -> None:
-        """Where contexts are hot now, and which are pinned."""
+        """Learn from an answer which contexts are hot or pinned where."""
         model = self.models.get(task.request.model)
         if model is None:
             return
@@ -361,7 +366,7 @@ class State:
             model.ready.regroup(partial(pin_of, model))
 
     def _whole(self, task: Task, final: wire.Final, payloads: list[bytes]) -> tuple[wire.Final, list[bytes]]:
-        """The answer with all of its text, from byte 0, as it is kept for a resend."""
+        """The answer with all its text from byte 0, as it is kept for a resend."""
         if final.offset == 0:
             return final, payloads
         n = final.result_frames
@@ -372,20 +377,20 @@ class State:
     def send_answer(
         self, client: Id, attempt: int, seq: int, have: int, final: wire.Final, payloads: list[bytes]
     ) -> None:
-        """Send an answer of an attempt that streamed `seq` PARTIALs, its text from byte `have` on."""
+        """Send an answer to an attempt that was sent `seq` PARTIALs, with the text from byte `have` on."""
         n = final.result_frames
         text = b"".join(payloads[n:])
         have = min(have, len(text))
         answer = msgspec.structs.replace(final, attempt=attempt, seq=seq, offset=have, hot=[], pins={}, epoch=0)
         try:
             self.tell(client, answer, [*payloads[:n], *wire.split_text(text[have:])])
-        except wire.WireError as error:  # a worker's answer that is larger than an answer may be
+        except wire.WireError as error:  # the worker's answer is too large
             self.tell(client, wire.Final(final.id, attempt, error=problem_of(error)))
 
     # -- ending tasks early
 
     def cancel(self, task: Task, mode: str) -> None:
-        """A client's wish: a task that waits is answered now, a running one by its worker."""
+        """A client cancels: a waiting task is answered now, a running one by its worker."""
         self.note(task, "its client cancels it")
         if task.phase in ("queued", "ready"):
             self.fail(task, Cancelled(f"cancelled before it began: {untouched(task)}"))
@@ -393,12 +398,12 @@ class State:
             self.send(worker.route, wire.Cancel(task.id, mode))
 
     def turn_away(self, task: Task) -> None:
-        """Answer a waiting task of a broker that shuts down."""
+        """Answer a waiting task because the broker is shutting down."""
         self.fail(task, Unavailable("the broker is shutting down: send the request again", retry_ms=1000))
 
 
 def untouched(task: Task) -> str:
-    """What a task that waits leaves behind: one of a lost worker, or of a broker before this one, may have begun."""
+    """What a waiting task leaves behind. It may have begun at a lost worker, or under an earlier broker."""
     if task.attempt > 1 or task.tries:
         return "nothing has changed, unless an earlier attempt had begun"
     return "nothing was read and nothing has changed"

@@ -1,4 +1,4 @@
-"""What `status` tells, and the rates in it."""
+"""What `status` tells, and its rates."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ SHOWN_CONTEXTS = 1000
 
 
 class Rates:
-    """Requests and PARTIALs a second, smoothed over some seconds."""
+    """Requests and PARTIALs per second, averaged over a few seconds."""
 
     def __init__(self, now: float) -> None:
         self.requests = 0.0
@@ -32,7 +32,7 @@ class Rates:
 
 
 def stories(state: State, prefix: str) -> list[ops.Story]:
-    """What has become of the requests whose id begins with `prefix`, the newest first; none for ''."""
+    """The stories of the requests whose id begins with `prefix`, the newest first; none for ''."""
     if not prefix:
         return []
     known = chain((task.story for task in reversed(state.tasks.values())), reversed(state.ended))
@@ -48,7 +48,7 @@ def stories(state: State, prefix: str) -> list[ops.Story]:
 
 
 def report(state: State, rates: Rates, pid: int) -> ops.StatusResult:
-    """The broker's view of itself, its models, workers, hot contexts and pins."""
+    """What the broker knows about itself, its models, workers, hot contexts and pins."""
     waiting: dict[str, int] = {}
     for task in state.tasks.values():
         if task.phase in ("queued", "ready"):

@@ -1,8 +1,8 @@
-"""`ssmprov up`: the broker, every worker and every bridge of one configuration as child processes, watched over.
+"""`ssmprov up`: runs the broker, the workers and the bridges of one configuration as child processes.
 
-The broker starts first; once it answers, under the process id that it was started with, the rest follows, so that
-nothing ever registers with a stranger's broker. A lost child is started again after a growing delay; one that
-says that its configuration is wrong ends everything. The way down is bridges, workers, broker.
+The broker starts first. Once it answers with the process id of our child, the rest follows, so that nothing registers
+with a stranger's broker. A child that ends is started again after a growing delay. A child that reports a wrong
+configuration ends everything. The children are stopped in this order: bridges, workers, broker.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class Supervisor:
-    """Runs the children of one configuration until a signal asks it to stop, or one cannot be started."""
+    """Runs the children of one configuration until a signal stops it, or a child cannot be started."""
 
     def __init__(
         self, configuration: Configuration, config_file: Path, ready_file: Path | None = None, *, insecure: bool = False
@@ -73,14 +73,14 @@ class Supervisor:
         self.wrote_ready = False
 
     def _credentials(self) -> Credentials | None:
-        """The keys to ask the broker with. Raises Refused where it would not let them in."""
+        """The keys to ask the broker with. Raises Refused if it would not allow them."""
         found = credentials_for(self.endpoint, self.configuration.home)
         if found is not None:
             user = AllowList(self.configuration.home).users().get(found.pair.public)
             if user is None or not user.may(Role.READ):
                 raise Refused(
-                    f"the broker would not let its own supervisor in at {self.endpoint}: run `ssmprov keys allow "
-                    f"{found.name}`, or let it listen on an ipc:// socket, too"
+                    f"the broker would reject its supervisor at {self.endpoint}: run `ssmprov keys allow "
+                    f"{found.name}`, or have it listen on an ipc:// socket too"
                 )
         return found
 
@@ -98,7 +98,7 @@ class Supervisor:
             yield Child(name=name, arguments=arguments, rank=BRIDGE)
 
     def run(self) -> int:
-        """Serve until SIGINT or SIGTERM: 0. With a child that cannot start as it is configured: 1."""
+        """Serve until a signal. Returns 0, or 1 if a child cannot start with its configuration."""
         with self._signals():
             try:
                 while not self.signals and not self.fatal:
@@ -111,7 +111,7 @@ class Supervisor:
                 self._stop()
         return 1 if self.fatal else 0
 
-    # Signals: a handler counts, and the wake-up descriptor ends the wait.
+    # Signals: a handler counts them, and the wake-up descriptor ends the wait.
 
     @contextlib.contextmanager
     def _signals(self) -> Iterator[None]:
@@ -147,15 +147,15 @@ class Supervisor:
                 self.bound[child.name].unlink(missing_ok=True)
             try:
                 child.start(self.environment, now)
-            except OSError as error:  # no process or memory to be had: a failure like any other
+            except OSError as error:  # no process or memory is available: a failure like any other
                 child.failures += 1
                 child.due = now + 10.0
-                log.error("%s cannot be started: %s", child.name, error.strerror)
+                log.error("%s cannot be started: %s. The next try is in 10 s", child.name, error.strerror)
                 continue
             self.selector.register(child.output, selectors.EVENT_READ, child)
 
     def _pause(self) -> float | None:
-        """How long the next wait may be."""
+        """How long to wait at most; None for until something happens."""
         dues = [child.due - time.monotonic() for child in self.children if child.due is not None]
         if not self.serving:
             dues.append(PROBE_EVERY_S)
@@ -171,7 +171,7 @@ class Supervisor:
                 self.selector.unregister(key.fileobj)
 
     def _reap(self) -> list[Child]:
-        """Take note of the children that have ended."""
+        """Handle the children that have ended, and return them."""
         gone = []
         for child in self.children:
             if child.process is None or child.process.poll() is None:
@@ -189,20 +189,20 @@ class Supervisor:
         self.serving = False
         if status == EXIT_CONFIGURATION:
             self.fatal = True
-            log.error("%s cannot start: %s", child.name, child.last_line or "it did not say why")
+            log.error("%s cannot start: %s", child.name, child.last_line or "it gave no reason")
         elif child.due is not None:
             pause = child.due - time.monotonic()
-            log.warning("%s %s; it is started again in %.1f s", child.name, ending(status), pause)
+            log.warning("%s %s and is started again in %.1f s", child.name, ending(status), pause)
 
     def _look(self) -> None:
-        """See whether everything serves by now; start what waits for the broker."""
+        """Check whether everything serves, and start what waits for the broker."""
         broker = self.children[0]
         if broker.process is None:
             return
         try:
             status = ask_status(self.context, self.endpoint, PROBE_TIMEOUT_S, self.credentials)
         except SsmprovError as error:
-            log.warning("the broker answers: %s", error)
+            log.warning("the broker does not tell its status: %s", error)
             return
         if status is None or status.broker.pid != broker.pid:
             return
@@ -254,18 +254,18 @@ class Supervisor:
             if left <= 0:
                 for child in children:
                     if child.process:
-                        log.warning("%s does not end: it is killed", child.name)
+                        log.warning("%s does not end, so it is killed", child.name)
                         child.signal(signal.SIGKILL)
             self._wait(max(0.05, left))
             self._reap()
 
 
 def _relay(who: str, line: str) -> None:
-    """Pass on a child's line: as it is if the child has logged it, else as a record of ours, under the child's name."""
+    """Pass on a child's line: as it is if the child has logged it, else as a record under the child's name."""
     if logs.text_of(line) is None:
         log.info("%s", line, extra={"service": who})
         return
-    with contextlib.suppress(OSError):  # a log that nobody reads any more stops nothing
+    with contextlib.suppress(OSError):  # a log that nobody reads must not stop us
         print(harmless(line), file=sys.stderr, flush=True)
 
 

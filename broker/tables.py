@@ -1,4 +1,4 @@
-"""What the broker knows of one model that workers serve."""
+"""What the broker knows about one model."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ssmprov import wire
 
 @dataclass(slots=True, kw_only=True)
 class Model:
-    """A served model; `hot` maps a name to the worker that held it last, `ready` waits for a worker.
+    """A served model; `hot` maps a name to the worker that held it last, and the tasks of `ready` wait for a worker.
 
-    `moved` tells that this broker has seen pins change.
+    `moved` tells whether this broker has seen pins change.
     """
 
     card: wire.ModelCard

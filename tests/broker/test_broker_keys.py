@@ -28,7 +28,7 @@ def test_a_list_that_cannot_be_read_for_a_moment_is_read_again(
     allowed.path.chmod(0o666)
     assert [gate.changed() for _ in range(3)] == [False] * 3
     assert list(gate.users) == ["g" * 40]
-    assert caplog.text.count("the keys stay as they were") == 1
+    assert caplog.text.count("the last one stays in force") == 1
     allowed.path.chmod(0o600)
     assert gate.changed()
     assert not gate.users

@@ -249,7 +249,7 @@ class TestStartAndEnd:
     def test_an_address_that_others_reach_is_refused(self, make_cluster: Callable[[str], Cluster]) -> None:
         for address in ("0.0.0.0", "*", "[::]", "192.0.2.1"):
             process = make_cluster(f'[broker]\nlisten = ["tcp://{address}:5999"]\n').broker()
-            process.expect("can be reached from other machines, where without keys everybody may read")
+            process.expect("can be reached from other machines, and without keys anybody there may read")
             assert process.wait() == EXIT_CONFIGURATION
 
     def test_loopback_is_served_and_held(self, make_cluster: Callable[[str], Cluster], peers: Peers) -> None:

@@ -79,7 +79,7 @@ def test_a_lost_child_is_started_again_and_the_reason_told(house: Callable[..., 
     it = house()
     before = it.serving()
     os.kill(before["pids"][name], signal.SIGKILL)
-    it.up.expect(rf" up \| {name} was killed by SIGKILL; it is started again in 0\.2 s")
+    it.up.expect(rf" up \| {name} was killed by SIGKILL and is started again in 0\.2 s")
     after = it.serving()
     assert after["pids"][name] != before["pids"][name]
     assert {k: v for k, v in after["pids"].items() if k != name} == {
@@ -166,7 +166,7 @@ def test_a_stopped_child_is_killed_and_a_second_signal_hurries(house: Callable[.
     it.up.child.send_signal(signal.SIGTERM)
     it.up.expect(r" up \| stopping")
     it.up.child.send_signal(signal.SIGTERM)
-    it.up.expect(r" up \| bridge/0 does not end: it is killed")
+    it.up.expect(r" up \| bridge/0 does not end, so it is killed")
     assert it.up.wait() == 0
     assert time.monotonic() - began < 8
     it.ended(list(ready["pids"].values()))
@@ -190,7 +190,7 @@ def test_without_a_configuration_the_shipped_one_is_served(tmp_path: Path) -> No
     cluster.config.unlink()
     cluster.environment.pop("SSMPROV_SUPERVISED")
     up = Process("up", [*UP[:-2]], cluster.environment, tmp_path)
-    up.expect("the shipped .*default.toml is served")
+    up.expect("serving the shipped .*default.toml")
     up.expect("worker rwkv7-mini/[01] registered")
     up.stop()  # its status may tell of port 6502, which another program may hold
     assert not cluster.config.exists()
