@@ -8,7 +8,7 @@ import pytest
 from rig import CARD, IDENTITY, Caller, Hand, Rig, id_of, request, turn
 
 from broker.deadlines import LATE_S
-from broker.events import Received, Tick
+from broker.events import Disconnected, Received, Tick
 from broker.leases import MAX_TRIES, SILENT_S
 from broker.lost_clients import GONE_S
 from broker.machine import DRAIN_S, MAX_CREDIT, MAX_UNANSWERED, RETURN_S
@@ -516,12 +516,22 @@ class TestTimes:
         rig.wait(SILENT_S + 0.2)
         assert rig.killed
 
+    def test_after_a_disconnection_everybody_is_asked_at_the_next_tick(self, rig: Rig) -> None:
+        first, second = rig.caller(), rig.caller()
+        rig.tick()
+        for caller in (first, second):
+            caller.heard(wire.Pulse)
+        rig.tick()
+        assert [caller.heard(wire.Pulse) for caller in (first, second)] == [[], []]
+        rig.handle(Disconnected(rig.now))
+        rig.tick()
+        assert [len(caller.heard(wire.Pulse)) for caller in (first, second)] == [1, 1]
+
     def test_an_idle_client_that_never_answers_a_pulse_is_forgotten(self, rig: Rig) -> None:
         rig.caller()
         quiet = rig.caller()
         for _ in range(10 * MAX_UNANSWERED):
-            for peer in rig.state.peers.values():
-                peer.probe_at = 0.0  # as the loop does whenever anybody has gone
+            rig.handle(Disconnected(rig.now))
             rig.tick()
         assert quiet.route in rig.state.peers
         for _ in range(MAX_UNANSWERED + 1):

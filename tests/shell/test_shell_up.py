@@ -91,6 +91,32 @@ def test_a_lost_child_is_started_again_and_the_reason_told(house: Callable[..., 
     it.ended(list(after["pids"].values()))
 
 
+def test_children_that_have_served_are_started_again_however_often_they_crash(house: Callable[..., House]) -> None:
+    """Crashes that count against a child that never served do not count once it has said that it serves."""
+    it = house()
+    for _ in range(3):
+        pids = it.serving()["pids"]
+        it.ready_file.unlink()
+        for pid in pids.values():
+            os.kill(pid, signal.SIGABRT)
+    assert set(it.serving()["pids"]) == {"broker", "talk/0", "bridge/0"}
+    assert it.up.stop() == 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="needs the loader of Linux")
+def test_what_is_not_logged_is_relayed_at_every_level(make_cluster: Callable[[str], Cluster], tmp_path: Path) -> None:
+    """A library's last words are no records, and are wanted most."""
+    cluster = make_cluster(scripted_toml(tmp_path))
+    cluster.environment["SSMPROV_LOG"] = "error"
+    cluster.environment["LD_PRELOAD"] = "/nowhere.so"  # of which the loader complains in each process
+    it = House(cluster)
+    it.up.expect(r"^\S+ info talk/0 \| .*/nowhere\.so")
+    with cluster.client() as client:
+        assert client.turn("x", model="talk").text == "hello!"
+    assert it.up.stop() == 0
+    assert all("/nowhere.so" in line for line in it.up.lines)
+
+
 def test_the_children_go_with_a_killed_supervisor(house: Callable[..., House]) -> None:
     it = house()
     ready = it.serving()
