@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import zmq
 
-from ssmprov import ops, rules, sockets, wire
+from ssmprov import operations, ops, sockets, wire
 from ssmprov.errors import Refused, SsmprovError, Unavailable, error_of, problem_of
 from ssmprov.keys import Credentials
 from ssmprov.process import started_at
@@ -271,7 +271,7 @@ class Worker:
         stream = Stream(request, False, credit=request.credit, attempt=request.attempt)
         self._streams[request.id] = stream
         try:
-            args = rules.decode_args(request)
+            args = operations.decode_args(request)
             if self._draining_until:
                 raise Unavailable(f"{self._place.name} is shutting down: send the request again", retry_ms=500)
             self._begin(request, args, payloads, stream, Job(request, args, deadline, now))

@@ -17,7 +17,7 @@ import msgspec
 from broker.machine import Broker
 from broker.records import Drain, Due, Event, Kill, Received, Refuse, Send, Stop, Task, Tick, Unreachable
 from broker.state import Bounds
-from ssmprov import ops, rules, wire
+from ssmprov import operations, ops, wire
 from ssmprov.errors import Problem
 
 BOUNDS = Bounds(queue=8, queue_per_client=5, queue_bytes=4000, answers_bytes=6000, peers=9)
@@ -192,7 +192,7 @@ class Process:
             self.resume(run, wire.Credit(request.id, request.credit, request.attempt, request.have))
             return
         self.world.check_pin(self, request)
-        args = rules.decode_args(request)
+        args = operations.decode_args(request)
         self.runs[request.id] = Run(request, args, credit=request.credit, attempt=request.attempt)
 
     @staticmethod

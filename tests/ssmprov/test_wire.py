@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Raw
 
-from ssmprov import rules, wire
+from ssmprov import operations, wire
 from ssmprov.errors import Problem
 from ssmprov.wire import KINDS, MAX_HEADER, MAX_PAYLOAD, MAX_PAYLOADS, MAX_TEXT, Message, WireError
 
@@ -286,10 +286,10 @@ def test_damaged_headers_never_raise_anything_else(message: Message, data: st.Da
 
 
 @settings(max_examples=200, deadline=None)
-@given(st.binary(max_size=60), st.sampled_from(sorted(rules.ARGS)))
+@given(st.binary(max_size=60), st.sampled_from(sorted(operations.OPERATIONS)))
 def test_random_arguments_never_raise_anything_else(raw: bytes, op: str) -> None:
     try:
-        wire.unpack(raw, rules.ARGS[op])
+        wire.unpack(raw, operations.OPERATIONS[op].args)
     except WireError:
         return
 
