@@ -143,7 +143,7 @@ class Unavailable(SsmprovError):
 
 
 class Unreachable(Unavailable):
-    """No broker answers."""
+    """No broker answers. `details` may have `fault`: the message without its advice."""
 
     code = "unreachable"
     exit_code = 3

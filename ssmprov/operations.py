@@ -211,7 +211,7 @@ STATUS = Operation(name="status", args=ops.Status, result=ops.StatusResult, role
 SETTLE = Operation(
     name="settle", args=ops.Settle, result=ops.Settled, effect="if_saved", internal=True, check=_check_settle
 )
-WARM = Operation(name="warm", args=ops.Warm, result=type(None), lock="none", internal=True, resend=False)
+WARM = Operation(name="warm", args=ops.Warm, result=type(None), context="needed", internal=True, resend=False)
 
 OPERATIONS: dict[str, Operation[Any, Any]] = {
     operation.name: operation
