@@ -77,7 +77,10 @@ class Leases:
         model.workers[worker.name] = worker
         state.log(f"worker {worker.name} registered (process {worker.pid}, epoch {epoch})")
         lost = self._adopt(model, worker, offer.running, old, known)
-        state.send(peer.route, wire.Register(worker.name, model.card, model.store, worker.slots, epoch=epoch))
+        state.send(
+            peer.route,
+            wire.Register(worker=worker.name, model=model.card, store=model.store, slots=worker.slots, epoch=epoch),
+        )
         for task in lost:
             self._lost_task(model, task, worker, "its connection broke")
         state.leave_limbo(model.card.name)

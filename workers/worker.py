@@ -191,16 +191,16 @@ class Worker:
         ]
         place = self._place
         offer = wire.Register(
-            place.name,
-            place.card,
-            place.store,
-            place.slots,
-            os.getpid(),
-            started_at(os.getpid()),
-            socket.gethostname(),
-            self._epoch,
-            int(place.stall_s * 1000),
-            running,
+            worker=place.name,
+            model=place.card,
+            store=place.store,
+            slots=place.slots,
+            pid=os.getpid(),
+            started=started_at(os.getpid()),
+            host=socket.gethostname(),
+            epoch=self._epoch,
+            stall_ms=int(place.stall_s * 1000),
+            running=running,
         )
         self._send(offer, wire.split_text(bytes(wire.pack(dict(pins)))))
 

@@ -152,16 +152,16 @@ class Process:
         ]
         model = MODELS[self.name]
         offer = wire.Register(
-            self.name,
-            wire.ModelCard(model, "sim", fingerprint or "f" * 64),
-            store or f"store of {model}",
-            SLOTS,
-            self.pid,
-            1,
-            HOSTS[self.name],
-            self.epoch,
-            60_000,
-            running,
+            worker=self.name,
+            model=wire.ModelCard(model, "sim", fingerprint or "f" * 64),
+            store=store or f"store of {model}",
+            slots=SLOTS,
+            pid=self.pid,
+            started=1,
+            host=HOSTS[self.name],
+            epoch=self.epoch,
+            stall_ms=60_000,
+            running=running,
         )
         self.link.say(offer, [bytes(wire.pack(self.store.pins))])
 
