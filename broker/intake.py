@@ -6,7 +6,7 @@ from broker.door import Door
 from broker.notice import Notice
 from broker.records import Client, Task
 from broker.state import MAX_ARGS, State
-from ssmprov import rules, wire
+from ssmprov import operations, wire
 from ssmprov.errors import BadRequest, Busy, SsmprovError, Unavailable, nearest, problem_of
 from ssmprov.keys import User
 
@@ -96,8 +96,9 @@ class Intake:
         state = self._state
         if state.draining:
             raise Unavailable("the broker is shutting down: send the request again in a moment", retry_ms=1000)
-        if request.op in rules.INTERNAL:
-            raise BadRequest(f"{request.op} is the broker's own operation")
+        operation = operations.find(request.op)
+        if operation.internal:
+            raise BadRequest(f"only the broker may ask for {request.op}")
         if request.id.startswith(state.identity[:8]):
             raise BadRequest("this request id is one of the broker's own: use a random one")
         if len(request.args) > MAX_ARGS:
@@ -108,11 +109,11 @@ class Intake:
             request.model = next(iter(state.models))
         elif not request.model:
             raise BadRequest(f"several models are served: name one{nearest('', state.models)}")
-        args = rules.decode_args(request)
-        user.check(rules.right(request, args), request.op)
-        if request.op == "ckpt.export":
+        args = operations.decode_args(request)
+        user.check(operations.right(request, args), request.op)
+        if operation.file == "out":
             request.credit = max(1, request.credit)  # its first CHUNK comes, whether its reader takes it or not
-        shared, exclusive = rules.locks(request, args)
+        shared, exclusive = operations.locks(request, args)
         state.order += 1
         return Task(
             request,
@@ -121,7 +122,7 @@ class Intake:
             client.id,
             shared,
             exclusive,
-            rules.saves(request, args),
+            operations.saves(request, args),
             state.now + request.ttl_ms / 1000,
             state.order,
             attempt=request.attempt,

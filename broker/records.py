@@ -11,6 +11,7 @@ from ssmprov import wire
 from ssmprov.errors import SsmprovError
 from ssmprov.keys import LOCAL, User
 from ssmprov.names import parse_ref
+from ssmprov.operations import Operation, Room, find
 
 if TYPE_CHECKING:
     from broker.ready import Ready
@@ -20,9 +21,6 @@ Id = bytes
 
 Owner = bytes | str
 """Whom a task counts for where slots are shared out: a client's key, or the client where it has none."""
-
-ROOMS = {"turn": "slot", "ckpt.replay": "slot", "probe": "probe"}
-"""What an operation occupies of its worker; any other is a state operation."""
 
 HOUSE: Owner = ""
 """The owner of the broker's own tasks."""
@@ -220,7 +218,8 @@ class Task:
     id: Id = field(init=False)
     loads: str = field(init=False)
     bytes: int = field(init=False)
-    room: str = field(init=False)
+    operation: Operation[Any, Any] = field(init=False)
+    room: Room = field(init=False)
     slot: bool = field(init=False)
 
     def __post_init__(self) -> None:
@@ -228,13 +227,14 @@ class Task:
         self.id = request.id
         self.loads = parse_ref(request.context).name if request.context else ""
         self.bytes = sum(map(len, self.payloads)) + len(request.args)
-        self.room = ROOMS.get(request.op, "state")
+        self.operation = find(request.op)
+        self.room = self.operation.room
         self.slot = self.room == "slot"
 
     @property
     def transfer(self) -> bool:
         """Whether it moves a file in CHUNKs, which cannot be taken up again in the middle."""
-        return self.request.op in ("ckpt.export", "ckpt.import")
+        return bool(self.operation.file)
 
 
 @dataclass(slots=True, eq=False)

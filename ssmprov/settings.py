@@ -92,7 +92,7 @@ def as_values(settings: Settings) -> dict[str, float]:
 
 def set_name(text: str) -> str:
     """A set's name as a person may type it: `coder` or `coder.json`."""
-    return check_name(text.removesuffix(SUFFIX) or text)
+    return check_name(text.removesuffix(SUFFIX) or text, of="a set")
 
 
 def parse_set(text: str, base: Settings, where: str) -> Settings:

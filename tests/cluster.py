@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rewording.reworded import original
+
 from clients.blocking import Client
 from models import rwkv7
 from ssmprov import configuration
@@ -52,7 +54,7 @@ class Process:
 
     def _read(self) -> None:
         assert self.child.stderr is not None
-        for line in self.child.stderr:
+        for line in map(original, self.child.stderr):
             self.lines.append(line.rstrip("\n"))
             self._news.put(line)
         self._news.put(None)
