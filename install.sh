@@ -217,8 +217,8 @@ drop_line() {
 sources() {
   local package
   cd "$root"
-  printf '%s\0' pyproject.toml constraints.txt README.md LICENSE
-  for package in */__init__.py; do
+  printf '%s\0' pyproject.toml setup.py constraints.txt README.md LICENSE
+  for package in config */__init__.py; do
     find "${package%/*}" -type f ! -path '*/__pycache__/*' -print0
   done | LC_ALL=C sort -z
 }
@@ -262,7 +262,7 @@ fill_environment() {
   (cd "$work" && "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
     -c constraints.txt ".${extras:+[$extras]}") ||
     fail 'pip could not install ssmprov: its last lines say why. Run ./install.sh again when that is mended.'
-  if with_llama; then "$venv/bin/python" -P -m workers.runtimes.llama.probe 0; fi
+  if with_llama; then "$venv/bin/python" -P -m ssmprov.start -m workers.runtimes.llama.probe 0; fi
   say "$wanted" >"$venv/$STAMP"
 }
 

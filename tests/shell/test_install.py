@@ -337,7 +337,7 @@ def test_llama_is_built_as_in_the_makefile_and_tried(person: Person, python: Log
     *_, filled, tried = python("--extras", "llama")
     [flags] = re.findall(r"^LLAMA_FLAGS := (.*?) \$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert filled.endswith(f".[llama]|{flags} ")
-    assert tried.startswith("-P -m workers.runtimes.llama.probe 0|")
+    assert tried.startswith("-P -m ssmprov.start -m workers.runtimes.llama.probe 0|")
 
 
 # -- what goes wrong says what to do
