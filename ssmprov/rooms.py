@@ -55,10 +55,13 @@ def command(module: str, *arguments: str) -> list[str]:
 
 
 def missing(room: str, attribute: str) -> Exception:
-    """The error for an attribute that a room lacks. It names the user's module of that name, if there is one."""
+    """The error for an attribute that a room lacks. It names the user's module of the room's name, if there is one."""
+    ordinary = AttributeError(f"module {room!r} has no attribute {attribute!r}")
+    if attribute.startswith("_") or PathFinder.find_spec(f"{room}.{attribute}", [str(ROOT / room)]):
+        return ordinary  # Python asks for a submodule, too, before it imports it
     hidden = PathFinder.find_spec(room, [entry for entry in sys.path if not _is_ours(entry)])
-    if hidden is None or hidden.origin is None or attribute.startswith("_"):
-        return AttributeError(f"module {room!r} has no attribute {attribute!r}")
+    if hidden is None or hidden.origin is None:
+        return ordinary
     return Collision(
         f"the module {room!r} in this program is ssmprov's own, without {attribute!r}. It hides {hidden.origin}: "
         "give that one another name"
