@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO
 
+from ssmprov import rooms
 from ssmprov.process import EXIT_CONFIGURATION
 
 FIRST_DELAY_S = 0.2
@@ -46,7 +46,7 @@ class Child:
     """One supervised process. `due` is the time of its next start, or None while it runs or must not start."""
 
     name: str
-    arguments: list[str]  # after `python -P -m`
+    arguments: list[str]  # the module and its arguments
     rank: int  # lower ones start first and stop last
     due: float | None = None
     process: subprocess.Popen[bytes] | None = None
@@ -69,7 +69,7 @@ class Child:
     def start(self, environment: Mapping[str, str], now: float) -> None:
         """Start it in a session of its own, so that a terminal's Ctrl-C reaches the supervisor alone."""
         self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", *self.arguments],
+            rooms.command(*self.arguments),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 
 import click
@@ -10,6 +9,7 @@ import click
 from broker.supervise import Supervisor
 from ssmprov.configuration import CONFIG_FILE, Configuration, home_of, load
 from ssmprov.keys import INSECURE_VARIABLE
+from ssmprov.rooms import CONFIG
 
 
 @click.command()
@@ -44,7 +44,7 @@ def up(ctx: click.Context, config: Path | None, ready_file: Path | None, insecur
 def chosen(config: Path | None) -> tuple[Configuration, Path]:
     """The configuration to serve and its file: the one named, the working directory's own, or the shipped one."""
     if config is None and not (home_of() / CONFIG_FILE).exists():
-        shipped = Path(str(resources.files("config") / "default.toml"))
+        shipped = CONFIG / "default.toml"
         click.echo(f"up | there is no {home_of() / CONFIG_FILE}: the shipped {shipped} is served", err=True)
         return load(shipped, home_of()), shipped
     source = (config or home_of() / CONFIG_FILE).absolute()

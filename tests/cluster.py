@@ -19,7 +19,7 @@ from rewording.reworded import original
 
 from clients.blocking import Client
 from models import rwkv7
-from ssmprov import configuration
+from ssmprov import configuration, rooms
 
 PATIENCE_S = 40.0
 
@@ -33,6 +33,16 @@ SCRIPT: dict[str, Any] = {
 }
 
 
+def command_line(arguments: Sequence[str]) -> list[str]:
+    """How to start a module of ours (`-m MODULE`), a piece of Python (`-c TEXT`), or any other program."""
+    match arguments:
+        case ["-m", module, *words]:
+            return rooms.command(module, *words)
+        case ["-c", *_]:
+            return [sys.executable, "-P", *arguments]
+    return list(arguments)
+
+
 class Process:
     """One child process, its stderr read line by line, so that a test waits for what it says and never sleeps."""
 
@@ -41,7 +51,7 @@ class Process:
         self.lines: list[str] = []
         self._news: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.child = subprocess.Popen(
-            [sys.executable, "-P", *arguments],
+            command_line(arguments),
             env=dict(environment),
             cwd=cwd,
             stdin=subprocess.DEVNULL,
