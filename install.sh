@@ -6,22 +6,22 @@ usage() {
   cat <<'END'
 Usage: ./install.sh [OPTION]...
 
-Installs ssmprov from the folder in which this file lies: the application into an environment of its own, launchers into
-~/bin, and a working directory with its settings. Run again, it brings up to date what has changed, and only that.
+Installs ssmprov from the folder that holds this file: the application in its own virtual environment, launchers in
+~/bin, and a working directory with its settings. Run it again to update what has changed.
 
-  --prefix DIR     put the launchers into DIR/bin            (else ~/bin)
-  --home DIR       the working directory                     (else /_ where it may be made, else
+  --prefix DIR     put the launchers in DIR/bin              (default: ~/bin)
+  --home DIR       the working directory                     (default: /_ if you can create it, or
                                                               ~/.local/share/ssmprov/home)
-  --venv DIR       the environment                           (else ~/.local/share/ssmprov/venv)
-  --extras LIST    what to install with it, with commas between: rwkv, llama, metrics, composer
-                                                             (else rwkv,metrics,composer; "" for none)
+  --venv DIR       the virtual environment                   (default: ~/.local/share/ssmprov/venv)
+  --extras LIST    extras to install, separated by commas: rwkv, llama, metrics, composer
+                                                             (default: rwkv,metrics,composer; "" for none)
   --no-install     use the environment as it is
-  --uninstall      remove launchers, PATH line and environment, and nothing else; where --prefix
-                   was given, give it again
-  --dry-run        say what would be done, and do nothing
+  --uninstall      remove the launchers, the PATH line and the environment, and nothing else; if you
+                   installed with --prefix, give it again
+  --dry-run        show what would be done, and change nothing
   --help
 
-The Python that makes the environment is $PYTHON, else the first that is 3.11 or newer.
+The environment is made with $PYTHON, or with the first Python found that is 3.11 or newer.
 END
 }
 
@@ -30,14 +30,14 @@ readonly PATH_MARK='# ssmprov: install.sh wrote this line and removes it'
 readonly STAMP=.ssmprov-installed
 readonly LAUNCHERS=(ssmprov PIPE GET_FILE PUT_FILE RUN QUOTE GET PUT MODEL COMPOSER)
 readonly ROLES=(ANALYSIS BASH CONTEXT FILE INTERFACE OUTPUT PLAN PYTHON QUERY QUOTE RECAP USER VISITOR)
-# llama.cpp as in the Makefile: not tuned to this processor, on which alone it would run then.
+# llama.cpp is built as in the Makefile: not tuned to this processor, or it would run on no other.
 readonly LLAMA_FLAGS='-DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF'
 
 say() { printf '%s\n' "$*"; }
 fail() { printf 'install.sh: %s\n' "$*" >&2; exit 1; }
 misused() { printf "install.sh: %s\nTry './install.sh --help'.\n" "$*" >&2; exit 2; }
 
-# act WHAT COMMAND...: every change goes through here, so that --dry-run makes none.
+# act WHAT COMMAND...: makes every change, so that --dry-run can leave them all out.
 act() {
   local what=$1
   shift
@@ -49,7 +49,7 @@ act() {
   fi
 }
 
-# A word as the shell reads it, whatever is in it.
+# A word in quotes, which the shell reads as one word whatever it holds.
 quoted() { printf "'%s'" "$(printf '%s' "$1" | sed "s/'/'\\\\''/g")"; }
 
 absolute() {
@@ -59,7 +59,7 @@ absolute() {
   esac
 }
 
-# Whether a folder can be made, or written to where it is there.
+# Whether a folder can be created, or written to if it exists.
 writable() {
   local folder=$1
   while [[ ! -e $folder && ! -L $folder ]]; do folder=$(dirname "$folder"); done
@@ -67,14 +67,14 @@ writable() {
 }
 
 must_be_writable() {
-  writable "$2" || fail "cannot write to $2: choose another folder with $1 DIR, or get the permission to write there"
+  writable "$2" || fail "cannot write to $2: choose another folder with $1 DIR, or get permission to write there"
 }
 
 make_folder() {
   [[ -d $1 ]] || act "make $1" mkdir -p -- "$1"
 }
 
-# -- what is asked for
+# -- options
 
 [[ -n ${HOME:-} ]] || fail 'HOME is not set: set it to your home directory'
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
@@ -112,12 +112,12 @@ noted() {
   ! is_ours "$bin/ssmprov" || sed -n "s/^# $1: //p" "$bin/ssmprov"
 }
 
-# shellcheck disable=SC2016 # what stands in single quotes is for the launcher to expand
+# shellcheck disable=SC2016 # the launcher expands what is in single quotes
 launcher() {
   local program
   program=$(quoted "$venv/bin/ssmprov")
   printf '%s\n' '#!/bin/sh' "$MARK" "# environment: $venv" "# home: $home"
-  if [[ $home != /_ ]]; then # where ssmprov looks by itself
+  if [[ $home != /_ ]]; then # the folder that ssmprov uses by default
     printf '[ -n "${SSMPROV_HOME:-}" ] || SSMPROV_HOME=%s\nexport SSMPROV_HOME\n' "$(quoted "$home")"
   fi
   case $1 in
@@ -165,7 +165,7 @@ path_line() {
     "$(quoted "$bin")" "$(quoted "$bin")" "$PATH_MARK"
 }
 
-# Whether a start file sets PATH to something with our folder in it, in any of the usual ways to write that.
+# Whether a start file puts our folder on PATH, in any of the usual ways.
 on_path_in() {
   local written
   [[ -f $1 ]] || return 1
@@ -213,12 +213,12 @@ drop_line() {
 
 # -- the environment
 
-# Names of the files that are installed.
+# The names of the files to install.
 sources() {
   local package
   cd "$root"
-  printf '%s\0' pyproject.toml constraints.txt README.md LICENSE
-  for package in */__init__.py; do
+  printf '%s\0' pyproject.toml setup.py constraints.txt README.md LICENSE
+  for package in config */__init__.py; do
     find "${package%/*}" -type f ! -path '*/__pycache__/*' -print0
   done | LC_ALL=C sort -z
 }
@@ -235,10 +235,10 @@ python_of_choice() {
       printf '%s' "$python"
       return
     fi
-    [[ -z ${PYTHON:-} ]] || fail "$PYTHON is no Python 3.11 or newer: name another one, or leave PYTHON out"
+    [[ -z ${PYTHON:-} ]] || fail "$PYTHON is not Python 3.11 or newer: name another one, or leave PYTHON out"
   done
-  fail 'ssmprov needs Python 3.11 or newer: install it (on Debian: sudo apt install python3 python3-venv), or say where' \
-    'it is: PYTHON=/path/to/python3.11 ./install.sh'
+  fail 'ssmprov needs Python 3.11 or newer: install it (on Debian: sudo apt install python3 python3-venv), or say' \
+    'where it is: PYTHON=/path/to/python3.11 ./install.sh'
 }
 
 with_llama() { [[ ,$extras, == *,llama,* || ,$extras, == *,all,* ]]; }
@@ -247,7 +247,7 @@ make_environment() {
   local python=$1
   rm -f -- "$venv/$STAMP"
   "$python" -m venv -- "$venv" ||
-    fail "$python could not make an environment in $venv (on Debian: sudo apt install python3-venv)"
+    fail "$python could not make a virtual environment in $venv (on Debian: sudo apt install python3-venv)"
 }
 
 fill_environment() {
@@ -257,30 +257,30 @@ fill_environment() {
   work=$(mktemp -d)
   # shellcheck disable=SC2064
   trap "rm -rf -- $(quoted "$work")" EXIT
-  (sources | (cd "$root" && tar --null -cf - -T -)) | tar -xf - -C "$work" # so that the build leaves nothing here
+  (sources | (cd "$root" && tar --null -cf - -T -)) | tar -xf - -C "$work" # so the build leaves nothing here
   if with_llama; then export CMAKE_ARGS="$LLAMA_FLAGS ${CMAKE_ARGS:-}"; fi
   (cd "$work" && "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
     -c constraints.txt ".${extras:+[$extras]}") ||
-    fail 'pip could not install ssmprov: its last lines say why. Run ./install.sh again when that is mended.'
-  if with_llama; then "$venv/bin/python" -P -m workers.runtimes.llama.probe 0; fi
+    fail 'pip could not install ssmprov: its last lines say why. Fix that, then run ./install.sh again.'
+  if with_llama; then "$venv/bin/python" -P -m ssmprov.start -m workers.runtimes.llama.probe 0; fi
   say "$wanted" >"$venv/$STAMP"
 }
 
 put_environment() {
   local python
   if ! ((install)); then
-    [[ -x $venv/bin/ssmprov ]] || fail "there is no ssmprov in $venv: leave --no-install out, and it is installed there"
+    [[ -x $venv/bin/ssmprov ]] || fail "there is no ssmprov in $venv: leave --no-install out to install it there"
     return
   fi
   if ! [[ -x $venv/bin/python && -x $venv/bin/pip ]]; then
     if [[ -d $venv && ! -f $venv/pyvenv.cfg && -n $(ls -A -- "$venv") ]]; then
-      fail "$venv is no environment, and not empty: choose another folder with --venv DIR"
+      fail "$venv is not a virtual environment, and not empty: choose another folder with --venv DIR"
     fi
     python=$(python_of_choice)
-    act "make an environment in $venv" make_environment "$python"
+    act "make a virtual environment in $venv" make_environment "$python"
   fi
   if with_llama && ! command -v "${CXX:-c++}" >/dev/null; then
-    fail 'the extra llama is compiled: install a C++ compiler (on Debian: sudo apt install g++), or leave llama out'
+    fail 'the extra llama must be compiled: install a C++ compiler (on Debian: sudo apt install g++), or leave llama out'
   fi
   if [[ ! -f $venv/$STAMP || $(<"$venv/$STAMP") != "$(stamp)" ]]; then
     act "install ssmprov${extras:+ with $extras} there (the first time takes a while)" fill_environment
@@ -317,7 +317,7 @@ put_home() {
 
 install_all() {
   [[ -f $root/pyproject.toml && -f $root/config/default.toml ]] ||
-    fail "$root does not hold ssmprov's source: run the install.sh that lies in it"
+    fail "$root does not hold ssmprov's source: run the install.sh in that folder"
   must_be_writable --venv "$venv"
   must_be_writable --prefix "$bin"
   must_be_writable --home "$home"
@@ -328,8 +328,8 @@ install_all() {
   for name in "${LAUNCHERS[@]}"; do put_launcher "$name"; done
   put_on_path
   if ((dry)); then return; fi
-  say "ssmprov: launchers in $bin, working directory $home. A new terminal finds them; MODEL serves."
-  if ((fell_back)); then say "(/_ cannot be made by you; --home DIR chooses another working directory)"; fi
+  say "ssmprov: launchers in $bin, working directory $home. Open a new terminal, and run MODEL to serve."
+  if ((fell_back)); then say "(you cannot create /_; choose another working directory with --home DIR)"; fi
 }
 
 uninstall_all() {
@@ -342,15 +342,15 @@ uninstall_all() {
       act "remove the PATH line from $file" drop_line "$file"
     fi
   done
-  if [[ -f $venv/$STAMP && -f $venv/pyvenv.cfg ]]; then # one that this file has made
+  if [[ -f $venv/$STAMP && -f $venv/pyvenv.cfg ]]; then # this file made it
     act "remove $venv" rm -rf -- "$venv"
   elif [[ -d $venv ]]; then
-    say "kept: $venv, which install.sh did not fill"
+    say "kept: $venv, which install.sh did not install"
   fi
   if [[ -d $home ]]; then say "kept: $home, with configuration, settings, transcript and checkpoints"; fi
 }
 
-# What is not said is as it was, or as the usage says.
+# An option that is not given keeps its earlier value, or has its default.
 [[ -n $venv ]] || venv=$(noted environment)
 venv=${venv:-$HOME/.local/share/ssmprov/venv}
 [[ -n $home ]] || home=$(noted home)
@@ -362,6 +362,6 @@ if [[ -z ${extras+given} ]]; then
   extras=rwkv,metrics,composer
   if [[ -f $venv/$STAMP ]]; then extras=$(head -n 1 -- "$venv/$STAMP"); fi
 fi
-[[ $extras =~ ^([a-z]+(,[a-z]+)*)?$ ]] || misused "--extras takes names with commas between, such as rwkv,metrics"
+[[ $extras =~ ^([a-z]+(,[a-z]+)*)?$ ]] || misused "--extras takes names separated by commas, such as rwkv,metrics"
 
 if ((uninstall)); then uninstall_all; else install_all; fi

@@ -128,7 +128,12 @@ def main(kind: str, endpoint: str, rate: str, model: str = "") -> None:
     if kind == "worker":
         name = worker_name(model, 0)
         offer = wire.Register(
-            name, wire.ModelCard(model, "none", "0" * 64), "none", SLOTS, os.getpid(), host=gethostname()
+            worker=name,
+            model=wire.ModelCard(model, "none", "0" * 64),
+            store="none",
+            slots=SLOTS,
+            pid=os.getpid(),
+            host=gethostname(),
         )
         socket.send_multipart(wire.encode(wire.Hello(wire.new_id(), "worker", agent=name)))
         socket.send_multipart(wire.encode(offer))

@@ -14,7 +14,7 @@ from typing import Any, Self
 
 import msgspec
 
-import benchmarks
+from ssmprov import rooms
 from ssmprov.process import SUPERVISED
 
 START_S = 180.0
@@ -88,11 +88,11 @@ class Serving:
 
 
 class Companion:
-    """A Python process of this package beside the measuring one: `python -P -m benchmarks.MODULE ARGUMENTS`."""
+    """A Python process of this package beside the measuring one: `benchmarks.MODULE ARGUMENTS`."""
 
     def __init__(self, module: str, *arguments: str) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", f"benchmarks.{module}", *arguments],
+            rooms.command(f"benchmarks.{module}", *arguments),
             env=environment() | {SUPERVISED: str(os.getpid()), "OMP_WAIT_POLICY": "passive"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -133,10 +133,8 @@ def obey(commands: Mapping[str, Callable[..., object]]) -> None:
 
 
 def environment() -> dict[str, str]:
-    """That of a child: without what this shell says of ssmprov, and with this package within reach."""
-    mine = {key: value for key, value in os.environ.items() if not key.startswith("SSMPROV_")}
-    root = str(Path(benchmarks.__path__[0]).parent)
-    return mine | {"PYTHONPATH": os.pathsep.join(filter(None, (root, mine.get("PYTHONPATH"))))}
+    """That of a child: this shell's, without what it says of ssmprov."""
+    return {key: value for key, value in os.environ.items() if not key.startswith("SSMPROV_")}
 
 
 def _table(model: Model) -> str:

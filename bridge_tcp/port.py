@@ -185,7 +185,7 @@ class Port:
             try:
                 found = await self.fork(context, name)
             except NotFound as error:
-                if context != self.live or self.live not in error.message:
+                if context != self.live or error.details.get("name") != self.live:
                     raise
                 raise NotFound(
                     f"the live context of port {self.number} is empty: say or load something first"

@@ -6,12 +6,11 @@ import contextlib
 import os
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import IO
 
-from ssmprov import logs
+from ssmprov import logs, rooms
 from ssmprov.process import EXIT_CONFIGURATION, READY
 
 FIRST_DELAY_S = 0.2
@@ -47,7 +46,7 @@ class Child:
     """One supervised process. `due` is the time of its next start; None while it runs or must not start."""
 
     name: str
-    arguments: list[str]  # after `python -P -m`
+    arguments: list[str]  # the module and its arguments
     rank: int  # lower ones start first and stop last
     due: float | None = None
     process: subprocess.Popen[bytes] | None = None
@@ -77,7 +76,7 @@ class Child:
         os.set_blocking(read_end, False)
         try:
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", *self.arguments],
+                rooms.command(*self.arguments),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,

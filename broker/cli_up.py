@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from importlib import resources
 from pathlib import Path
 
 import click
@@ -12,6 +11,7 @@ from broker.supervise import Supervisor
 from ssmprov import logs
 from ssmprov.configuration import CONFIG_FILE, Configuration, home_of, load
 from ssmprov.keys import INSECURE_VARIABLE
+from ssmprov.rooms import CONFIG
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ def up(ctx: click.Context, config: Path | None, ready_file: Path | None, insecur
 def chosen(config: Path | None) -> tuple[Configuration, Path]:
     """The configuration to serve and its file: the named one, that of the working directory, or the shipped one."""
     if config is None and not (home_of() / CONFIG_FILE).exists():
-        shipped = Path(str(resources.files("config") / "default.toml"))
+        shipped = CONFIG / "default.toml"
         log.info("there is no %s: serving the shipped %s", home_of() / CONFIG_FILE, shipped)
         return load(shipped, home_of()), shipped
     source = (config or home_of() / CONFIG_FILE).absolute()

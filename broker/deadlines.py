@@ -5,7 +5,6 @@ from __future__ import annotations
 from broker.placement import pin_of
 from broker.records import Task, Worker
 from broker.state import ABSENT_S, State, untouched
-from ssmprov import rules
 from ssmprov.errors import NotFound, SsmprovError, TimedOut, Unavailable, nearest
 
 LATE_S = 5.0
@@ -34,7 +33,7 @@ class Deadlines:
                     hung.append(worker)
                 elif not task.slot:
                     op = task.request.op
-                    effect = "it changes nothing" if op in rules.READS else "it may still take effect"
+                    effect = "it changes nothing" if task.operation.effect == "none" else "it may still take effect"
                     state.fail(task, TimedOut(f"{op} did not end in time; {effect}"))
         return hung
 

@@ -6,7 +6,7 @@ from broker.accepted import AcceptedNotices
 from broker.admission import Admission
 from broker.records import Client, Task
 from broker.state import MAX_ARGS, State
-from ssmprov import rules, wire
+from ssmprov import operations, wire
 from ssmprov.errors import BadRequest, Busy, SsmprovError, Unavailable, nearest, problem_of
 from ssmprov.keys import User
 
@@ -97,8 +97,9 @@ class Intake:
         state = self._state
         if state.draining:
             raise Unavailable("the broker is shutting down: send the request again in a moment", retry_ms=1000)
-        if request.op in rules.INTERNAL:
-            raise BadRequest(f"{request.op} is an internal operation of the broker")
+        operation = operations.find(request.op)
+        if operation.internal:
+            raise BadRequest(f"only the broker may ask for {request.op}")
         if request.id.startswith(state.identity[:8]):
             raise BadRequest("this request id is reserved for the broker: use a random one")
         if len(request.args) > MAX_ARGS:
@@ -109,11 +110,11 @@ class Intake:
             request.model = next(iter(state.models))
         elif not request.model:
             raise BadRequest(f"several models are served: name one{nearest('', state.models)}")
-        args = rules.decode_args(request)
-        user.check(rules.right(request, args), request.op)
-        if request.op == "ckpt.export":
+        args = operations.decode_args(request)
+        user.check(operations.right(request, args), request.op)
+        if operation.file == "out":
             request.credit = max(1, request.credit)  # the first CHUNK is sent even if its reader has not asked for it
-        shared, exclusive = rules.locks(request, args)
+        shared, exclusive = operations.locks(request, args)
         state.order += 1
         return Task(
             request=request,
@@ -122,7 +123,7 @@ class Intake:
             client=client.id,
             shared=shared,
             exclusive=exclusive,
-            saves=rules.saves(request, args),
+            saves=operations.saves(request, args),
             deadline=state.now + request.ttl_ms / 1000,
             order=state.order,
             attempt=request.attempt,

@@ -11,7 +11,7 @@ from broker.ready import Ready
 from broker.records import Client, Peer, Task, Worker
 from broker.state import State
 from broker.tables import Model
-from ssmprov import ops, rules, wire
+from ssmprov import operations, ops, wire
 from ssmprov.errors import Problem, Refused, SsmprovError, WorkerLost, WrongModel, problem_of
 from ssmprov.names import check_name, parse_ref, parse_worker
 
@@ -76,7 +76,10 @@ class Leases:
         model.workers[worker.name] = worker
         state.log(f"worker {worker.name} registered (process {worker.pid}, epoch {epoch})")
         lost = self._adopt(model, worker, offer.running, old, known)
-        state.send(peer.route, wire.Register(worker.name, model.card, model.store, worker.slots, epoch=epoch))
+        state.send(
+            peer.route,
+            wire.Register(worker=worker.name, model=model.card, store=model.store, slots=worker.slots, epoch=epoch),
+        )
         for task in lost:
             self._lost_task(model, task, worker, "its connection broke")
         state.leave_limbo(model.card.name)
@@ -143,7 +146,7 @@ class Leases:
         broken = []
         for item in running:
             task = kept.pop(item.id, None) or self._waiting(model, item)
-            if task is None and not (known or item.op in rules.INTERNAL or self._decided(item)):
+            if task is None and not (known or operations.find(item.op).internal or self._decided(item)):
                 task = self._found(model, item)
             if task is None:
                 state.send(worker.route, wire.Cancel(item.id, "drop"))
@@ -184,10 +187,11 @@ class Leases:
         state = self._state
         args = ops.Turn(save=item.save)
         request = wire.Request(item.id, item.op, model.card.name, item.context, item.attempt, args=wire.pack(args))
-        shared, exclusive = rules.locks(request, args)
+        operation = operations.find(item.op)
+        shared, exclusive = operation.held(item.context, [item.save] if item.save else [])
         state.order += 1
         deadline = state.now + request.ttl_ms / 1000
-        saves = bool(item.save) or item.op in rules.SAVES
+        saves = operation.lasts(item.save)
         task = Task(
             request=request,
             payloads=[],
@@ -282,7 +286,7 @@ class Leases:
         state = self._state
         worker.drop(task)
         state.note(task, f"its worker was lost: {why}")
-        again = not task.slot and task.request.op not in ("ckpt.import", "warm") and task.seq == 0
+        again = task.operation.resend and task.seq == 0
         if again and not task.found and task.tries < MAX_TRIES and (task.internal or not state.draining):
             state.requeue(task)
         elif task.saves and task.slot:
@@ -308,7 +312,9 @@ class Leases:
     def _settle(self, model: Model, task: Task, worker: Worker, why: str) -> None:
         """Have another worker ask the store whether a saving turn has committed."""
         args = ops.Settle(task.id, wire.pack(problem_of(self._loss(task, worker, why))), task.args.save)
-        settle = self._own(wire.Request(self._key(), "settle", model.card.name, ttl_ms=SETTLE_TTL_MS), args)
+        settle = self._own(
+            wire.Request(self._key(), operations.SETTLE.name, model.card.name, ttl_ms=SETTLE_TTL_MS), args
+        )
         settle.about = task
         self._state.enter(task, "settling", f"settle {settle.id.hex()} asks the store whether it committed")
         self._state.enqueue(settle)
@@ -367,7 +373,7 @@ class Leases:
         """Load the newly pinned contexts of a fork where their turns will run."""
         for name, holder in pins.items():
             if name in fork.exclusive and holder in model.workers:
-                request = wire.Request(self._key(), "warm", model.card.name, name, ttl_ms=WARM_TTL_MS)
+                request = wire.Request(self._key(), operations.WARM.name, model.card.name, name, ttl_ms=WARM_TTL_MS)
                 task = self._own(request, ops.Warm())
                 task.pinned = holder
                 self._state.enqueue(task)

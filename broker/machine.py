@@ -25,7 +25,7 @@ from broker.lost_clients import LostClients
 from broker.records import Client, Id, Peer, Route, Task, Worker
 from broker.state import Bounds, State
 from broker.status import Rates, report, stories
-from ssmprov import ops, wire
+from ssmprov import operations, wire
 from ssmprov.errors import Busy, Refused, SsmprovError, Unsupported, WorkerLost, problem_of
 from ssmprov.keys import Role, User
 
@@ -197,7 +197,7 @@ class Broker:
         if client is None or client.route != peer.route:  # it said HELLO as a worker, with the id of a client
             return
         if isinstance(message, wire.Request):
-            if message.op == "status":
+            if operations.find(message.op).room == "broker":
                 self._status(client, peer.user, message)
             else:
                 if peer.probe_at:  # it lives: a client that keeps asking need not be probed
@@ -266,15 +266,15 @@ class Broker:
             task.sent = max(task.sent, end)
         task.request.credit = max(0, task.request.credit - 1)
         self.state.counters.partials += 1
-        if task.request.op == "ckpt.export":
+        if task.operation.file == "out":
             self.state.release(task)
         self._accepted.before(task)
         self.state.forward(task.client, event.frames)
 
     def _final(self, worker: Worker, task: Task, final: wire.Final, event: Received) -> None:
-        if task.request.op == "settle":
+        if task.about is not None:
             self._leases.settled(task, final, event.payloads)
-        fork = task if task.request.op == "ckpt.fork" and not self.state.draining else None
+        fork = task if task.operation.warms and not self.state.draining else None
         if final.offset > len(task.text):
             lost = WorkerLost(f"a part of the answer of {worker.name} was lost: send the request again")
             self.state.fail(task, lost)
@@ -293,8 +293,8 @@ class Broker:
     def _status(self, client: Client, user: User, request: wire.Request) -> None:
         try:
             self._admission.check_rate(user)
-            user.check(Role.READ, "status")
-            args = wire.unpack(request.args, ops.Status)
+            user.check(operations.STATUS.role, request.op)
+            args = wire.unpack(request.args, operations.STATUS.args)
         except SsmprovError as error:
             self._intake.refuse(client, request, error)
             return

@@ -9,15 +9,13 @@ from broker.phases import Phase, Story
 from ssmprov import wire
 from ssmprov.keys import LOCAL, User
 from ssmprov.names import parse_ref
+from ssmprov.operations import Operation, Room, find
 
 Route = bytes
 Id = bytes
 
 Owner = bytes | str
 """Who a task counts for when slots are shared out: a client's key, or the client itself if it has none."""
-
-ROOMS = {"turn": "slot", "ckpt.replay": "slot", "probe": "probe"}
-"""What an operation occupies of its worker. All others are state operations."""
 
 HOUSE: Owner = ""
 """The owner of the broker's own tasks."""
@@ -115,7 +113,8 @@ class Task:
     id: Id = field(init=False)
     loads: str = field(init=False)
     bytes: int = field(init=False)
-    room: str = field(init=False)
+    operation: Operation[Any, Any] = field(init=False)
+    room: Room = field(init=False)
     slot: bool = field(init=False)
     story: Story = field(init=False)
 
@@ -124,14 +123,15 @@ class Task:
         self.id = request.id
         self.loads = parse_ref(request.context).name if request.context else ""
         self.bytes = sum(map(len, self.payloads)) + len(request.args)
-        self.room = ROOMS.get(request.op, "state")
+        self.operation = find(request.op)
+        self.room = self.operation.room
         self.slot = self.room == "slot"
         self.story = Story(request.id, request.op, request.model)
 
     @property
     def transfer(self) -> bool:
         """Whether it moves a file in CHUNKs, which cannot be resumed in the middle."""
-        return self.request.op in ("ckpt.export", "ckpt.import")
+        return bool(self.operation.file)
 
 
 @dataclass(slots=True, eq=False, kw_only=True)

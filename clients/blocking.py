@@ -122,11 +122,12 @@ class Client:
         ttl_s: float = TTL_S,
         request_id: bytes | None = None,
     ) -> Answer:
-        """Any operation of `ssmprov.ops`: its raw result and its text."""
+        """Any operation of `ssmprov.operations` by name: its raw result and its text. `ask` decodes the result."""
         return self._ask(Call(op, args, model, context, payload, "collect", ttl_s, request_id or wire.new_id()))
 
     # -- contexts, settings, status: signatures and bodies are in `clients.requests`
 
+    ask = method(requests.ask)
     status = method(requests.status)
     models = method(requests.models)
     ls = method(requests.ls)

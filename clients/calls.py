@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Raw
 
 from clients.exchange import Result
-from ssmprov import rules, wire
+from ssmprov import operations, wire
 from ssmprov.errors import BadRequest
 
 TTL_S = 600.0
@@ -47,7 +47,7 @@ class Call:
         payloads = wire.split_text(self.payload)
         checked, _ = wire.decode(wire.encode(request, payloads))
         assert isinstance(checked, wire.Request)
-        rules.decode_args(checked)
+        operations.decode_args(checked)
         return request, payloads
 
 

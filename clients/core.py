@@ -313,12 +313,11 @@ class Core:
     def _unreachable(self, exchange: Exchange) -> SsmprovError:
         where = f" at {self.endpoint}" if self.endpoint else ""
         if exchange.known:
-            return Unreachable(
-                f"the broker{where} went away and has not come back; whether the request took effect is unknown: "
-                "start it with `ssmprov up` and look"
-            )
+            fault = f"the broker{where} went away and has not come back; whether the request took effect is unknown"
+            return Unreachable(f"{fault}: start it with `ssmprov up` and look", fault=fault)
         said = f" ({self._reason})" if self._reason else ""
-        return Unreachable(f"no broker answers{where}{said}: start one with `ssmprov up`")
+        fault = f"no broker answers{where}{said}"
+        return Unreachable(f"{fault}: start one with `ssmprov up`", fault=fault)
 
     def _end(self, exchange: Exchange, result: Result) -> None:
         self._tell(exchange, [result])

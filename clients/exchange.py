@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 import msgspec
 from msgspec import Raw
 
-from ssmprov import wire
+from ssmprov import operations, wire
 from ssmprov.errors import Cancelled, SsmprovError
 
 TEXT_WINDOW = 32
@@ -150,7 +150,8 @@ class Exchange:
     @property
     def resendable(self) -> bool:
         """Whether a lost connection can be made good by sending it again: half a file cannot."""
-        file = self.kind == "data" or (self.request.op == "ckpt.import" and not self.upload.finished)
+        taken = operations.find(self.request.op).file == "in" and not self.upload.finished
+        file = self.kind == "data" or taken
         return self.attempt == 0 or not file
 
     def next_request(self, now: float) -> wire.Request:

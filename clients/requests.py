@@ -9,12 +9,14 @@ import msgspec
 
 from clients.calls import TTL_S, Call, Plan, encode_text
 from clients.resolve import resolve, served
-from ssmprov import ops, wire
+from ssmprov import operations, ops, wire
 from ssmprov.errors import NotFound
 from ssmprov.names import parse_worker, worker_name
+from ssmprov.operations import Operation
 from ssmprov.probes import Look, check_text
 
-S = TypeVar("S", bound=msgspec.Struct)
+A = TypeVar("A", bound=msgspec.Struct)
+R = TypeVar("R")
 
 
 class TurnOptions(TypedDict, total=False):
@@ -76,7 +78,7 @@ def turn(prompt: str, options: TurnOptions, *, stream: bool) -> Plan[Call]:
         stream=stream,
     )
     return Call(
-        "turn",
+        operations.TURN.name,
         args,
         model,
         context,
@@ -91,14 +93,14 @@ def reply_of(call: Call, raw: msgspec.Raw, text: str) -> Reply:
     return Reply(text, wire.unpack(raw, ops.TurnResult), call.id)
 
 
-def _ask(op: str, args: msgspec.Struct, kind: type[S], model: str, ref: str = "") -> Plan[S]:
-    """One operation on a model, and on one of its contexts where `ref` names one."""
-    model, (ref,) = yield from resolve(model, [ref], known=ref)
-    raw, _ = yield Call(op, args, model, ref)
-    return wire.unpack(raw, kind)
-
-
 # -- the methods of both faces, with their signatures
+
+
+def ask(operation: Operation[A, R], args: A, ref: str = "", *, model: str = "") -> Plan[R]:
+    """Any operation of `ssmprov.operations` on a model, and on one of its contexts if `ref` names one."""
+    model, (ref,) = yield from resolve(model, [ref], known=ref)
+    raw, _ = yield Call(operation.name, args, model, ref)
+    return wire.unpack(raw, operation.result)
 
 
 def status(*, story: str = "") -> Plan[ops.StatusResult]:
@@ -115,12 +117,12 @@ def ls(
     prefix: str = "", *, model: str = "", after: str = "", limit: int = 200, reserved: bool = False
 ) -> Plan[ops.Page]:
     """A page of a model's names, after the name `after`."""
-    return (yield from _ask("ckpt.ls", ops.List(prefix, after, limit, reserved), ops.Page, model))
+    return (yield from ask(operations.LS, ops.List(prefix, after, limit, reserved), model=model))
 
 
 def show(ref: str, *, model: str = "") -> Plan[ops.Shown]:
     """One checkpoint: what made it, what it holds, which names it has."""
-    return (yield from _ask("ckpt.show", ops.Show(), ops.Shown, model, ref))
+    return (yield from ask(operations.SHOW, ops.Show(), ref, model=model))
 
 
 def text(ref: str, *, model: str = "", since_root: bool = False) -> Plan[str]:
@@ -131,7 +133,9 @@ def text(ref: str, *, model: str = "", since_root: bool = False) -> Plan[str]:
     model, (ref,) = yield from resolve(model, [ref], known=ref)
     parts = bytearray()
     while True:
-        raw, part = yield Call("ckpt.show", ops.Show(text=True, offset=len(parts), since_root=since_root), model, ref)
+        raw, part = yield Call(
+            operations.SHOW.name, ops.Show(text=True, offset=len(parts), since_root=since_root), model, ref
+        )
         shown = wire.unpack(raw, ops.Shown)
         parts += part
         if not part or len(parts) >= shown.text_bytes:
@@ -141,12 +145,12 @@ def text(ref: str, *, model: str = "", since_root: bool = False) -> Plan[str]:
 
 def log(ref: str, *, model: str = "", limit: int = 50, before: str = "") -> Plan[ops.Steps]:
     """The steps of a lineage, newest first, from the one before the object `before`."""
-    return (yield from _ask("ckpt.log", ops.Log(limit, before), ops.Steps, model, ref))
+    return (yield from ask(operations.LOG, ops.Log(limit, before), ref, model=model))
 
 
 def tree(ref: str = "", *, model: str = "", limit: int = 400) -> Plan[ops.Steps]:
     """The forest of a model's contexts, or the tree of one."""
-    return (yield from _ask("ckpt.tree", ops.Tree(limit), ops.Steps, model, ref))
+    return (yield from ask(operations.TREE, ops.Tree(limit), ref, model=model))
 
 
 def fork(
@@ -167,42 +171,44 @@ def fork(
     """
     model, (source, *names) = yield from resolve(model, [source, *targets], known=source)
     workers = [_worker(name, model) for name in on]
-    raw, _ = yield Call("ckpt.fork", ops.Fork(names, workers, spread, overwrite, if_head), model, source, ttl_s=ttl_s)
+    raw, _ = yield Call(
+        operations.FORK.name, ops.Fork(names, workers, spread, overwrite, if_head), model, source, ttl_s=ttl_s
+    )
     return wire.unpack(raw, ops.ForkResult)
 
 
 def move(name: str, worker: str = "", *, model: str = "") -> Plan[None]:
     """Pin a context to a worker and make it hot there; '' takes the pin away."""
     model, (name,) = yield from resolve(model, [name], known=name)
-    yield Call("ckpt.move", ops.Move(_worker(worker, model) if worker else ""), model, name)
+    yield Call(operations.MOVE.name, ops.Move(_worker(worker, model) if worker else ""), model, name)
 
 
 def rm(names: Sequence[str], *, model: str = "") -> Plan[None]:
     """Take names away; `gc` collects what nothing reaches any more."""
     model, bare = yield from resolve(model, names, known=names[0] if names else "")
-    yield Call("ckpt.rm", ops.Remove(bare), model)
+    yield Call(operations.RM.name, ops.Remove(bare), model)
 
 
 def verify(*, model: str = "") -> Plan[ops.Verified]:
     """Hash a model's whole store again."""
-    return (yield from _ask("ckpt.verify", ops.Verify(), ops.Verified, model))
+    return (yield from ask(operations.VERIFY, ops.Verify(), model=model))
 
 
 def repair(*, model: str = "") -> Plan[ops.Verified]:
     """Mend what can be mended of a model's store while it serves, then verify it."""
-    return (yield from _ask("ckpt.repair", ops.Repair(), ops.Verified, model))
+    return (yield from ask(operations.REPAIR, ops.Repair(), model=model))
 
 
 def gc(*, model: str = "", dry_run: bool = False) -> Plan[ops.Collected]:
     """Collect what no name, history or pin reaches."""
-    return (yield from _ask("ckpt.gc", ops.Collect(dry_run), ops.Collected, model))
+    return (yield from ask(operations.GC, ops.Collect(dry_run), model=model))
 
 
 def replay(ref: str = "", *, model: str = "", save: str = "", prime: str | None = None) -> Plan[ops.Replayed]:
     """Read a context's tokens again from its root, or the text `prime` into a new one."""
     model, (ref, save) = yield from resolve(model, [ref, save], known=ref)
     payload = b"" if prime is None else encode_text(prime)
-    raw, _ = yield Call("ckpt.replay", ops.Replay(save, prime is not None), model, ref, payload)
+    raw, _ = yield Call(operations.REPLAY.name, ops.Replay(save, prime is not None), model, ref, payload)
     return wire.unpack(raw, ops.Replayed)
 
 
@@ -229,11 +235,11 @@ def probe(
     look = look or Look()
     args = ops.Probe(look.routing, look.topk, list(look.masked), look.where, top, reply_tokens)
     try:
-        raw, replies = yield Call("probe", args, model, ref, payload, ttl_s=ttl_s)
+        raw, replies = yield Call(operations.PROBE.name, args, model, ref, payload, ttl_s=ttl_s)
     except NotFound:
         if not (or_empty and ref):
             raise
-        raw, replies = yield Call("probe", args, model, "", payload, ttl_s=ttl_s)
+        raw, replies = yield Call(operations.PROBE.name, args, model, "", payload, ttl_s=ttl_s)
     result = wire.unpack(raw, ops.Probed)
     parts = replies[: result.reply_bytes], replies[result.reply_bytes :]
     return Seen(result, *(part.decode("utf-8", "backslashreplace") for part in parts))
@@ -241,17 +247,17 @@ def probe(
 
 def settings_ls(*, model: str = "") -> Plan[ops.SettingsNames]:
     """The sampling sets of a model."""
-    return (yield from _ask("settings.ls", ops.SettingsLs(), ops.SettingsNames, model))
+    return (yield from ask(operations.SETTINGS_LS, ops.SettingsLs(), model=model))
 
 
 def settings_show(name: str = "", *, model: str = "") -> Plan[ops.SettingsSaved]:
     """A sampling set; '' is the model's default."""
-    return (yield from _ask("settings.show", ops.SettingsShow(name), ops.SettingsSaved, model))
+    return (yield from ask(operations.SETTINGS_SHOW, ops.SettingsShow(name), model=model))
 
 
 def settings_set(name: str, values: Mapping[str, float], *, base: str = "", model: str = "") -> Plan[ops.SettingsSaved]:
     """Write a sampling set: single values over the set `base`."""
-    return (yield from _ask("settings.set", ops.SettingsSet(name, base, dict(values)), ops.SettingsSaved, model))
+    return (yield from ask(operations.SETTINGS_SET, ops.SettingsSet(name, base, dict(values)), model=model))
 
 
 # -- calls whose events a face takes one by one
@@ -259,12 +265,12 @@ def settings_set(name: str, values: Mapping[str, float], *, base: str = "", mode
 
 def export(ref: str, model: str) -> Plan[Call]:
     model, (ref,) = yield from resolve(model, [ref], known=ref)
-    return Call("ckpt.export", ops.Export(), model, ref, kind="data")
+    return Call(operations.EXPORT.name, ops.Export(), model, ref, kind="data")
 
 
 def import_(name: str, model: str, size: int, sha256: str, trust: bool) -> Plan[Call]:
     model, (name,) = yield from resolve(model, [name])
-    return Call("ckpt.import", ops.Import(name, size, sha256, trust), model)
+    return Call(operations.IMPORT.name, ops.Import(name, size, sha256, trust), model)
 
 
 def _worker(text: str, model: str) -> str:

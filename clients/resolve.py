@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clients.calls import Call, Plan
-from ssmprov import ops, wire
+from ssmprov import operations, ops, wire
 from ssmprov.errors import BadRequest, NotFound, Unavailable
 from ssmprov.names import split_model
 
 
 def served(story: str = "") -> Plan[ops.StatusResult]:
     """What the broker and its workers are at; `story` begins the hexadecimal id of a request to tell of."""
-    raw, _ = yield Call("status", ops.Status(story))
-    return wire.unpack(raw, ops.StatusResult)
+    raw, _ = yield Call(operations.STATUS.name, ops.Status(story))
+    return wire.unpack(raw, operations.STATUS.result)
 
 
 def resolve(model: str, refs: Sequence[str], *, known: str = "") -> Plan[tuple[str, list[str]]]:
@@ -44,9 +44,9 @@ def _model_with(ref: str, models: Sequence[str]) -> Plan[str]:
     owners, hints = [], []
     for model in models:
         try:
-            yield Call("ckpt.show", ops.Show(), model, ref)
+            yield Call(operations.SHOW.name, ops.Show(), model, ref)
         except NotFound as error:
-            if "did you mean" in error.message or " step" in error.message:
+            if error.details.get("nearest") or error.details.get("steps"):  # the model knows something like it
                 hints.append(f"{model}: {error.message}")
             continue
         owners.append(model)

@@ -18,7 +18,7 @@ def sentence(error: SsmprovError) -> str:
     """What is shown. It begins with a capital and ends with a full stop."""
     text = error.message.strip() or type(error).__name__
     if isinstance(error, Unreachable):
-        text = text.partition(": start ")[0]  # there is a button for that
+        text = error.details.get("fault", text)  # without its advice: there is a button for that
     text = _COMMAND.sub(r"“\1”", text)
     text = text[0].upper() + text[1:]
     if text[-1] not in ".!?":
@@ -39,7 +39,7 @@ def details(error: SsmprovError) -> str:
     lines = [f"code: {error.details.get('code', error.code)}"]
     if error.worker:
         lines.append(f"worker: {error.worker}")
-    lines += [f"{key}: {value}" for key, value in error.details.items() if key != "code"]
+    lines += [f"{key}: {value}" for key, value in error.details.items() if key not in ("code", "fault")]
     if error.remote_traceback:
         lines += ["", error.remote_traceback.strip()]
     return "\n".join(lines)

@@ -13,9 +13,10 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from importlib import resources
 from pathlib import Path
 from types import TracebackType
+
+from ssmprov.rooms import CONFIG
 
 MINI = "rwkv7-mini"
 START_S = 60.0
@@ -57,7 +58,7 @@ class House:
         self.close()
 
     def _start(self) -> None:
-        config = (resources.files("config") / "default.toml").read_text(encoding="utf-8")
+        config = (CONFIG / "default.toml").read_text(encoding="utf-8")
         config = re.sub(r"^port = (\d+)", _free_port, config + self._prepare(self), flags=re.MULTILINE)
         (self.home / "ssmprov.toml").write_text(config, encoding="utf-8")
         ready_file = self.home / "ready.json"

@@ -17,7 +17,6 @@ from ssmprov.transcript import FENCE, full_step
 
 GGUF = "mini-gguf"
 SMOLLM2 = "smollm2"
-REPLAY = "ckpt replay THEIRS:NAME --to OURS"
 SAID = "the sun is warm"
 CAPITAL = "The capital of France is"
 CAPITAL_CHARS = 8
@@ -78,9 +77,7 @@ def tour(house: House, name: str, turn: int) -> float:
 def refused_and_replayed(house: House, name: str) -> None:
     section("Two runtimes: llama.cpp refuses a state of torch, and reads the text of that context instead")
     show(house, f'ssmprov ckpt export {MINI}:{name} "$SSMPROV_HOME/{name}.ctx"')
-    said = show(house, f'ssmprov ckpt import "$SSMPROV_HOME/{name}.ctx" {GGUF}:{name}', 1)
-    if REPLAY not in said:
-        raise Trouble(f"{GGUF} refused the state without a word of `{REPLAY}`")
+    show(house, f'ssmprov ckpt import "$SSMPROV_HOME/{name}.ctx" {GGUF}:{name}', 1)
     show(house, f"ssmprov ckpt replay {MINI}:{name} --to {GGUF} --save {name}")
 
 

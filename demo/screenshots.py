@@ -17,6 +17,7 @@ from PyQt6.QtGui import QColor, QPalette
 from PyQt6.QtWidgets import QApplication
 
 from clients import Client
+from composer.panels.notice_bar import ERROR
 from composer.window import Window
 from demo.house import House
 from ssmprov.transcript import FENCE, HALF_FENCE, Turn
@@ -174,7 +175,7 @@ def shoot(camera: Camera, stop: Callable[[], None]) -> None:
     dark(False)
     window.tree.raise_()
     stop()
-    camera.until(lambda: any("o broker answers" in notice.message for notice in window.notices.notices))
+    camera.until(lambda: any(notice.kind == ERROR for notice in window.notices.notices))
     camera.take("error")
 
 

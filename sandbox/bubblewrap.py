@@ -1,4 +1,4 @@
-"""What bubblewrap is told: the view of the file system that fenced code gets."""
+"""The arguments for bubblewrap: which view of the file system the sandboxed code gets."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from ssmprov.configuration import CONFIG_FILE, RUN_DIRECTORY, home_of
 from ssmprov.keys import secret_places
 
 PRIVATE_BYTES = 256 << 20
-"""Size of each private directory in memory: /tmp, /dev/shm, the home directory."""
+"""The size of each private directory in memory: /tmp, /dev/shm and the home directory."""
 
 SECRETS = (
     *(".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".netrc", ".pgpass", ".git-credentials", ".pypirc"),
     *(".npmrc", ".password-store", ".mozilla", ".config", ".local/share/keyrings", ".cache", ".bash_history"),
 )
-"""What is hidden of a home directory that is itself the working directory, and so cannot be hidden whole."""
+"""What is hidden in a home directory that is the working directory, and so cannot be hidden as a whole."""
 
 
 @functools.cache
 def usable() -> tuple[str, str]:
-    """The path of a bubblewrap that works here, or '' and why not. Tried once: namespaces may be forbidden."""
+    """The path of a working bubblewrap, or '' and the reason. It is tried once, because namespaces may be forbidden."""
     program = shutil.which("bwrap")
     if program is None:
         return "", "bubblewrap (the program bwrap) is not installed"
@@ -43,13 +43,13 @@ def usable() -> tuple[str, str]:
 
 @functools.cache
 def _options(program: str) -> str:
-    """The help text, which names the options that this version knows."""
+    """The help text, which lists the options of this version."""
     asked = subprocess.run([program, "--help"], capture_output=True, text=True, timeout=10, check=False)
     return asked.stdout + asked.stderr
 
 
 def homes() -> list[str]:
-    """The user's home directory as the environment and as the password file have it."""
+    """The user's home directories: from the environment and from the password file."""
     found = [os.environ.get("HOME", "")]
     with suppress(KeyError):
         found.append(pwd.getpwuid(os.getuid()).pw_dir)
@@ -58,7 +58,7 @@ def homes() -> list[str]:
 
 
 def interpreter() -> list[str]:
-    """The directories that this Python needs to run, which may lie in the home directory."""
+    """The directories that this Python needs. They may be in the home directory."""
     return list(
         dict.fromkeys(p for prefix in (sys.prefix, sys.base_prefix) for p in (prefix, os.path.realpath(prefix)))
     )
@@ -69,9 +69,9 @@ def beneath(path: str, folder: str) -> bool:
 
 
 def house(directory: Path) -> tuple[str, ...]:
-    """The entries of a directory that are ssmprov's own, beside dot files; or the one that its own directory lies in.
+    """The entries of a directory that belong to ssmprov, besides dot files, or the one that contains its directory.
 
-    The configuration says which files are loaded into workers, and who reaches them.
+    They are protected because the configuration decides which files workers load and who can reach the broker.
     """
     home = Path(os.path.realpath(home_of()))
     if home == directory:
@@ -80,19 +80,19 @@ def house(directory: Path) -> tuple[str, ...]:
 
 
 def off_limits(directory: Path) -> list[str]:
-    """The entries of a directory that code must leave as they are: dot files, and what is ssmprov's own."""
+    """The protected entries of a directory: dot files, and what belongs to ssmprov."""
     names = [name for name in os.listdir(directory) if name.startswith(".")]
     return sorted({*names, *(name for name in house(directory) if os.path.lexists(directory / name))})
 
 
 def code_folder(directory: Path) -> str:
-    """Where the code is shown: a private directory that is not the working directory."""
+    """Where the code's file appears: a private directory that is not the working directory."""
     usual = "/tmp"  # noqa: S108 (private in there)
     return usual if os.path.realpath(usual) == usual != str(directory) else "/dev/shm"  # noqa: S108
 
 
 def view(program: str, directory: Path, *, network: bool) -> list[str]:
-    """Namespaces and mounts for code that works in `directory`, which is an absolute path free of symbolic links."""
+    """Namespaces and mounts for code that runs in `directory`, an absolute path without symbolic links."""
     known = _options(program)
     size = ["--size", str(PRIVATE_BYTES)] if "--size BYTES" in known else []
     work = str(directory)
@@ -102,8 +102,8 @@ def view(program: str, directory: Path, *, network: bool) -> list[str]:
     args += ["--disable-userns"] if "--disable-userns" in known else []
     args += ["--die-with-parent", "--new-session", "--hostname", "fenced", "--cap-drop", "ALL"]
 
-    # /proc read-only: code that runs as the host's root could else write kernel settings, core_pattern among them,
-    # which are guarded by the user id alone.
+    # /proc is read-only: otherwise code that runs as the host's root could write kernel settings such as core_pattern,
+    # which only the user id protects.
     args += ["--ro-bind", "/", "/", "--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
     args += [*size, "--tmpfs", "/dev/shm"]  # noqa: S108
 
@@ -121,7 +121,7 @@ def view(program: str, directory: Path, *, network: bool) -> list[str]:
 
     args += ["--bind", work, work]
     for name in off_limits(directory):
-        guarded = os.path.realpath(directory / name)  # a link has no mount of its own: what it points to is guarded
+        guarded = os.path.realpath(directory / name)  # a link cannot be mounted over, so its target is protected
         if beneath(guarded, work) and guarded != work:
             args += ["--ro-bind-try", guarded, guarded]
     for place in private:

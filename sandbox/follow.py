@@ -1,4 +1,4 @@
-"""The caller's side of a run: start the launcher, take the output as it comes, and have the tree ended in time."""
+"""The caller's side of a run: starts the launcher, reads the output, and ends the process tree in time."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from typing import Any, Protocol
 from ssmprov.errors import SsmprovError
 
 POLL_S = 0.05
-"""How often an event or a function is asked whether to end; a descriptor is waited for."""
+"""How often an event or a function is asked whether to end. A descriptor needs no polling."""
 
 GRACE_S = 10.0
-"""How long the end of a tree may take before its launcher is given up."""
+"""How long a process tree may take to end before its launcher is killed."""
 
 _BOOT = "import sys; sys.path.insert(0, sys.argv[1]); from sandbox.launcher import main; main()"
 
@@ -29,7 +29,7 @@ class EventLike(Protocol):
 
 
 Cancelled = EventLike | int | Callable[[], bool]
-"""What tells a run to end: an event, a descriptor that becomes readable, or a function that answers True."""
+"""What can end a run: an event, a descriptor that becomes readable, or a function that returns True."""
 
 
 def follow(
@@ -40,7 +40,7 @@ def follow(
     on_output: Callable[[bytes], None] | None,
     cancelled: Cancelled | None,
 ) -> tuple[bytes, dict[str, Any], str]:
-    """Run a plan of the launcher to its end. Output, the launcher's answer, and why it was ended from here, or ''."""
+    """Run a plan to its end. Returns the output, the launcher's answer, and why we ended it (or '')."""
     out, out_in = os.pipe()
     answer, answer_in = os.pipe()
     try:
@@ -70,11 +70,11 @@ def _launch(plan: dict[str, Any]) -> subprocess.Popen[bytes]:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         pass_fds=[plan["out"], plan["answer"], *plan.get("fds", ())],
-        start_new_session=True,  # Ctrl-C is for the caller, who ends the tree in good order
-        env=plan["env"],  # so that no secret can be read from the launcher's /proc entry either
+        start_new_session=True,  # Ctrl-C must only reach the caller, which ends the tree in order
+        env=plan["env"],  # so that the launcher's /proc entry shows no secrets either
     )
     assert launcher.stdin is not None
-    with contextlib.suppress(BrokenPipeError):  # it did not start: its silence tells
+    with contextlib.suppress(BrokenPipeError):  # it did not start; the missing answer shows it
         view = memoryview(json.dumps(plan).encode() + b"\n")
         while view:
             view = view[launcher.stdin.write(view) :]
@@ -82,7 +82,7 @@ def _launch(plan: dict[str, Any]) -> subprocess.Popen[bytes]:
 
 
 class _Follower:
-    """Reads the pipes of one launcher until both are at their end."""
+    """Reads the pipes of one launcher until both have ended."""
 
     def __init__(
         self,
@@ -136,7 +136,7 @@ class _Follower:
                 self._end(launcher, "timeout")
             elif not self.reason and self._is_cancelled():
                 self._end(launcher, "cancelled")
-        with contextlib.suppress(BlockingIOError):  # the tree is gone: what is left stands in the pipe
+        with contextlib.suppress(BlockingIOError):  # the tree has ended: read what is left in the pipe
             while data := os.read(self._out, 1 << 16):
                 self._take(data, launcher)
 
@@ -160,7 +160,7 @@ class _Follower:
         return self._cancelled() if callable(self._cancelled) else self._cancelled.is_set()
 
     def _end(self, launcher: subprocess.Popen[bytes], reason: str) -> None:
-        """Have the launcher end the tree, which it does when its standard input closes. The first reason stands."""
+        """Make the launcher end the tree, by closing its standard input. The first reason is kept."""
         assert launcher.stdin is not None
         if not launcher.stdin.closed:
             launcher.stdin.close()

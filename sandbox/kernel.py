@@ -1,7 +1,7 @@
-"""The kernel's side of the fence, by ctypes: namespaces, mounts, capabilities, Landlock and seccomp.
+"""System calls for the sandbox, through ctypes: namespaces, mounts, capabilities, Landlock and seccomp.
 
-Everything here restricts the calling process and what it starts. Nothing but the standard library is imported, since
-the launcher loads this before each piece of code. All of it raises OSError where the kernel refuses.
+Everything here restricts the calling process and the processes that it starts. It imports only the standard library,
+because the launcher loads it before each run. All functions raise OSError if the kernel refuses.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MS_BIND, _MS_REC, _MS_PRIVATE, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 0x1000, 0x40
 _AT_FDCWD, _AT_RECURSIVE, _MOUNT_ATTR_RDONLY = -100, 0x8000, 1
 
 LANDLOCK_NEEDED = 3
-"""The first version that keeps code from truncating what it may not write (Linux 6.2)."""
+"""The first version that stops code from truncating files that it may not write (Linux 6.2)."""
 
 _READ = 1 << 0 | 1 << 2 | 1 << 3  # execute, read a file, list a directory
 _OF_FILES = 1 << 0 | 1 << 1 | 1 << 2 | 1 << 14 | 1 << 15  # the only rights that a rule on a file may hold
@@ -51,7 +51,7 @@ def _prctl(option: int, value: int, what: str, third: object = 0) -> None:
 
 
 def become_subreaper() -> None:
-    """Have orphans of the tree become children of this process, so that none is lost from sight."""
+    """Make orphans of the tree children of this process, so that none is missed."""
     _prctl(_PR_SET_CHILD_SUBREAPER, 1, "prctl(PR_SET_CHILD_SUBREAPER)")
 
 
@@ -70,10 +70,10 @@ def unshare(flags: int) -> None:
 
 
 def drop_capabilities() -> None:
-    """Give up every capability for good: root, too, is a plain user with root's files afterwards."""
+    """Drop every capability permanently. Even root is then a plain user that owns root's files."""
     for capability in range(64):
         if _libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0) < 0:
-            break  # past the last one that this kernel knows, or there were none to give up
+            break  # the kernel knows no more, or there was none to drop
     _libc.prctl(_PR_CAP_AMBIENT, ctypes.c_ulong(4), 0, 0, 0)  # 4: clear all
     header, none = ctypes.create_string_buffer(struct.pack("=Ii", 0x20080522, 0)), ctypes.create_string_buffer(24)
     _check(_libc.capset(header, none), "capset")
@@ -101,7 +101,7 @@ def loopback_up() -> None:
 
 
 def private_mounts(writable: str) -> None:
-    """In a mount namespace of its own, make everything read-only but one directory."""
+    """In a new mount namespace, make everything except one directory read-only."""
     _mount("none", "/", "", _MS_REC | _MS_PRIVATE)
     bind(writable, writable)
     _set_read_only("/", on=True, recursive=True)
@@ -109,17 +109,17 @@ def private_mounts(writable: str) -> None:
 
 
 def mount_proc() -> None:
-    """In mount and PID namespaces of its own, have /proc show those processes only."""
+    """In new mount and PID namespaces, make /proc show only their processes."""
     _mount("proc", "/proc", "proc", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC)
 
 
 def landlock_version() -> int:
-    """The version of Landlock that this kernel runs; 0 where it has none or has it switched off."""
+    """The kernel's version of Landlock, or 0 if it has none or it is switched off."""
     return max(0, int(_libc.syscall(_SYS_LANDLOCK[0], None, ctypes.c_size_t(0), 1)))
 
 
 def landlock(readable: Iterable[str], writable: Iterable[str]) -> None:
-    """Confine this process to these paths and what is beneath them; signals and abstract sockets stay inside too."""
+    """Confine this process to these paths and everything below them. Signals and abstract sockets stay inside, too."""
     version = landlock_version()
     everything = (1 << (16 if version >= 5 else 15)) - 1
     attributes = struct.pack("=3Q", everything, 0, 3)[: 24 if version >= 6 else 16 if version >= 4 else 8]
@@ -130,7 +130,7 @@ def landlock(readable: Iterable[str], writable: Iterable[str]) -> None:
         try:
             place = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except OSError:
-            continue  # what is not there needs no right
+            continue  # it does not exist, so it needs no rule
         allowed = rights if os.path.isdir(path) else rights & _OF_FILES
         rule = struct.pack("=Qi", allowed & everything, place)
         _check(_libc.syscall(add_rule, rules, 1, rule, 0), f"landlock_add_rule({path})")
@@ -140,10 +140,10 @@ def landlock(readable: Iterable[str], writable: Iterable[str]) -> None:
 
 
 def socket_filter(machine: str, *, internet: bool) -> bytes | None:
-    """A seccomp program that admits sockets of the internet families, or none at all. None: not known for `machine`.
+    """A seccomp program that allows internet sockets or no sockets. None if it is unknown for `machine`.
 
-    A network namespace and a read-only mount do not keep code from the Unix sockets of the host (docker, dbus,
-    our broker) nor from vsock, so those families are refused. io_uring, which opens sockets past seccomp, is, too.
+    A network namespace and a read-only mount do not block the host's Unix sockets (docker, dbus, our broker) or vsock,
+    so the program refuses these families. It also refuses io_uring, which can open sockets without seccomp.
     """
     if machine not in _ARCHITECTURES:
         return None
@@ -151,7 +151,7 @@ def socket_filter(machine: str, *, internet: bool) -> bytes | None:
     load, equal, at_least, give = 0x20, 0x15, 0x35, 0x06  # BPF: ld, jeq, jge, ret
     refuse, allow = 0x00050000, 0x7FFF0000
     families = (_AF_INET, _AF_INET6, _AF_NETLINK) if internet else ()
-    steps = [  # operation, operand, where to if so, where to if not; "" is the next step
+    steps = [  # operation, operand, target if true, target if false; "" is the next step
         (load, 4, "", ""),  # seccomp_data.arch
         (equal, architecture, "", "missing"),
         (load, 0, "", ""),  # seccomp_data.nr

@@ -1,12 +1,12 @@
-"""The launcher: a process of its own that sets up the fence, starts the code in it, and sees its whole tree end.
+"""The launcher: a separate process that sets up the sandbox, starts the code in it, and waits for its whole tree.
 
-It reads one JSON line from standard input and keeps that open: when it closes, for whatever reason, the tree is ended.
-So nothing outlives a caller that was killed. Being a subreaper, it ends only after every process below it is gone.
+It reads one JSON line from standard input and keeps that open. When it closes for any reason, the launcher ends the
+tree, so nothing outlives a caller that was killed. As a subreaper, it ends only after every process below it has ended.
 
     run() -- launcher -- [bwrap --] first process of the PID namespace -- the code
 
-Answers on the status pipe with one JSON object: `status` as a shell gives it, `reason` when a limit ended the tree,
-`error` when the fence could not be set up.
+It answers on the status pipe with one JSON object: `status` as a shell reports it, `reason` if a limit ended the tree,
+and `error` if the sandbox could not be set up.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from sandbox import kernel
 from sandbox.processes import descendants, end_all, holds_more_than
 
 WATCH_S = 0.2
-"""How often memory, and where nothing better binds also the number of processes, are looked at."""
+"""How often memory is checked, and the number of processes if nothing else limits it."""
 
 _RESERVED_PIDS = 300
-"""A namespace whose numbers have wrapped around gives none below: pid_max has to be higher by as many."""
+"""Process numbers that a namespace never gives again after they wrapped around: pid_max must be higher by these."""
 
 _BOUND = """
 import os, resource, signal, sys
 resource.setrlimit(resource.RLIMIT_NPROC, (int(sys.argv[1]),) * 2)
-for number in (signal.SIGPIPE, signal.SIGXFSZ):  # which Python ignores, and so would the code
+for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and the code would inherit that
     signal.signal(number, signal.SIG_DFL)
 os.execvp(sys.argv[2], sys.argv[2:])
 """
-"""Inside of bubblewrap's namespaces: bound this user's processes there, and become the code."""
+"""Runs inside bubblewrap's namespaces: limits the number of processes there, and becomes the code."""
 
 Plan = dict[str, Any]
 
 
 def main() -> NoReturn:
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # were it ignored, no status could be waited for
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # if it were ignored, we could not wait for a status
     plan: Plan = json.loads(_line(0))
     for fd in (plan["out"], plan["answer"]):
         os.set_inheritable(fd, False)
@@ -57,7 +57,7 @@ def main() -> NoReturn:
 
 
 def _line(fd: int) -> bytes:
-    """The first line of a pipe, and not a byte more."""
+    """The first line of a pipe, without reading a byte more."""
     text = b""
     while (byte := os.read(fd, 1)) not in (b"", b"\n"):
         text += byte
@@ -79,7 +79,7 @@ def _supervise(plan: Plan) -> Plan:
         os.close(fd)
     said: Plan = {}
     try:
-        for line in _everything(report).splitlines():  # it ends when the child has become another program
+        for line in _everything(report).splitlines():  # it ends when the child becomes another program
             said.update(json.loads(line))
         bound = plan["nproc"] or said.get("bound", False)
         reason = "" if "error" in said else _watch(plan, os.pidfd_open(first), bound=bound)
@@ -88,12 +88,12 @@ def _supervise(plan: Plan) -> Plan:
     if "error" in said:
         return {"error": said["error"]}
     if plan["fence"] == "bubblewrap" and reason == "" and b'"exit-code"' not in _everything(bwrap_status):
-        return {"error": "bubblewrap could not set up the fence"}
+        return {"error": "bubblewrap could not set up the sandbox"}
     return {"status": _shell_status(statuses[first]), "reason": "" if reason == "closed" else reason}
 
 
 def _watch(plan: Plan, pidfd: int, *, bound: bool) -> str:
-    """Wait for the end of the first process; why the tree has to be ended earlier, or ''."""
+    """Wait for the end of the first process. Returns why the tree must be ended earlier, or ''."""
     poll = select.poll()
     poll.register(0, select.POLLIN)
     poll.register(pidfd, select.POLLIN)
@@ -122,7 +122,7 @@ def _kernel_version() -> tuple[int, int]:
 
 
 def _nproc_binds() -> bool:
-    """Whether RLIMIT_NPROC stops this user (it does not bind root) and counts per user namespace (Linux 5.14)."""
+    """Whether RLIMIT_NPROC limits this user (it does not limit root) and counts per user namespace (Linux 5.14)."""
     if _kernel_version() < (5, 14):
         return False
     soft, hard = resource.getrlimit(resource.RLIMIT_NPROC)
@@ -134,7 +134,7 @@ def _nproc_binds() -> bool:
 
 
 def _in_fork(do: Callable[[], None]) -> bool:
-    """Whether a child of this process can be made and can do this."""
+    """Whether this process can fork a child that can do this."""
     try:
         pid = os.fork()
     except BlockingIOError:
@@ -149,25 +149,25 @@ def _in_fork(do: Callable[[], None]) -> bool:
 
 
 def _new_pid_namespace(plan: Plan) -> bool:
-    """Have the next child begin a PID namespace, whose end the kernel makes the end of all in it.
+    """Make the next child the first process of a PID namespace. When it ends, the kernel ends all others in it.
 
-    Bubblewrap makes one of its own, but only root's needs a bound on process numbers, which has to be set from
-    outside of it. Landlock has none unless we make it, in a user namespace where that takes one.
+    Bubblewrap makes its own, but root's needs a limit on process numbers, which must be set from outside. Landlock has
+    none unless we make one, in a user namespace if that is necessary.
     """
     tries = [kernel.CLONE_NEWPID] if os.geteuid() == 0 else []
     if plan["fence"] == "landlock":
         tries.append(kernel.CLONE_NEWPID | kernel.CLONE_NEWUSER)
     for flags in tries:
-        if _in_fork(lambda: kernel.unshare(flags)):  # noqa: B023 (called at once): a half-made one could not be left
+        if _in_fork(lambda: kernel.unshare(flags)):  # noqa: B023 (called at once): in a fork, as a failure cannot be undone
             kernel.unshare(flags)
             plan["nproc"] &= plan["fence"] == "bubblewrap" or bool(flags & kernel.CLONE_NEWUSER)
             return True
-    plan["nproc"] &= plan["fence"] == "bubblewrap"  # else it would count what the user runs elsewhere
+    plan["nproc"] &= plan["fence"] == "bubblewrap"  # otherwise it would count the user's other processes
     return False
 
 
 def _in_child(report: int, do: Callable[[int, Plan], None], plan: Plan) -> NoReturn:
-    """Call `do`, which becomes another program; what keeps it from that is reported."""
+    """Call `do`, which becomes another program, and report an error that prevents it."""
     try:
         do(report, plan)
     except BaseException as error:
@@ -183,7 +183,7 @@ def _first_process(report: int, plan: Plan) -> None:
     for fd, target in ((nothing, 0), (plan["out"], 1), (plan["out"], 2)):
         os.dup2(fd, target)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
-        with suppress(OSError, ValueError):  # two belong to the C library
+        with suppress(OSError, ValueError):  # two signals belong to the C library
             signal.signal(
                 number, signal.SIG_DFL
             )  # Python ignores SIGPIPE and SIGXFSZ, and what it ignores is inherited
@@ -215,10 +215,10 @@ def _limit(which: int, most: int) -> None:
 
 
 def _set_pid_max(most: int) -> bool:
-    """Bound the namespace's process numbers, where they are the namespace's own (Linux 6.14)."""
+    """Limit the namespace's process numbers, if the limit is per namespace (Linux 6.14)."""
     path = "/proc/sys/kernel/pid_max"
     if _kernel_version() < (6, 14):
-        return False  # it would bound the whole machine
+        return False  # it would limit the whole machine
     with suppress(OSError), open(path, "r+", encoding="ascii") as file:
         file.write(str(most))
         return True
@@ -233,7 +233,7 @@ def _bubblewrap(plan: Plan) -> None:
         os.lseek(fd, 0, os.SEEK_SET)
         options += ["--seccomp", str(_inherited(fd))]
     command: list[str] = plan["command"]
-    if plan["nproc"]:  # only now: bubblewrap's own start must not meet it
+    if plan["nproc"]:  # only now, so that it does not limit bubblewrap's start
         command = [sys.executable, "-I", "-S", "-c", _BOUND, str(plan["processes"]), *command]
     program_and_options: list[str] = plan["bubblewrap"]
     _become([program_and_options[0], *options, *program_and_options[1:], "--", *command], plan)
@@ -245,7 +245,7 @@ def _inherited(fd: int) -> int:
 
 
 def _be_init(report: int, code: int) -> NoReturn:
-    """The first process of a namespace: reap what is orphaned, and end, and all else with it, when the code ends."""
+    """The first process of a namespace: reaps orphans, and ends when the code ends, which ends all others."""
     os.close(report)
     while (ended := os.waitpid(-1, 0))[0] != code:
         pass
@@ -257,13 +257,13 @@ def _landlock(plan: Plan) -> None:
     with suppress(OSError):
         if not internet:
             kernel.unshare(kernel.CLONE_NEWNET)
-            internet = True  # of a world with nothing but a loopback device
+            internet = True  # in a namespace with only a loopback device
             kernel.loopback_up()
     with suppress(OSError):
         kernel.unshare(kernel.CLONE_NEWNS | kernel.CLONE_NEWIPC | kernel.CLONE_NEWUTS)
         kernel.private_mounts(plan["scratch"])
-        if not plan["scratch"].startswith(plan["directory"] + "/"):  # which would be hidden
-            kernel.bind(plan["work"], plan["directory"])  # the copy stands where the directory stood
+        if not plan["scratch"].startswith(plan["directory"] + "/"):  # the copy would be hidden
+            kernel.bind(plan["work"], plan["directory"])  # the copy replaces the directory
             plan["work"] = plan["directory"]
     with suppress(OSError):
         kernel.mount_proc()
@@ -273,7 +273,7 @@ def _landlock(plan: Plan) -> None:
     kernel.landlock(plan["readable"], plan["writable"])
     program = kernel.socket_filter(os.uname().machine, internet=internet)
     if program is None:
-        raise OSError(f"sockets cannot be fenced on {os.uname().machine}")
+        raise OSError(f"sockets cannot be blocked on {os.uname().machine}")
     kernel.seccomp(program)
     if plan["nproc"]:
         _limit(resource.RLIMIT_NPROC, plan["processes"])

@@ -1,4 +1,4 @@
-"""A tree of processes: who is in it, what memory it holds, and its end."""
+"""A tree of processes: its members, its memory, and how it is ended."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ _PAGE = os.sysconf("SC_PAGE_SIZE")
 
 
 def descendants(root: int) -> list[int]:
-    """The processes below `root`, parents first. One that ends meanwhile may be missing or listed in vain."""
+    """The processes below `root`, parents first. A process that ends meanwhile may be listed or not."""
     children: dict[int, list[int]] = {}
     for entry in os.listdir("/proc"):
         if entry.isdecimal():
             with contextlib.suppress(OSError), open(f"/proc/{entry}/stat", "rb") as file:
                 children.setdefault(int(file.read().rpartition(b")")[2].split()[1]), []).append(int(entry))
     found = list(children.get(root, ()))
-    for pid in found:  # grows while it is walked
+    for pid in found:  # the list grows during the loop
         found += children.get(pid, ())
     return found
 
@@ -29,14 +29,14 @@ def _resident(pid: int) -> int:
 
 
 def _proportional(pid: int) -> int:
-    """Resident bytes with shared pages counted once over their sharers; plain resident ones where that is hidden."""
+    """Resident bytes, with shared pages divided among their users. Plain resident bytes if that is not readable."""
     with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/smaps_rollup", "rb") as file:
         return sum(int(line.split()[1]) * 1024 for line in file if line.startswith(b"Pss:"))
     return _resident(pid)
 
 
 def holds_more_than(limit: int, pids: list[int]) -> bool:
-    """Whether the processes together hold more memory. The exact sum is costly: it is taken only near the limit."""
+    """Whether the processes together use more memory than `limit`. The exact, slow sum is only taken near the limit."""
     return sum(map(_resident, pids)) > limit and sum(map(_proportional, pids)) > limit
 
 
@@ -46,10 +46,10 @@ def _signal(pid: int, number: int) -> None:
 
 
 def end_all(first: int) -> dict[int, int]:
-    """End every descendant of this process, which has to be a subreaper; the wait statuses of those reaped.
+    """End every descendant of this process, which must be a subreaper. Returns the wait statuses of those reaped.
 
-    `first` is killed before the rest: where it is the init of a namespace, the kernel ends all of that at once. Others
-    are stopped until no new one appears, since a killer that walks a list never catches up with a fork bomb.
+    `first` is killed first: if it is the init of a namespace, the kernel then ends the whole namespace. The others are
+    stopped until no new ones appear, because killing one after another never catches up with a fork bomb.
     """
     statuses: dict[int, int] = {}
     _signal(first, signal.SIGKILL)

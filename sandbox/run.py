@@ -1,6 +1,6 @@
-"""Run a piece of code behind a fence: bubblewrap where it works, Landlock on a copy of the directory elsewhere.
+"""Runs code in a sandbox: bubblewrap if it works here, else Landlock on a copy of the directory.
 
-What holds with which of them, and what does not, stands in docs/sandbox.md.
+docs/sandbox.md says what each of them guarantees and what it does not.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from ssmprov.keys import secret_places
 Role = Literal["BASH", "PYTHON"]
 
 FILE_BYTES = 1 << 30
-"""The longest file that fenced code may write."""
+"""The largest file that sandboxed code may write."""
 
 _KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TERM")
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds of one run. Memory is that of the whole tree, and the address space of each process in it."""
+    """Limits of one run. `memory_bytes` bounds the whole process tree, and the address space of each process."""
 
     timeout_s: float = 60.0
     memory_bytes: int = 2 << 30
@@ -41,10 +41,10 @@ class Limits:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: stdout and stderr in order, and the status as a shell gives it (128 + signal).
+    """How a run ended: stdout and stderr in order, and the status as a shell reports it (128 + signal).
 
-    `reason` says what ended it from outside: timeout, output, memory, processes or cancelled; else it is empty.
-    `dropped` names what is off limits in the working directory, that the code made or changed, and that was not kept.
+    `reason` says which limit ended it (timeout, output, memory or processes) or cancelled; it is empty if none did.
+    `dropped` lists protected entries of the working directory that the code made or changed. Their changes are lost.
     """
 
     output: bytes
@@ -54,14 +54,14 @@ class Ended:
 
 
 class Mechanism(NamedTuple):
-    """What fences code here: bubblewrap, landlock, or None; and why it is not something better."""
+    """The sandbox that works here (bubblewrap, landlock or None), and why there is no better one."""
 
     name: Literal["bubblewrap", "landlock"] | None
     reason: str
 
 
 def mechanism() -> Mechanism:
-    """What would fence code on this machine. The first call tries bubblewrap, which takes some milliseconds."""
+    """The sandbox that works on this machine. The first call tries bubblewrap, which takes some milliseconds."""
     program, why = bubblewrap.usable()
     if program:
         return Mechanism("bubblewrap", "")
@@ -70,7 +70,7 @@ def mechanism() -> Mechanism:
         had = f"only version {version} of Landlock" if version else "no Landlock"
         return Mechanism(None, f"{why}; this kernel has {had} (version 3 came with Linux 6.2)")
     if kernel.socket_filter(machine, internet=False) is None:
-        return Mechanism(None, f"{why}; and sockets cannot be fenced on {machine} without it")
+        return Mechanism(None, f"{why}, and without it sockets cannot be blocked on {machine}")
     return Mechanism("landlock", why)
 
 
@@ -86,24 +86,25 @@ def run(
     cancelled: Cancelled | None = None,
     using: Mechanism | None = None,
 ) -> Ended:
-    """Run a BASH or PYTHON turn's code in `directory`, and wait until its whole tree of processes has ended.
+    """Run the code of a BASH or PYTHON turn in `directory`, and wait until its whole process tree has ended.
 
-    The directory is writable but for its dot files, the rest of the file system is read-only, and there is no network
-    unless asked for. `on_output` gets the output as it comes. `unsafe` runs without a fence, limits apart.
-    Raises BadRequest for a role or a directory that cannot be run, and Unsupported where nothing fences code.
+    The code can write to the directory, except its dot files. The rest of the file system is read-only, and there is no
+    network unless `network` is set. `on_output` gets the output as it arrives. `unsafe` runs the code without a sandbox
+    but with the limits. Raises BadRequest for a wrong role or directory, and Unsupported if no sandbox works here.
     """
     work = directory.resolve()
     if role not in ("BASH", "PYTHON"):
-        raise BadRequest(f"{role} turns cannot be run: it takes BASH or PYTHON")
+        raise BadRequest(f"{role} turns cannot be run: only BASH and PYTHON turns can")
     if not work.is_dir():
         raise BadRequest(f"{directory} is not a directory")
     if str(work) == "/" and not unsafe:
-        raise BadRequest("code is not run in /, where everything would be writable: change to another directory")
+        raise BadRequest("code cannot run in /, because it could write everywhere: change to another directory")
     found = using or mechanism()
     if found.name is None and not unsafe:
         raise Unsupported(
-            f"{found.reason}. Code is not run without a fence: install bubblewrap (apt-get install bubblewrap), "
-            "or run it with your own rights by --unsafe"
+            f"no sandbox works here: {found.reason}. Install bubblewrap (apt-get install bubblewrap), or use "
+            "--unsafe to "
+            "run the code with all your rights"
         )
     fence = "" if unsafe else found.name
     with tempfile.TemporaryDirectory(prefix="ssmprov-run-", ignore_cleanup_errors=True) as folder:
@@ -125,7 +126,7 @@ def run(
 
 
 class _Place(NamedTuple):
-    """Code, the directory that it works in, and a scratch directory of its own."""
+    """The code, its working directory, and a scratch directory for it."""
 
     role: Role
     code: bytes
@@ -144,7 +145,7 @@ class _Place(NamedTuple):
 
 
 _View = Iterator[tuple[dict[str, Any], list[str]]]
-"""The launcher's part of the plan; and the list that names the dropped dot files once the run is over."""
+"""The launcher's part of the plan, and the list of dropped dot files, which is complete after the run."""
 
 
 @contextlib.contextmanager
@@ -173,9 +174,9 @@ def _link(path: Path) -> str | None:
 
 
 def _sweep(work: Path, before: dict[str, str | None]) -> list[str]:
-    """Remove new entries that are off limits, and restore links: neither can be kept from the code by mounts.
+    """Remove new protected entries and restore links, because mounts cannot stop the code from making these changes.
 
-    A new directory of sockets stays: it can mislead nobody, and it may be that of a broker that has just started.
+    A new directory of sockets stays. It does no harm, and a broker may have just made it.
     """
     dropped = [name for name in bubblewrap.off_limits(work) if name not in before and name != RUN_DIRECTORY]
     dropped += [name for name, link in before.items() if link is not None and _link(work / name) != link]
@@ -193,7 +194,7 @@ def _landlock(place: _Place) -> _View:
         folder.mkdir()
     homes = bubblewrap.homes()
     secrets = bubblewrap.SECRETS if str(place.work) in homes else ()
-    if place.scratch.is_relative_to(place.work):  # a copy that held itself would never end
+    if place.scratch.is_relative_to(place.work):  # a copy that contains itself would never end
         secrets = (*secrets, str(place.scratch.relative_to(place.work)))
     keys = secret_places(home_of())
     secrets = (*secrets, *(os.path.relpath(path, place.work) for path in keys))
@@ -222,7 +223,7 @@ def _landlock(place: _Place) -> _View:
 
 
 def _outside(hidden: set[str], folder: str = "/") -> Iterator[str]:
-    """The largest directories and files below `folder` that hold nothing hidden: Landlock only admits."""
+    """The largest directories and files below `folder` with nothing hidden inside: Landlock can only grant access."""
     with contextlib.suppress(PermissionError):
         for entry in os.scandir(folder):
             if entry.is_symlink() or entry.path in hidden:

@@ -1,4 +1,4 @@
-"""A working directory's copy for code that Landlock fences, and how its changes come back, all but the dot files."""
+"""Copies a working directory for code under Landlock, and copies its changes back, except those to dot files."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COPY_BYTES = 1 << 30
 COPY_ENTRIES = 100_000
 
 Stamp = tuple[int, int, int, int, int]
-"""Kind and mode, inode, size, and the times of the last change to content and inode. The last cannot be forged."""
+"""Kind and mode, inode, size, and the last change of the content and of the inode. The last one cannot be forged."""
 
 
 def _stamp(s: os.stat_result) -> Stamp:
@@ -25,7 +25,7 @@ def _stamp(s: os.stat_result) -> Stamp:
 def _walk(root: Path, *, repair: bool = False) -> Iterator[tuple[str, os.stat_result]]:
     """Every entry below `root`, parents first, as a relative path. Links are not followed.
 
-    With `repair` directories that were closed to their owner are opened first: what cannot be listed is not gone.
+    With `repair`, directories that their owner cannot read are opened first, so that their entries do not look deleted.
     """
     waiting = [""]
     while waiting:
@@ -45,9 +45,9 @@ def _admitted(mode: int) -> bool:
 
 
 def copy(directory: Path, to: Path, *, without: Collection[str] = ()) -> dict[str, Stamp]:
-    """Copy a directory, but for sockets, devices and the paths `without`, to an empty one. The copy's stamps.
+    """Copy a directory into an empty one, except sockets, devices and the paths `without`. Returns the copy's stamps.
 
-    Raises Unsupported when it is too large to be copied for each piece of code.
+    Raises Unsupported if the directory is too large to be copied for each run.
     """
     total = 0
     paths: list[str] = []
@@ -58,10 +58,10 @@ def copy(directory: Path, to: Path, *, without: Collection[str] = ()) -> dict[st
         paths.append(path)
         if total > COPY_BYTES or len(paths) > COPY_ENTRIES:
             raise Unsupported(
-                f"{directory} is too large to be copied for each run, which Landlock takes: "
-                "install bubblewrap (apt-get install bubblewrap), or work in a smaller directory"
+                f"{directory} is too large to copy for each run, which the Landlock sandbox needs: "
+                "install bubblewrap (apt-get install bubblewrap), or use a smaller directory"
             )
-        with suppress(FileNotFoundError, PermissionError):  # gone meanwhile, or not ours to read
+        with suppress(FileNotFoundError, PermissionError):  # it was deleted meanwhile, or we may not read it
             if stat.S_ISDIR(found.st_mode):
                 (to / path).mkdir()
                 (to / path).chmod(stat.S_IMODE(found.st_mode) | stat.S_IRWXU)
@@ -78,10 +78,10 @@ def remove(path: Path) -> None:
 
 
 def bring_back(work: Path, directory: Path, before: dict[str, Stamp], *, guarded: Collection[str] = ()) -> list[str]:
-    """Bring new and changed entries of the copy to the directory, and remove what the code removed.
+    """Copy new and changed entries back to the directory, and remove what the code removed.
 
-    Entries whose first part begins with a dot stay as they were, and so do those `guarded`; the names of those that
-    the code changed or made are returned. A file is replaced in one step, so that a reader sees the old or the new one.
+    Entries whose first part begins with a dot and entries in `guarded` stay unchanged. Returns the names of those that
+    the code made or changed. A file is replaced in one step, so that a reader sees either the old or the new one.
     """
     after: dict[str, Stamp] = {}
     refused: set[str] = set()
@@ -100,24 +100,26 @@ def bring_back(work: Path, directory: Path, before: dict[str, Stamp], *, guarded
         if path not in after:
             if name := _off_limits(path, guarded):
                 refused.add(name)
-            elif all(_is_folder(folder) for folder in _folders(directory, path)):  # else it went with its folder
+            elif all(
+                _is_folder(folder) for folder in _folders(directory, path)
+            ):  # otherwise it was removed with its folder
                 remove(directory / path)
     return sorted(refused)
 
 
 def _off_limits(path: str, guarded: Collection[str]) -> str:
-    """The entry that a path is, or lies in, where that is off limits; else ''."""
+    """The protected entry that a path names or is inside of, or ''."""
     name = path.partition("/")[0]
     return name if name.startswith(".") or name in guarded else ""
 
 
 def _folders(directory: Path, path: str) -> list[Path]:
-    """The folders on the way from a directory to an entry below it, the outermost first."""
+    """The folders between a directory and an entry below it, the outermost first."""
     return [directory / folder for folder in reversed(Path(path).parents[:-1])]
 
 
 def _is_folder(path: Path) -> bool:
-    """Whether it is a folder itself. The code may have put a link in its place, or another run: it would lead out."""
+    """Whether it is a real folder. The code or another run may have put a link there, which would lead outside."""
     return path.is_dir() and not path.is_symlink()
 
 

@@ -1,1 +1,1 @@
-"""The click commands, and the shell programs PIPE, GET_FILE, PUT_FILE, RUN and QUOTE."""
+"""The click commands of the clients, among them those behind PIPE, GET_FILE, PUT_FILE, RUN and QUOTE."""

@@ -12,10 +12,10 @@ from typing import BinaryIO
 import click
 from click.shell_completion import CompletionItem
 
-import ssmprov
 from shell.options import json_option
 from shell.tables import echo_json, echo_table
 from ssmprov.errors import BadRequest, nearest
+from ssmprov.rooms import BELOW, PACKAGE, ROOT
 from ssmprov.transcript import half_step, turn
 
 PARTS = (
@@ -108,13 +108,13 @@ def primer(chosen: tuple[str, ...], max_tokens: int | None, out: BinaryIO, listi
 # -- the files
 
 
-def root() -> Path:
-    """The folder that holds the packages."""
-    return Path(ssmprov.__file__).parents[1]
+def folder(part: str) -> Path:
+    """The folder of a part."""
+    return PACKAGE if part == PACKAGE.name else ROOT / part
 
 
 def parts() -> list[str]:
-    return [part for part in PARTS if (root() / part / "__init__.py").is_file()]
+    return [part for part in PARTS if folder(part).is_dir()]
 
 
 def sources_of(chosen: Sequence[str]) -> list[Source]:
@@ -125,10 +125,11 @@ def sources_of(chosen: Sequence[str]) -> list[Source]:
             raise BadRequest(f"there is no part {part!r}{nearest(part, there)}")
     found: list[Source] = []
     for part in dict.fromkeys(chosen):
-        files = [path.relative_to(root()) for path in (root() / part).rglob("*") if path.suffix in BYTES_PER_TOKEN]
+        top = folder(part).parent
+        files = [path.relative_to(top) for path in folder(part).rglob("*") if path.suffix in BYTES_PER_TOKEN]
         for path in sorted(files, key=lambda path: (len(path.parts), path)):
-            if not any(word.startswith((".", "__pycache__")) for word in path.parts):
-                found.append(Source(PurePosixPath(path), (root() / path).read_bytes().decode("utf-8")))
+            if not any(word.startswith((".", "__pycache__", BELOW)) for word in path.parts):
+                found.append(Source(PurePosixPath(path), (top / path).read_bytes().decode("utf-8")))
     return found
 
 

@@ -1,4 +1,4 @@
-"""The error tree. Every error has a stable code, says whether a retry may help, and tells what to do.
+"""The error tree. Every error has a stable code, says whether a retry may help, and tells the reader what to do.
 
     SsmprovError                 internal      exit 1
     ├── Busy                     busy          a queue is full; retry after the hint
@@ -6,17 +6,18 @@
     ├── Conflict                 conflict      exit 5: the name moved, or is taken
     ├── WrongModel               wrong_model   the checkpoint was made by another model
     ├── Corrupt                  corrupt       an object or catalogue does not hash to its name
-    ├── BadRequest               bad_request   the request cannot be right; nothing was changed
+    ├── BadRequest               bad_request   the request is not valid; nothing was changed
     │   └── Unsupported          unsupported   this runtime or version cannot do it
-    ├── WorkerLost               worker_lost   the worker died in mid-turn
+    ├── WorkerLost               worker_lost   the worker died during the turn
     ├── TimedOut                 timeout       the request's time to live ran out
     ├── Cancelled                cancelled     exit 130: cancelled by its client
     ├── Unavailable              unavailable   no worker serves it now
     │   └── Unreachable          unreachable   exit 3: no broker answers
     ├── NoSpace                  no_space      the disk is full
-    └── Refused                  refused       a stale epoch, a second worker of one name, a missing right
+    └── Refused                  refused       a stale epoch, a second worker with the same name, a missing role
 
-`Problem` is an error on the wire; `problem_of` and `error_of` translate.
+`Problem` is an error on the wire; `problem_of` and `error_of` translate. The message is for people and may be reworded
+at any time: programs look at the class (or its code) and at `details`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,12 @@ import msgspec
 
 
 class Problem(msgspec.Struct, omit_defaults=True):
-    """An error as it travels: its code, its sentence, details for programs, and where it happened."""
+    """An error on the wire.
+
+    `code` is that of a class of the tree. `message` is for people, `details` for programs. `retry_ms` says after how
+    many milliseconds it may help to try again (0: no hint). `worker` is the worker in which it happened, and
+    `traceback` the Python traceback there, both '' if there is none.
+    """
 
     code: str
     message: str
@@ -41,7 +47,7 @@ class Problem(msgspec.Struct, omit_defaults=True):
 
 
 class SsmprovError(Exception):
-    """Base of the tree: something of ours went wrong that no narrower class names."""
+    """Base of the tree, and the class of a fault of ssmprov that has no class. The parameters are as in `Problem`."""
 
     code: ClassVar[str] = "internal"
     exit_code: ClassVar[int] = 1
@@ -67,14 +73,18 @@ class Busy(SsmprovError):
 
 
 class NotFound(SsmprovError):
-    """No such context, model, worker or sampling set."""
+    """No such context, model, worker or sampling set.
+
+    For a context, `details` has `name`, and `nearest`: the names it may be a misspelling of. If the context exists but
+    not so many steps back, they have `name` and `steps`: how many it has.
+    """
 
     code = "not_found"
     exit_code = 4
 
 
 class Conflict(SsmprovError):
-    """A compare-and-swap found another head, or a name is taken."""
+    """A compare-and-swap found another head, or the name is taken."""
 
     code = "conflict"
     exit_code = 5
@@ -87,13 +97,13 @@ class WrongModel(SsmprovError):
 
 
 class Corrupt(SsmprovError):
-    """Bytes that do not hash to their name, or a file cut short."""
+    """Bytes that do not hash to their name, or a truncated file."""
 
     code = "corrupt"
 
 
 class BadRequest(SsmprovError):
-    """A request that cannot be right."""
+    """A request that is not valid."""
 
     code = "bad_request"
 
@@ -105,7 +115,7 @@ class Unsupported(BadRequest):
 
 
 class WorkerLost(SsmprovError):
-    """The worker died in mid-turn; `details` tell the last seq and the last committed checkpoint."""
+    """The worker died during the turn; `details` have the last `seq` and the last committed checkpoint (`head`)."""
 
     code = "worker_lost"
     retry = True
@@ -119,35 +129,35 @@ class TimedOut(SsmprovError):
 
 
 class Cancelled(SsmprovError):
-    """Cancelled by its client; the old context stands."""
+    """Cancelled by its client; the old context is unchanged."""
 
     code = "cancelled"
     exit_code = 130
 
 
 class Unavailable(SsmprovError):
-    """Nobody serves this at the moment."""
+    """No worker serves this at the moment."""
 
     code = "unavailable"
     retry = True
 
 
 class Unreachable(Unavailable):
-    """No broker answers."""
+    """No broker answers. `details` may have `fault`: the message without its advice."""
 
     code = "unreachable"
     exit_code = 3
 
 
 class NoSpace(SsmprovError):
-    """The disk is full; the old checkpoint stands."""
+    """The disk is full; the old checkpoint is unchanged."""
 
     code = "no_space"
     retry = True
 
 
 class Refused(SsmprovError):
-    """A stale epoch, a second worker under one name, a store that is not the model's, a missing right."""
+    """A stale epoch, a second worker with the same name, another model's store, or a missing role."""
 
     code = "refused"
 
@@ -162,11 +172,11 @@ BY_CODE: dict[str, type[SsmprovError]] = {cls.code: cls for cls in _tree(Ssmprov
 
 
 MAX_MESSAGE = 4000
-"""Characters of an error's sentence on the wire, which has to fit into a header."""
+"""Characters of an error's message on the wire, since it must fit into a header."""
 
 
 def problem_of(error: BaseException, *, worker: str = "") -> Problem:
-    """The wire form of an error; of one outside the tree, `internal` with its traceback."""
+    """The wire form of an error. One outside the tree becomes `internal`, with its traceback."""
     if isinstance(error, SsmprovError):
         return Problem(
             code=error.code,
@@ -182,12 +192,12 @@ def problem_of(error: BaseException, *, worker: str = "") -> Problem:
         message = f"the disk is full{where}: free some space and try again"
         return Problem("no_space", message, details=details, worker=worker)
     text = "".join(tb.format_exception(error))[-8192:]
-    message = f"{type(error).__name__}: {error}. This is a fault of ssmprov; the log has its traceback."
+    message = f"{type(error).__name__}: {error}. This is a bug in ssmprov; the log has the traceback."
     return Problem("internal", message[:2000], worker=worker, traceback=text)
 
 
 def error_of(problem: Problem) -> SsmprovError:
-    """The exception of a wire error; of an unknown code, the base class with the code in its details."""
+    """The exception of a wire error. An unknown code becomes the base class, with the code in its details."""
     cls = BY_CODE.get(problem.code, SsmprovError)
     error = cls(problem.message, retry_ms=problem.retry_ms, worker=problem.worker)
     error.details = dict(problem.details)
@@ -197,13 +207,20 @@ def error_of(problem: Problem) -> SsmprovError:
     return error
 
 
-def nearest(word: str, known: Iterable[str]) -> str:
-    """`; did you mean X?` for the nearest of the known words, else a list of a few of them, else ''."""
+def close_to(word: str, known: Iterable[str]) -> list[str]:
+    """The known words that `word` is most likely a misspelling of, the likeliest first; at most one today."""
+    return difflib.get_close_matches(word, sorted(known), n=1)
+
+
+def nearest(word: str, known: Iterable[str], *, examples: bool = False) -> str:
+    """A hint to end a message with: `; did you mean X?`, else a few of the known words, else ''.
+
+    With `examples`, `known` is only a part of what there is, and the hint says so.
+    """
     choices = sorted(known)
-    close = difflib.get_close_matches(word, choices, n=1)
-    if close:
+    if close := close_to(word, choices):
         return f"; did you mean {close[0]}?"
     if not choices:
         return ""
     shown = ", ".join(choices[:8]) + (", ..." if len(choices) > 8 else "")
-    return f"; there is {shown}"
+    return f"; {'there are, for example,' if examples else 'there is'} {shown}"

@@ -1,4 +1,4 @@
-"""The root command `ssmprov`. A subcommand is loaded from the package that owns it only when it is used."""
+"""The root command `ssmprov`. A subcommand is loaded from the room that owns it only when it is used."""
 
 from __future__ import annotations
 
@@ -12,39 +12,39 @@ from pathlib import Path
 
 import click
 
-from ssmprov import __version__
+from ssmprov import __version__, rooms
 from ssmprov.errors import SsmprovError, Unsupported, nearest
 from ssmprov.terminal import harmless
 
 COMMANDS: dict[str, tuple[str, str]] = {
-    "up": ("broker.cli_up:up", "Start broker, workers and bridges of one configuration, and watch over them."),
+    "up": ("broker.cli_up:up", "Start and supervise the broker, workers and bridges of one configuration."),
     "status": ("shell.status:status", "Show the broker, its models and its workers."),
-    "models": ("shell.status:models", "List the models that are served, or check a model file."),
+    "models": ("shell.status:models", "List the models being served, or check a model file."),
     "pipe": ("shell.pipe:pipe", "Send standard input as a turn and write the reply."),
     "get": ("shell.transcript:get", "Write a FILE turn of the transcript to a file."),
     "put": ("shell.transcript:put", "Add a file to the transcript as a FILE turn."),
     "run": ("shell.transcript:run", "Run a BASH or PYTHON turn in a sandbox, and add its OUTPUT."),
     "quote": ("shell.transcript:quote", "Add a quotation of another turn."),
-    "transcript": ("shell.transcript:check", "Tell what is odd in a transcript, by line."),
-    "filter": ("shell.filter:filters", "Make a program of a context, for pipelines of the shell."),
+    "transcript": ("shell.transcript:check", "Report what is odd in a transcript, by line."),
+    "filter": ("shell.filter:filters", "Make a program from a context, for shell pipelines."),
     "composer": ("shell.composer:composer", "Open the window for writing with contexts and branches."),
     "primer": ("shell.primer:primer", "Write a transcript that introduces a model to this system."),
     "ckpt": ("shell.ckpt:ckpt", "List, show, fork, move, export and check contexts."),
-    "probe": ("shell.probe:probe", "Tell how a model with addressed slots reads a text."),
+    "probe": ("shell.probe:probe", "Show how a model with addressed slots reads a text."),
     "settings": ("shell.settings:settings", "List, show and write sampling sets."),
     "convert": ("workers.cli_convert:convert", "Write an RWKV-7 model as a GGUF file, for the llama runtime."),
     "asm": ("research.cli:asm", "Try out, train and probe an Addressed State Model."),
-    "keys": ("shell.keys:keys", "Make keys, and say who may reach the broker over the network."),
-    "specialist": ("specialists.cli:specialist", "Make a context that does one thing well, judge it, promote it."),
-    "bench": ("benchmarks.cli:bench", "Measure speed side by side with bare sockets, models, disk and llama-server."),
+    "keys": ("shell.keys:keys", "Make keys, and choose who may reach the broker over the network."),
+    "specialist": ("specialists.cli:specialist", "Make a context that does one thing well, test it, promote it."),
+    "bench": ("benchmarks.cli:bench", "Measure speed, compared with bare sockets, models, disk and llama-server."),
     "broker": ("broker.cli:broker", "Run the broker alone."),
     "worker": ("workers.cli_worker:worker", "Run one worker alone."),
     "bridge": ("bridge_tcp.cli:bridge", "Run one TCP bridge alone."),
 }
-"""Each subcommand: where it lives, and its line in the help, which loads nothing."""
+"""Each subcommand: where it is, and its line in the help. Showing the help loads none of them."""
 
 EXTRAS = {"torch": "rwkv", "llama_cpp": "llama", "gguf": "llama", "PyQt6": "composer", "matplotlib": "bench"}
-"""Which extra brings a module that the base installation lacks."""
+"""The extra that installs each module that the base installation lacks."""
 
 PROGRAM = "ssmprov"
 DEBUG = "SSMPROV_DEBUG"
@@ -70,7 +70,7 @@ class LazyGroup(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args[0] not in self.lazy and not args[0].startswith("-") and not ctx.resilient_parsing:
-            raise click.UsageError(f"{args[0]!r} is no command{nearest(args[0], self.lazy)}", ctx)
+            raise click.UsageError(f"there is no command {args[0]!r}{nearest(args[0], self.lazy)}", ctx)
         return super().resolve_command(ctx, args)
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
@@ -79,18 +79,23 @@ class LazyGroup(click.Group):
 
 
 def load_command(name: str, target: str) -> click.Command:
-    """The command at `package.module:attribute`. Raises Unsupported where an optional dependency is missing."""
+    """The command at `package.module:attribute`. Raises Unsupported if an optional dependency is missing."""
     module, _, attribute = target.partition(":")
     try:
         found = getattr(importlib.import_module(module), attribute)
     except ModuleNotFoundError as error:
         package = (error.name or "").partition(".")[0]
+        if package in (rooms.PACKAGE.name, *rooms.ROOMS):
+            raise SsmprovError(
+                f"this installation is incomplete: its module {error.name!r} is missing from {rooms.ROOT}. Install "
+                "ssmprov again"
+            ) from error
         raise Unsupported(
-            f"`ssmprov {name}` needs the Python module {error.name!r}, which is not installed: install ssmprov with "
-            f"the extra that brings it, ssmprov[{EXTRAS.get(package, 'all')}]"
+            f"`ssmprov {name}` needs the Python module {error.name!r}, which is not installed. Install the extra that "
+            f"brings it: ssmprov[{EXTRAS.get(package, 'all')}]"
         ) from error
     if not isinstance(found, click.Command):
-        raise TypeError(f"{target} is no command")
+        raise TypeError(f"{target} is not a command")
     return found
 
 
@@ -98,9 +103,9 @@ def load_command(name: str, target: str) -> click.Command:
     cls=LazyGroup,
     lazy=COMMANDS,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Options may also stand in the environment: SSMPROV_HOME, SSMPROV_BROKER, SSMPROV_CONFIG, SSMPROV_DEBUG; "
-    "SSMPROV_MODEL is the model of the shell tools, SSMPROV_KEY and SSMPROV_BROKER_KEY are the keys for a broker on "
-    "another machine.",
+    epilog="You can also set these options in the environment: SSMPROV_HOME, SSMPROV_BROKER, SSMPROV_CONFIG, "
+    "SSMPROV_DEBUG. SSMPROV_MODEL is the model of the shell tools. SSMPROV_KEY and SSMPROV_BROKER_KEY are the keys for "
+    "a broker on another machine.",
 )
 @click.option("--home", type=click.Path(path_type=Path, file_okay=False), help="The working directory.")
 @click.option("--broker", metavar="ENDPOINT", help="The broker: ipc://PATH or tcp://ADDRESS:PORT.")
@@ -135,9 +140,9 @@ def _set_for(ctx: click.Context, variable: str, value: str) -> None:
 
 
 def main(arguments: Sequence[str] | None = None, *, program: str = PROGRAM, subcommand: str = "") -> int:
-    """Run the command line and return its exit code: the edge at which every error becomes one line.
+    """Run the command line and return its exit code. Every error becomes one line here.
 
-    With a subcommand only that one, as the program of another name that it is installed as, too.
+    With a subcommand it runs that one alone, as `PIPE` runs `ssmprov pipe`; `program` is then the other name.
     """
     _open_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -145,7 +150,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = PROGRAM, subc
     try:
         code = _run(words, debug, program, subcommand)
         sys.stdout.flush()
-    except OSError as error:  # standard output takes no more: a full disk, or nobody reads it (`| head`)
+    except OSError as error:  # standard output is full (a disk) or nobody reads it any more (`| head`)
         if error.errno != errno.EPIPE:
             _say(f"standard output: {error.strerror}", program)
         _discard_output()
@@ -155,6 +160,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = PROGRAM, subc
 
 def _run(words: list[str], debug: bool, program: str, subcommand: str) -> int:
     try:
+        rooms.put_first()
         command = load_command(subcommand, COMMANDS[subcommand][0]) if subcommand else cli
         result = command.main(words, prog_name=program, standalone_mode=False)
     except click.exceptions.NoArgsIsHelpError as error:
@@ -174,6 +180,9 @@ def _run(words: list[str], debug: bool, program: str, subcommand: str) -> int:
         if debug:
             click.echo(harmless(error.remote_traceback or traceback.format_exc()), err=True, nl=False)
         return error.exit_code
+    except rooms.Collision as error:
+        _say(str(error), program)
+        return 1
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             raise
@@ -197,7 +206,7 @@ def _say(message: str, program: str) -> None:
 
 
 def _open_streams() -> None:
-    """Where a standard stream was closed (`>&-`), have /dev/null in its place: no later file may take its number."""
+    """Open /dev/null in place of a standard stream that was closed (`>&-`), so that no other file gets its number."""
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             nowhere = os.open(os.devnull, os.O_RDWR)
@@ -208,7 +217,7 @@ def _open_streams() -> None:
 
 
 def _discard_output() -> None:
-    """Have the interpreter's last flush go nowhere."""
+    """Send the interpreter's last flush nowhere."""
     nowhere = os.open(os.devnull, os.O_WRONLY)
     os.dup2(nowhere, 1)
     os.close(nowhere)

@@ -32,11 +32,14 @@ SPECIALISTS = "specialists"
 RULE = "use 1 to 128 letters (A-Z, a-z), digits, '.', '_' or '-', with '/' between parts; no part may begin with a dot"
 
 
-def check_name(name: str, *, reserved: bool = False) -> str:
-    """The name itself. Raises BadRequest if it is invalid, or if it is reserved and `reserved` is false."""
+def check_name(name: str, *, reserved: bool = False, of: str = "a context") -> str:
+    """The name itself. Raises BadRequest if it is invalid, or if it is reserved and `reserved` is false.
+
+    `of` is what it names, for the message.
+    """
     if len(name) > MAX_NAME or not _NAME.match(name):
         shown = name if len(name) <= 60 else name[:57] + "..."
-        raise BadRequest(f"{shown!r} is not a valid name for a context: {RULE}")
+        raise BadRequest(f"{shown!r} is not a valid name for {of}: {RULE}")
     if name.startswith("@") and not reserved:
         raise BadRequest(f"{name!r} is reserved: names that begin with '@' belong to ssmprov itself")
     return name

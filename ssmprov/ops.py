@@ -1,4 +1,4 @@
-"""The operations that a REQUEST names: their arguments and their results. What holds for each: `ssmprov.rules`."""
+"""The arguments and results of the operations. What holds for each operation is in `ssmprov.operations`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Object = str
 MAX_TOKENS = 1 << 20
 MAX_CHARS = 1 << 20
 MAX_PROBE_TEXT = 16 * 1024
-"""Bytes of a probe's text: what a small model reads within seconds, since no reading is broken off in the middle."""
+"""Bytes of a probe's text: what a small model reads within seconds, since a reading cannot be cancelled halfway."""
 
 MAX_PROBE_REPLY = 256
 MAX_SLOT = 4095
@@ -26,11 +26,13 @@ MASK_WHERES = ("read", "content_read_only", "slotspace_only")
 
 
 class Turn(msgspec.Struct, omit_defaults=True):
-    """Read the prompt (the payloads) into `context`, then write until the fence, an end token or a limit.
+    """Read the prompt (the payloads) into the context, then write until the fence, an end token or a limit.
 
-    `save` names what moves to the new checkpoint; '' leaves no trace. `if_head` makes it a compare-and-swap:
-    an object's hash, or 'none' for a name that must not exist yet. `create` starts a missing context empty.
-    `settings` names a sampling set and `values` overrides single ones. `max_tokens` 0 only reads the prompt.
+    `save` is the name that moves to the new checkpoint; with '' nothing is kept. `if_head` makes it a compare-and-swap:
+    the hash of the object where the name must be, or `none` for a name that must not exist yet. `create` starts a
+    context that does not exist as an empty one. `settings` is a sampling set, and `values` overrides single settings of
+    it. `seed` is drawn if it is not given. `max_tokens` and `max_chars` limit the reply; `max_tokens` 0 only reads the
+    prompt. With `stream` the reply comes in PARTIALs.
     """
 
     save: Text = ""
@@ -47,11 +49,14 @@ class Turn(msgspec.Struct, omit_defaults=True):
 class TurnResult(msgspec.Struct, omit_defaults=True):
     """How a turn ended.
 
-    `stop` is fence, end, limit, forced (a half step's completed fence), read (max_tokens 0) or cancelled.
-    `tokens` counts what the context has read since its root, `prompt_tokens` and `reply_tokens` this turn's
-    share, `prefill_tokens` what had to be read again to restore it (0 unless an old step was replayed).
-    `shared_tokens` of both did not have to be read, because another turn had read the same from the same checkpoint.
-    `restored` tells from where the context came: empty, hot, disk or replay. Times are in milliseconds.
+    `stop` is fence, end, limit, forced (a half step's completed fence), read (max_tokens 0) or cancelled. `name` and
+    `object` are the new checkpoint and `parent` is the one before it, '' for none. `seed` is the one that was used.
+    `tokens` counts what the context has read since its root, `prompt_tokens` and `reply_tokens` this turn's share,
+    `reply_bytes` the bytes of the reply, and `prefill_tokens` what had to be read again to restore the context (0
+    unless an old step was replayed). `shared_tokens` of both did not have to be read, because another turn had read the
+    same from the same checkpoint. `restored` says where the context came from: empty, hot, disk or replay. `exact` is
+    false if the state was rounded on its way. `worker` is the one that ran it. `restore_ms`, `prompt_ms`, `reply_ms`
+    and `commit_ms` are milliseconds.
     """
 
     stop: str
@@ -75,9 +80,10 @@ class TurnResult(msgspec.Struct, omit_defaults=True):
 
 
 class Fork(msgspec.Struct, omit_defaults=True):
-    """Give `context` further names. `on` pins them to workers in turn; `spread` to all workers in turn.
+    """Give the context further names, `targets`.
 
-    `overwrite` moves names that exist; with `if_head` only where each stands at that object.
+    `on` pins them to these workers in turn; `spread` to all workers in turn. `overwrite` moves names that exist; with
+    `if_head` only names that are at that object.
     """
 
     targets: Names
@@ -88,6 +94,8 @@ class Fork(msgspec.Struct, omit_defaults=True):
 
 
 class ForkResult(msgspec.Struct, omit_defaults=True):
+    """The `object` that all `targets` now name; `pins` maps those that were pinned to workers. It took `ms`."""
+
     object: Object
     targets: list[str]
     pins: dict[str, str] = {}
@@ -95,17 +103,22 @@ class ForkResult(msgspec.Struct, omit_defaults=True):
 
 
 class Move(msgspec.Struct, omit_defaults=True):
-    """Make a context hot on `worker` and pin it there; '' takes the pin away."""
+    """Load the context on `worker` and pin it there; '' removes the pin."""
 
     worker: Text = ""
 
 
 class Remove(msgspec.Struct, omit_defaults=True):
+    """Remove `names`. What nothing reaches any more is deleted by `ckpt.gc`."""
+
     names: Names
 
 
 class List(msgspec.Struct, omit_defaults=True):
-    """A page of names after `after`, at most `limit`, that begin with `prefix`."""
+    """A page of the names after `after`, at most `limit`, that begin with `prefix`.
+
+    Names that begin with @ are only listed if `reserved` is true.
+    """
 
     prefix: Text = ""
     after: Text = ""
@@ -114,7 +127,14 @@ class List(msgspec.Struct, omit_defaults=True):
 
 
 class Row(msgspec.Struct, omit_defaults=True):
-    """A named checkpoint. `created` is in seconds since 1970; `bytes` is the size of the object's file."""
+    """A named checkpoint: `name`, and the `object` with its state.
+
+    `model` and `fingerprint` say what wrote it, and `parent` is the object of the step before it ('' for a root).
+    `tokens` counts what it has read, in `steps`. `bytes` is the size of the object's file. `created` is in seconds
+    since 1970. `pinned` is the worker it is pinned to. `opaque` means that its root was imported, so nobody knows what
+    that has read. `exact` is false if a state was rounded on the way. `stored` is false if its state has to be
+    computed again from an older step.
+    """
 
     name: str
     object: Object
@@ -132,14 +152,16 @@ class Row(msgspec.Struct, omit_defaults=True):
 
 
 class Page(msgspec.Struct, omit_defaults=True):
+    """`rows` of a listing; `more` says that there are further ones."""
+
     rows: list[Row]
     more: bool = False
 
 
 class Show(msgspec.Struct, omit_defaults=True):
-    """One checkpoint; with `text`, up to 8 MiB of what it has read from byte `offset`, as payloads.
+    """One checkpoint. With `text`, up to 8 MiB of what it has read from byte `offset`, as payloads.
 
-    Nobody knows what an opaque root has read: only with `since_root` is the text told that followed it.
+    What an opaque root has read is not known: with `since_root` you get the text that followed it.
     """
 
     text: bool = False
@@ -148,6 +170,11 @@ class Show(msgspec.Struct, omit_defaults=True):
 
 
 class Shown(msgspec.Struct, omit_defaults=True):
+    """A checkpoint: its `row`, the `seed` and sampling `settings` of the turn that made it, and all its `names`.
+
+    `text_bytes` is how long the text is that it has read.
+    """
+
     row: Row
     seed: int | None = None
     settings: dict[str, float] = {}
@@ -156,14 +183,19 @@ class Shown(msgspec.Struct, omit_defaults=True):
 
 
 class Log(msgspec.Struct, omit_defaults=True):
-    """The steps of a lineage, newest first, from the one before object `before`."""
+    """The steps of a lineage, newest first: at most `limit`, from the one before the object `before`."""
 
     limit: Annotated[int, Meta(ge=1, le=1000)] = 50
     before: Annotated[str, Meta(max_length=64)] = ""
 
 
 class Step(msgspec.Struct, omit_defaults=True):
-    """One step of a lineage; `excerpt` is the beginning of what it read."""
+    """One step of a lineage: its `object` and that of its `parent`.
+
+    `tokens` counts what the context has read so far; `step_tokens` and `step_bytes` what this step read. `created` is
+    in seconds since 1970. `kind` is turn, import or replay. `excerpt` is the beginning of what it read. `stored` is
+    false if its state has to be computed again. `names` are those at this step.
+    """
 
     object: Object
     parent: Object = ""
@@ -178,26 +210,31 @@ class Step(msgspec.Struct, omit_defaults=True):
 
 
 class Steps(msgspec.Struct, omit_defaults=True):
+    """`steps` of a lineage or of a tree; `more` says that there are further ones."""
+
     steps: list[Step]
     more: bool = False
 
 
 class Tree(msgspec.Struct, omit_defaults=True):
-    """The forest of named checkpoints, or the part of it that shares a root with `context`."""
+    """The named checkpoints and the steps between them, at most `limit`; of a context, those with the same root."""
 
     limit: Annotated[int, Meta(ge=1, le=1000)] = 400
 
 
 class Verify(msgspec.Struct, omit_defaults=True):
-    pass
+    """Hash all objects of the store again, and check every row of its catalogue."""
 
 
 class Repair(msgspec.Struct, omit_defaults=True):
-    """Mend what can be mended while the store serves, then verify it."""
+    """Repair what can be repaired while the store serves, then verify it."""
 
 
 class Verified(msgspec.Struct, omit_defaults=True):
-    """`faults` has a sentence for each object or row that is wrong, naming the file; `repairs` one for each repair."""
+    """What was checked: `objects`, of so many `bytes`.
+
+    `faults` has a sentence for each object or row that is wrong, with the file; `repairs` has one for each repair.
+    """
 
     objects: int
     bytes: int
@@ -206,7 +243,10 @@ class Verified(msgspec.Struct, omit_defaults=True):
 
 
 class BackedUp(msgspec.Struct, omit_defaults=True):
-    """A backup that stands: what it holds, how much of it was copied now, and what the store itself lacks."""
+    """A complete backup of so many `objects` and `bytes`, of which `copied` (`copied_bytes`) were copied now.
+
+    `removed` counts the objects that it no longer needed. `faults` has a sentence for each object that the store lacks.
+    """
 
     objects: int
     bytes: int
@@ -217,10 +257,14 @@ class BackedUp(msgspec.Struct, omit_defaults=True):
 
 
 class Collect(msgspec.Struct, omit_defaults=True):
+    """Delete what no name, history or pin reaches; with `dry_run` only count it."""
+
     dry_run: bool = False
 
 
 class Collected(msgspec.Struct, omit_defaults=True):
+    """What was deleted: `objects`, of so many `bytes`, and `steps` of the catalogue. `kept` objects remain."""
+
     objects: int
     bytes: int
     steps: int = 0
@@ -228,9 +272,9 @@ class Collected(msgspec.Struct, omit_defaults=True):
 
 
 class Replay(msgspec.Struct, omit_defaults=True):
-    """Read a context's tokens again from its root, compare, and save under `save` where one is given.
+    """Read a context's tokens again from its root and compare; save the result as `save` if it is not ''.
 
-    With `prime` the payloads are a text to read instead: how a context of another model is re-primed.
+    With `prime` the payloads are a text to read instead: so a context of another model is read by this one.
     """
 
     save: Text = ""
@@ -238,6 +282,12 @@ class Replay(msgspec.Struct, omit_defaults=True):
 
 
 class Replayed(msgspec.Struct, omit_defaults=True):
+    """`tokens` were read again in `ms` milliseconds; `object` and `name` are the new checkpoint, '' for none.
+
+    `text_equal` says whether the text was the same, and `largest_difference` compares the states (nil if there was
+    none to compare with).
+    """
+
     tokens: int
     ms: float
     object: Object = ""
@@ -247,11 +297,11 @@ class Replayed(msgspec.Struct, omit_defaults=True):
 
 
 class Probe(msgspec.Struct, omit_defaults=True):
-    """Read the text (the payloads) after `context` and tell how the addressed slots were read. It changes nothing.
+    """Read the text (the payloads) after the context and report how the addressed slots were read. It changes nothing.
 
-    `routing` softmax, top1, or topk with the `topk` heaviest slots, and the `masked` slots (of every head), which take
-    no part in what `where` says, hold for this text and for what follows it. `top` bounds what is listed of slots, a
-    layer, and of next tokens; `reply_tokens` of the likeliest tokens are written after it.
+    `routing` is softmax, top1, or topk with the `topk` heaviest slots. The slots in `masked` (of every head) take no
+    part in what `where` says. Both hold for this text and for what follows it. `top` limits how many slots of a layer
+    and how many next tokens are listed. `reply_tokens` of the likeliest tokens are written after the text.
     """
 
     routing: Text = "softmax"
@@ -263,12 +313,12 @@ class Probe(msgspec.Struct, omit_defaults=True):
 
     @property
     def intervenes(self) -> bool:
-        """Whether slots are read otherwise than a turn reads them."""
+        """Whether slots are read differently than in a turn."""
         return self.routing != "softmax" or bool(self.masked)
 
 
 class SlotWeight(NamedTuple):
-    """A read weight of the last token."""
+    """A read weight of the last token: `head`, `slot` and `weight`."""
 
     head: int
     slot: int
@@ -276,7 +326,10 @@ class SlotWeight(NamedTuple):
 
 
 class NextToken(NamedTuple):
-    """A token that may come next; of its bytes, those that are no text are escaped, and an end token has none."""
+    """A `token` that may come next, its `text` and its `probability`.
+
+    Bytes that are not text are escaped. An end token has no text.
+    """
 
     token: int
     text: str
@@ -286,9 +339,9 @@ class NextToken(NamedTuple):
 class LayerProbed(msgspec.Struct):
     """How one layer read its slots.
 
-    `entropy` is that of the last token's read weights in nats, a mean over heads; `mean_entropy` also over the tokens
-    read; `top` the heaviest weights of the last token. `gate`, `gamma` and `strength` are the layer's scalars:
-    refinement, content read and ALiBi.
+    `entropy` is that of the last token's read weights in nats, a mean over heads; `mean_entropy` is also over the
+    tokens read; `top` lists the heaviest weights of the last token. `gate`, `gamma` and `strength` are the layer's
+    scalars: refinement, content read and ALiBi.
     """
 
     entropy: float
@@ -300,12 +353,14 @@ class LayerProbed(msgspec.Struct):
 
 
 class Probed(msgspec.Struct, omit_defaults=True):
-    """What a probe saw. Its text is the reply (`reply_bytes`), then the plain one.
+    """What a probe saw. Its text is the reply (`reply_bytes`), then the plain reply (`plain_reply_bytes`).
 
-    No entropy exceeds `max_entropy`, ln of the `slots` of each of `heads`. `tokens` are those of the text, after the
-    `context_tokens` of the checkpoint `object`; `prefill_tokens` of these had to be read again first.
-    Where slots were read otherwise than in a turn (`intervened`), `divergence` is KL(plain || intervened) of the next
-    token in nats, and `plain_next` and the plain reply are what comes without that.
+    `layers` has one entry per layer, and `next` the likeliest next tokens. No entropy exceeds `max_entropy`, which is
+    ln of the `slots` of each of `heads`. `tokens` are those of the text, after the `context_tokens` of the checkpoint
+    `object`; `prefill_tokens` of these had to be read again first. `reply_tokens` and `plain_reply_tokens` count the
+    tokens of the two replies. If slots were read differently than in a turn (`intervened`), `divergence` is
+    KL(plain || intervened) of the next token in nats, and `plain_next` and the plain reply are what comes without the
+    change. `worker` computed it, in `ms` milliseconds.
     """
 
     layers: list[LayerProbed]
@@ -333,6 +388,8 @@ class Export(msgspec.Struct, omit_defaults=True):
 
 
 class Exported(msgspec.Struct, omit_defaults=True):
+    """The file was sent: its `sha256` (hex), its `bytes`, and how many `steps` it holds."""
+
     sha256: str
     bytes: int
     steps: int = 0
@@ -341,7 +398,8 @@ class Exported(msgspec.Struct, omit_defaults=True):
 class Import(msgspec.Struct, omit_defaults=True):
     """Take an exported file, whose CHUNKs follow, under the name `save`.
 
-    With `trust` the file is the `kv.pkl` of an old runner, which does not say which model wrote it: the client does.
+    The file has `bytes` bytes with the hash `sha256` (hex; '' is not checked). With `trust` it is the `kv.pkl` of an
+    old runner, which does not say which model wrote it: the client does.
     """
 
     save: Text
@@ -351,11 +409,13 @@ class Import(msgspec.Struct, omit_defaults=True):
 
 
 class SettingsShow(msgspec.Struct, omit_defaults=True):
+    """The sampling set `name`; '' is the model's default."""
+
     name: Text = ""
 
 
 class SettingsSet(msgspec.Struct, omit_defaults=True):
-    """Write a sampling set: `values` over the set `base` (the model's default where it is '')."""
+    """Write the sampling set `name`: `values` over the set `base` ('' for the model's default)."""
 
     name: Text
     base: Text = ""
@@ -363,22 +423,29 @@ class SettingsSet(msgspec.Struct, omit_defaults=True):
 
 
 class SettingsSaved(msgspec.Struct, omit_defaults=True):
+    """A sampling set: its `name`, all its `values`, and the `bytes` of its file (0 if it was only read)."""
+
     name: str
     values: dict[str, float]
     bytes: int = 0
 
 
 class SettingsLs(msgspec.Struct, omit_defaults=True):
-    pass
+    """The names of the sampling sets."""
 
 
 class SettingsNames(msgspec.Struct, omit_defaults=True):
+    """The `names` of the model's own sets and of those that ship; `default` is the one used if none is named."""
+
     names: list[str]
     default: str = ""
 
 
 class Settle(msgspec.Struct, omit_defaults=True):
-    """Broker to worker: decide the outcome of a lost worker's request, unless it has committed."""
+    """Broker to worker: decide how the `request` of a lost worker ended, unless it has been committed.
+
+    If it has not, it ends with `problem`. `save` is the name that it was to move.
+    """
 
     request: wire.Id
     problem: Raw
@@ -386,9 +453,9 @@ class Settle(msgspec.Struct, omit_defaults=True):
 
 
 class Settled(msgspec.Struct, omit_defaults=True):
-    """`result` is the committed answer (its text in the payloads), or none where the loss was decided.
+    """If it was `committed`, `result` is its answer (with its text in the payloads); else the loss was decided.
 
-    `head` is the object that the request's name stands at.
+    `head` is the object where the request's name is now.
     """
 
     committed: bool
@@ -397,16 +464,24 @@ class Settled(msgspec.Struct, omit_defaults=True):
 
 
 class Warm(msgspec.Struct, omit_defaults=True):
-    """Broker to worker: make a context hot."""
+    """Broker to worker: load the context, so that its next turn starts at once."""
 
 
 class Status(msgspec.Struct, omit_defaults=True):
-    """Asked of the broker itself; with `story`, a request id in hexadecimal or its beginning, for that one's steps."""
+    """What the broker, its models and its workers do. The broker answers it.
+
+    With `story`, a request id in hexadecimal or its beginning, it also tells the steps of that request.
+    """
 
     story: str = ""
 
 
 class ModelStatus(msgspec.Struct, omit_defaults=True):
+    """A served model: the fields of `ModelCard`, how many `workers` serve it and how many requests are `queued`.
+
+    `name`, `runtime`, `fingerprint`, `architecture`, `dtype`, `settings`, `vocabulary` and `state_bytes` are as there.
+    """
+
     name: str
     runtime: str = ""
     fingerprint: str = ""
@@ -420,7 +495,11 @@ class ModelStatus(msgspec.Struct, omit_defaults=True):
 
 
 class WorkerStatus(msgspec.Struct, omit_defaults=False):
-    """`state` is ready, draining or stalled; rates are tokens a second over the last seconds."""
+    """A worker: its `name`, its `model`, its process `pid` on `host`, and the `epoch` of its lease.
+
+    `state` is ready, draining or stalled. `running` of its `slots` are in use. It holds `hot` states of `hot_bytes` in
+    memory. `tokens_per_s` and `prefill_per_s` are rates over the last seconds.
+    """
 
     name: str
     model: str
@@ -437,6 +516,12 @@ class WorkerStatus(msgspec.Struct, omit_defaults=False):
 
 
 class BrokerStatus(msgspec.Struct, omit_defaults=False):
+    """The broker: its process `pid`, `uptime_s` in seconds, and how many `clients` are connected.
+
+    `queued` requests wait and `running` ones are at workers. `accepted`, `answered` and `refused` count since the
+    start. `requests_per_s` and `partials_per_s` are rates over the last seconds. `draining` means that it shuts down.
+    """
+
     pid: int
     uptime_s: float
     clients: int
@@ -468,9 +553,10 @@ class Story(msgspec.Struct, omit_defaults=False):
 
 
 class StatusResult(msgspec.Struct, omit_defaults=False):
-    """What the broker knows; `contexts` maps MODEL:NAME to the worker where it was last hot.
+    """What the broker knows: `broker`, `models` and `workers`.
 
-    `story` is told if it was asked for, of requests under way and of those that ended last.
+    `contexts` maps MODEL:NAME to the worker where it was last hot, and `pins` to the worker where it is pinned.
+    `story` holds the steps of the requests that were asked for, if they are open or among the last that ended.
     """
 
     broker: BrokerStatus

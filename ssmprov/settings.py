@@ -9,7 +9,6 @@ import json
 import math
 from collections.abc import Mapping
 from functools import cache
-from importlib import resources
 from pathlib import Path
 
 import msgspec
@@ -17,6 +16,7 @@ import msgspec
 from ssmprov import durable
 from ssmprov.errors import BadRequest, NotFound, nearest
 from ssmprov.names import check_name
+from ssmprov.rooms import CONFIG
 
 SUFFIX = ".json"
 MAX_SET_BYTES = 64 * 1024
@@ -92,7 +92,7 @@ def as_values(settings: Settings) -> dict[str, float]:
 
 def set_name(text: str) -> str:
     """A set's name as a person may type it: `coder` or `coder.json`."""
-    return check_name(text.removesuffix(SUFFIX) or text)
+    return check_name(text.removesuffix(SUFFIX) or text, of="a set")
 
 
 def parse_set(text: str, base: Settings, where: str) -> Settings:
@@ -184,11 +184,9 @@ def _files(folder: Path) -> list[Path]:
 @cache
 def shipped() -> list[str]:
     """The names of the sets that come with ssmprov."""
-    return sorted(
-        entry.name.removesuffix(SUFFIX) for entry in resources.files("config").iterdir() if entry.name.endswith(SUFFIX)
-    )
+    return sorted(entry.name.removesuffix(SUFFIX) for entry in CONFIG.iterdir() if entry.name.endswith(SUFFIX))
 
 
 @cache
 def _shipped_text(name: str) -> str:
-    return (resources.files("config") / (name + SUFFIX)).read_text(encoding="utf-8")
+    return (CONFIG / (name + SUFFIX)).read_text(encoding="utf-8")

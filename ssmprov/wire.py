@@ -10,17 +10,21 @@ Kinds and who sends them (C client, B broker, W worker):
     HELLO      C>B W>B B>C B>W  version, heartbeat, credit; the broker's answer carries its own identity
     REGISTER   W>B, B>W         a worker offers itself and gets a lease with an epoch; payload: its pins
     REQUEST    C>B B>W          one operation; payloads are its text
-    ACCEPTED   B>C              taken in, at which place; left out where FINAL is there at once
+    ACCEPTED   B>C              taken in, at which place; left out if FINAL is there at once
     PARTIAL    W>B>C            streamed text, gapless `seq` from 1 for each attempt
     FINAL      W>B>C            the one terminal answer; its payload is the text not yet streamed
     CANCEL     C>B>W            keep, drop or close what was read
     CREDIT     C>B>W, W>B>C     the reader grants that many more PARTIALs or CHUNKs
     PULSE      both ways        liveness, and a worker's progress
     CHUNK      W>B>C, C>B>W     a piece of an exported or imported file, under credit
-    BYE        both ways        a clean leave, or a refusal with its error
+    BYE        both ways        the sender leaves, or rejects its peer with an error
 
-`decode` checks the magic, the count and the sum of sizes before it decodes anything. Unknown header keys are
-ignored, unknown kinds refused.
+`decode` checks the magic, the number of frames and their sizes before it decodes anything. Unknown header keys are
+ignored; unknown kinds are rejected. A field that has its default is left out of the header.
+
+Every message about a request has its `id`, and most have the `attempt` that they belong to: a client that sends a
+request again counts it up, and pieces of older attempts are dropped. `epoch` is the number of the worker's lease, so
+that a worker whose lease has ended is not listened to; it is 0 between client and broker.
 """
 
 from __future__ import annotations
@@ -57,7 +61,7 @@ Credits = Annotated[int, Meta(ge=0, le=1_000_000)]
 
 
 class WireError(BadRequest):
-    """Frames that are no message of this protocol, or arguments that do not fit their operation."""
+    """Frames that are not a message of this protocol, or arguments that do not fit their operation."""
 
 
 class Message(msgspec.Struct, omit_defaults=True):
@@ -65,7 +69,12 @@ class Message(msgspec.Struct, omit_defaults=True):
 
 
 class ModelCard(msgspec.Struct, omit_defaults=True):
-    """What a model is, as `status` and the identity gate know it."""
+    """What a worker says about its model. `status` shows it, and all workers of one model must agree on it.
+
+    `name` is the model's. `runtime` is scripted, rwkv, llama or asm; `fingerprint` is the SHA-256 of the weights in
+    hex; `architecture` and `dtype` are for people. `vocabulary` counts tokens, `state_bytes` is the size of one
+    context's state, and `settings` is the name of the default sampling set.
+    """
 
     name: Name
     runtime: str = ""
@@ -78,7 +87,10 @@ class ModelCard(msgspec.Struct, omit_defaults=True):
 
 
 class Running(msgspec.Struct, omit_defaults=True):
-    """A request that a re-registering worker still works on, and the names that it holds."""
+    """A request that a worker still works on when it registers again: part of REGISTER.
+
+    `client` is who asked, `op` the operation, `context` and `save` the names that it holds ('' for none).
+    """
 
     id: Id
     attempt: int = 1
@@ -89,7 +101,11 @@ class Running(msgspec.Struct, omit_defaults=True):
 
 
 class Process(msgspec.Struct, omit_defaults=True):
-    """Which process speaks: its id and start on its host, as `ssmprov.process.this` tells them."""
+    """Which process a client is: part of HELLO. `ssmprov.process.this` fills it in.
+
+    `pid` is its id. `started` is in clock ticks since the host's boot, and `host` names the host and its process
+    namespace. With it, the broker does not wait for a client on its own host whose process has ended.
+    """
 
     pid: Count
     started: Count
@@ -97,6 +113,14 @@ class Process(msgspec.Struct, omit_defaults=True):
 
 
 class Hello(Message):
+    """Who speaks. It comes first on each connection; the broker answers with its own.
+
+    `client` is the sender's id: 16 random bytes that a client keeps over reconnects. The broker's tells a client
+    whether it is still the same broker. `role` is client, worker or broker; `versions` are those the sender speaks.
+    `heartbeat_ms` is the interval of its PULSE. `credit` is sent by the broker; clients ignore it. `agent` is a name
+    for people. `process` is the client's process, nil if it does not say.
+    """
+
     client: Id
     role: str = "client"
     versions: tuple[int, ...] = (VERSION,)
@@ -106,7 +130,16 @@ class Hello(Message):
     process: Process | None = None
 
 
-class Register(Message):
+class Register(Message, kw_only=True):
+    """From a worker: it offers to serve. From the broker: the lease.
+
+    `worker` is its name, MODEL/INDEX, and `model` what it serves. `store` is the id of its checkpoint store, which all
+    workers of a model share. `slots` is how many turns it runs at once. `pid`, `started` (in clock ticks since boot)
+    and `host` name its process, so that a lost worker can be ended for sure. `epoch` is the lease it had (0 for none);
+    the broker's answer has the new one. After `stall_ms` without progress it counts as hung. `running` are the requests
+    that it still works on. A worker sends its store's pins, a map of names to workers, as payload.
+    """
+
     worker: Name
     model: ModelCard
     store: Annotated[str, Meta(max_length=64)] = ""
@@ -120,6 +153,14 @@ class Register(Message):
 
 
 class Request(Message):
+    """One operation, from a client to the broker, and from the broker to a worker. Its payloads are its text.
+
+    `op` is a name of `ssmprov.operations` and `args` are its arguments, as a map. `model` may be '' if only one is
+    served. `context` is a reference (NAME, NAME~STEPS or #OBJECT), '' for none. It is to end within `ttl_ms`
+    milliseconds. `credit` is how many PARTIALs or CHUNKs may come, and `have` how many bytes of the reply the client
+    has already, from an earlier attempt. `client` and `epoch` are filled in by the broker for the worker.
+    """
+
     id: Id
     op: Annotated[str, Meta(max_length=32)]
     model: Name = ""
@@ -134,13 +175,19 @@ class Request(Message):
 
 
 class Accepted(Message):
+    """From the broker to a client: the request is taken in, and `place` others wait before it."""
+
     id: Id
     attempt: int = 1
     place: Count = 0
 
 
 class Partial(Message):
-    """Text from byte `offset` of the reply; or, while a prompt is read, `done` of `total` tokens."""
+    """A piece of the reply, from a worker by way of the broker; or how far the prompt has been read.
+
+    The payload is text from byte `offset` of the reply. `seq` counts from 1 in each attempt, without gaps. `tokens`
+    were sampled up to its end. With a `total` above 0, `done` of `total` tokens of the prompt have been read.
+    """
 
     id: Id
     seq: Count
@@ -153,10 +200,12 @@ class Partial(Message):
 
 
 class Final(Message):
-    """The terminal answer. `offset` is the byte of the reply at which the payloads' text begins.
+    """The one answer that ends a request, from a worker by way of the broker, or from the broker itself.
 
-    A result too large for the header fills the first `result_frames` payloads instead (`final`, `take_result`).
-    `hot` names what the worker now holds in memory, `pins` what the operation pinned ('' for released).
+    `seq` is that of the last piece before it. `offset` is the byte of the reply at which the payloads' text begins.
+    `error` is set if the request failed; else `result` is the operation's. A result that is too large for the header
+    fills the first `result_frames` payloads instead (`final`, `take_result`). `hot` and `pins` are for the broker: the
+    names whose states the worker now holds in memory, and the names that were pinned to a worker ('' for no longer).
     """
 
     id: Id
@@ -172,15 +221,20 @@ class Final(Message):
 
 
 class Cancel(Message):
+    """From a client by way of the broker: end the request early.
+
+    `mode` is `keep` (keep and save what was read), `drop` (save nothing), or `close` (write the end fence first).
+    """
+
     id: Id
     mode: str = "drop"
 
 
 class Credit(Message):
-    """`n` more PARTIALs or CHUNKs.
+    """The reader takes `n` more PARTIALs or CHUNKs: a client of a reply or an export, a worker of an import.
 
-    From the broker to a worker with `attempt` set: the reader came back; stream again from byte `have`, with
-    `n` as the whole credit and the next seq after `seq`.
+    From the broker to a worker with `attempt` above 0: the reader came back. Stream again from byte `have`, with `n` as
+    the whole credit and the next seq after `seq`.
     """
 
     id: Id
@@ -191,7 +245,11 @@ class Credit(Message):
 
 
 class Pulse(Message):
-    """Liveness. A worker's carries its progress counter, what runs, and its gauges."""
+    """A sign of life, both ways; answer one with one. All fields are a worker's.
+
+    `progress` changes whenever the model has done something. `running` counts open requests, `hot_bytes` the bytes of
+    states in memory, and `tokens` and `prefill_tokens` all tokens sampled and read since the worker started.
+    """
 
     progress: Count = 0
     running: Count = 0
@@ -201,6 +259,11 @@ class Pulse(Message):
 
 
 class Chunk(Message):
+    """A piece of a file: of an export from a worker to a client, of an import from a client to a worker.
+
+    Its one payload begins at byte `offset` of the file. `seq` counts from 1, and `last` marks the last one.
+    """
+
     id: Id
     seq: Count
     attempt: int = 1
@@ -239,7 +302,7 @@ Payloads = Sequence[bytes]
 
 
 def encode(message: Message, payloads: Payloads = ()) -> list[bytes]:
-    """The frames of a message, without a routing id. Raises WireError where a bound is passed."""
+    """The frames of a message, without a routing id. Raises WireError if a frame is too large."""
     header = _ENCODER.encode(message)
     frames = [_FRAME_OF[type(message)], header, *payloads]
     _check_sizes(frames)
@@ -258,17 +321,17 @@ def decode(frames: Sequence[bytes]) -> tuple[Message, list[bytes]]:
 
 def _check_sizes(frames: Sequence[bytes]) -> msgspec.msgpack.Decoder[Any]:
     if len(frames) < 2 or frames[0][:4] != MAGIC:
-        raise WireError("this is no ssmprov message: its first frame does not begin with SSP1")
+        raise WireError("this is not an ssmprov message: its first frame does not begin with SSP1")
     decoder = _DECODERS.get(frames[0])
     if decoder is None:
-        raise WireError(f"{_kind(frames[0])} is no kind of message of version {VERSION}")
+        raise WireError(f"there is no message {_kind(frames[0])} in version {VERSION}")
     if len(frames[1]) > MAX_HEADER:
-        raise WireError(f"a header of {len(frames[1])} bytes: at most {MAX_HEADER} are taken")
+        raise WireError(f"the header has {len(frames[1])} bytes: at most {MAX_HEADER} are allowed")
     if len(frames) - 2 > MAX_PAYLOADS:
-        raise WireError(f"{len(frames) - 2} payloads: at most {MAX_PAYLOADS} are taken")
+        raise WireError(f"there are {len(frames) - 2} payloads: at most {MAX_PAYLOADS} are allowed")
     for payload in frames[2:]:
         if len(payload) > MAX_PAYLOAD:
-            raise WireError(f"a payload of {len(payload)} bytes: at most {MAX_PAYLOAD} are taken")
+            raise WireError(f"a payload has {len(payload)} bytes: at most {MAX_PAYLOAD} are allowed")
     return decoder
 
 
@@ -296,7 +359,7 @@ MAX_RESULT = 32 * 1024
 
 
 def final(message: Final, result: Any, text: bytes = b"") -> tuple[Final, list[bytes]]:
-    """A FINAL with its result and text in place, and its payloads. Raises WireError when they do not fit."""
+    """A FINAL with its result and text in place, and its payloads. Raises WireError if they do not fit."""
     raw = _ENCODER.encode(result)
     if len(raw) <= MAX_RESULT:
         message.result = Raw(raw)
@@ -317,10 +380,10 @@ def take_result(message: Final, payloads: Sequence[bytes]) -> tuple[Raw, bytes]:
 
 
 def split_text(data: bytes) -> list[bytes]:
-    """Text as payloads. Raises WireError when it is larger than all of them together may be."""
+    """Text as payloads. Raises WireError if it is larger than all of them together may be."""
     if len(data) > MAX_TEXT:
         raise WireError(
-            f"a text of {len(data)} bytes: at most {MAX_TEXT} ({MAX_TEXT // 2**20} MiB) go into one request; "
+            f"the text has {len(data)} bytes: at most {MAX_TEXT} ({MAX_TEXT // 2**20} MiB) fit into one request; "
             "send it in several turns"
         )
     return [data[i : i + MAX_PAYLOAD] for i in range(0, len(data), MAX_PAYLOAD)]

@@ -15,9 +15,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rewording.reworded import original
+
 from clients.blocking import Client
 from models import rwkv7
-from ssmprov import configuration
+from ssmprov import configuration, rooms
 
 PATIENCE_S = 40.0
 
@@ -31,6 +33,16 @@ SCRIPT: dict[str, Any] = {
 }
 
 
+def command_line(arguments: Sequence[str]) -> list[str]:
+    """How to start a module of ours (`-m MODULE`), a piece of Python (`-c TEXT`), or any other program."""
+    match arguments:
+        case ["-m", module, *words]:
+            return rooms.command(module, *words)
+        case ["-c", *_]:
+            return [sys.executable, "-P", *arguments]
+    return list(arguments)
+
+
 class Process:
     """One child process, its stderr read line by line, so that a test waits for what it says and never sleeps."""
 
@@ -39,7 +51,7 @@ class Process:
         self.lines: list[str] = []
         self._news: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.child = subprocess.Popen(
-            [sys.executable, "-P", *arguments],
+            command_line(arguments),
             env=dict(environment),
             cwd=cwd,
             stdin=subprocess.DEVNULL,
@@ -52,7 +64,7 @@ class Process:
 
     def _read(self) -> None:
         assert self.child.stderr is not None
-        for line in self.child.stderr:
+        for line in map(original, self.child.stderr):
             self.lines.append(line.rstrip("\n"))
             self._news.put(line)
         self._news.put(None)

@@ -9,12 +9,19 @@ from pathlib import Path
 import hypothesis
 import pytest
 from cluster import Cluster, scripted_toml
+from rewording import reworded
 
 hypothesis.settings.register_profile("untimed", deadline=None)  # a machine that is busy with something else is no fault
 hypothesis.settings.load_profile("untimed")
 
 
-def pytest_configure() -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--reword", type=int, metavar="SEED", help="write every message in other words")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if (seed := config.getoption("reword")) is not None:
+        reworded.install_for_tests(seed)
     if os.environ.get("CI") and importlib.util.find_spec("llama_cpp") is None:
         pytest.exit("the llama tests would be skipped: `make test` builds llama.cpp first", 4)
 

@@ -68,7 +68,7 @@ class Peer:
     def leases(self, name: str, *, pid: int = 1, started: int = 0, host: str = "elsewhere") -> wire.Register:
         """Register as a worker."""
         card = wire.ModelCard(name.partition("/")[0], "by hand", "f" * 64)
-        self.say(wire.Register(name, card, "store", 4, pid, started, host))
+        self.say(wire.Register(worker=name, model=card, store="store", slots=4, pid=pid, started=started, host=host))
         return self.hears(wire.Register)
 
     def close(self) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import click
 import pytest
 
-from ssmprov import __version__
+from ssmprov import __version__, rooms
 from ssmprov.errors import BY_CODE, Problem, SsmprovError, error_of
 from ssmprov.main import COMMANDS, load_command, main
 
@@ -161,6 +161,17 @@ def test_a_missing_extra_is_named(
     err = capsys.readouterr().err
     assert "no_such_package" in err
     assert "extra" in err
+
+
+def test_a_missing_module_of_ours_is_no_missing_extra(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(COMMANDS, "window", ("shell.window:window", "A window."))
+    assert main(["window"]) == 1
+    assert capsys.readouterr().err == (
+        f"ssmprov: this installation is incomplete: its module 'shell.window' is missing from {rooms.ROOT}. "
+        "Install ssmprov again\n"
+    )
 
 
 @pytest.mark.parametrize("words", [["ckpt", "--help"], ["ckpt", "ls", "--help"], ["pipe", "--help"], ["up", "--help"]])

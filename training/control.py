@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
+from ssmprov import rooms
 from training.loop import Point, TrainingError
 
 COMMANDS = {"rwkv7": "training.mini", "asm": "training.asm_mini"}
@@ -26,7 +26,7 @@ def run(outdir: Path, minutes: float, compiled: bool) -> dict[str, list[Point]]:
     for name, module in COMMANDS.items():
         directory = directories[name]
         with (directory / "output.txt").open("wb") as output:
-            command = [sys.executable, "-P", "-m", module, "--outdir", str(directory), *options]
+            command = rooms.command(module, "--outdir", str(directory), *options)
             running[name] = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     try:
         codes = {name: process.wait() for name, process in running.items()}

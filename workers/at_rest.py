@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 import os
-from importlib import resources
 from pathlib import Path
 
 from ssmprov import configuration
 from ssmprov.errors import BadRequest, NotFound, nearest
 from ssmprov.names import parse_ref
 from ssmprov.ops import BackedUp, Collected, Exported, Row, Verified
+from ssmprov.rooms import CONFIG
 from workers.checkpoints import Store
 from workers.checkpoints.files import Files
 from workers.checkpoints.salvage import mend_catalogue
@@ -70,7 +70,7 @@ def _configured(model: str) -> Path:
     if named or (configuration.home_of() / configuration.CONFIG_FILE).exists():
         configured = configuration.load(Path(named) if named else None)
     else:
-        configured = configuration.load(Path(str(resources.files("config") / "default.toml")), configuration.home_of())
+        configured = configuration.load(CONFIG / "default.toml", configuration.home_of())
     tables = configured.tables.model
     if not model and len(tables) != 1:
         raise BadRequest(f"name the model with --model{nearest('', [table.name for table in tables])}")

@@ -7,7 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 import click
 import msgspec
 
-from ssmprov import configuration
+from ssmprov import configuration, rooms
 from ssmprov.errors import BadRequest, Problem, SsmprovError, error_of
 from ssmprov.formatting import size
 from workers.check import Report
@@ -47,7 +46,7 @@ def check(path: Path, runtime: str | None, dtype: str, scan: str, pos_mode: str,
     cache = str(home / ".cache") if home.is_dir() else ""
     name = runtime or runtime_for(path)
     options = {"dtype": dtype, "scan": scan, "pos_mode": pos_mode}
-    report = run([sys.executable, "-P", "-m", "workers.check", str(path), name, dtype, cache, scan, pos_mode], path)
+    report = run(rooms.command("workers.check", str(path), name, dtype, cache, scan, pos_mode), path)
     table = toml_table(report, path, options)
     if as_json:
         click.echo(json.dumps({"path": str(path), **msgspec.to_builtins(report), "toml": table}, indent=2))

@@ -100,9 +100,12 @@ def _describe_asm(path: Path, dtype: str) -> Described:
     found = file_of(path)
     try:
         tensors, given = asm.read_checkpoint(found)
-        config = asm.ASMTrainConfig.from_mapping(given or {}, strict=False)
     except asm.ASMError as error:
-        raise BadRequest(str(error) if str(found) in str(error) else f"{found}: {error}") from None
+        raise BadRequest(str(error)) from None
+    try:
+        config = asm.ASMTrainConfig.from_mapping(given or {}, strict=False)
+    except asm.ASMError as error:  # which does not know the file
+        raise BadRequest(f"{found}: {error}") from None
     _, spelling = tokenizer_of(config, found)
     parameters = sum(tensor.numel() for tensor in tensors.values())
     return Described(

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import zmq
 
-from ssmprov import ops, rules, sockets, wire
+from ssmprov import operations, ops, sockets, wire
 from ssmprov.errors import Refused, SsmprovError, Unavailable, error_of, problem_of
 from ssmprov.keys import Credentials
 from ssmprov.process import ready, started_at
@@ -193,16 +193,16 @@ class Worker:
         ]
         place = self._place
         offer = wire.Register(
-            place.name,
-            place.card,
-            place.store,
-            place.slots,
-            os.getpid(),
-            started_at(os.getpid()),
-            socket.gethostname(),
-            self._epoch,
-            int(place.stall_s * 1000),
-            running,
+            worker=place.name,
+            model=place.card,
+            store=place.store,
+            slots=place.slots,
+            pid=os.getpid(),
+            started=started_at(os.getpid()),
+            host=socket.gethostname(),
+            epoch=self._epoch,
+            stall_ms=int(place.stall_s * 1000),
+            running=running,
         )
         self._send(offer, wire.split_text(bytes(wire.pack(dict(pins)))))
 
@@ -274,7 +274,7 @@ class Worker:
         stream = Stream(request, False, credit=request.credit, attempt=request.attempt)
         self._streams[request.id] = stream
         try:
-            args = rules.decode_args(request)
+            args = operations.decode_args(request)
             if self._draining_until:
                 raise Unavailable(f"{self._place.name} is shutting down: send the request again", retry_ms=500)
             self._begin(request, args, payloads, stream, Job(request, args, deadline, now))

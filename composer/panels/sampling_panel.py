@@ -222,7 +222,7 @@ class SamplingPanel(QWidget):
         try:
             name = set_name(text) if text else ""
         except BadRequest as error:
-            self._say(f"{error.message}.".replace("a context", "a set"))
+            self._say(f"{error.message}.")
             return
         if not name:
             self._say("Write a name for the set first.")

@@ -45,7 +45,7 @@ class AttentionLayer(nn.Module):
         if config is None:
             try:
                 config = AttentionConfig(**options)
-            except TypeError as error:
+            except TypeError as error:  # Python's own, which begins with the name of a class nobody here has typed
                 raise ConfigError(f"the layer: {str(error).split('__init__() ')[-1]}") from None
         elif options:
             raise ConfigError(f"give a configuration or options, not both ({sorted(options)[0]})")

@@ -102,7 +102,7 @@ def _sql(program: str) -> None:
         for statement in _statements(program):
             try:
                 connection.execute(f"EXPLAIN {statement}")
-            except sqlite3.Error as error:
+            except sqlite3.Error as error:  # only its sentence tells a table that is not there from a wrong statement
                 if not re.match(r"no such (table|column|function|view|index|module)|.*has no column", str(error)):
                     raise _Fault(str(error)) from None
     connection.close()

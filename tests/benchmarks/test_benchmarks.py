@@ -18,6 +18,7 @@ from benchmarks.groups import GROUPS, load
 from benchmarks.measure import Bound, Plan, at_least, at_most, curve, figure, interleave, median_s
 from benchmarks.producer import text_of
 from benchmarks.serving import environment
+from ssmprov import rooms
 
 
 def test_rounds_are_interleaved_and_their_order_turns() -> None:
@@ -164,7 +165,7 @@ def quick_run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, subproces
     only = [word for group in groups for word in ("--only", group)]
     arguments = ["--quick", *only, "--json", str(out.with_name("figures.json")), "--out", str(out)]
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "benchmarks", *arguments],
+        rooms.command("benchmarks", *arguments),
         env=environment(),
         capture_output=True,
         text=True,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import Cluster, Process
+from rewording.reworded import original
 
 PATIENCE_S = 20.0
 
@@ -54,4 +55,4 @@ def heard(connection: socket.socket) -> str:
         data += part
     assert data.endswith(b"\0"), bytes(data)
     assert data.count(b"\0") == 1
-    return data[:-1].decode()
+    return original(data[:-1].decode())

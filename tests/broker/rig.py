@@ -135,7 +135,7 @@ class Hand(Peer):
         fields.setdefault("store", "store")
         fields.setdefault("started", 1)
         fields.setdefault("slots", 8)
-        self.offer = wire.Register(name, running=running, **fields)
+        self.offer = wire.Register(worker=name, running=running, **fields)
         self.say(wire.Hello(id_of(10_000 + len(rig.inboxes)), "worker"))
         self.hears(wire.Hello)
         self.say(self.offer, [bytes(wire.pack(pins))])

@@ -99,9 +99,9 @@ class TestPeers:
         peer = peers(alive.endpoint)
         for frames, reason in (
             ([b"hello"], "does not begin with SSP1"),
-            ([b"SSP1DANCE", b"\x80"], "is no kind of message"),
+            ([b"SSP1DANCE", b"\x80"], "there is no message DANCE"),
             ([b"SSP1HELLO", b"\xc1"], "the header of HELLO is wrong"),
-            ([b"SSP1HELLO", b"x" * (wire.MAX_HEADER + 1)], "a header of"),
+            ([b"SSP1HELLO", b"x" * (wire.MAX_HEADER + 1)], "the header has"),
             ([b"SSP1HELLO", b"\x80"] + [b""] * 9, "9 payloads"),
             ([b"SSP1HELLO", msgspec.msgpack.encode({"client": b"short"})], "Expected `bytes` of length >= 16"),
         ):

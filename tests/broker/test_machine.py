@@ -604,7 +604,7 @@ class TestLeases:
         peer = rig.peer()
         peer.say(wire.Hello(id_of(99), "worker"))
         for payload in (b"\xff", b"\x93\x01\x02\x03", b"\x81\x01\x02", b"\x81\xa1a"):
-            peer.say(wire.Register("talk/0", CARD), [payload])
+            peer.say(wire.Register(worker="talk/0", model=CARD), [payload])
             refused, _ = peer.hears(wire.Bye)
             assert refused.error is not None
             assert refused.error.code == "bad_request"
@@ -612,7 +612,7 @@ class TestLeases:
 
     def test_a_connection_is_one_worker(self, rig: Rig) -> None:
         hand = rig.hand()
-        hand.say(wire.Register("talk/1", CARD, "store"))
+        hand.say(wire.Register(worker="talk/1", model=CARD, store="store"))
         refused, _ = hand.hears(wire.Bye)
         assert "already belongs to talk/0" in refused.reason
         assert list(rig.state.models["talk"].workers) == ["talk/0"]
@@ -1400,7 +1400,7 @@ class TestTheEnd:
 class TestStrangers:
     def test_who_has_not_said_hello_is_told_to(self, rig: Rig) -> None:
         peer = rig.peer()
-        for message in (wire.Pulse(), turn(1), wire.Register("talk/0", CARD), wire.Cancel(id_of(1))):
+        for message in (wire.Pulse(), turn(1), wire.Register(worker="talk/0", model=CARD), wire.Cancel(id_of(1))):
             peer.say(message)
             assert peer.hears(wire.Bye)[0].code == "hello_first"
         peer.say(wire.Bye("never mind"))

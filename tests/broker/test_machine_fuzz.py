@@ -15,7 +15,7 @@ from rig import CARD, IDENTITY, Peer, Rig, id_of, turn
 
 from broker.events import Unreachable
 from broker.state import Bounds
-from ssmprov import ops, rules, wire
+from ssmprov import operations, ops, wire
 from ssmprov.errors import Problem
 
 STEPS = 300
@@ -51,7 +51,7 @@ def draw(random: Random, kind: type[wire.Message]) -> wire.Message:
         return choice([CARD, CARD, CARD, wire.ModelCard(choice(["talk", "walk"]), fingerprint=choice(NAMES))])
 
     def running() -> list[wire.Running]:
-        op = choice(["turn", choice(sorted(rules.ARGS)), "dance"])
+        op = choice(["turn", choice(sorted(operations.OPERATIONS)), "dance"])
         one = wire.Running(choice(IDS), choice([-1, 1, 2]), choice(IDS), op, choice(NAMES), choice(NAMES))
         return choice([[], [one], [one, one, wire.Running(choice(IDS), save="a")]])
 
@@ -66,7 +66,9 @@ def draw(random: Random, kind: type[wire.Message]) -> wire.Message:
         "slots": lambda: choice([1, 2]),
         "host": lambda: choice(["here", ""]),
         "running": running if kind is wire.Register else lambda: choice(COUNTS),
-        "op": lambda: choice(["turn", "turn", "ckpt.fork", "ckpt.move", choice(sorted(rules.ARGS)), "dance"]),
+        "op": lambda: choice(
+            ["turn", "turn", "ckpt.fork", "ckpt.move", choice(sorted(operations.OPERATIONS)), "dance"]
+        ),
         "context": lambda: choice(NAMES[: choice([3, 9])]),
         "attempt": lambda: choice([1, 1, 2, 3]),
         "epoch": lambda: choice([0, 1, 1, 2, 3]),

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from world import MODELS, Ask, Client, Link, Process, Run, World
 
 from broker.events import Received
-from ssmprov import ops, rules, wire
+from ssmprov import operations, ops, wire
 
 T = TypeVar("T")
 
@@ -87,7 +87,7 @@ class Scene(RuleBasedStateMachine):
         client = pick(self.connected(), number)
         request_id = self.world.count().to_bytes(16, "big")
         request = wire.Request(request_id, op, model, context, ttl_ms=ttl_ms, args=wire.pack(args))
-        ask = client.asks[request.id] = Ask(request, b"x" * 300, rules.saves(request, args))
+        ask = client.asks[request.id] = Ask(request, b"x" * 300, operations.saves(request, args))
         client.send(ask)
 
     @precondition(lambda self: self.connected())

@@ -19,7 +19,7 @@ from broker.machine import Broker
 from broker.phases import MOVES
 from broker.records import Task
 from broker.state import Bounds
-from ssmprov import ops, rules, wire
+from ssmprov import operations, ops, wire
 from ssmprov.errors import Problem
 
 BOUNDS = Bounds(queue=8, queue_per_client=5, queue_bytes=4000, answers_bytes=6000, peers=9)
@@ -154,16 +154,16 @@ class Process:
         ]
         model = MODELS[self.name]
         offer = wire.Register(
-            self.name,
-            wire.ModelCard(model, "sim", fingerprint or "f" * 64),
-            store or f"store of {model}",
-            SLOTS,
-            self.pid,
-            1,
-            HOSTS[self.name],
-            self.epoch,
-            60_000,
-            running,
+            worker=self.name,
+            model=wire.ModelCard(model, "sim", fingerprint or "f" * 64),
+            store=store or f"store of {model}",
+            slots=SLOTS,
+            pid=self.pid,
+            started=1,
+            host=HOSTS[self.name],
+            epoch=self.epoch,
+            stall_ms=60_000,
+            running=running,
         )
         self.link.say(offer, [bytes(wire.pack(self.store.pins))])
 
@@ -194,7 +194,7 @@ class Process:
             self.resume(run, wire.Credit(request.id, request.credit, request.attempt, request.have))
             return
         self.world.check_pin(self, request)
-        args = rules.decode_args(request)
+        args = operations.decode_args(request)
         self.runs[request.id] = Run(request, args, credit=request.credit, attempt=request.attempt)
 
     @staticmethod

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import zmq
 
-from ssmprov import ops, rules, wire
+from ssmprov import operations, ops, wire
 from ssmprov.errors import Problem
 
 
@@ -134,7 +134,7 @@ class Router:
 
     def _asked(self, route: bytes, request: wire.Request, payloads: list[bytes]) -> None:
         self._send(route, wire.Accepted(request.id, request.attempt))
-        args = rules.decode_args(request)
+        args = operations.decode_args(request)
         name = request.context
         known = f"{request.model}:{name}" in self.contexts
         if self.busy > 0:

@@ -15,7 +15,7 @@ import pytest
 from clients import Client
 from clients.calls import Call
 from clients.exchange import Result
-from ssmprov import ops, rules, wire
+from ssmprov import operations, ops, wire
 from ssmprov.errors import BadRequest, Busy, Cancelled, Corrupt, NotFound, TimedOut, Unreachable
 
 
@@ -29,7 +29,7 @@ def test_a_turn_returns_text_result_and_id(client: Client, router: Any) -> None:
     reply = client.turn("Say hello", model="m", context="a", save="b", seed=7)
     assert (reply.text, reply.result.stop) == ("Héllo 🌍", "end")
     [request] = router.requests("turn")
-    args = rules.decode_args(request)
+    args = operations.decode_args(request)
     assert (request.model, request.context, args.save, args.seed) == ("m", "a", "b", 7)
     assert request.id == reply.id
     assert router.prompts == ["Say hello"]
@@ -45,7 +45,7 @@ def test_a_stream_gives_pieces_and_then_the_reply(client: Client) -> None:
 def test_a_turn_with_callbacks_streams(client: Client, router: Any) -> None:
     pieces: list[str] = []
     assert client.turn("hi", model="m", on_text=pieces.append).text == "".join(pieces)
-    assert rules.decode_args(router.requests("turn")[0]).stream
+    assert operations.decode_args(router.requests("turn")[0]).stream
 
 
 def test_a_long_stream_outlives_its_first_credit(client: Client, router: Any) -> None:

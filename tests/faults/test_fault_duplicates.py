@@ -80,7 +80,7 @@ def wire_length(peer: Peer) -> int:
 def test_an_answer_of_an_old_epoch_or_attempt_is_dropped(house: House, aftermath: Aftermath, peers: Peers) -> None:
     client, old, new = (peers(house.cluster.endpoint, role) for role in ("client", "worker", "worker"))
     card = wire.ModelCard("hand", "by hand", "f" * 64)
-    offer = wire.Register("hand/0", card, "store", 4, 1, 0, "elsewhere")
+    offer = wire.Register(worker="hand/0", model=card, store="store", slots=4, pid=1, started=0, host="elsewhere")
     old.say(offer)
     assert old.hears(wire.Register).epoch == 1
     request = wire.Request(wire.new_id(), "turn", "hand", args=wire.pack({}))

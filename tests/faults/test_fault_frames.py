@@ -20,10 +20,10 @@ WRONG = {
     "8 frames of more than 1 MiB in all": ([b"SSP1REQUEST", b"\x80", *[b"x" * 900_000] * 8], "the header of REQUEST"),
     "deep nesting": ([b"SSP1REQUEST", NESTED], "the header of REQUEST is wrong"),
     "deep nesting in a map": ([b"SSP1REQUEST", b"\x81\xa4args" + NESTED], "the header of REQUEST is wrong"),
-    "an unknown kind": ([b"SSP1DANCE", b"\x80"], "is no kind of message"),
+    "an unknown kind": ([b"SSP1DANCE", b"\x80"], "there is no message DANCE"),
     "another protocol": ([b"SSP2HELLO", b"\x80"], "does not begin with SSP1"),
-    "nothing": ([b""], "this is no ssmprov message"),
-    "a header too large": ([b"SSP1HELLO", b"x" * (wire.MAX_HEADER + 1)], "a header of"),
+    "nothing": ([b""], "this is not an ssmprov message"),
+    "a header too large": ([b"SSP1HELLO", b"x" * (wire.MAX_HEADER + 1)], "the header has"),
     "cut short": ([b"SSP1HELLO", wire.encode(wire.Hello(b"c" * 16, agent="me"))[1][:-3]], "the header of HELLO"),
 }
 

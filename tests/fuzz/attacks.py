@@ -133,7 +133,15 @@ def forgeries(doors: Doors, random: Random, until: float) -> Iterator[int]:
                 name = random.choice(("talk/0", "talk/1", "other/0", "other/1", "x" * 64 + "/0"))
                 card = wire.ModelCard(name.partition("/")[0], "scripted", random.choice(("f", "e")) * 64)
                 pid = random.choice((0, 1, 2**22 + 7, 2**31, 2**53 - 1))
-                offer = wire.Register(name, card, "store", 8, pid, random.randrange(3), random.choice(hosts))
+                offer = wire.Register(
+                    worker=name,
+                    model=card,
+                    store="store",
+                    slots=8,
+                    pid=pid,
+                    started=random.randrange(3),
+                    host=random.choice(hosts),
+                )
                 offer.epoch = random.choice((0, 1, 2**53 - 1))
                 _say(peer, offer)
                 for _ in range(random.randrange(20)):

@@ -35,7 +35,7 @@ class HostileBroker:
         self.process = self.cluster.worker("talk", 0, wait=False)
         self._route = b""
         offer, _ = self._hears(wire.Register)
-        self._lease = wire.Register("talk/0", offer.model, offer.store, offer.slots, epoch=1)
+        self._lease = wire.Register(worker="talk/0", model=offer.model, store=offer.store, slots=offer.slots, epoch=1)
         self._say(self._lease)
         self.process.expect(" serves ")
         self.sent = 0

@@ -37,12 +37,12 @@ def test_a_command_without_torch_names_the_extra() -> None:
     done = without_torch("smoke")
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr == (
-        "ssmprov: `ssmprov asm smoke` needs the Python module 'torch', which is not installed: "
-        "install ssmprov with the extra that brings it, ssmprov[rwkv]\n"
+        "ssmprov: `ssmprov asm smoke` needs the Python module 'torch', which is not installed. "
+        "Install the extra that brings it: ssmprov[rwkv]\n"
     )
 
 
 def test_a_wrong_name_in_the_group_is_answered_with_the_nearest() -> None:
     done = without_torch("smke")
     assert done.returncode == 2
-    assert done.stderr == "ssmprov: 'smke' is no command; did you mean smoke?\nTry 'ssmprov asm --help'.\n"
+    assert done.stderr == "ssmprov: there is no command 'smke'; did you mean smoke?\nTry 'ssmprov asm --help'.\n"

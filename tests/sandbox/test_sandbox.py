@@ -610,7 +610,7 @@ def test_unsafe_is_plain_but_bounded(work: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_what_cannot_be_run(work: Path) -> None:
     role: Any = "USER"
-    with pytest.raises(BadRequest, match="BASH or PYTHON"):
+    with pytest.raises(BadRequest, match="only BASH and PYTHON turns can"):
         run(role, "", work)
     with pytest.raises(BadRequest, match="not a directory"):
         run("BASH", "", work / "nonesuch")

@@ -277,7 +277,7 @@ def test_uninstall_takes_away_what_is_ours_and_keeps_the_work(person: Person) ->
     done = person.call("--uninstall")
     assert done.returncode == 0
     assert f"kept: {person.work}, with" in done.stdout
-    assert f"kept: {person.venv}, which install.sh did not fill" in done.stdout
+    assert f"kept: {person.venv}, which install.sh did not install" in done.stdout
     left = {path.name: path.read_text() for path in person.bin.iterdir()}
     assert left == {"OTHER": "other", "QUOTE": "put here later"}
     assert (person.home / ".bashrc").read_text() == "# mine\n"
@@ -337,7 +337,7 @@ def test_llama_is_built_as_in_the_makefile_and_tried(person: Person, python: Log
     *_, filled, tried = python("--extras", "llama")
     [flags] = re.findall(r"^LLAMA_FLAGS := (.*?) \$", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert filled.endswith(f".[llama]|{flags} ")
-    assert tried.startswith("-P -m workers.runtimes.llama.probe 0|")
+    assert tried.startswith("-P -m ssmprov.start -m workers.runtimes.llama.probe 0|")
 
 
 # -- what goes wrong says what to do
@@ -349,13 +349,17 @@ def test_llama_is_built_as_in_the_makefile_and_tried(person: Person, python: Log
         (["--prefix"], 2, "--prefix needs a value"),
         (["--prefix", ""], 2, "--prefix needs a folder"),
         (["--unistall"], 2, "unknown option --unistall"),
-        (["--extras", "llama;x"], 2, "--extras takes names with commas between"),
+        (["--extras", "llama;x"], 2, "--extras takes names separated by commas"),
         (["--prefix", "file"], 1, "file/bin: choose another folder with --prefix DIR"),
         (["--venv", "file"], 1, "file: choose another folder with --venv DIR"),
         (["--home", "file/x"], 1, "file/x: choose another folder with --home DIR"),
-        (["--venv", "full"], 1, "full is no environment, and not empty: choose another folder with --venv DIR"),
+        (
+            ["--venv", "full"],
+            1,
+            "full is not a virtual environment, and not empty: choose another folder with --venv DIR",
+        ),
         (["--venv", "none", "--no-install"], 1, "leave --no-install out"),
-        ([], 1, "false is no Python 3.11 or newer: name another one"),
+        ([], 1, "false is not Python 3.11 or newer: name another one"),
         (["--extras", "llama"], 1, "sudo apt install g++"),
     ],
 )

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from demo.house import House, Trouble
 from demo.kinds import has_llama, smollm2
+from ssmprov import rooms
 from ssmprov.transcript import FENCE
 
 ROOT = Path(__file__).parents[2]
@@ -26,7 +26,7 @@ def demonstrate(folder: Path, *hidden: str) -> str:
     """What a whole demonstration writes on a machine without the modules hidden."""
     folder.joinpath("sitecustomize.py").write_text(f"import sys\nsys.modules |= dict.fromkeys({hidden!r})\n")
     done = subprocess.run(
-        [sys.executable, "-m", "demo"],
+        rooms.command("demo"),
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(folder)},
         capture_output=True,

@@ -11,7 +11,7 @@ import zmq
 from clients.calls import encode_text
 from soak.history import Order, Recorder
 from soak.tap import record
-from ssmprov import rules, sockets, wire
+from ssmprov import operations, sockets, wire
 
 PATIENCE_MS = 1000
 
@@ -25,7 +25,7 @@ def request_of(order: Order) -> tuple[wire.Request, list[bytes]]:
 
 
 def args_of(order: Order) -> msgspec.Struct:
-    found: msgspec.Struct = msgspec.convert(order.args, rules.ARGS[order.op])
+    found: msgspec.Struct = msgspec.convert(order.args, operations.OPERATIONS[order.op].args)
     return found
 
 

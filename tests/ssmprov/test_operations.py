@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from ssmprov import ops, rules, wire
+from ssmprov import operations, ops, wire
 from ssmprov.errors import BadRequest
 from ssmprov.wire import WireError
 
@@ -21,10 +21,10 @@ def request(op: str, context: str = "", **args: Any) -> wire.Request:
 def held(op: str, context: str = "", **args: Any) -> tuple[set[str], set[str], bool]:
     """What an operation takes shared and exclusive, and whether it has a durable effect."""
     asked = request(op, context, **args)
-    decoded = rules.decode_args(asked)
-    shared, exclusive = rules.locks(asked, decoded)
+    decoded = operations.decode_args(asked)
+    shared, exclusive = operations.locks(asked, decoded)
     assert not shared & exclusive
-    return set(shared), set(exclusive), rules.saves(asked, decoded)
+    return set(shared), set(exclusive), operations.saves(asked, decoded)
 
 
 LOCKS: list[tuple[str, str, dict[str, Any], set[str], set[str], bool]] = [
@@ -77,19 +77,21 @@ def test_what_is_read_is_shared_and_what_moves_is_exclusive(
 
 
 def test_every_operation_stands_in_the_table() -> None:
-    assert {row[0] for row in LOCKS} == set(rules.ARGS)
+    assert {row[0] for row in LOCKS} == set(operations.OPERATIONS)
 
 
-@pytest.mark.parametrize("op", sorted(rules.NEEDS_CONTEXT))
+@pytest.mark.parametrize(
+    "op", sorted(name for name, known in operations.OPERATIONS.items() if known.context == "needed")
+)
 def test_what_needs_a_context_says_so(op: str) -> None:
     args = {"targets": ["b"]} if op == "ckpt.fork" else {}
     with pytest.raises(BadRequest, match=f"{op} needs a context"):
-        rules.decode_args(request(op, **args))
+        operations.decode_args(request(op, **args))
 
 
 def test_an_unknown_operation_is_refused() -> None:
-    with pytest.raises(BadRequest, match=r"'ckpt\.mend' is no operation"):
-        rules.decode_args(request("ckpt.mend"))
+    with pytest.raises(BadRequest, match=r"there is no operation 'ckpt\.mend'"):
+        operations.decode_args(request("ckpt.mend"))
 
 
 @pytest.mark.parametrize("bad", ["../x", ".a", "a b", "a~1", "x" * 129])
@@ -102,10 +104,10 @@ def test_every_name_is_checked(bad: str) -> None:
         ("ckpt.replay", "a", {"save": bad}),
     ]:
         with pytest.raises(BadRequest, match="is not a valid name"):
-            rules.decode_args(request(op, context, **args))
+            operations.decode_args(request(op, context, **args))
     if "~" not in bad:
         with pytest.raises(BadRequest, match="is not a valid name"):
-            rules.decode_args(request("turn", bad))
+            operations.decode_args(request("turn", bad))
 
 
 @pytest.mark.parametrize(
@@ -140,24 +142,24 @@ def test_every_name_is_checked(bad: str) -> None:
 )
 def test_arguments_are_typed_and_bounded(op: str, args: dict[str, Any]) -> None:
     with pytest.raises(WireError, match="the arguments are wrong"):
-        rules.decode_args(request(op, "a", **args))
+        operations.decode_args(request(op, "a", **args))
 
 
 @pytest.mark.parametrize(
     ("args", "message"),
     [
-        ({"routing": "top2"}, "routing 'top2': a probe takes softmax, top1, topk"),
-        ({"where": "write"}, "where 'write': a probe takes read, content_read_only, slotspace_only"),
+        ({"routing": "top2"}, "routing 'top2' is not valid: use softmax, top1, topk"),
+        ({"where": "write"}, "where 'write' is not valid: use read, content_read_only, slotspace_only"),
     ],
 )
 def test_a_reading_that_no_model_knows_is_refused_with_those_there_are(args: dict[str, Any], message: str) -> None:
     with pytest.raises(BadRequest, match=re.escape(message)):
-        rules.decode_args(request("probe", "", **args))
+        operations.decode_args(request("probe", "", **args))
 
 
 def test_a_fork_needs_a_name_for_its_copy() -> None:
     with pytest.raises(BadRequest, match="at least one name"):
-        rules.decode_args(request("ckpt.fork", "a", targets=[]))
+        operations.decode_args(request("ckpt.fork", "a", targets=[]))
 
 
 @pytest.mark.parametrize(
@@ -171,8 +173,8 @@ def test_a_fork_needs_a_name_for_its_copy() -> None:
 )
 def test_what_moves_a_name_needs_one(op: str, context: str, args: dict[str, Any]) -> None:
     with pytest.raises(BadRequest, match="name"):
-        rules.decode_args(request(op, context, **args))
+        operations.decode_args(request(op, context, **args))
 
 
 def test_arguments_of_a_newer_client_are_ignored_where_unknown() -> None:
-    assert rules.decode_args(request("turn", "a", save="b", mood="good")) == ops.Turn(save="b")
+    assert operations.decode_args(request("turn", "a", save="b", mood="good")) == ops.Turn(save="b")

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from ssmprov.clock import boot, uptime_s
-from ssmprov.errors import Conflict, NoSpace, NotFound, WrongModel, nearest
+from ssmprov.errors import Conflict, NoSpace, NotFound, WrongModel, close_to, nearest
 from ssmprov.names import Ref
 from workers.checkpoints.database import Database
 from workers.checkpoints.entries import ENTRY, Entry, entry_unchecked
@@ -125,7 +125,7 @@ class Catalogue(Database):
         if ref.back >= head.depth:
             last = f", the last being {ref.name}~{head.depth - 1}" if head.depth > 1 else ""
             steps = "1 step" if head.depth == 1 else f"{head.depth} steps"
-            raise NotFound(f"there is no {ref}: {ref.name} has {steps}{last}")
+            raise NotFound(f"there is no {ref}: {ref.name} has {steps}{last}", name=ref.name, steps=head.depth)
         return next(itertools.islice(self.lineage(head), ref.back, None))
 
     def named(self, row: Sequence[Any]) -> Entry:
@@ -142,9 +142,10 @@ class Catalogue(Database):
         """The error for a name that is not there, with the nearest that is."""
         first = name[:1]
         like = self.run("SELECT name FROM names WHERE name >= ? AND name < ? LIMIT 500", (first, first + PAST_ALL))
-        known = like or self.run("SELECT name FROM names WHERE name NOT LIKE '@%' LIMIT 500")
-        hint = nearest(name, [row[0] for row in known]).replace("; there is ", "; there are, for example, ")
-        return NotFound(f"there is no context {name!r}{hint}", name=name)
+        rows = like or self.run("SELECT name FROM names WHERE name NOT LIKE '@%' LIMIT 500")
+        known = [row[0] for row in rows]
+        hint = nearest(name, known, examples=True)
+        return NotFound(f"there is no context {name!r}{hint}", name=name, nearest=close_to(name, known))
 
     def add_step(
         self,

@@ -14,8 +14,6 @@ import hashlib
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +22,7 @@ import numpy as np
 from msgspec import Meta
 
 from ssmprov.errors import BadRequest, Corrupt, NotFound
+from ssmprov.rooms import CONFIG
 from workers.context import Arrays, Identity
 from workers.runtimes.base import Feed, Logits, Plan
 
@@ -65,10 +64,10 @@ def open_runtime(plan: Plan) -> ScriptedRuntime:
     return ScriptedRuntime(script, hashlib.sha256(b"scripted" + data).hexdigest(), plan.slots)
 
 
-def script_file(path: Path) -> Traversable:
+def script_file(path: Path) -> Path:
     """The file of a script; one that is written `@NAME` comes with ssmprov."""
     name = path.name
-    return resources.files("config") / "scripts" / f"{name[1:]}.json" if name.startswith("@") else path
+    return CONFIG / "scripts" / f"{name[1:]}.json" if name.startswith("@") else path
 
 
 class ScriptedRuntime:

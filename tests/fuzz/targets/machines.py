@@ -21,7 +21,7 @@ from clients.exchange import Result, Text, Want
 from fuzz import frames
 from fuzz.engine import Target
 from fuzz.targets.messages import ARGS, CLIENT, MESSAGES, TURN
-from ssmprov import ops, rules, wire
+from ssmprov import operations, ops, wire
 from ssmprov.errors import SsmprovError
 from workers.job import Stream
 from workers.outbox import Outbox
@@ -211,7 +211,7 @@ def worker(data: bytes) -> None:
 
 def _asked(request: wire.Request, streams: dict[bytes, Stream]) -> None:
     try:
-        args = rules.decode_args(request)
+        args = operations.decode_args(request)
     except SsmprovError:
         return
     if isinstance(args, ops.Turn):

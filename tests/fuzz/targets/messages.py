@@ -61,7 +61,16 @@ MESSAGES: list[tuple[wire.Message, list[bytes]]] = [
     (wire.Hello(OTHER, "worker"), []),
     (
         wire.Register(
-            "talk/0", CARD, "store", 8, 4242, 99, "here", 1, 60_000, [wire.Running(TURN, 1, CLIENT, "turn", "a", "b")]
+            worker="talk/0",
+            model=CARD,
+            store="store",
+            slots=8,
+            pid=4242,
+            started=99,
+            host="here",
+            epoch=1,
+            stall_ms=60_000,
+            running=[wire.Running(TURN, 1, CLIENT, "turn", "a", "b")],
         ),
         [bytes(wire.pack({"a": "talk/0"}))],
     ),

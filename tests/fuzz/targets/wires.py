@@ -7,7 +7,7 @@ import msgspec
 from fuzz.engine import Target
 from fuzz.frames import mutate_frames, split
 from fuzz.targets.messages import seeds
-from ssmprov import ops, rules, wire
+from ssmprov import operations, ops, wire
 from ssmprov.errors import BadRequest, error_of, problem_of
 
 RESULT_KINDS = (
@@ -23,10 +23,10 @@ def frames(data: bytes) -> None:
     assert _plain(again) == _plain(message)
     assert same == payloads
     if isinstance(message, wire.Request):
-        args = rules.decode_args(message)
-        shared, exclusive = rules.locks(message, args)
+        args = operations.decode_args(message)
+        shared, exclusive = operations.locks(message, args)
         assert not shared & exclusive
-        rules.saves(message, args)
+        operations.saves(message, args)
     elif isinstance(message, wire.Final):
         _final(message, payloads)
     elif isinstance(message, wire.Register) and payloads:

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssmprov import rooms
 from ssmprov.errors import SsmprovError, Unavailable, Unsupported
 
 PATIENCE_S = 120.0
@@ -37,12 +38,9 @@ def ensure(cache: Path | None, n_gpu_layers: int = 0) -> None:
     key = _key(n_gpu_layers)
     if cache is not None and _noted(cache / NOTE) == key:
         return
-    command = [sys.executable, "-P", "-m", "workers.runtimes.llama.probe", str(n_gpu_layers)]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join([*filter(None, sys.path)])}
+    command = rooms.command("workers.runtimes.llama.probe", str(n_gpu_layers))
     try:
-        done = subprocess.run(
-            command, env=environment, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S, check=False
-        )
+        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S, check=False)
     except subprocess.TimeoutExpired:
         raise Unavailable(
             f"llama.cpp did not finish a tiny product of matrices in {PATIENCE_S:.0f} s: this machine is too busy"

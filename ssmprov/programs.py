@@ -1,4 +1,4 @@
-"""The shell tools as programs of their own: PIPE, GET_FILE, PUT_FILE, RUN, QUOTE, and GET, PUT for short."""
+"""The shell tools as separate programs: PIPE, GET_FILE, PUT_FILE, RUN and QUOTE, with GET and PUT for short."""
 
 from __future__ import annotations
 

@@ -1,1 +1,0 @@
-"""What an operator edits: the default configuration and the shipped sampling sets. Data only."""
