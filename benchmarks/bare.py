@@ -72,7 +72,7 @@ class Bare:
         `load` is one of them, `loads` those into 32 slots; `save` takes a state out of a slot, `fresh` is a copy into
         memory of its own.
         """
-        runtime = base.load("rwkv", base.Plan(self._path, slots=1 + FORKS, threads=self._threads))
+        runtime = base.load("rwkv", base.Plan(path=self._path, slots=1 + FORKS, options={"threads": self._threads}))
         runtime.forward([base.Feed(0, [1])])
         arrays = runtime.save(0)
         source = np.ones(runtime.state_bytes, np.uint8)

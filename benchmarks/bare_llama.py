@@ -112,7 +112,8 @@ class Bare:
 
     def __init__(self, path: str, cache: str, sequences: int, n_ctx: int) -> None:
         self._library = Library(path, sequences, n_ctx)
-        plan = base.Plan(Path(path), SLOTS, n_threads=1, n_batch=N_BATCH, n_ctx=n_ctx, cache=Path(cache))
+        options = {"n_threads": 1, "n_batch": N_BATCH, "n_ctx": n_ctx}
+        plan = base.Plan(path=Path(path), slots=SLOTS, options=options, cache=Path(cache))
         self._runtime = base.load("llama", plan)
         self._text = self._runtime.tokenize(TEXT)
 

@@ -78,7 +78,7 @@ class Library:
         """Commit a root with a state of a few bytes, so that it is the catalogue that counts."""
         number = next(self._numbers)
         window = np.array([number], np.int32)
-        snapshot = Snapshot({"state": window}, None, window, tokens=1, seed=1)
+        snapshot = Snapshot(arrays={"state": window}, logits=None, window=window, tokens=1, seed=1)
         self._store.commit(snapshot, Read(window, b"x"), f"save/{number}")
 
 
@@ -135,7 +135,17 @@ def _fill(catalogue: Catalogue, checkpoints: int) -> None:
                     parent, total = "", 0
                 total += 8
                 text = b"what step %06d has read" % number
-                record = StepRecord(parent, "turn", bytes(32), text, {"temp": 0.5}, number, total, True, "fp32")
+                record = StepRecord(
+                    parent=parent,
+                    kind="turn",
+                    tokens=bytes(32),
+                    text=text,
+                    settings={"temp": 0.5},
+                    seed=number,
+                    total=total,
+                    exact=True,
+                    dtype="fp32",
+                )
                 step = catalogue.add_step(_object(number), record, IDENTITY, 0, time.time())
                 catalogue.move(_name(number), step, keep=20)
                 parent = step.object

@@ -22,12 +22,12 @@ from ssmprov.process import die_with_parent
 from ssmprov.settings import Settings
 from workers.batch import Batch
 from workers.context import empty
-from workers.hot import HotStates
 from workers.job import Job
+from workers.prefill import Pace
 from workers.prompt import Prompt
-from workers.reading import Pace
 from workers.runtimes import base
 from workers.runtimes.base import Feed, Logits, Runtime
+from workers.state_cache import StateCache
 from workers.turn import Limits, Turn
 from workers.turns import vocabulary_of
 
@@ -57,14 +57,14 @@ class Scheduler:
     """Turns that write side by side, one in each slot, without worker and broker."""
 
     def __init__(self, path: Path, threads: int, slots: int) -> None:
-        self._runtime = base.load("rwkv", base.Plan(path, slots, threads=threads))
+        self._runtime = base.load("rwkv", base.Plan(path=path, slots=slots, options={"threads": threads}))
         self._vocabulary = vocabulary_of(self._runtime)
 
     def run(self, prompts: list[str], tokens: int, settings: dict[str, float]) -> dict[str, float]:
         """Median seconds of a step, and of what of it was spent outside of the forward."""
         clocked: Any = Clocked(self._runtime)
         done: queue.SimpleQueue[Job] = queue.SimpleQueue()
-        batch = Batch(clocked, Pace(128, 1.0), HotStates(0), lambda _: None, done.put)
+        batch = Batch(clocked, Pace(128, 1.0), StateCache(0), lambda _: None, done.put)
         jobs = [
             self._job(prompt, tokens, msgspec.convert(settings, Settings), seed) for seed, prompt in enumerate(prompts)
         ]
@@ -83,7 +83,13 @@ class Scheduler:
         }
 
     def _job(self, prompt: str, tokens: int, settings: Settings, seed: int) -> Job:
-        job = Job(wire.Request(wire.new_id(), "turn"), ops.Turn(), float("inf"), time.monotonic(), start=empty())
+        job = Job(
+            request=wire.Request(wire.new_id(), "turn"),
+            args=ops.Turn(),
+            deadline=float("inf"),
+            arrived=time.monotonic(),
+            start=empty(),
+        )
         read = Prompt(prompt.encode(), self._vocabulary, heal=True)
         job.turn = Turn(self._vocabulary, empty(), read, settings, Limits(tokens, CHARACTERS), seed)
         return job

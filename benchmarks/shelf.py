@@ -60,8 +60,10 @@ class Shelf:
         number = self._next()
         arrays = self._arrays | {"shifts": self._arrays["shifts"] + np.float32(number)}
         window = np.array([number], np.int32)
-        snapshot = Snapshot(arrays, self._logits, window, tokens=1, seed=1)
-        return Commit(snapshot, Read(window, b"x"), f"save-{number}", request=_key(), answer=str.encode)
+        snapshot = Snapshot(arrays=arrays, logits=self._logits, window=window, tokens=1, seed=1)
+        return Commit(
+            snapshot=snapshot, read=Read(window, b"x"), name=f"save-{number}", request=_key(), answer=str.encode
+        )
 
     def write(self, count: int = 1) -> None:
         """As many bytes, durably, by the plainest way, one file after the other."""

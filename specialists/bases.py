@@ -50,7 +50,9 @@ def base_of(client: Client, model: str) -> LocalModel:
     path = embedded() if embedded else configured.path(table.path)
     if not path.is_file():
         raise NotFound(f"{path} is not there: tuning needs the weights of {model} on this machine")
-    return LocalModel(model, ARCHITECTURES[runtime], path, table.scan or None, table.pos_mode or None)
+    return LocalModel(
+        model, ARCHITECTURES[runtime], path, *(table.options.get(key) or None for key in ("scan", "pos_mode"))
+    )
 
 
 def fingerprint_of(client: Client, model: str) -> str:

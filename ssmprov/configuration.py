@@ -20,6 +20,7 @@ from msgspec import Meta
 
 from ssmprov.errors import BadRequest, NotFound, nearest
 from ssmprov.names import check_model
+from ssmprov.runtimes import decode_options, options_of
 
 CONFIG_FILE = "ssmprov.toml"
 RUN_DIRECTORY = "run"
@@ -56,9 +57,7 @@ class BrokerTable(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class ModelTable(msgspec.Struct, forbid_unknown_fields=True):
-    """`[[model]]`: one model and its workers. Keys that begin with `n_` are of the llama runtime alone, `scan` and
-    `pos_mode` of the asm runtime.
-    """
+    """`[[model]]`: one model and its workers. `options` holds the keys that are not here: its runtime declares them."""
 
     name: str
     runtime: str
@@ -69,21 +68,17 @@ class ModelTable(msgspec.Struct, forbid_unknown_fields=True):
     slots: Annotated[int, Meta(ge=1, le=128)] = 8
     devices: tuple[str, ...] = ("cpu",)
     dtype: str = ""
-    prefill_dtype: str = ""
-    quantize: str = ""
-    threads: Whole | None = None
-    n_threads: Annotated[int, Meta(ge=1, le=1024)] | None = None
-    n_batch: Annotated[int, Meta(ge=1, le=16384)] | None = None
-    n_ctx: Annotated[int, Meta(ge=16, le=1 << 24)] | None = None
-    n_gpu_layers: Annotated[int, Meta(ge=0, le=9999)] | None = None
-    scan: str = ""
-    pos_mode: str = ""
     hot_bytes: str = "512 MiB"
     keep_steps: Whole = 20
     max_names: Whole = 1_000_000
     slice_tokens: Annotated[int, Meta(ge=1, le=4096)] = 128
     gap_ms: Annotated[float, Meta(gt=0, le=86_400_000)] = 200.0
     stall_s: Seconds = 60.0
+    options: dict[str, Any] = {}
+
+
+MODEL_KEYS = tuple(key for key in ModelTable.__struct_fields__ if key != "options")
+"""The keys of `[[model]]` that every runtime has."""
 
 
 class BridgeTable(msgspec.Struct, forbid_unknown_fields=True):
@@ -177,6 +172,7 @@ def parse(text: str, where: str) -> Tables:
     except (ValueError, RecursionError) as error:  # also raised for a number with more digits than Python accepts
         raise BadRequest(f"{where} is not valid TOML: {error}") from None
     _check_keys(raw, where)
+    _take_options(raw, where)
     try:
         tables = msgspec.convert(raw, Tables)
     except msgspec.ValidationError as error:
@@ -191,11 +187,29 @@ def _check_keys(raw: Mapping[str, Any], where: str) -> None:
     for key, value in raw.items():
         if key not in kinds:
             raise BadRequest(f"{where}: unknown key {key!r}{nearest(key, kinds)}")
+        if key == "model":
+            continue  # its runtime knows the rest of them
         for table in value if isinstance(value, list) else [value]:
             known = kinds[key].__struct_fields__
             for inner in table if isinstance(table, dict) else ():
                 if inner not in known:
                     raise BadRequest(f"{where}: unknown key {inner!r} in [{key}]{nearest(inner, known)}")
+
+
+def _take_options(raw: Mapping[str, Any], where: str) -> None:
+    """Move the keys of each model's runtime into its `options`, and have that runtime check them."""
+    models = raw.get("model")
+    for table in models if isinstance(models, list) else ():
+        if not isinstance(table, dict):
+            continue
+        options = {key: table.pop(key) for key in list(table) if key not in MODEL_KEYS}
+        runtime = table.get("runtime", "")
+        if options and isinstance(runtime, str) and (kind := options_of(runtime)):
+            try:
+                decode_options(options, kind, runtime, MODEL_KEYS)
+            except BadRequest as error:
+                raise BadRequest(f"{where}: model {table.get('name')!r}: {error}") from None
+        table["options"] = options
 
 
 def _check(tables: Tables, where: str) -> None:

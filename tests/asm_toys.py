@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from plans import plan_of
 
 from models import asm
-from workers.runtimes.asm import AsmRuntime, open_runtime
-from workers.runtimes.base import Plan
+from workers.runtimes.asm import open_runtime
+from workers.runtimes.asm.runtime import AsmRuntime
 
 CONFIG = {
     "vocab_size": 257,
@@ -53,4 +54,4 @@ def asm_file(folder: Path, name: str = "tiny.safetensors", seed: int = 5, **opti
 
 
 def asm_runtime(folder: Path, slots: int, kind: str = "exact", **plan: Any) -> AsmRuntime:
-    return open_runtime(Plan(asm_file(folder, f"{kind}.safetensors", **KINDS[kind]), slots, **plan))
+    return open_runtime(plan_of(asm_file(folder, f"{kind}.safetensors", **KINDS[kind]), slots, **plan))

@@ -83,7 +83,12 @@ def take_in(store: Store, runtime: Runtime, path: Path, name: str, request: Requ
             data, digest = weights_id(state.weights)
             held.enter_context(store.having_weights(digest.hex(), data))
             arrays = {**arrays, WEIGHTS: np.frombuffer(digest, np.uint8)}
-        return _opaque_root(store, Snapshot(arrays, None, np.zeros(0, np.int32), origin.tokens), name, request)
+        return _opaque_root(
+            store,
+            Snapshot(arrays=arrays, logits=None, window=np.zeros(0, np.int32), tokens=origin.tokens),
+            name,
+            request,
+        )
 
 
 def refuse_untrusted(path: Path, model: str, name: str) -> None:
@@ -110,13 +115,15 @@ def take_over(store: Store, adopt: Adopt, path: Path, name: str, request: Reques
         raise BadRequest("only the kv.pkl of an old runner needs --trust: an exported file says which model made it")
     saved = kv_pickle.read(path)
     adopted = adopt(saved.blob, saved.tokens)
-    snapshot = Snapshot(adopted.arrays, adopted.logits, np.zeros(0, np.int32), adopted.tokens, exact=False)
+    snapshot = Snapshot(
+        arrays=adopted.arrays, logits=adopted.logits, window=np.zeros(0, np.int32), tokens=adopted.tokens, exact=False
+    )
     return _opaque_root(store, snapshot, name, request)
 
 
 def _opaque_root(store: Store, snapshot: Snapshot, name: str, request: RequestKey) -> bytes:
     def answer(_object: str) -> bytes:
-        return Outcome(wire.pack(store.row(Ref(name)))).encode()
+        return Outcome(result=wire.pack(store.row(Ref(name)))).encode()
 
     read = Read(np.zeros(0, np.int32), b"", kind="import")
     return store.commit(snapshot, read, name, expect=None, request=request, answer=answer).answer

@@ -18,7 +18,7 @@ MARGIN_S = 3600.0
 Sender = Callable[[wire.Request, wire.Final, Sequence[bytes]], None]
 
 
-class Outcome(msgspec.Struct, omit_defaults=True):
+class Outcome(msgspec.Struct, omit_defaults=True, kw_only=True):
     """A durable answer, as it stands in the catalogue and is given again to a resent request."""
 
     result: Raw = Raw(b"\xc0")

@@ -18,12 +18,12 @@ import numpy as np
 from ssmprov import ops
 from ssmprov.errors import Corrupt, SsmprovError, TimedOut
 from workers.context import Snapshot
-from workers.hot import HotStates
 from workers.job import Job
-from workers.reading import Pace, portions
+from workers.prefill import Pace, portions
+from workers.prefix_sharing import PrefixSharing
 from workers.runtimes.base import Feed, Runtime
 from workers.sampler import sample
-from workers.sharing import Sharing
+from workers.state_cache import StateCache
 from workers.turn import Turn, failing
 
 PROGRESS_TOKENS = 256
@@ -59,13 +59,13 @@ class Batch:
         self,
         runtime: Runtime,
         pace: Pace,
-        hot: HotStates,
+        cache: StateCache,
         on_news: Callable[[list[News]], None],
         on_done: Callable[[Job], None],
     ) -> None:
         self._runtime = runtime
         self._pace = pace
-        self._sharing = Sharing(runtime, hot)
+        self._sharing = PrefixSharing(runtime, cache)
         self._on_news = on_news
         self._on_done = on_done
         self._inbox: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()

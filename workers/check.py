@@ -1,6 +1,6 @@
 """What a model file is, and whether it loads, decodes and restores here: the child process of `ssmprov models check`.
 
-    python -P -m workers.check PATH RUNTIME [DTYPE [CACHE [SCAN [POS_MODE]]]]
+    python -P -m workers.check PATH RUNTIME [DTYPE [CACHE [KEY=VALUE...]]]
 
 One JSON object comes on standard output: a `Report`, or with exit status 1 a `Problem`. A native library that dies over
 a file takes only this process along.
@@ -45,7 +45,7 @@ SAMPLES = (
 """Texts that a tokenizer has to give back as they were; the fourth spells control tokens of several vocabularies."""
 
 
-class Report(msgspec.Struct):
+class Report(msgspec.Struct, kw_only=True):
     """What was found. Sizes are in bytes, times in seconds; None is what this system or kind of model does not tell."""
 
     runtime: str
@@ -93,7 +93,9 @@ def check(runtime_name: str, plan: Plan) -> Report:
         )
     n_ctx = min(N_CTX, described.trained_context or N_CTX) if runtime_name == "llama" else None
     started = time.perf_counter()
-    runtime = base.load(runtime_name, replace(plan, n_ctx=n_ctx))
+    runtime = base.load(
+        runtime_name, plan if n_ctx is None else replace(plan, options={**plan.options, "n_ctx": n_ctx})
+    )
     load_s = time.perf_counter() - started
     lost = [sample for sample in SAMPLES if not comes_back(runtime, sample)]
     trial = try_out(runtime, path)
@@ -244,8 +246,9 @@ def peak_memory() -> int | None:
 
 def main(arguments: list[str]) -> int:
     """Print a report or a problem, and return the exit status."""
-    path, runtime_name, dtype, cache, scan, pos_mode = (*arguments, "", "", "", "")[:6]
-    plan = Plan(Path(path), 1, dtype=dtype, cache=Path(cache) if cache else None, scan=scan, pos_mode=pos_mode)
+    path, runtime_name, dtype, cache, *pairs = (*arguments, "", "")[: max(4, len(arguments))]
+    options = dict(pair.split("=", 1) for pair in pairs)
+    plan = Plan(path=Path(path), slots=1, dtype=dtype, options=options, cache=Path(cache) if cache else None)
     with os.fdopen(os.dup(1), "wb") as stdout:
         os.dup2(2, 1)  # whatever a library prints goes to standard error
         try:

@@ -45,9 +45,10 @@ def check(path: Path, runtime: str | None, dtype: str, scan: str, pos_mode: str,
     home = configuration.home_of()
     cache = str(home / ".cache") if home.is_dir() else ""
     name = runtime or runtime_for(path)
-    options = {"dtype": dtype, "scan": scan, "pos_mode": pos_mode}
-    report = run(rooms.command("workers.check", str(path), name, dtype, cache, scan, pos_mode), path)
-    table = toml_table(report, path, options)
+    options = {key: value for key, value in (("scan", scan), ("pos_mode", pos_mode)) if value}
+    pairs = [f"{key}={value}" for key, value in options.items()]
+    report = run(rooms.command("workers.check", str(path), name, dtype, cache, *pairs), path)
+    table = toml_table(report, path, {"dtype": dtype, **options})
     if as_json:
         click.echo(json.dumps({"path": str(path), **msgspec.to_builtins(report), "toml": table}, indent=2))
         return

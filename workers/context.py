@@ -27,7 +27,7 @@ class Identity:
     dtype: str  # compute dtype; another one is admitted and marked inexact
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
     """An immutable state, shared freely between names, forks and threads. Nobody writes into its arrays."""
 
@@ -51,7 +51,7 @@ class Snapshot:
 
 def empty() -> Snapshot:
     """The context that has read nothing."""
-    return Snapshot({}, None, np.zeros(0, np.int32))
+    return Snapshot(arrays={}, logits=None, window=np.zeros(0, np.int32))
 
 
 @dataclass(frozen=True, slots=True)

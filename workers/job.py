@@ -14,7 +14,7 @@ from workers.context import Snapshot
 from workers.turn import Turn
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class Job:
     """One request for the model: a turn, or the replay of a lineage.
 
@@ -63,7 +63,7 @@ class Job:
         return sum(array.nbytes for array in (self.arrays or {}).values())
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class Stream:
     """What one request's reader has been sent. Only the socket thread touches it.
 

@@ -20,7 +20,6 @@ from ssmprov.names import parse_ref
 from ssmprov.probes import check_text
 from workers.answers import milliseconds
 from workers.checkpoints import Loaded, Store
-from workers.context import empty
 from workers.prompt import Prompt, Vocabulary
 from workers.runtimes.base import LayerSeen, Logits, Probe, Probes, Reading, Runtime
 from workers.turns import Turns
@@ -29,7 +28,7 @@ MAX_TOKENS = ops.MAX_PROBE_TEXT
 """Tokens that one probe may read, those of a context whose state is to be read again among them."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, kw_only=True)
 class Task:
     """A probe on its way through the threads. `cancelled` may be set at any time; times are of the monotonic clock."""
 
@@ -65,7 +64,7 @@ class Prober:
     def load(self, task: Task) -> Loaded:
         """The context that a probe reads after, for the store's thread. Raises what loading one for a turn does."""
         if not task.request.context:
-            return Loaded("", empty(), np.zeros(0, np.int32), "", None, 0)
+            return Loaded.empty()
         object_id = self._store.resolve(parse_ref(task.request.context))
         with self._store.hold(object_id):  # until it is in memory, where nobody writes into it
             return self._turns.load(None, object_id)

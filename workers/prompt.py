@@ -13,7 +13,7 @@ from ssmprov.errors import BadRequest
 from ssmprov.transcript import HALF_FENCE
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
     """What a turn needs of a runtime's tokens; `spaced` [V] marks those that begin with a space.
 

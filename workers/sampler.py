@@ -35,7 +35,7 @@ Logits = NDArray[np.float32]
 Real = TypeVar("Real", np.float32, np.float64)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Draw:
     """What one row is sampled by. `allowed` [V] admits tokens, `banned` refuses some; `retry` counts redraws."""
 

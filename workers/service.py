@@ -149,7 +149,7 @@ class Service:
 
     def import_(self, request: wire.Request, args: ops.Import, transfer: Transfer) -> None:
         def answer(row: ops.Row) -> bytes:
-            return Outcome(wire.pack(row)).encode()
+            return Outcome(result=wire.pack(row)).encode()
 
         def action() -> None:
             if (former := self._store.outcome(request.id)) is not None:  # its file does not come a second time
@@ -225,7 +225,7 @@ class Service:
 
         def answer(result: ops.ForkResult) -> bytes:
             result.ms = milliseconds(started, time.monotonic())
-            return Outcome(wire.pack(result), pins=pins).encode()
+            return Outcome(result=wire.pack(result), pins=pins).encode()
 
         done = self._store.fork(
             parse_ref(request.context),
@@ -243,7 +243,7 @@ class Service:
         hot = [ref.name] if args.worker else []
 
         def answer(row: ops.Row) -> bytes:
-            return Outcome(wire.pack(row), hot=hot, pins={ref.name: args.worker}).encode()
+            return Outcome(result=wire.pack(row), hot=hot, pins={ref.name: args.worker}).encode()
 
         if args.worker and self._store.outcome(request.id) is None:
             self._turns.load(None, self._store.resolve(ref))  # first: what cannot be loaded is not moved
@@ -254,7 +254,7 @@ class Service:
         pins = dict.fromkeys(args.names, "")
 
         def answer(rows: list[ops.Row]) -> bytes:
-            return Outcome(wire.pack(ops.Page(rows)), pins=pins).encode()
+            return Outcome(result=wire.pack(ops.Page(rows)), pins=pins).encode()
 
         done = self._store.remove(args.names, request=key_of(request), answer=answer)
         self._answers.repeat(request, done.answer)
@@ -272,7 +272,7 @@ class Service:
             return
         settings = self._sets.resolve(args.base, args.values)
         name, size = self._sets.save(args.name, settings)
-        saved = Outcome(wire.pack(ops.SettingsSaved(name, as_values(settings), size)))
+        saved = Outcome(result=wire.pack(ops.SettingsSaved(name, as_values(settings), size)))
         _, answer = self._store.settle(key_of(request), saved.encode())
         self._answers.repeat(request, answer)
 

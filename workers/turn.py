@@ -196,7 +196,15 @@ class Turn:
         assert logits is not None, "an empty context with an empty prompt was refused at the start"
         allowed = self._vocabulary.spaced() if self._healing else None
         position = self._position
-        return logits, Draw(self._settings, self._window, self.seed, position, self._retry, list(self._banned), allowed)
+        return logits, Draw(
+            settings=self._settings,
+            window=self._window,
+            seed=self.seed,
+            position=position,
+            retry=self._retry,
+            banned=list(self._banned),
+            allowed=allowed,
+        )
 
     def judge(self, token: int) -> None:
         """Take a sampled token, refuse it for another draw, or end the turn without it."""
@@ -265,7 +273,15 @@ class Turn:
         """The context after the turn; `arrays` is its state as the runtime saved it."""
         window = np.array(self._window, np.int32)
         logits = None if self._logits is None else self._logits.copy()
-        return Snapshot(arrays, logits, window, self._position, self.seed, parent, exact=self._start.exact)
+        return Snapshot(
+            arrays=arrays,
+            logits=logits,
+            window=window,
+            tokens=self._position,
+            seed=self.seed,
+            parent=parent,
+            exact=self._start.exact,
+        )
 
     def text(self) -> Read:
         """What the turn read. Raises AssertionError where tokens and text disagree: such a turn is not committed."""

@@ -19,10 +19,10 @@ from ssmprov.settings import Sets, Settings, as_values
 from workers.answers import Answers, Outcome, key_of, milliseconds
 from workers.checkpoints import ANY, Commit, Committed, Loaded, Store
 from workers.context import Read, Snapshot, empty
-from workers.hot import HotStates
 from workers.job import Job
 from workers.prompt import Prompt, Vocabulary, characters
 from workers.runtimes.base import Runtime
+from workers.state_cache import StateCache
 from workers.turn import Limits, Turn
 
 TEXT_PAGE = wire.MAX_TEXT - wire.MAX_PAYLOAD
@@ -37,13 +37,13 @@ class Turns:
         store: Store,
         sets: Sets,
         runtime: Runtime,
-        hot: HotStates,
+        cache: StateCache,
         submit: Callable[[Job], None],
         answers: Answers,
     ) -> None:
         self._store = store
         self._sets = sets
-        self._hot = hot
+        self._cache = cache
         self._submit_job = submit
         self._answers = answers
         self._vocabulary = vocabulary_of(runtime)
@@ -107,30 +107,36 @@ class Turns:
 
     def _restore(self, job: Job, args: ops.Turn) -> Loaded:
         """The context that a turn starts from: empty, hot, from the disk, or to be replayed."""
-        nothing = np.zeros(0, np.int32)
         reference = job.request.context
         if not reference:
-            return Loaded("", empty(), nothing, "", None, 0)
+            return Loaded.empty()
         ref = parse_ref(reference)
         try:
             object_id = self._store.resolve(ref)
         except NotFound:
             if not args.create or str(ref) != ref.name:
                 raise
-            return Loaded("", empty(), nothing, "", None, 0)
+            return Loaded.empty()
         if args.save:
             job.holds.enter_context(self._store.hold(object_id))
         return self.load(job, object_id)
 
     def load(self, job: Job | None, object_id: str) -> Loaded:
-        if (snapshot := self._hot.get(object_id)) is not None:
+        if (snapshot := self._cache.get(object_id)) is not None:
             where = "hot"
-            loaded = Loaded(object_id, snapshot, np.zeros(0, np.int32), snapshot.parent, snapshot.seed, snapshot.tokens)
+            loaded = Loaded(
+                object=object_id,
+                snapshot=snapshot,
+                replay=np.zeros(0, np.int32),
+                parent=snapshot.parent,
+                seed=snapshot.seed,
+                tokens=snapshot.tokens,
+            )
         else:
             loaded = self._store.load(parse_ref("#" + object_id))
             where = "replay" if len(loaded.replay) else "disk"
             if where == "disk":
-                self._hot.put(loaded.snapshot)
+                self._cache.put(loaded.snapshot)
         if job is not None:
             job.restored = where
         return loaded
@@ -192,7 +198,7 @@ class Turns:
 
         def answer(object_id: str) -> bytes:
             result.object = object_id
-            return Outcome(wire.pack(result), text=text, hot=[save]).encode()
+            return Outcome(result=wire.pack(result), text=text, hot=[save]).encode()
 
         return job, self._commit(job, turn, save, answer), result
 
@@ -201,19 +207,19 @@ class Turns:
             self._answers.repeat(job.request, committed.answer)
             return
         assert job.turn is not None
-        self._hot.put(commit.snapshot.committed(committed.object))
+        self._cache.put(commit.snapshot.committed(committed.object))
         self._answers.reply(job.request, result, bytes(job.turn.reply), hot=[commit.name])
 
     def _commit(self, job: Job, turn: Turn, name: str, answer: Callable[[str], bytes]) -> Commit:
         """What makes the context after a turn durable under a name."""
         assert job.arrays is not None
         return Commit(
-            turn.snapshot(job.arrays, job.parent),
-            replace(turn.text(), settings=job.settings),
-            name,
-            ANY if job.any_head else job.expect,
-            key_of(job.request),
-            answer,
+            snapshot=turn.snapshot(job.arrays, job.parent),
+            read=replace(turn.text(), settings=job.settings),
+            name=name,
+            expect=ANY if job.any_head else job.expect,
+            request=key_of(job.request),
+            answer=answer,
         )
 
     def _result(self, job: Job, turn: Turn) -> ops.TurnResult:
@@ -243,9 +249,8 @@ class Turns:
         if job.args.save and (answer := self._store.outcome(job.id)) is not None:
             self._answers.repeat(job.request, answer)
             return
-        nothing = Loaded("", empty(), np.zeros(0, np.int32), "", None, 0)
         seed = secrets.randbits(63)
-        job.turn = self._make_turn(job, nothing, prompt, Settings(), Limits(0, 1), seed)
+        job.turn = self._make_turn(job, Loaded.empty(), prompt, Settings(), Limits(0, 1), seed)
         self._submit(job)
 
     def _end_prime(self, job: Job, turn: Turn, save: str) -> None:
@@ -253,7 +258,7 @@ class Turns:
 
         def answer(object_id: str) -> bytes:
             result.object, result.name = object_id, save
-            return Outcome(wire.pack(result), hot=[save]).encode()
+            return Outcome(result=wire.pack(result), hot=[save]).encode()
 
         if not save:
             self._answers.reply(job.request, result)
@@ -263,7 +268,7 @@ class Turns:
         if isinstance(committed, SsmprovError):
             raise committed
         if not committed.duplicate:
-            self._hot.put(commit.snapshot.committed(committed.object))
+            self._cache.put(commit.snapshot.committed(committed.object))
         self._answers.repeat(job.request, committed.answer)
 
     def begin_replay(self, job: Job) -> None:
@@ -275,7 +280,7 @@ class Turns:
         job.holds.enter_context(self._store.hold(object_id))
         tokens = self._store.tokens(parse_ref("#" + object_id))  # the name may have moved meanwhile
         nothing = Prompt(b"", self._vocabulary, heal=False)
-        loaded = Loaded(object_id, empty(), tokens, "", None, 0)
+        loaded = Loaded(object=object_id, snapshot=empty(), replay=tokens, parent="", seed=None, tokens=0)
         job.turn = self._make_turn(job, loaded, nothing, Settings(), Limits(0, 1), 0)
         self._submit(job)
 
@@ -302,7 +307,7 @@ class Turns:
             [job.args.save],
             overwrite=True,
             request=key_of(job.request),
-            answer=lambda _fork: Outcome(wire.pack(result)).encode(),
+            answer=lambda _fork: Outcome(result=wire.pack(result)).encode(),
         )
         self._answers.repeat(job.request, done.answer)
 
@@ -330,12 +335,12 @@ class Turns:
 
         def answer(object_id: str) -> bytes:
             result.object = object_id
-            return Outcome(wire.pack(result), hot=[result.name]).encode()
+            return Outcome(result=wire.pack(result), hot=[result.name]).encode()
 
         again = replace(snapshot, parent=parent, seed=shown.seed)
         committed = self._store.commit(again, read, result.name, request=key_of(job.request), answer=answer)
         if not committed.duplicate:
-            self._hot.put(again.committed(committed.object))
+            self._cache.put(again.committed(committed.object))
         self._answers.repeat(job.request, committed.answer)
 
     def _pages(self, object_id: str) -> Sequence[bytes]:
@@ -360,7 +365,12 @@ def vocabulary_of(runtime: Runtime) -> Vocabulary:
         return [token for token, piece in pieces if piece and not _fits(opened, piece)]
 
     return Vocabulary(
-        runtime.tokenize, runtime.piece, runtime.end_tokens, runtime.control_tokens, begin_with_space, misfits
+        tokenize=runtime.tokenize,
+        piece=runtime.piece,
+        end=runtime.end_tokens,
+        control=runtime.control_tokens,
+        spaced=begin_with_space,
+        misfits=misfits,
     )
 
 

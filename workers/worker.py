@@ -22,11 +22,15 @@ from ssmprov import operations, ops, sockets, wire
 from ssmprov.errors import Refused, SsmprovError, Unavailable, error_of, problem_of
 from ssmprov.keys import Credentials
 from ssmprov.process import ready, started_at
+from workers.answers import Sender
 from workers.batch import Batch, News
 from workers.job import Job, Stream
 from workers.outbox import Outbox
+from workers.prefill import Pace
 from workers.probing import Task
+from workers.runtimes.base import Runtime
 from workers.service import Service
+from workers.state_cache import StateCache
 from workers.transfer import Transfer
 
 log = logging.getLogger(__name__)
@@ -39,7 +43,7 @@ DRAIN_S = 10.0
 BATCH = 256
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Place:
     """What a worker registers with: its name, its model, its store, and how long it may stall."""
 
@@ -53,10 +57,22 @@ class Place:
 class Worker:
     """The socket thread. `run` returns when it has drained, and raises Refused when it must not serve."""
 
-    def __init__(self, endpoint: str, place: Place, credentials: Credentials | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        endpoint: str,
+        credentials: Credentials | None,
+        place: Place,
+        runtime: Runtime,
+        pace: Pace,
+        cache: StateCache,
+        open_service: Callable[[Callable[[Job], None], Sender], Service],
+    ) -> None:
+        """`open_service` makes the operations from where they submit jobs and where they send their answers."""
         self._endpoint = endpoint
         self._credentials = credentials
         self._place = place
+        self._cache = cache
         self._identity = wire.new_id()
         self._streams: dict[bytes, Stream] = {}
         self._jobs: dict[bytes, Job] = {}
@@ -75,13 +91,14 @@ class Worker:
         self._pulse_at = 0.0
         self._draining_until = 0.0
         self._broken: SsmprovError | None = None
-        self.hot_bytes: Callable[[], int] = lambda: 0
-        self.batch: Batch
-        self.service: Service
+        self._context = zmq.Context()
+        self._socket = self._context.socket(zmq.DEALER)
+        self._batch = Batch(runtime, pace, cache, self._on_news, self._on_done)
+        self._service = open_service(self._batch.submit, self._answer)
 
     # -- for other threads
 
-    def post(self, action: Callable[[], None]) -> None:
+    def _post(self, action: Callable[[], None]) -> None:
         """Have the socket thread do something."""
         self._posted.put(action)
         if not self._woken:  # one wake-up serves whatever is posted before it is taken
@@ -89,27 +106,33 @@ class Worker:
             with contextlib.suppress(BlockingIOError):
                 self._waker.send(b"\0")
 
-    def on_news(self, news: list[News]) -> None:
-        self.post(lambda: self._take_news(news))
+    def _on_news(self, news: list[News]) -> None:
+        self._post(lambda: self._take_news(news))
 
-    def on_done(self, job: Job) -> None:
-        self.service.finished(job)
+    def _on_done(self, job: Job) -> None:
+        self._service.finished(job)
 
-    def answer(self, request: wire.Request, final: wire.Final, payloads: Sequence[bytes]) -> None:
+    def _answer(self, request: wire.Request, final: wire.Final, payloads: Sequence[bytes]) -> None:
         """Send a request's terminal answer; its payloads hold the whole text."""
-        self.post(lambda: self._take_answer(request, final, list(payloads)))
+        self._post(lambda: self._take_answer(request, final, list(payloads)))
 
     # -- the loop
 
     def run(self) -> None:
         """Serve until SIGTERM. Raises Refused or WrongModel when the broker will not have this worker."""
-        context = zmq.Context()
-        self._socket = context.socket(zmq.DEALER)
+        self._batch.start()
+        try:
+            self._serve()
+        finally:
+            self._batch.stop()
+            self._service.close()
+
+    def _serve(self) -> None:
         monitor = self._socket.get_monitor_socket(sockets.EVENTS)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
         for number in (signal.SIGTERM, signal.SIGINT):
             if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, lambda *_: self.post(self._drain))
+                signal.signal(number, lambda *_: self._post(self._drain))
         poller = zmq.Poller()
         for item in (self._socket, monitor, self._wake):
             poller.register(item, zmq.POLLIN)
@@ -131,7 +154,7 @@ class Worker:
             self._socket.disable_monitor()
             monitor.close(linger=0)
             self._socket.close(linger=1000)
-            context.term()
+            self._context.term()
 
     def _ended(self) -> bool:
         if self._broken is not None:
@@ -181,7 +204,7 @@ class Worker:
         """Ask for the lease again; the store's pins are read on its own thread first."""
         self._register_at = time.monotonic() + SILENCE_S  # again, should the store not tell its pins
         if not self._draining_until:
-            self.service.pins(lambda pins: self.post(lambda: self._offer(pins)))
+            self._service.pins(lambda pins: self._post(lambda: self._offer(pins)))
 
     def _offer(self, pins: Mapping[str, str]) -> None:
         self._register_at = float("inf")
@@ -271,13 +294,15 @@ class Worker:
             return
         now = time.monotonic()
         deadline = now + request.ttl_ms / 1000
-        stream = Stream(request, False, credit=request.credit, attempt=request.attempt)
+        stream = Stream(request=request, wanted=False, credit=request.credit, attempt=request.attempt)
         self._streams[request.id] = stream
         try:
             args = operations.decode_args(request)
             if self._draining_until:
                 raise Unavailable(f"{self._place.name} is shutting down: send the request again", retry_ms=500)
-            self._begin(request, args, payloads, stream, Job(request, args, deadline, now))
+            self._begin(
+                request, args, payloads, stream, Job(request=request, args=args, deadline=deadline, arrived=now)
+            )
         except SsmprovError as error:
             self._take_answer(request, wire.Final(request.id, error=problem_of(error, worker=self._place.name)), [])
 
@@ -286,34 +311,36 @@ class Worker:
             case ops.Turn():
                 stream.wanted, stream.save = args.stream, args.save
                 self._jobs[request.id] = job
-                self.service.turn(job, payloads)
+                self._service.turn(job, payloads)
             case ops.Replay():
                 stream.save = args.save
                 self._jobs[request.id] = job
                 if args.prime:
-                    self.service.turn(job, payloads)
+                    self._service.turn(job, payloads)
                 else:
-                    self.service.replay(job)
+                    self._service.replay(job)
             case ops.Probe():
-                self._probes[request.id] = task = Task(request, args, job.deadline, job.arrived)
-                self.service.probe(task, payloads)
+                self._probes[request.id] = task = Task(
+                    request=request, args=args, deadline=job.deadline, arrived=job.arrived
+                )
+                self._service.probe(task, payloads)
             case ops.Export() | ops.Import():
                 transfer = Transfer(
-                    request, job.deadline, lambda m, p: self.post(lambda: self._relay(m, p)), request.credit
+                    request, job.deadline, lambda m, p: self._post(lambda: self._relay(m, p)), request.credit
                 )
                 self._transfers[request.id] = transfer
                 if isinstance(args, ops.Import):
-                    self.service.import_(request, args, transfer)
+                    self._service.import_(request, args, transfer)
                 else:
-                    self.service.export(request, transfer)
+                    self._service.export(request, transfer)
             case _:
-                self.service.operate(request, args)
+                self._service.operate(request, args)
 
     def _cancel(self, request_id: bytes, mode: str) -> None:
         if job := self._jobs.get(request_id):
             job.cancelled = job.cancelled or mode
             if job.turn is not None:
-                self.batch.cancel(job, mode)
+                self._batch.cancel(job, mode)
         if probe := self._probes.get(request_id):
             probe.cancelled = True
         if transfer := self._transfers.get(request_id):
@@ -364,12 +391,12 @@ class Worker:
         if now - self._heard_at > SILENCE_S and not self._draining_until:
             self._hello()
         if self._leased:
-            gauges = self.batch.gauges
+            gauges = self._batch.gauges
             self._send(
                 wire.Pulse(
-                    gauges.steps + self.service.done,
+                    gauges.steps + self._service.done,
                     len(self._streams),
-                    self.hot_bytes(),
+                    self._cache.bytes,
                     gauges.tokens,
                     gauges.prefill_tokens,
                 )

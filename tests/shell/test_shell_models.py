@@ -177,7 +177,7 @@ def test_a_recurrent_gguf(alone: Run, gguf: Toy, tmp_path: Path, kind: str, arch
     assert report["state_bytes"] > 0
     assert (report["text_exact"], report["restores"]) == (True, True)
     table = serves(report, tmp_path)
-    assert (table.name, table.runtime, table.settings, table.n_ctx) == (f"toy-{kind}-0", "llama", settings, None)
+    assert (table.name, table.runtime, table.settings, table.options) == (f"toy-{kind}-0", "llama", settings, {})
 
 
 def test_a_transformer_counts_its_state_by_tokens(alone: Run, gguf: Toy, tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_a_transformer_counts_its_state_by_tokens(alone: Run, gguf: Toy, tmp_pat
     assert report["context_tokens"] == report["n_ctx"] == 4096
     assert report["token_bytes"] > 0
     assert report["state_bytes"] >= 4096 * report["token_bytes"] * 0.9
-    assert serves(report, tmp_path).n_ctx == 4096
+    assert serves(report, tmp_path).options == {"n_ctx": 4096}
 
 
 def test_an_asm_is_known_by_its_tensors_and_served_as_it_was_checked(alone: Run, tmp_path: Path) -> None:
@@ -203,12 +203,12 @@ def test_an_asm_is_known_by_its_tensors_and_served_as_it_was_checked(alone: Run,
     assert "chunked:4 cyclic:2048" in report["layout"]
     assert (report["context_tokens"], report["token_bytes"], report["restores"]) == (None, 0, True)
     table = serves(report, tmp_path)
-    assert (table.runtime, table.path, table.scan, table.pos_mode) == ("asm", str(path), "chunked:4", "cyclic")
+    assert (table.runtime, table.path, table.options) == ("asm", str(path), {"scan": "chunked:4", "pos_mode": "cyclic"})
 
 
 def test_an_asm_whose_contexts_end_is_tried_within_them(tmp_path: Path) -> None:
     path = asm_file(tmp_path, max_seq_len=21)
-    report = child.check("asm", Plan(path, 1))
+    report = child.check("asm", Plan(path=path, slots=1))
     assert (report.context_tokens, report.n_ctx, report.token_bytes, report.restores) == (21, None, 0, True)
     assert dict(lines(report, path))["state"].endswith("a context, of at most 21 tokens")
 
@@ -277,7 +277,7 @@ def test_each_death_of_the_child_has_its_sentence(program: str, words: str) -> N
 
 
 def test_a_tokenizer_that_loses_text_is_told() -> None:
-    runtime = load("rwkv", Plan(mini.path(), 1))
+    runtime = load("rwkv", Plan(path=mini.path(), slots=1))
     assert all(child.comes_back(runtime, sample) for sample in child.SAMPLES)
     runtime.tokenize = lambda text: [1 + byte for byte in text.strip().encode()]  # type: ignore[method-assign]
     lost = [sample for sample in child.SAMPLES if not child.comes_back(runtime, sample)]
@@ -294,7 +294,7 @@ def test_too_little_memory_is_told_before_anything_is_loaded(monkeypatch: pytest
     monkeypatch.setattr(child, "free_memory", lambda: 1 << 20)
     monkeypatch.delattr(child.base, "load")
     with pytest.raises(BadRequest, match="needs 4 MiB for its weights, and 1 MiB of memory are free"):
-        child.check("rwkv", Plan(mini.path(), 1))
+        child.check("rwkv", Plan(path=mini.path(), slots=1))
 
 
 def test_room_for_slots() -> None:

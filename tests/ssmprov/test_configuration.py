@@ -57,9 +57,11 @@ def test_the_documented_example_is_read() -> None:
     [
         ("brokr = 1", "unknown key 'brokr'; did you mean broker"),
         ('[broker]\nlistens = ["x"]', "unknown key 'listens' in [broker]; did you mean listen?"),
-        (MODEL + 'hot_byte = "1"', "unknown key 'hot_byte' in [model]; did you mean hot_bytes?"),
+        (MODEL + 'hot_byte = "1"', "model 'mini': unknown key 'hot_byte'; did you mean hot_bytes?"),
         (MODEL + BRIDGE + "prot = 1", "unknown key 'prot' in [bridge]; did you mean port?"),
-        (MODEL.replace("@mini", "x") + "zzz = 1", "unknown key 'zzz' in [model]; there is"),
+        (MODEL.replace("@mini", "x") + "zzz = 1", "unknown key 'zzz'; there is"),
+        (MODEL.replace("runtime", "runtim"), "unknown key 'runtim'; did you mean runtime?"),
+        (MODEL + "options = {}", "unknown key 'options'"),
         ("[broker", "is not valid TOML"),
         ("a = 1\na = 2", "is not valid TOML"),
         ("a = " + "[" * 5000, "is not valid TOML"),
@@ -98,6 +100,46 @@ def test_what_does_not_fit_is_refused_with_its_place_and_key(text: str, says: st
         parse(text, "the/file.toml")
     assert str(refused.value).startswith("the/file.toml")
     assert says in str(refused.value)
+
+
+# -- options of a runtime
+
+
+@pytest.mark.parametrize(
+    ("runtime", "line", "says"),
+    [
+        ("rwkv", "n_ctx = 64", "unknown key 'n_ctx'; there is checkpoints,"),
+        ("rwkv", "n_ctx = 64", "(the runtime rwkv takes threads, prefill_dtype, quantize)"),
+        ("rwkv", "thread = 2", "unknown key 'thread'; did you mean threads?"),
+        ("rwkv", "threads = 0", "Expected `int` >= 1 - at `$.threads`"),
+        ("rwkv", 'quantize = "int4"', "quantize must be \"int8\" or left out, not 'int4'"),
+        ("rwkv", 'prefill_dtype = "half"', "prefill_dtype must be one of fp32, bf16, fp16, not 'half'"),
+        ("llama", "threads = 2", "unknown key 'threads'; did you mean n_threads?"),
+        ("llama", "n_batch = 0", "$.n_batch"),
+        ("llama", "n_threads = 1025", "$.n_threads"),
+        ("llama", "n_ctx = 15", "$.n_ctx"),
+        ("llama", "n_gpu_layers = -1", "$.n_gpu_layers"),
+        ("asm", 'quantize = "int8"', "(the runtime asm takes threads, scan, pos_mode)"),
+        ("asm", "scan = 8", "$.scan"),
+        ("scripted", "threads = 2", "(the runtime scripted takes no further keys)"),
+    ],
+)
+def test_a_runtime_takes_its_own_options_alone(runtime: str, line: str, says: str) -> None:
+    with pytest.raises(BadRequest) as refused:
+        parse(MODEL.replace('"rwkv"', f'"{runtime}"') + line, "the/file.toml")
+    assert str(refused.value).startswith("the/file.toml: model 'mini': ")
+    assert says in str(refused.value)
+
+
+def test_options_are_kept_as_they_were_written() -> None:
+    text = MODEL.replace('"rwkv"', '"llama"') + "slots = 3\nn_threads = 2\nn_ctx = 512\n"
+    [table] = parse(text, "it").model
+    assert (table.slots, table.options) == (3, {"n_threads": 2, "n_ctx": 512})
+
+
+def test_the_keys_of_a_runtime_that_is_not_here_are_left_to_its_worker() -> None:
+    [table] = parse(MODEL.replace('"rwkv"', '"elsewhere"') + "depth = 2\n", "it").model
+    assert table.options == {"depth": 2}
 
 
 @pytest.mark.parametrize(

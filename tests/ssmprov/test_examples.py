@@ -10,11 +10,13 @@ from pathlib import Path
 import pytest
 
 from ssmprov import configuration
-from ssmprov.configuration import ModelTable, parse
+from ssmprov.configuration import MODEL_KEYS, parse
+from ssmprov.runtimes import options_of
 from ssmprov.settings import Sets, Settings, shipped
 
 ROOT = Path(__file__).parents[2]
 EXAMPLES = sorted((ROOT / "config/examples").glob("*.toml"))
+RUNTIMES = ("llama", "rwkv", "asm", "scripted")
 OPTION = re.compile(r"^# (?=\w+ = )", re.MULTILINE)
 
 each = pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.stem)
@@ -56,7 +58,8 @@ def test_the_documentation_names_every_key_of_a_model() -> None:
     text = (ROOT / "docs/models.md").read_text(encoding="utf-8")
     section = text.partition("## The table")[2].partition("### Memory")[0]
     keys = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
-    assert sorted(keys) == sorted(ModelTable.__struct_fields__)
+    options = {key for name in RUNTIMES for key in getattr(options_of(name), "__struct_fields__", ())}
+    assert sorted(keys) == sorted({*MODEL_KEYS, *options})
     [example] = re.findall(r"```toml\n(.*?)```", section, re.DOTALL)
     assert parse(example, "docs/models.md").model[0].runtime == "llama"
     assert set(tomllib.loads(example)["model"][0]) == {"name", "runtime", "path"}

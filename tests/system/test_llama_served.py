@@ -237,7 +237,7 @@ def test_a_reply_ends_before_n_ctx_and_the_context_can_still_be_forked(client: C
 def test_an_old_runners_state_is_taken_over_and_goes_on_as_there(
     zoo: Cluster, client: Client, tmp_path: Path, model: str
 ) -> None:
-    runtime = open_runtime(Plan(zoo.home / f"{model}-0.gguf", 1, n_threads=1, cache=tmp_path))
+    runtime = open_runtime(Plan(path=zoo.home / f"{model}-0.gguf", slots=1, cache=tmp_path))
     tokens = runtime.tokenize("what the old runner had read")
     runtime.forward([Feed(0, tokens)])
     size = library.llama_state_get_size(runtime._context.pointer)

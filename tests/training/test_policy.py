@@ -28,7 +28,7 @@ EVERY = [(model, kind) for model in MODELS for kind in ("tune", "train")]
 
 
 def runtime_of(path: Path, model: str) -> Runtime:
-    return (open_rwkv if model == "rwkv7" else open_asm)(Plan(path, 2))
+    return (open_rwkv if model == "rwkv7" else open_asm)(Plan(path=path, slots=2))
 
 
 def served(policy: Policy, folder: Path, model: str) -> Runtime:

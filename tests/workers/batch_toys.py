@@ -16,11 +16,11 @@ from ssmprov import ops, wire
 from ssmprov.settings import Settings
 from workers.batch import Batch, News
 from workers.context import Arrays, Snapshot, empty
-from workers.hot import HotStates
 from workers.job import Job
+from workers.prefill import Pace
 from workers.prompt import Prompt, Vocabulary
-from workers.reading import Pace
 from workers.runtimes.base import Feed, Logits, Runtime
+from workers.state_cache import StateCache
 from workers.turn import Limits, Turn
 from workers.turns import vocabulary_of
 
@@ -82,14 +82,14 @@ class Bench:
     runtime: Runtime
     slice_tokens: int = 16
     gap_s: float = 60.0
-    hot: HotStates = field(default_factory=lambda: HotStates(0))
+    cache: StateCache = field(default_factory=lambda: StateCache(0))
     news: list[News] = field(default_factory=list)
     done: queue.SimpleQueue[Job] = field(default_factory=queue.SimpleQueue)
 
     def __post_init__(self) -> None:
         self.vocabulary: Vocabulary = vocabulary_of(self.runtime)
         pace = Pace(self.slice_tokens, self.gap_s)
-        self.batch = Batch(self.runtime, pace, self.hot, self.news.extend, self.done.put)
+        self.batch = Batch(self.runtime, pace, self.cache, self.news.extend, self.done.put)
         self.batch.start()
 
     def job(
@@ -106,7 +106,12 @@ class Bench:
         args: ops.Turn | ops.Replay | None = None,
     ) -> Job:
         args = args or ops.Turn(save=save, max_tokens=tokens)
-        job = Job(wire.Request(wire.new_id(), "turn", client=client), args, deadline, time.monotonic())
+        job = Job(
+            request=wire.Request(wire.new_id(), "turn", client=client),
+            args=args,
+            deadline=deadline,
+            arrived=time.monotonic(),
+        )
         job.start = start or empty()
         read = Prompt(prompt.encode(), self.vocabulary, heal=True)
         job.turn = Turn(self.vocabulary, job.start, read, settings, Limits(tokens, 10_000), seed)

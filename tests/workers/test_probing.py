@@ -15,10 +15,10 @@ from ssmprov import ops, wire
 from ssmprov.errors import BadRequest, Cancelled, SsmprovError, TimedOut, Unavailable
 from workers.checkpoints import Loaded, Store
 from workers.context import Read, Snapshot, empty
-from workers.hot import HotStates
 from workers.job import Job
 from workers.probing import MAX_TOKENS, Prober, Task, divergence
 from workers.runtimes.base import Feed, Probe
+from workers.state_cache import StateCache
 from workers.turns import Turns, vocabulary_of
 
 NOTHING = np.zeros(0, np.int32)
@@ -26,7 +26,7 @@ NOTHING = np.zeros(0, np.int32)
 
 def task(**args: Any) -> Task:
     now = time.monotonic()
-    return Task(wire.Request(wire.new_id(), "probe"), ops.Probe(**args), now + 60, now)
+    return Task(request=wire.Request(wire.new_id(), "probe"), args=ops.Probe(**args), deadline=now + 60, arrived=now)
 
 
 class Bench:
@@ -48,7 +48,7 @@ class Bench:
         self.prober = Prober(runtime, "asm", None, None, vocabulary_of(runtime))  # type: ignore[arg-type]
 
     def look(self, asked: Task, replay: Any = NOTHING) -> ops.Probed:
-        loaded = Loaded("", empty(), replay, "", None, 0)
+        loaded = Loaded(object="", snapshot=empty(), replay=replay, parent="", seed=None, tokens=0)
         return self.prober.look(asked, loaded, self.prober.tokens(b"a text"))[0]
 
 
@@ -116,7 +116,9 @@ def test_what_a_probe_loads_is_not_collected_meanwhile(tmp_path: Path) -> None:
     runtime = asm_runtime(tmp_path, 1)
     runtime.forward([Feed(0, runtime.tokenize("read"))])
     tokens = np.array(runtime.tokenize("read"), np.int32)
-    snapshot = Snapshot(runtime.save(0), np.zeros(runtime.vocabulary, np.float32), tokens, len(tokens))
+    snapshot = Snapshot(
+        arrays=runtime.save(0), logits=np.zeros(runtime.vocabulary, np.float32), window=tokens, tokens=len(tokens)
+    )
 
     class Beside(Turns):
         """Loads while somebody takes the name away and collects what nothing reaches."""
@@ -128,7 +130,7 @@ def test_what_a_probe_loads_is_not_collected_meanwhile(tmp_path: Path) -> None:
 
     with Store(tmp_path / "store", "slots", runtime.identity) as store:
         store.commit(snapshot, Read(tokens, b"read"), "ctx")
-        turns = Beside(store, None, runtime, HotStates(0), lambda _: None, None)  # type: ignore[arg-type]
+        turns = Beside(store, None, runtime, StateCache(0), lambda _: None, None)  # type: ignore[arg-type]
         asked = task()
         asked.request.context = "ctx"
         prober = Prober(runtime, "asm", store, turns, vocabulary_of(runtime))

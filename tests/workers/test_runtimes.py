@@ -12,13 +12,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from plans import plan_of
 from rwkv_toys import CONFIG, rwkv_file, rwkv_runtime
 
 from models import rwkv7
 from ssmprov.errors import BadRequest, Corrupt, NotFound
 from workers.runtimes import base, rwkv, scripted
 from workers.runtimes.base import Feed, Logits, Plan, Runtime
-from workers.runtimes.rwkv import RwkvRuntime
+from workers.runtimes.rwkv import Options
+from workers.runtimes.rwkv.runtime import Model, RwkvRuntime
 from workers.runtimes.scripted import FIRST_PIECE, UNLIKELY, ScriptedRuntime
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -41,7 +43,7 @@ def script(tmp_path: Path) -> Callable[..., ScriptedRuntime]:
     def make(slots: int = 1, content: object = SCRIPT) -> ScriptedRuntime:
         path = tmp_path / "script.json"
         path.write_text(json.dumps(content))
-        return scripted.open_runtime(Plan(path, slots))
+        return scripted.open_runtime(Plan(path=path, slots=slots))
 
     return make
 
@@ -190,22 +192,22 @@ def test_a_broken_script_is_refused_by_name(tmp_path: Path, content: str) -> Non
     path = tmp_path / "odd.json"
     path.write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(BadRequest, match=r"odd\.json"):
-        scripted.open_runtime(Plan(path, 1))
+        scripted.open_runtime(Plan(path=path, slots=1))
 
 
 def test_a_script_that_is_not_there_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"none\.json"):
-        scripted.open_runtime(Plan(tmp_path / "none.json", 1))
+        scripted.open_runtime(Plan(path=tmp_path / "none.json", slots=1))
     with pytest.raises(BadRequest, match="no script"):
-        scripted.open_runtime(Plan(tmp_path, 1))
+        scripted.open_runtime(Plan(path=tmp_path, slots=1))
 
 
 def test_runtimes_are_found_by_name(tmp_path: Path) -> None:
     path = tmp_path / "s.json"
     path.write_text(json.dumps(SCRIPT))
-    assert isinstance(base.load("scripted", Plan(path, 2)), ScriptedRuntime)
+    assert isinstance(base.load("scripted", Plan(path=path, slots=2)), ScriptedRuntime)
     with pytest.raises(NotFound, match="did you mean scripted"):
-        base.load("script", Plan(path, 2))
+        base.load("script", Plan(path=path, slots=2))
 
 
 # -- rwkv
@@ -357,7 +359,7 @@ def test_ids_that_spell_nothing_are_control_tokens(tmp_path: Path) -> None:
     assert runtime.control_tokens == frozenset()
     assert all(runtime.piece(token) for token in range(1, runtime.vocabulary))
     world = rwkv7.random_weights(dataclasses.replace(CONFIG, layers=1, channels=32, vocabulary=65536), seed=1)
-    large = RwkvRuntime(world, world, "0" * 64, Plan(tmp_path, 1))
+    large = RwkvRuntime(Model(world, world), "0" * 64, Plan(path=tmp_path, slots=1), Options())
     assert large.control_tokens == frozenset(range(65530, 65536))
     assert large.end_tokens == {0}
     assert not any(large.piece(token) for token in (0, *large.control_tokens))
@@ -369,14 +371,14 @@ def test_ids_that_spell_nothing_are_control_tokens(tmp_path: Path) -> None:
 
 def test_a_file_is_opened_with_its_fingerprint_and_layout(tmp_path: Path) -> None:
     path = rwkv_file(tmp_path)
-    runtime = rwkv.open_runtime(Plan(path, 2))
+    runtime = rwkv.open_runtime(Plan(path=path, slots=2))
     assert runtime.identity.fingerprint == rwkv7.fingerprint(path)
     assert runtime.identity.layout == "rwkv7 L2 C64 H2 N32"
     assert runtime.identity.dtype == "fp32"
     assert runtime.vocabulary == 257
     (logits,) = runtime.forward([Feed(0, runtime.tokenize(TEXT))])
     assert np.array_equal(logits, rwkv_runtime(2).forward([Feed(0, runtime.tokenize(TEXT))])[0])
-    other = rwkv.open_runtime(Plan(rwkv_file(tmp_path, "other.safetensors", seed=6), 2))
+    other = rwkv.open_runtime(Plan(path=rwkv_file(tmp_path, "other.safetensors", seed=6), slots=2))
     assert other.identity.fingerprint != runtime.identity.fingerprint
 
 
@@ -397,7 +399,7 @@ def test_the_options_run_within_a_measured_error(
     Measured: .13, .24, .04 and .13 (random weights of this size are coarser than trained ones).
     """
     path = rwkv_file(tmp_path)
-    exact, runtime = rwkv.open_runtime(Plan(path, 1)), rwkv.open_runtime(Plan(path, 1, **options))
+    exact, runtime = rwkv.open_runtime(Plan(path=path, slots=1)), rwkv.open_runtime(plan_of(path, **options))
     assert runtime.identity.dtype == name
     assert runtime.identity.layout == exact.identity.layout
     assert runtime.identity.fingerprint == exact.identity.fingerprint
@@ -412,7 +414,10 @@ def test_the_options_run_within_a_measured_error(
 
 def test_a_state_of_one_dtype_is_read_by_another(tmp_path: Path) -> None:
     path = rwkv_file(tmp_path)
-    exact, coarse = rwkv.open_runtime(Plan(path, 1)), rwkv.open_runtime(Plan(path, 1, dtype="bf16"))
+    exact, coarse = (
+        rwkv.open_runtime(Plan(path=path, slots=1)),
+        rwkv.open_runtime(Plan(path=path, slots=1, dtype="bf16")),
+    )
     exact.forward([Feed(0, exact.tokenize(TEXT))])
     state = exact.save(0)
     coarse.load(0, state)
@@ -447,7 +452,7 @@ def test_a_broken_model_file_is_refused_by_name(tmp_path: Path, fault: str) -> N
     else:
         rwkv7.save(rwkv7.random_tensors(dataclasses.replace(CONFIG, vocabulary=300), seed=5), path)
     with pytest.raises(BadRequest) as refused:
-        rwkv.open_runtime(Plan(path, 1))
+        rwkv.open_runtime(Plan(path=path, slots=1))
     assert fault == "vocabulary" or path.name in str(refused.value)
     assert len(str(refused.value)) < 1000
 
@@ -468,4 +473,4 @@ def test_an_option_that_cannot_be_is_refused_with_its_value(
     tmp_path: Path, options: dict[str, str], kind: type[Exception], says: str
 ) -> None:
     with pytest.raises(kind, match=says):
-        rwkv.open_runtime(Plan(rwkv_file(tmp_path), 1, **options))
+        rwkv.open_runtime(plan_of(rwkv_file(tmp_path), **options))

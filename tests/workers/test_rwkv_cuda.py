@@ -7,11 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from plans import plan_of
 from rwkv_toys import rwkv_file
 
 from ssmprov.errors import BadRequest
 from workers.runtimes import rwkv
-from workers.runtimes.base import Feed, Logits, Plan
+from workers.runtimes.base import Feed, Logits
+from workers.runtimes.rwkv.runtime import RwkvRuntime
 
 pytestmark = [
     pytest.mark.gpu,
@@ -22,10 +24,10 @@ DEVICE = "cuda:0"
 TEXTS = ("(Turn 1) [USER]: hello", "x", "something that is longer than the others, by far", "two words")
 
 
-def pair(folder: Path, slots: int, **options: str) -> tuple[rwkv.RwkvRuntime, rwkv.RwkvRuntime]:
+def pair(folder: Path, slots: int, **options: str) -> tuple[RwkvRuntime, RwkvRuntime]:
     """The same model on the device and on the CPU, there in fp32."""
     path = rwkv_file(folder)
-    return rwkv.open_runtime(Plan(path, slots, DEVICE, **options)), rwkv.open_runtime(Plan(path, slots))
+    return rwkv.open_runtime(plan_of(path, slots, device=DEVICE, **options)), rwkv.open_runtime(plan_of(path, slots))
 
 
 def error(found: Logits, wanted: Logits) -> float:
@@ -33,7 +35,7 @@ def error(found: Logits, wanted: Logits) -> float:
     return float(np.abs(found - wanted).max() / wanted.std())
 
 
-def greedy(runtime: rwkv.RwkvRuntime, slots: list[int], logits: Logits, count: int) -> list[list[int]]:
+def greedy(runtime: RwkvRuntime, slots: list[int], logits: Logits, count: int) -> list[list[int]]:
     written = []
     for _ in range(count):
         chosen = logits.argmax(axis=1).tolist()
@@ -85,11 +87,11 @@ def test_every_device_of_the_machine_serves(tmp_path: Path) -> None:
     path = rwkv_file(tmp_path)
     found = []
     for index in range(torch.cuda.device_count()):
-        runtime = rwkv.open_runtime(Plan(path, 1, f"cuda:{index}"))
+        runtime = rwkv.open_runtime(plan_of(path, device=f"cuda:{index}"))
         found.append(runtime.forward([Feed(0, runtime.tokenize(TEXTS[0]))]))
     assert all(error(logits, found[0]) <= 1e-3 for logits in found)
 
 
 def test_int8_is_refused(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="int8 matrices run on the CPU"):
-        rwkv.open_runtime(Plan(rwkv_file(tmp_path), 1, DEVICE, quantize="int8"))
+        rwkv.open_runtime(plan_of(rwkv_file(tmp_path), device=DEVICE, quantize="int8"))

@@ -57,7 +57,7 @@ def drawn(
     logits: NDArray[np.float32], window: Sequence[int], chosen: Settings, count: int, **options: object
 ) -> list[int]:
     """Tokens at the positions 0 to count - 1 of one seed."""
-    draws = [Draw(chosen, window, seed=7, position=position, **options) for position in range(count)]  # type: ignore[arg-type]
+    draws = [Draw(settings=chosen, window=window, seed=7, position=position, **options) for position in range(count)]  # type: ignore[arg-type]
     return [token for draw in draws for token in sample(logits[None], [draw])]
 
 
@@ -123,18 +123,29 @@ def test_frequencies_follow_the_reference(chosen: Settings) -> None:
 
 def test_penalties_count_the_window() -> None:
     logits = np.array([3.0, 2.0, -1.0, -2.0], np.float32)
-    assert sample(logits[None], [Draw(Settings(temp=0, pen_freq=0.6), [0, 0], 0, 0)]) == [1]
-    assert sample(logits[None], [Draw(Settings(temp=0, pen_freq=0.6), [0], 0, 0)]) == [0]
-    assert sample(logits[None], [Draw(Settings(temp=0, pen_pres=0.6), [0, 0], 0, 0)]) == [0]
-    assert sample(logits[None], [Draw(Settings(temp=0, pen_rep=2), [0], 0, 0)]) == [1]
-    assert sample(logits[None, 2:], [Draw(Settings(temp=0, pen_rep=3), [0], 0, 0)]) == [1]  # negative: multiplied
-    assert sample(logits[None], [Draw(Settings(temp=0, pen_rep=2, pen_freq=5, pen_pres=5), [], 0, 0)]) == [0]
+    assert sample(logits[None], [Draw(settings=Settings(temp=0, pen_freq=0.6), window=[0, 0], seed=0, position=0)]) == [
+        1
+    ]
+    assert sample(logits[None], [Draw(settings=Settings(temp=0, pen_freq=0.6), window=[0], seed=0, position=0)]) == [0]
+    assert sample(logits[None], [Draw(settings=Settings(temp=0, pen_pres=0.6), window=[0, 0], seed=0, position=0)]) == [
+        0
+    ]
+    assert sample(logits[None], [Draw(settings=Settings(temp=0, pen_rep=2), window=[0], seed=0, position=0)]) == [1]
+    assert sample(logits[None, 2:], [Draw(settings=Settings(temp=0, pen_rep=3), window=[0], seed=0, position=0)]) == [
+        1
+    ]  # negative: multiplied
+    assert sample(
+        logits[None],
+        [Draw(settings=Settings(temp=0, pen_rep=2, pen_freq=5, pen_pres=5), window=[], seed=0, position=0)],
+    ) == [0]
 
 
 def test_the_repeat_penalty_comes_before_the_others() -> None:
     logits = np.array([4.0, 1.2], np.float32)
     # 4 / 2 - 1 = 1.0 < 1.2; the other way round it were (4 - 1) / 2 = 1.5
-    assert sample(logits[None], [Draw(Settings(temp=0, pen_rep=2, pen_pres=1), [0], 0, 0)]) == [1]
+    assert sample(
+        logits[None], [Draw(settings=Settings(temp=0, pen_rep=2, pen_pres=1), window=[0], seed=0, position=0)]
+    ) == [1]
 
 
 @given(st.lists(quarters | st.just(NEVER), min_size=1, max_size=12))
@@ -142,7 +153,7 @@ def test_greedy_takes_the_highest_and_of_equals_the_first(logits: list[float]) -
     row = np.array(logits, np.float32)[None]
     first = logits.index(max(logits))
     for chosen in (GREEDY, Settings(temp=3.0, top_k=1), Settings(temp=0, top_k=5, top_p=0.1, min_p=0.5)):
-        assert sample(row, [Draw(chosen, [], 5, 9)]) == [first]
+        assert sample(row, [Draw(settings=chosen, window=[], seed=5, position=9)]) == [first]
 
 
 def test_the_edges_of_the_filters() -> None:
@@ -183,7 +194,7 @@ def test_what_is_banned_or_not_allowed_is_never_drawn() -> None:
 def test_where_nothing_is_left_a_refused_token_comes_without_a_warning() -> None:
     logits = np.array([1.0, 3.0], np.float32)
     for chosen in (Settings(), GREEDY, Settings(top_k=2, top_p=0.5)):
-        (token,) = sample(logits[None], [Draw(chosen, [0], 1, 1, banned=[0, 1])])
+        (token,) = sample(logits[None], [Draw(settings=chosen, window=[0], seed=1, position=1, banned=[0, 1])])
         assert token in (0, 1)
 
 
@@ -195,7 +206,7 @@ def test_minus_infinity_is_never_drawn() -> None:
 
 def test_the_logits_are_left_as_they_are() -> None:
     logits = np.array([[1.0, 3.0, 2.0]], np.float32)
-    sample(logits, [Draw(Settings(pen_rep=2.0, top_k=2), [0, 1], 1, 1, banned=[2])])
+    sample(logits, [Draw(settings=Settings(pen_rep=2.0, top_k=2), window=[0, 1], seed=1, position=1, banned=[2])])
     assert logits.tolist() == [[1.0, 3.0, 2.0]]
 
 
@@ -264,8 +275,8 @@ def test_the_rows_of_a_batch_do_not_see_each_other(rows: int, data: st.DataObjec
     logits = np.random.default_rng(rows).normal(0, 2, (rows, 9)).astype(np.float32)
     draws = [
         Draw(
-            data.draw(chosen_settings),
-            data.draw(st.lists(st.integers(0, 8), max_size=5)),
+            settings=data.draw(chosen_settings),
+            window=data.draw(st.lists(st.integers(0, 8), max_size=5)),
             seed=data.draw(st.integers(0, 2**63 - 1)),
             position=data.draw(st.integers(0, 2**40)),
             retry=data.draw(st.integers(0, 3)),

@@ -12,7 +12,7 @@ EPOCH = 4
 
 
 def stream(*, wanted: bool = True, credit: int = 0) -> Stream:
-    return Stream(wire.Request(b"i" * 16, "turn"), wanted, credit=credit)
+    return Stream(request=wire.Request(b"i" * 16, "turn"), wanted=wanted, credit=credit)
 
 
 def sent(held: Stream) -> list[tuple[wire.Partial, bytes]]:

@@ -581,7 +581,7 @@ def scripted_turn(tmp_path: Path, prompt: str, pieces: list[str], **limits: int)
     path.write_text(
         json.dumps({"replies": [{"after": prompt.rstrip(" "), "pieces": pieces}, {"after": "", "pieces": []}]})
     )
-    runtime = scripted.open_runtime(Plan(path, slots=1))
+    runtime = scripted.open_runtime(Plan(path=path, slots=1))
     vocabulary = vocabulary_of(runtime)
     prompt_read = Prompt(prompt.encode(), vocabulary, heal=True)
     turn = Turn(vocabulary, empty(), prompt_read, GREEDY, Limits(limits.get("tokens"), limits.get("chars", 1000)), 0)

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from plans import plan_of
 
 pytest.importorskip("llama_cpp")
 
@@ -30,8 +31,8 @@ def both(tmp_path_factory: pytest.TempPathFactory) -> tuple[Runtime, Runtime]:
     folder = tmp_path_factory.mktemp("two")
     path = folder / "rwkv7-mini.gguf"
     convert(Path(mini.path()), path, "f32")
-    torch = base.load("rwkv", Plan(Path("@mini"), 1, dtype="fp32"))
-    llama = base.load("llama", Plan(path, 1, dtype="fp32", n_threads=1, cache=folder / "cache"))
+    torch = base.load("rwkv", Plan(path=Path("@mini"), slots=1, dtype="fp32"))
+    llama = base.load("llama", plan_of(path, dtype="fp32", n_threads=1, cache=folder / "cache"))
     return torch, llama
 
 

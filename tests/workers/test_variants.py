@@ -16,7 +16,7 @@ from variant_toys import HOUSES, House, Served, asm_house, rwkv_house
 from ssmprov.errors import Corrupt, NotFound
 from ssmprov.statefile import weights_id
 from workers.context import WEIGHTS, Arrays
-from workers.runtimes.asm import AsmRuntime
+from workers.runtimes.asm.runtime import AsmRuntime
 from workers.runtimes.base import Feed, Logits, Reading
 from workers.variants import SPARE, Variants
 

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from asm_toys import asm_file
 from numpy.typing import NDArray
+from plans import plan_of
 from rwkv_toys import rwkv_file
 from safetensors.numpy import load_file
 from safetensors.torch import save_file
@@ -17,11 +18,11 @@ from safetensors.torch import save_file
 from models import rwkv7
 from ssmprov.statefile import weights_id
 from workers.checkpoints.weights import WeightFiles
-from workers.runtimes.asm import AsmRuntime
 from workers.runtimes.asm import open_runtime as open_asm
+from workers.runtimes.asm.runtime import AsmRuntime
 from workers.runtimes.base import Plan
-from workers.runtimes.rwkv import RwkvRuntime
 from workers.runtimes.rwkv import open_runtime as open_rwkv
+from workers.runtimes.rwkv.runtime import RwkvRuntime
 
 Weights = dict[str, NDArray[Any]]
 Served = RwkvRuntime | AsmRuntime
@@ -41,7 +42,7 @@ class House:
 
     def served(self, slots: int = 4, seed: int = 5, **plan: Any) -> Served:
         """The model of a seed by itself, with variants within reach."""
-        return self.open(Plan(self.file(seed), slots, weights=self.folder / "weights", **plan))
+        return self.open(plan_of(self.file(seed), slots, weights=self.folder / "weights", **plan))
 
     def tensors(self, seed: int) -> Weights:
         """What a state file would hold."""

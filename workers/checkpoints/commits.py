@@ -31,7 +31,7 @@ FLUSHERS = 8
 """Objects that are flushed side by side: as many as a worker has slots by default."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Prepared:
     commit: Commit
     record: StepRecord
@@ -73,7 +73,7 @@ class Commits:
         self._expect(commit)  # before megabytes are written; decided again in the transaction
         above = self._catalogue.above(record, identity)
         data = objects.encode(commit.snapshot, record, identity, above.lineage)
-        return _Prepared(commit, record, above, objects.name_of(data), data)
+        return _Prepared(commit=commit, record=record, above=above, object_id=objects.name_of(data), data=data)
 
     def _former(self, commit: Commit) -> Committed | None:
         """What an earlier commit for the same request came to, or what was settled for it."""

@@ -13,7 +13,7 @@ ENTRY = 22
 """Columns of the view `entries`."""
 
 
-class Entry(msgspec.Struct, frozen=True):
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
     """A row of the view `entries`. Numbers are local to the catalogue; ids are hexadecimal."""
 
     number: int
@@ -72,7 +72,7 @@ def entry_unchecked(row: Sequence[Any]) -> Entry:
     values[3] = values[3].hex() if values[3] else ""
     for flag in (10, 12, 13):
         values[flag] = bool(values[flag])
-    return Entry(*values)
+    return Entry(**dict(zip(Entry.__struct_fields__, values, strict=True)))
 
 
 def row_of(step: Entry, name: str, model: str, pinned: str = "") -> Row:

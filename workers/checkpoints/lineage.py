@@ -25,7 +25,7 @@ MAX_TOTAL = 1 << 62
 """What a foreign state may claim to have read, so that the catalogue can count on from there."""
 
 
-class StepRecord(msgspec.Struct, frozen=True):
+class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
     """`parent` is an object's id, '' at a root; `tokens` int32 little-endian; `total` counts tokens since the root."""
 
     parent: str

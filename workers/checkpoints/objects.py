@@ -41,7 +41,7 @@ _STORABLE = frozenset("?bBhHiIlLqQefd")
 _OBJECT_FILE = re.compile(r"([0-9a-f]{64})\.(?:safetensors|[0-9a-f]{16}\.tmp)\Z")
 
 
-class Header(msgspec.Struct, frozen=True):
+class Header(msgspec.Struct, frozen=True, kw_only=True):
     """`parent` is the parent's object id and `lineage` the step's digest, so ids form a chain back to the root."""
 
     format: int
@@ -63,16 +63,16 @@ class _Outer(msgspec.Struct):
 def encode(snapshot: Snapshot, record: StepRecord, identity: Identity, lineage: bytes) -> bytes:
     """The object's bytes: equal for equal contexts, on any machine and at any time. `lineage` is the step's digest."""
     header = Header(
-        FORMAT,
-        identity.fingerprint,
-        identity.architecture,
-        identity.layout,
-        record.dtype,
-        record.total,
-        record.seed,
-        record.parent,
-        record.exact,
-        lineage.hex(),
+        format=FORMAT,
+        fingerprint=identity.fingerprint,
+        architecture=identity.architecture,
+        layout=identity.layout,
+        dtype=record.dtype,
+        tokens=record.total,
+        seed=record.seed,
+        parent=record.parent,
+        exact=record.exact,
+        lineage=lineage.hex(),
     )
     tensors: dict[str, NDArray[np.generic]] = {}
     for name, array in snapshot.arrays.items():
@@ -122,9 +122,9 @@ def decode(data: bytes, object_id: str, path: Path, identity: Identity) -> Snaps
     if not all(name.startswith(_STATE) for name in tensors):
         raise _corrupt(path, "it has arrays that are no part of a state")
     return Snapshot(
-        {name.removeprefix(_STATE): array for name, array in tensors.items()},
-        logits,
-        window,
+        arrays={name.removeprefix(_STATE): array for name, array in tensors.items()},
+        logits=logits,
+        window=window,
         tokens=header.tokens,
         seed=header.seed,
         parent=header.parent,

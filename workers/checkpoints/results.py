@@ -10,7 +10,7 @@ from typing import Final, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from workers.context import Read, Snapshot
+from workers.context import Read, Snapshot, empty
 
 T = TypeVar("T")
 
@@ -32,7 +32,7 @@ class RequestKey:
     expires_s: float  # the outcome is kept at least so long, whatever the wall clock does
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
     """A checkpoint ready to continue: read `replay` into `snapshot` first, where there is any.
 
@@ -47,8 +47,13 @@ class Loaded:
     seed: int | None
     tokens: int
 
+    @classmethod
+    def empty(cls) -> Loaded:
+        """The context that has read nothing."""
+        return cls(object="", snapshot=empty(), replay=np.zeros(0, np.int32), parent="", seed=None, tokens=0)
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
     """A context to be made durable: `snapshot` (whose `parent` it came from, by reading `read`) as the head of `name`.
 

@@ -118,7 +118,7 @@ class _Claim:
     digest: bytes
 
 
-@dataclass
+@dataclass(kw_only=True)
 class _Found:
     """What the new catalogue has so far. Steps by their numbers in the old one, and by object."""
 
@@ -298,7 +298,17 @@ def _opaque(catalogue: Catalogue, objects: Objects, object_id: str, found: _Foun
         return None
     identity = Identity(header.fingerprint, header.architecture, header.layout, header.dtype)
     snapshot = formats.decode(objects.read(object_id), object_id, objects.path(object_id), identity)
-    root = StepRecord("", "import", b"", b"", {}, header.seed, header.tokens, header.exact, header.dtype)
+    root = StepRecord(
+        parent="",
+        kind="import",
+        tokens=b"",
+        text=b"",
+        settings={},
+        seed=header.seed,
+        total=header.tokens,
+        exact=header.exact,
+        dtype=header.dtype,
+    )
     data = formats.encode(replace(snapshot, parent=""), root, identity, root.digest(ROOT_DIGEST))
     new = formats.name_of(data)
     objects.write(new, data)

@@ -146,7 +146,9 @@ class Store:
         Raises Conflict (nothing changed), NotFound (the parent was collected), BadRequest (tokens that do not add up),
         WrongModel, NoSpace.
         """
-        (done,) = self.commit_all([Commit(snapshot, read, name, expect, request, answer)])
+        (done,) = self.commit_all(
+            [Commit(snapshot=snapshot, read=read, name=name, expect=expect, request=request, answer=answer)]
+        )
         if isinstance(done, SsmprovError):
             raise done
         return done

@@ -1,46 +1,43 @@
 """What every runtime offers: tokens and states in, logits and states out, for a batch of independent contexts.
 
 A runtime knows neither names nor sockets nor sampling. One thread uses it, but for `tokenize` and `piece`, which any
-thread may call. A new runtime is one file and one entry point in the group `ssmprov.runtimes`, whose object is called
-with a `Plan` and returns a `Runtime`.
+thread may call. A new runtime is a module with `open_runtime`, a function that takes a `Plan` and returns a `Runtime`,
+and one entry point in the group `ssmprov.runtimes` that names it. If its models have options, the module also has a
+struct `Options` (see `ssmprov.runtimes`), which `open_runtime` decodes from `Plan.options`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ssmprov.errors import NotFound, nearest
+from ssmprov.runtimes import GROUP
 from workers.context import Arrays, Identity
-
-GROUP = "ssmprov.runtimes"
 
 Logits = NDArray[np.float32]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """How a model is to be loaded: what its table in the configuration says."""
+    """How a model is to be loaded: what its table in the configuration says.
+
+    `options` are the keys that belong to its runtime. `processors` are those that this worker may keep busy, unless an
+    option says otherwise.
+    """
 
     path: Path
     slots: int
     device: str = "cpu"
     dtype: str = ""
-    prefill_dtype: str = ""
-    quantize: str = ""
-    threads: int | None = None
-    n_threads: int | None = None
-    n_batch: int | None = None
-    n_ctx: int | None = None
-    n_gpu_layers: int | None = None
-    scan: str = ""
-    pos_mode: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    processors: int = 1
     cache: Path | None = None
     """Where a runtime may keep what it found out about files: it can be thrown away at any time."""
     weights: Path | None = None
@@ -131,7 +128,7 @@ class Reading:
     where: str = "read"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LayerSeen:
     """What a probe saw in one layer.
 

@@ -22,7 +22,8 @@ from fuzz.targets.files import mutate_tensors, scratch
 from models import asm
 from models.mini import ByteTokenizer
 from ssmprov.errors import BadRequest, Corrupt
-from workers.runtimes.asm import AsmRuntime, open_runtime
+from workers.runtimes.asm import open_runtime
+from workers.runtimes.asm.runtime import AsmRuntime
 from workers.runtimes.base import Feed, Plan
 
 TINY = {
@@ -37,7 +38,7 @@ def _model(data: bytes, suffix: str) -> None:
         warnings.simplefilter("ignore")  # torch's own, of odd files
         path = folder / f"model{suffix}"
         path.write_bytes(data)
-        runtime = open_runtime(Plan(path, 1))
+        runtime = open_runtime(Plan(path=path, slots=1))
         assert runtime.forward([Feed(0, [5])]).shape == (1, runtime.vocabulary)
 
 

@@ -52,7 +52,15 @@ def checkpoint(data: bytes) -> None:
     snapshot = objects.decode(data, "ab" * 32, path, IDENTITY)
     assert snapshot.tokens == header.tokens
     record = lineage.StepRecord(
-        header.parent, "turn", b"", b"", {}, header.seed, header.tokens, header.exact, header.dtype
+        parent=header.parent,
+        kind="turn",
+        tokens=b"",
+        text=b"",
+        settings={},
+        seed=header.seed,
+        total=header.tokens,
+        exact=header.exact,
+        dtype=header.dtype,
     )
     again = objects.encode(snapshot, record, IDENTITY, bytes(32))
     found = objects.decode(again, "ab" * 32, path, IDENTITY)
@@ -71,7 +79,9 @@ def checkpoint_seeds() -> list[bytes]:
         base = base.committed(hashlib.sha256(data).hexdigest())
         found.append(data)
     bare = replace(empty(), arrays={"x": np.zeros((2, 3), np.float16), "y": np.zeros(0, np.bool_)})
-    record = lineage.StepRecord("", "import", b"", b"", {}, None, 5, False, "fp16")
+    record = lineage.StepRecord(
+        parent="", kind="import", tokens=b"", text=b"", settings={}, seed=None, total=5, exact=False, dtype="fp16"
+    )
     found.append(objects.encode(bare, record, IDENTITY, record.digest(bytes(32))))
     return found
 
@@ -266,7 +276,7 @@ def script(data: bytes) -> None:
     with scratch() as folder:
         path = folder / "script.json"
         path.write_bytes(data)
-        runtime = open_runtime(Plan(path, slots=1))
+        runtime = open_runtime(Plan(path=path, slots=1))
     delay, runtime._script.token_delay_s = runtime._script.token_delay_s, 0.0
     assert 0.0 <= delay < 1e6
     tokens = runtime.tokenize("hello [ECHO]:")

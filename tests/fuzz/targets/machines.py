@@ -176,7 +176,9 @@ def client_seeds() -> list[bytes]:
 
 def worker(data: bytes) -> None:
     """Whatever a broker sends: streams and files go on or end with an error, and what a worker sends is well formed."""
-    streams = {TURN: Stream(wire.Request(TURN, "turn"), True, credit=2, text=bytearray("wörd".encode() * 50))}
+    streams = {
+        TURN: Stream(request=wire.Request(TURN, "turn"), wanted=True, credit=2, text=bytearray("wörd".encode() * 50))
+    }
     sent: list[list[bytes]] = []
     outbox = Outbox(lambda message, payloads: sent.append(wire.encode(message, payloads)) is None, streams)
     transfer = Transfer(wire.Request(TURN, "ckpt.import"), 0.0, lambda *_: None)
@@ -215,7 +217,10 @@ def _asked(request: wire.Request, streams: dict[bytes, Stream]) -> None:
     except SsmprovError:
         return
     if isinstance(args, ops.Turn):
-        streams.setdefault(request.id, Stream(request, args.stream, args.save, request.credit, request.attempt))
+        streams.setdefault(
+            request.id,
+            Stream(request=request, wanted=args.stream, save=args.save, credit=request.credit, attempt=request.attempt),
+        )
         streams[request.id].resume(wire.Credit(request.id, request.credit, request.attempt, request.have))
 
 

@@ -38,7 +38,12 @@ def grow(
         arrays["ballast"] = np.random.default_rng(len(whole)).integers(0, 255, ballast, np.uint8)
     window = np.concatenate([base.window, tokens])[-64:]
     snapshot = Snapshot(
-        arrays, np.arange(4, dtype=np.float32) + len(whole), window, base.tokens + len(tokens), seed, base.object
+        arrays=arrays,
+        logits=np.arange(4, dtype=np.float32) + len(whole),
+        window=window,
+        tokens=base.tokens + len(tokens),
+        seed=seed,
+        parent=base.object,
     )
     return snapshot, Read(tokens, text, {"temperature": 0.5}, kind)
 

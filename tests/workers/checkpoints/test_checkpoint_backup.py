@@ -12,7 +12,7 @@ from checkpoint_toy import IDENTITY, STARTED, check_text, child, open_store, res
 
 from ssmprov.errors import BadRequest, Busy, Corrupt, NotFound, Refused
 from ssmprov.names import Ref, parse_ref
-from workers import cli
+from workers import at_rest
 from workers.checkpoints import Store
 from workers.checkpoints.files import Files
 from workers.context import Read, Snapshot
@@ -32,7 +32,7 @@ def test_a_backup_is_a_store_like_the_other(store: Store, tmp_path: Path) -> Non
     done = store.backup(tmp_path / "b")
     assert (done.objects, done.copied, done.removed, done.faults) == (4, 4, 0, [])
     assert done.bytes == done.copied_bytes
-    assert cli.verify(tmp_path / "b").faults == []
+    assert at_rest.verify(tmp_path / "b").faults == []
     with open_store(tmp_path / "b") as copy:
         assert copy.uuid == store.uuid
         assert (copy.pins(), copy.outcome(b"\x03" * 16)) == (store.pins(), store.outcome(b"\x03" * 16))
@@ -57,7 +57,7 @@ def test_the_next_backup_copies_what_is_new_and_drops_what_is_gone(store: Store,
     assert (done.objects, done.copied, done.removed) == (2, 1, 1)
     assert (tmp_path / "b" / kept).stat().st_ino == inode
     assert names_in(tmp_path / "b") == names_in(store.directory)
-    assert cli.verify(tmp_path / "b").faults == []
+    assert at_rest.verify(tmp_path / "b").faults == []
     assert store.backup(tmp_path / "b").copied == 0
 
 
@@ -79,7 +79,7 @@ def test_a_log_left_beside_the_backup_is_not_played_into_the_new_one(store: Stor
     say(store, "a", b" two")
     store.backup(tmp_path / "b")
     assert names_in(tmp_path / "b") == names_in(store.directory)
-    assert cli.verify(tmp_path / "b").faults == []
+    assert at_rest.verify(tmp_path / "b").faults == []
 
 
 def test_only_a_place_of_its_own_is_taken(store: Store, tmp_path: Path) -> None:
@@ -115,12 +115,12 @@ def test_a_damaged_state_does_not_stop_the_others(store: Store, tmp_path: Path) 
         with pytest.raises(Corrupt):
             copy.load(Ref("a"))
     assert store.backup(tmp_path / "before").faults == []  # the sound one that is there is kept
-    assert cli.verify(tmp_path / "before").faults == []
+    assert at_rest.verify(tmp_path / "before").faults == []
 
 
 def test_a_backup_without_a_store_is_refused(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no store"):
-        cli.backup(tmp_path / "nothing", "", tmp_path / "b")
+        at_rest.backup(tmp_path / "nothing", "", tmp_path / "b")
     assert not (tmp_path / "b").exists()
 
 
@@ -155,8 +155,8 @@ def test_backups_while_others_write_and_collect(tmp_path: Path) -> None:
     former: dict[str, str] = {}
     copied = 0
     for _ in range(8):
-        copied += cli.backup(tmp_path / "s", "", tmp_path / "b").copied
-        assert cli.verify(tmp_path / "b").faults == []
+        copied += at_rest.backup(tmp_path / "s", "", tmp_path / "b").copied
+        assert at_rest.verify(tmp_path / "b").faults == []
         with open_store(tmp_path / "b", keep_steps=2) as store:
             names = {row.name: row.object for row in store.ls().rows}
             assert names
@@ -170,7 +170,7 @@ def test_backups_while_others_write_and_collect(tmp_path: Path) -> None:
         other.communicate()
     STARTED.clear()
     assert copied
-    assert cli.verify(tmp_path / "s").faults == []
+    assert at_rest.verify(tmp_path / "s").faults == []
 
 
 class Slow(Files):
@@ -206,7 +206,7 @@ def test_a_gc_in_between_waits_and_turns_go_on(tmp_path: Path) -> None:
         store.gc()
         assert store.text(Ref("a")) == b"ABCD!"
     assert names_in(tmp_path / "b").keys() == {"a"}
-    assert cli.verify(tmp_path / "b").objects == 4
+    assert at_rest.verify(tmp_path / "b").objects == 4
 
 
 def test_a_configured_model_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -218,17 +218,19 @@ def test_a_configured_model_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyP
     with open_store(tmp_path / "here") as store:
         say(store, "a", b"x")
     for model in ("toy", ""):
-        assert cli.backup(None, model, tmp_path / "b").objects == 1
+        assert at_rest.backup(None, model, tmp_path / "b").objects == 1
     with pytest.raises(NotFound, match="did you mean toy"):
-        cli.backup(None, "tou", tmp_path / "b")
+        at_rest.backup(None, "tou", tmp_path / "b")
     with (tmp_path / "ssmprov.toml").open("a") as file:
         file.write('[[model]]\nname = "two"\nruntime = "scripted"\npath = "x"\n')
     with pytest.raises(BadRequest, match="--model; there is toy, two"):
-        cli.backup(None, "", tmp_path / "b")
+        at_rest.backup(None, "", tmp_path / "b")
 
 
 def test_an_opaque_lineage_is_backed_up_with_its_root(store: Store, tmp_path: Path) -> None:
-    bare = Snapshot({"text": np.frombuffer(b"??", np.uint8)}, None, np.zeros(0, np.int32), 2)
+    bare = Snapshot(
+        arrays={"text": np.frombuffer(b"??", np.uint8)}, logits=None, window=np.zeros(0, np.int32), tokens=2
+    )
     store.commit(bare, Read(np.zeros(0, np.int32), b"", kind="import"), "root")
     say(store, "a", b"one", base="root")
     store.backup(tmp_path / "b")

@@ -49,7 +49,9 @@ def sound(place: Path) -> tuple[Path, Truth]:
             say(store, "a", bytes([65 + n]) * 3, request=bytes([n]) * 16)
         say(store, "b", b"other " * 300)
         store.fork(parse_ref("a~1"), ["side"])
-        bare = Snapshot({"text": np.frombuffer(b"??", np.uint8)}, None, np.zeros(0, np.int32), 2)
+        bare = Snapshot(
+            arrays={"text": np.frombuffer(b"??", np.uint8)}, logits=None, window=np.zeros(0, np.int32), tokens=2
+        )
         store.commit(bare, Read(np.zeros(0, np.int32), b"", kind="import"), "opaque")
         store.gc()
         truth = truth_of(store)

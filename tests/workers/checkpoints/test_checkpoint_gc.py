@@ -97,7 +97,9 @@ def test_an_overwritten_head_stays_in_the_names_history(short: Store) -> None:
 
 
 def test_an_opaque_root_is_kept_for_its_descendants(short: Store) -> None:
-    bare = Snapshot({"text": np.frombuffer(b"??", np.uint8)}, None, np.zeros(0, np.int32), 2)
+    bare = Snapshot(
+        arrays={"text": np.frombuffer(b"??", np.uint8)}, logits=None, window=np.zeros(0, np.int32), tokens=2
+    )
     short.commit(bare, Read(np.zeros(0, np.int32), b"", kind="import"), "a")
     for n in range(8):
         say(short, "a", bytes([65 + n]))

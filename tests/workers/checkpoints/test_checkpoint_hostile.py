@@ -11,7 +11,7 @@ from checkpoint_toy import check_text, open_store, say
 
 from ssmprov.errors import BadRequest, Corrupt, SsmprovError, Unavailable
 from ssmprov.names import Ref, parse_ref
-from workers import cli
+from workers import at_rest
 from workers.checkpoints import Store
 
 
@@ -78,7 +78,7 @@ def test_in_place_of_the_stores_own_files(tmp_path: Path, what: str, name: str) 
         say(store, "a", b"one")
     put(directory / name, what, outside)
     kept = outside.read_bytes()
-    for use in (lambda: open_store(directory), lambda: cli.gc(directory, dry_run=False)):
+    for use in (lambda: open_store(directory), lambda: at_rest.gc(directory, dry_run=False)):
         try:
             done = use()
         except SsmprovError as error:

@@ -47,7 +47,7 @@ def only_file(store: Store) -> Path:
 def test_a_context_comes_back_bit_for_bit(
     arrays: dict[str, np.ndarray], logits: np.ndarray | None, window: np.ndarray, seed: int | None, exact: bool
 ) -> None:
-    before = Snapshot(arrays, logits, window, 17, seed, "", exact=exact)
+    before = Snapshot(arrays=arrays, logits=logits, window=window, tokens=17, seed=seed, parent="", exact=exact)
     data = encode(before)
     after = objects.decode(data, "0" * 64, Path("x"), IDENTITY)
     assert {name: (a.dtype, a.shape, a.tobytes()) for name, a in after.arrays.items()} == {
@@ -63,7 +63,7 @@ def test_a_context_comes_back_bit_for_bit(
 
 def test_an_array_that_no_file_can_hold_is_refused() -> None:
     with pytest.raises(BadRequest, match="'x'"):
-        encode(Snapshot({"x": np.array(["text"])}, None, np.zeros(0, np.int32)))
+        encode(Snapshot(arrays={"x": np.array(["text"])}, logits=None, window=np.zeros(0, np.int32)))
 
 
 def test_an_object_is_named_by_its_hash(store: Store) -> None:

@@ -20,7 +20,7 @@ from test_checkpoint_versions import as_version_1
 
 from ssmprov.errors import NotFound
 from ssmprov.names import Ref, parse_ref
-from workers import cli
+from workers import at_rest
 from workers.checkpoints import Commit, Committed, RequestKey, Store
 from workers.checkpoints.salvage import mend_catalogue
 from workers.context import Read, Snapshot
@@ -39,7 +39,9 @@ def fill(directory: Path) -> None:
             say(store, "a", bytes([65 + n]))
         say(store, "gone", b"gone")
         store.fork(parse_ref("a~1"), ["b"])
-        bare = Snapshot({"text": np.frombuffer(b"??", np.uint8)}, None, np.zeros(0, np.int32), 2)
+        bare = Snapshot(
+            arrays={"text": np.frombuffer(b"??", np.uint8)}, logits=None, window=np.zeros(0, np.int32), tokens=2
+        )
         store.commit(bare, Read(np.zeros(0, np.int32), b"", kind="import"), "opaque")
         store.remove(["gone"])
 
@@ -102,7 +104,8 @@ def _digest(image: Image) -> bytes:
 
 def save_together(store: Store) -> None:
     base = store.load(Ref("a")).snapshot
-    commits = [Commit(*grow(base, text), name) for text, name in ((b"E", "a"), (b"F", "b"), (b"G", "c"))]
+    grown = [(*grow(base, text), name) for text, name in ((b"E", "a"), (b"F", "b"), (b"G", "c"))]
+    commits = [Commit(snapshot=snapshot, read=read, name=name) for snapshot, read, name in grown]
     for done in store.commit_all([*commits[:2], replace(commits[2], request=RequestKey(b"1" * 16, 60))]):
         assert isinstance(done, Committed)
 
@@ -223,7 +226,7 @@ def test_a_new_catalogue_for_a_damaged_one(place: Path) -> None:
     mend_catalogue(place / "s", "toy", disk)
 
     def check(directory: Path) -> None:
-        cli.repair(directory, "toy")
+        at_rest.repair(directory, "toy")
         with open_store(directory, keep_steps=2) as left:
             whole(left, [heads])
         assert any(kept.read_bytes() == spoiled for kept in directory.glob("catalogue.sqlite.damaged-*"))

@@ -94,7 +94,9 @@ def test_all_states_of_a_lineage_are_read_again_from_its_beginning(store: Store)
 
 
 def opaque(store: Store) -> None:
-    bare = Snapshot({"text": np.frombuffer(b"??", np.uint8)}, None, np.zeros(0, np.int32), 2)
+    bare = Snapshot(
+        arrays={"text": np.frombuffer(b"??", np.uint8)}, logits=None, window=np.zeros(0, np.int32), tokens=2
+    )
     store.commit(bare, Read(np.zeros(0, np.int32), b"", kind="import"), "root")
     store.fork(Ref("root"), ["twin"])
     say(store, "a", b"one", base="root")

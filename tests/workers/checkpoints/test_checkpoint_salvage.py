@@ -16,7 +16,7 @@ from checkpoint_toy import IDENTITY, check_text, child, open_store, restored, sa
 from ssmprov.errors import BadRequest, Busy, Corrupt, NotFound
 from ssmprov.names import Ref, parse_ref
 from ssmprov.ops import Verified
-from workers import cli
+from workers import at_rest
 from workers.checkpoints import Store
 from workers.checkpoints.files import Files
 from workers.checkpoints.salvage import mend_catalogue
@@ -36,7 +36,9 @@ def rest(tmp_path: Path) -> Path:
         store.fork(parse_ref("a~1"), ["side"])
         store.fork(Ref("b"), ["side"], overwrite=True)
         store.pin("a", "toy/1")
-        bare = Snapshot({"text": np.frombuffer(b"??", np.uint8)}, None, np.zeros(0, np.int32), 2)
+        bare = Snapshot(
+            arrays={"text": np.frombuffer(b"??", np.uint8)}, logits=None, window=np.zeros(0, np.int32), tokens=2
+        )
         store.commit(bare, Read(np.zeros(0, np.int32), b"", kind="import"), "opaque")
         store.gc()
     return tmp_path / "s"
@@ -75,7 +77,7 @@ def everything(directory: Path) -> dict[str, object]:
 def is_faulty(directory: Path) -> None:
     """Whoever opens or verifies the store is told that the catalogue is damaged."""
     try:
-        told = cli.verify(directory).faults
+        told = at_rest.verify(directory).faults
     except Corrupt as error:
         told = [error.message] if "ssmprov ckpt verify" in error.message else []
     assert told
@@ -97,11 +99,11 @@ def test_what_can_be_worked_out_again_is_recovered_whole(rest: Path, spoil: Spoi
     before = everything(rest)
     spoiled(rest, spoil)
     is_faulty(rest)
-    found = cli.repair(rest, "")
+    found = at_rest.repair(rest, "")
     assert found.faults == []
     assert "damaged-1" in found.repairs[0]
     assert everything(rest) == before
-    assert cli.repair(rest, "").repairs == []
+    assert at_rest.repair(rest, "").repairs == []
 
 
 def without(directory: Path, page_of: str) -> None:
@@ -119,7 +121,7 @@ def test_a_lost_index_is_made_anew(rest: Path, index: str) -> None:
     before = everything(rest)
     without(rest, index)
     is_faulty(rest)
-    found = cli.repair(rest, "")
+    found = at_rest.repair(rest, "")
     assert found.faults == []
     assert everything(rest) == before
 
@@ -139,7 +141,7 @@ def test_an_index_that_lacks_a_row_is_made_anew_by_reindex(rest: Path) -> None:
             "UPDATE sqlite_master SET sql = 'CREATE INDEX steps_by_root ON steps (root)' WHERE name = 'steps_by_root'"
         )
     is_faulty(rest)
-    found = cli.repair(rest, "")
+    found = at_rest.repair(rest, "")
     assert ["indexes" in each for each in found.repairs] == [True]
     assert everything(rest) == before
 
@@ -151,15 +153,15 @@ def test_a_header_is_put_right(rest: Path, place: int) -> None:
     data = bytearray(path.read_bytes())
     data[place] ^= 0x55
     path.write_bytes(data)
-    found = cli.repair(rest, "")
+    found = at_rest.repair(rest, "")
     assert found.faults == []
     assert everything(rest) == before
 
 
 def repaired(directory: Path, model: str = "") -> Verified:
-    found = cli.repair(directory, model)
+    found = at_rest.repair(directory, model)
     assert found.faults == [], found.faults
-    assert cli.verify(directory).faults == []
+    assert at_rest.verify(directory).faults == []
     return found
 
 
@@ -207,7 +209,7 @@ def test_states_survive_the_loss_of_the_whole_catalogue(rest: Path) -> None:
         states = sorted(text_of(restored(store.load(Ref(name)))) for name in heads)
     (rest / "catalogue.sqlite").unlink()
     with pytest.raises(BadRequest, match="--model"):
-        cli.repair(rest, "")
+        at_rest.repair(rest, "")
     found = repaired(rest, "toy")
     assert sum("recovered/" in each for each in found.repairs) == 3
     with open_store(rest) as store:
@@ -266,10 +268,10 @@ def test_a_store_that_serves_is_not_rebuilt(rest: Path) -> None:
     )
     assert serving.stdout is not None
     assert serving.stdout.readline() == "open\n"
-    assert cli.repair(rest, "").repairs == []  # a sound one is looked at all the same
+    assert at_rest.repair(rest, "").repairs == []  # a sound one is looked at all the same
     spoiled(rest, run("UPDATE steps SET depth = 7 WHERE number = 2"))
     with pytest.raises(Busy, match="open in another process"):
-        cli.repair(rest, "")
+        at_rest.repair(rest, "")
     with Store(rest, "toy", IDENTITY) as store:
         found = store.repair()  # what a worker does: it tells, and leaves the catalogue alone
         assert found.repairs == []
@@ -281,7 +283,7 @@ def test_a_store_that_serves_is_not_rebuilt(rest: Path) -> None:
 
 def test_what_is_no_store_is_not_made_one(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match="no store"):
-        cli.repair(tmp_path / "nothing", "toy")
+        at_rest.repair(tmp_path / "nothing", "toy")
     assert not (tmp_path / "nothing").exists()
 
 

@@ -60,7 +60,9 @@ def test_references_that_mean_nothing_say_so(store: Store) -> None:
 def test_an_ambiguous_object_is_not_guessed(store: Store) -> None:
     cat = store._catalogue
     say(store, "a", b"x")
-    record = catalogue.StepRecord("", "turn", b"", b"", {}, None, 0, True, "fp32")
+    record = catalogue.StepRecord(
+        parent="", kind="turn", tokens=b"", text=b"", settings={}, seed=None, total=0, exact=True, dtype="fp32"
+    )
     with cat.change():
         for last in "12":
             cat.add_step("0" * 63 + last, record, IDENTITY, 0, 0.0)
@@ -255,7 +257,9 @@ def test_a_turn_from_a_removed_checkpoint_saves_nothing(store: Store) -> None:
 
 
 def test_an_opaque_root_has_no_text(store: Store) -> None:
-    bare = Snapshot({"text": np.frombuffer(b"??", np.uint8)}, None, np.zeros(0, np.int32), 2)
+    bare = Snapshot(
+        arrays={"text": np.frombuffer(b"??", np.uint8)}, logits=None, window=np.zeros(0, np.int32), tokens=2
+    )
     store.commit(bare, Read(np.zeros(0, np.int32), b"", kind="import"), "a")
     say(store, "a", b"more")
     assert store.row(Ref("a")).opaque

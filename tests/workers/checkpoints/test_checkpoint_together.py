@@ -19,7 +19,8 @@ from workers.context import Read, Snapshot, empty
 
 def commit(store: Store, text: bytes, name: str, base: str = "", **options: object) -> Commit:
     start = store.load(Ref(base)).snapshot if base else empty()
-    return Commit(*grow(start, text), name, **options)  # type: ignore[arg-type]
+    snapshot, read = grow(start, text)
+    return Commit(snapshot=snapshot, read=read, name=name, **options)  # type: ignore[arg-type]
 
 
 def test_all_are_there_when_it_returns(store: Store) -> None:
@@ -34,7 +35,7 @@ def test_all_are_there_when_it_returns(store: Store) -> None:
 
 def test_one_that_fails_takes_no_other_with_it(store: Store) -> None:
     head = say(store, "a", b"base").object
-    gone = Snapshot({}, None, np.zeros(0, np.int32), 1, parent="ab" * 32)
+    gone = Snapshot(arrays={}, logits=None, window=np.zeros(0, np.int32), tokens=1, parent="ab" * 32)
     step = Read(np.ones(1, np.int32), b"x")
     done = store.commit_all(
         [
@@ -42,7 +43,7 @@ def test_one_that_fails_takes_no_other_with_it(store: Store) -> None:
             commit(store, b"2", "a", "a", expect=head, request=RequestKey(b"2" * 16, 60), answer=lambda _: b"two"),
             commit(store, b"3", "a", "a", expect="cd" * 32),
             commit(store, b"4", "no//name"),
-            Commit(gone, step, "b"),
+            Commit(snapshot=gone, read=step, name="b"),
             commit(store, b"6", "c", "a"),
         ]
     )
@@ -94,7 +95,8 @@ class Refusing(Files):
 @pytest.mark.parametrize("expect", [ANY, None])
 def test_a_state_that_does_not_fit_is_told_alone(tmp_path: Path, expect: object) -> None:
     with open_store(tmp_path / "s", files=Refusing()) as store:
-        large = Commit(*grow(empty(), b"large", ballast=200_000), "large")
+        snapshot, read = grow(empty(), b"large", ballast=200_000)
+        large = Commit(snapshot=snapshot, read=read, name="large")
         found = store.commit_all([commit(store, b"a", "a", expect=expect), large, commit(store, b"b", "b")])
         assert [type(each) for each in found] == [Committed, NoSpace, Committed]
         assert [row.name for row in store.ls().rows] == ["a", "b"]

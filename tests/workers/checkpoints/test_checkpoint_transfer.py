@@ -64,7 +64,9 @@ def test_an_import_joins_a_lineage_that_is_there(store: Store, archive: Path) ->
 
 
 def test_an_opaque_lineage_travels_with_its_root(store: Store, other: Store, tmp_path: Path) -> None:
-    bare = Snapshot({"text": np.frombuffer(b"??", np.uint8)}, None, np.zeros(0, np.int32), 2)
+    bare = Snapshot(
+        arrays={"text": np.frombuffer(b"??", np.uint8)}, logits=None, window=np.zeros(0, np.int32), tokens=2
+    )
     store.commit(bare, Read(np.zeros(0, np.int32), b"", kind="import"), "root")
     store.export(Ref("root"), tmp_path / "root")
     for part in (b"a", b"b"):

@@ -2,7 +2,26 @@
 
 from __future__ import annotations
 
-from workers.runtimes.asm.opening import open_runtime
-from workers.runtimes.asm.runtime import AsmRuntime
+from typing import TYPE_CHECKING, Annotated
 
-__all__ = ["AsmRuntime", "open_runtime"]
+import msgspec
+from msgspec import Meta
+
+if TYPE_CHECKING:
+    from workers.runtimes.asm.runtime import AsmRuntime
+    from workers.runtimes.base import Plan
+
+
+class Options(msgspec.Struct, frozen=True, kw_only=True):
+    """Threads of torch in each worker; the scan and the position mode, '' for those that the file names."""
+
+    threads: Annotated[int, Meta(ge=1)] = 1
+    scan: str = ""
+    pos_mode: str = ""
+
+
+def open_runtime(plan: Plan) -> AsmRuntime:
+    """Load a model. Raises NotFound, BadRequest and Unsupported that name what is wrong with the file or the plan."""
+    from workers.runtimes.asm import opening
+
+    return opening.open_runtime(plan)

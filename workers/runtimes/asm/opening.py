@@ -13,6 +13,8 @@ import torch
 from models import asm, mini
 from models.rwkv7 import ByteTokenizer, Tokenizer, WorldTokenizer
 from ssmprov.errors import BadRequest, NotFound, Unsupported
+from ssmprov.runtimes import decode_options
+from workers.runtimes.asm import Options
 from workers.runtimes.asm.runtime import AsmRuntime
 from workers.runtimes.base import Plan
 from workers.runtimes.devices import device_of
@@ -20,25 +22,19 @@ from workers.runtimes.devices import device_of
 EMBEDDED = "@asm-mini"
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 DTYPE = "fp32"
-FOREIGN = ("n_threads", "n_batch", "n_ctx", "n_gpu_layers")
 
 
 def open_runtime(plan: Plan) -> AsmRuntime:
     """Load a model. Raises NotFound, BadRequest and Unsupported that name what is wrong with the file or the plan."""
+    options = decode_options(plan.options, Options, "asm")
     dtype = plan.dtype or DTYPE
     if dtype not in DTYPES:
-        raise BadRequest(f"dtype {dtype!r} is none of {', '.join(DTYPES)}")
-    for key in FOREIGN:
-        if getattr(plan, key) is not None:
-            raise BadRequest(f"{key} is a key of the llama runtime: for asm write `threads` and `devices`")
-    for key in ("prefill_dtype", "quantize"):
-        if getattr(plan, key):
-            raise BadRequest(f"{key} is a key of the rwkv runtime: leave it out, an ASM computes in one `dtype`")
+        raise BadRequest(f"dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
     device = device_of(plan.device)
-    torch.set_num_threads(plan.threads or 1)
+    torch.set_num_threads(options.threads)
     try:
         model = asm.load_checkpoint(
-            file_of(plan.path), scan=plan.scan or None, pos_mode=plan.pos_mode or None, variant="baseline"
+            file_of(plan.path), scan=options.scan or None, pos_mode=options.pos_mode or None, variant="baseline"
         ).model
     except asm.ASMError as error:
         raise BadRequest(str(error)) from None

@@ -59,12 +59,12 @@ def probe(
     mean = torch.stack(entropies).sum(dim=0) / len(tokens)
     layers = [
         LayerSeen(
-            _array(w[:, -1]),
-            _array(_entropy(w[:, -1])),
-            _array(mean[layer]),
-            float(info["slotspace_gate"]),
-            float(info["content_read_gamma"]),
-            float(info["alibi_strength"]),
+            weights=_array(w[:, -1]),
+            entropy=_array(_entropy(w[:, -1])),
+            mean_entropy=_array(mean[layer]),
+            gate=float(info["slotspace_gate"]),
+            gamma=float(info["content_read_gamma"]),
+            strength=float(info["alibi_strength"]),
         )
         for layer, (w, info) in enumerate(zip(weights, infos, strict=True))
     ]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from models import gguf
 from ssmprov.errors import BadRequest
+from ssmprov.runtimes import decode_options
 from workers.runtimes.base import Plan
-from workers.runtimes.llama import native, probe
+from workers.runtimes.llama import Options, native, probe
 from workers.runtimes.llama.files import Files
 from workers.runtimes.llama.runtime import LlamaRuntime
 
@@ -13,15 +14,11 @@ from workers.runtimes.llama.runtime import LlamaRuntime
 def open_runtime(plan: Plan) -> LlamaRuntime:
     """Load a GGUF. Raises BadRequest that names what is wrong with file or plan, Unsupported without the library."""
     lib = native.library()
-    types = "a GGUF's types are those of its file"
-    hints = {"threads": "write n_threads", "prefill_dtype": types, "quantize": types}
-    for key, hint in (hints | dict.fromkeys(("scan", "pos_mode"), "it is for an ASM")).items():
-        if getattr(plan, key):
-            raise BadRequest(f"{key} is no key of the llama runtime: {hint}")
+    options = decode_options(plan.options, Options, "llama")
     kv_types = {"": lib.GGML_TYPE_F16, "fp16": lib.GGML_TYPE_F16, "fp32": lib.GGML_TYPE_F32}
     if plan.dtype not in kv_types:
         raise BadRequest(f'dtype {plan.dtype!r}: the cache of a transformer is "fp16" or "fp32" in the llama runtime')
-    main_gpu, n_gpu_layers = _devices(plan)
+    main_gpu, n_gpu_layers = _devices(plan, options)
     try:
         described = gguf.describe(plan.path)
     except gguf.GgufError as error:
@@ -34,7 +31,16 @@ def open_runtime(plan: Plan) -> LlamaRuntime:
         model = native.Model(plan.path, n_gpu_layers=n_gpu_layers, main_gpu=main_gpu)
         files.check_names()
         family = gguf.family(described)
-        return LlamaRuntime(model, plan, family, fingerprint, kv_types[plan.dtype], files, gpu=n_gpu_layers > 0)
+        return LlamaRuntime(
+            model=model,
+            plan=plan,
+            options=options,
+            family=family,
+            fingerprint=fingerprint,
+            kv_type=kv_types[plan.dtype],
+            files=files,
+            gpu=n_gpu_layers > 0,
+        )
     except BaseException as error:
         if model is not None:
             model.close()
@@ -44,12 +50,12 @@ def open_runtime(plan: Plan) -> LlamaRuntime:
         raise
 
 
-def _devices(plan: Plan) -> tuple[int | None, int]:
+def _devices(plan: Plan, options: Options) -> tuple[int | None, int]:
     """The GPU that takes the whole model (None: as the library shares it out), and the layers to offload."""
     kind, _, index = plan.device.partition(":")
     if kind not in ("cpu", "cuda", "gpu") or (index and not index.isdecimal()) or (kind == "cpu" and index):
         raise BadRequest(f'device {plan.device!r} is none: write "cpu" or "gpu:0"')
-    layers = plan.n_gpu_layers if plan.n_gpu_layers is not None else (0 if kind == "cpu" else 9999)
+    layers = options.n_gpu_layers if options.n_gpu_layers is not None else (0 if kind == "cpu" else 9999)
     if layers and not native.library().llama_supports_gpu_offload():
         raise BadRequest(
             "llama.cpp finds no GPU here: build it for one with `make llama GPU=cuda` (or metal, vulkan), "

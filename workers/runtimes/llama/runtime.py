@@ -20,6 +20,7 @@ import logging
 import weakref
 from collections import deque
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,7 +28,7 @@ from numpy.typing import NDArray
 from ssmprov.errors import BadRequest, Corrupt, SsmprovError, WrongModel
 from workers.context import Arrays, Identity
 from workers.runtimes.base import Adopted, Feed, Logits, Plan
-from workers.runtimes.llama import native
+from workers.runtimes.llama import Options, native
 from workers.runtimes.llama.batch import Batch
 from workers.runtimes.llama.files import Files
 from workers.runtimes.llama.layout import Layout
@@ -50,10 +51,10 @@ LEARN_TOKENS = 2
 State = NDArray[np.uint8]
 
 
-def _n_ctx(plan: Plan, trained: int) -> int:
-    if plan.n_ctx and plan.n_ctx > trained:
-        log.warning("%s: n_ctx = %d, and it was trained with %d: expect nonsense", plan.path, plan.n_ctx, trained)
-    return plan.n_ctx or min(N_CTX, trained)
+def _n_ctx(path: Path, n_ctx: int | None, trained: int) -> int:
+    if n_ctx and n_ctx > trained:
+        log.warning("%s: n_ctx is %d, but the model was trained with %d: expect nonsense", path, n_ctx, trained)
+    return n_ctx or min(N_CTX, trained)
 
 
 class LlamaRuntime:
@@ -61,13 +62,14 @@ class LlamaRuntime:
 
     def __init__(
         self,
+        *,
         model: native.Model,
         plan: Plan,
+        options: Options,
         family: str,
         fingerprint: str,
         kv_type: int,
         files: Files,
-        *,
         gpu: bool,
     ) -> None:
         lib = self._lib = native.library()
@@ -77,11 +79,11 @@ class LlamaRuntime:
         self._tokens = Tokens(lib, lib.llama_model_get_vocab(model.pointer))
         parked = min(plan.slots, MAX_PARKED, MAX_SEQUENCES - plan.slots) if self._recurrent else 0
         self._count = plan.slots + parked
-        self._n_batch = max(plan.n_batch or N_BATCH, self._count, LEARN_TOKENS)
+        self._n_batch = max(options.n_batch or N_BATCH, self._count, LEARN_TOKENS)
         if self._recurrent:  # no memory goes with it, but the library takes no batch that is longer
             n_ctx = max(256, -(-self._n_batch // self._count))
         else:
-            n_ctx = _n_ctx(plan, int(lib.llama_model_n_ctx_train(model.pointer)))
+            n_ctx = _n_ctx(plan.path, options.n_ctx, int(lib.llama_model_n_ctx_train(model.pointer)))
         self._context = native.Context(
             model,
             sequences=self._count,
@@ -108,7 +110,9 @@ class LlamaRuntime:
         self.end_tokens = self._tokens.ends
         self.control_tokens = self._tokens.controls
         self.layout = self._learn_layout()
-        self._context.use(plan.n_threads or 1)  # from here on another thread may be the one that decodes
+        self._context.use(
+            options.n_threads or plan.processors
+        )  # from here on another thread may be the one that decodes
         begins = int(self._tokens.begin is not None)
         self.n_ctx = None if self._recurrent else min(n_ctx, self._context.n_ctx)
         self.context_tokens: int | None = None if self.n_ctx is None else self.n_ctx - begins

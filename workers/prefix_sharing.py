@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 
 from ssmprov import ops
 from workers.context import Snapshot
-from workers.hot import HotStates
 from workers.job import Job
 from workers.runtimes.base import Runtime
+from workers.state_cache import StateCache
 from workers.turn import failing
 
 log = logging.getLogger(__name__)
@@ -27,17 +27,17 @@ SHARED_TOKENS = 32
 """Fewer are read anew: a copy of a state costs as much as reading a few tokens, and takes room among the hot ones."""
 
 
-class Sharing:
+class PrefixSharing:
     """Used by the model's thread alone."""
 
-    def __init__(self, runtime: Runtime, hot: HotStates) -> None:
+    def __init__(self, runtime: Runtime, cache: StateCache) -> None:
         self._runtime = runtime
-        self._hot = hot
+        self._cache = cache
 
     def begin(self, job: Job, active: Sequence[Job]) -> None:
         """Put a job's start into its slot, or a state that is further on; or let it wait for another job."""
         start = _start(job)
-        kept = self._hot.find(start.object, job.running.script.tobytes()) if _shares(job) else None
+        kept = self._cache.find(start.object, job.running.script.tobytes()) if _shares(job) else None
         if kept is None:
             self._runtime.load(job.slot, start.arrays)
         else:
@@ -75,8 +75,8 @@ class Sharing:
         except Exception as error:
             log.warning("a state could not be shared: %s", error)
             return
-        state = Snapshot(arrays, turn.logits.copy(), np.zeros(0, np.int32), turn.at)
-        self._hot.keep(_start(job).object, turn.script[: turn.at].tobytes(), state)
+        state = Snapshot(arrays=arrays, logits=turn.logits.copy(), window=np.zeros(0, np.int32), tokens=turn.at)
+        self._cache.keep(_start(job).object, turn.script[: turn.at].tobytes(), state)
         for follower in followers:
             with failing(follower.running):
                 self._take(follower, state)

@@ -18,10 +18,10 @@ from ssmprov import ops
 from ssmprov.errors import Cancelled, SsmprovError, TimedOut
 from ssmprov.settings import Settings
 from workers.context import Snapshot
-from workers.hot import HotStates
 from workers.job import Job
+from workers.prefix_sharing import SHARED_TOKENS
 from workers.runtimes.base import Feed
-from workers.sharing import SHARED_TOKENS
+from workers.state_cache import StateCache
 
 COMMON = "long " * 20
 """100 tokens of a toy."""
@@ -109,7 +109,7 @@ def test_sampled_texts_are_those_of_the_turns_alone(
         single = open_bench(model(1))
         single.submit(prompt, tokens=24, settings=LUCKY, seed=seed + index)
         alone += [text(job) for job in single.finished(1)]
-    bench = open_bench(model(4), hot=HotStates(1 << 20))
+    bench = open_bench(model(4), cache=StateCache(1 << 20))
     jobs = [bench.submit(prompt, tokens=24, settings=LUCKY, seed=seed + index) for index, prompt in enumerate(prompts)]
     again = bench.submit(prompts[2], tokens=24, settings=LUCKY, seed=seed + 2)
     bench.finished(5)
@@ -149,7 +149,7 @@ def test_few_tokens_in_common_and_other_starts_are_read_by_everybody(open_bench:
 
 def test_a_replay_reads_everything_itself(open_bench: OpenBench) -> None:
     runtime = Gated(slots=2)
-    bench = open_bench(runtime, hot=HotStates(1 << 20))
+    bench = open_bench(runtime, cache=StateCache(1 << 20))
     first = bench.submit(COMMON + "go", tokens=4)
     assert runtime.entered.get(timeout=PATIENCE_S)
     again = bench.submit(COMMON + "go", tokens=0, args=ops.Replay())
@@ -257,12 +257,12 @@ def test_a_state_that_cannot_be_loaded_ends_its_turn_alone(open_bench: OpenBench
 def test_the_same_prompt_again_is_not_read_again(open_bench: OpenBench) -> None:
     runtime = Gated()
     runtime.run_on()
-    hot = HotStates(1 << 20)
-    bench = open_bench(runtime, hot=hot)
+    cache = StateCache(1 << 20)
+    bench = open_bench(runtime, cache=cache)
     first = bench.submit(COMMON + "go", tokens=3)
     bench.finished(1)
     assert read_of(runtime) == len(COMMON + "go") + 3
-    kept = hot.find("", turn(first).script.tobytes())
+    kept = cache.find("", turn(first).script.tobytes())
     assert kept is not None
     assert kept.logits is not None
     assert kept.logits.base is None, "not the logits of a whole batch"
@@ -279,35 +279,35 @@ def test_the_same_prompt_again_is_not_read_again(open_bench: OpenBench) -> None:
 def test_what_is_only_read_is_kept_under_its_own_name_alone(open_bench: OpenBench) -> None:
     runtime = Gated()
     runtime.run_on()
-    hot = HotStates(1 << 20)
-    bench = open_bench(runtime, hot=hot)
+    cache = StateCache(1 << 20)
+    bench = open_bench(runtime, cache=cache)
     bench.submit(COMMON + "end", tokens=0)
     bench.finished(1)
-    assert len(hot) == 0
+    assert len(cache) == 0
 
 
 def test_nothing_is_kept_beyond_the_budget(open_bench: OpenBench) -> None:
     runtime = Gated()
     runtime.run_on()
-    hot = HotStates(500)
-    bench = open_bench(runtime, hot=hot)
+    cache = StateCache(500)
+    bench = open_bench(runtime, cache=cache)
     bench.submit(COMMON + "go", tokens=3)
     bench.finished(1)
     again = bench.submit(COMMON + "go", tokens=3)
     bench.finished(1)
-    assert (len(hot), hot.bytes, again.shared) == (0, 0, 0)
+    assert (len(cache), cache.bytes, again.shared) == (0, 0, 0)
 
 
 def test_a_state_after_a_prompt_is_found_by_the_longest_part() -> None:
     def state(tokens: int) -> Snapshot:
-        return Snapshot({"a": np.zeros(10, np.uint8)}, None, np.zeros(0, np.int32), tokens)
+        return Snapshot(arrays={"a": np.zeros(10, np.uint8)}, logits=None, window=np.zeros(0, np.int32), tokens=tokens)
 
-    hot = HotStates(1000)
-    hot.keep("x", b"abcd", state(1))
-    hot.keep("x", b"abcdefgh", state(2))
-    hot.keep("y", b"abcdefghijkl", state(3))
-    assert [hot.find("x", key) is not None for key in (b"", b"abc", b"zbcdefgh")] == [False] * 3
-    found = [hot.find("x", key) for key in (b"abcdefghijkl", b"abcdzzzz", b"abcdefgh")]
+    cache = StateCache(1000)
+    cache.keep("x", b"abcd", state(1))
+    cache.keep("x", b"abcdefgh", state(2))
+    cache.keep("y", b"abcdefghijkl", state(3))
+    assert [cache.find("x", key) is not None for key in (b"", b"abc", b"zbcdefgh")] == [False] * 3
+    found = [cache.find("x", key) for key in (b"abcdefghijkl", b"abcdzzzz", b"abcdefgh")]
     assert [state and state.tokens for state in found] == [2, 1, 2]
-    assert hot.find("", b"abcd") is None
-    assert hot.bytes == 30 + 4 + 8 + 12
+    assert cache.find("", b"abcd") is None
+    assert cache.bytes == 30 + 4 + 8 + 12

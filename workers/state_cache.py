@@ -16,7 +16,7 @@ Key = tuple[str, bytes]
 """An object id, and the tokens (int32) that were read after it; those of a committed snapshot are b''."""
 
 
-class HotStates:
+class StateCache:
     """Used by the store's and the model's thread; anyone may read `bytes`."""
 
     def __init__(self, budget: int) -> None:

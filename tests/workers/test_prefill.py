@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from ssmprov import ops, wire
 from workers.job import Job
-from workers.reading import AIM, FEWEST, RELIEF, Pace, portions
+from workers.prefill import AIM, FEWEST, RELIEF, Pace, portions
 
 GAP_S = 0.1
 
@@ -24,7 +24,7 @@ def open_bench() -> Iterator[OpenBench]:
 
 
 def job(client: bytes = b"one") -> Job:
-    return Job(wire.Request(wire.new_id(), "turn", client=client), ops.Turn(), 0.0, 0.0)
+    return Job(request=wire.Request(wire.new_id(), "turn", client=client), args=ops.Turn(), deadline=0.0, arrived=0.0)
 
 
 @given(st.floats(0.0, 0.08), st.floats(1e-5, 5e-3))

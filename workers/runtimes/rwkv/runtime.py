@@ -1,4 +1,4 @@
-"""The rwkv runtime: RWKV-7 from an official `.pth` or `.safetensors`, batched over contexts, on CPU or CUDA.
+"""Contexts of an RWKV-7 model, decoded together: the states of all slots lie in one `models.rwkv7.State`.
 
 State arrays of a context, fp32: `shifts` [L,2,C] and `wkv` [L,H,N,N] (see `models.rwkv7.model.State`). Weights that a
 state names have the official names, in fp32 or fp16.
@@ -6,30 +6,23 @@ state names have the official names, in fp32 or fp16.
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, cast, get_args
-
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # must stand before torch is imported: spinning starves neighbours
 
 import numpy as np
 import torch
 
-from models import mini, rwkv7
+from models import rwkv7
 from models.rwkv7.config import expected_shapes, without_ones
 from ssmprov.errors import BadRequest, Corrupt
 from workers.context import Arrays, Identity
 from workers.runtimes.base import Feed, Logits, Plan
-from workers.runtimes.devices import device_of
+from workers.runtimes.rwkv import DTYPES, Dtype, Options
 from workers.runtimes.tensors import check_tensors, read_tensors
 from workers.variants import Variants, without_weights
 
-Dtype = Literal["fp32", "bf16", "fp16"]
-DTYPE: Dtype = "fp32"
-EMBEDDED = "@mini"
 MAX_BATCH_TOKENS = 4096
 """Padded tokens of one prefill call: bounds its activations."""
 UNUSED = re.compile(r"blocks\.0\.att\.v[012]")
@@ -44,59 +37,40 @@ class Model:
     prefill: rwkv7.Weights
 
 
-def open_runtime(plan: Plan) -> RwkvRuntime:
-    """Load a model. Raises BadRequest that names what is wrong with the file or the plan."""
-    path = mini.path() if plan.path.name == EMBEDDED else plan.path
-    for dtype in (plan.dtype, plan.prefill_dtype):
-        _dtype(dtype or DTYPE)
-    foreign = [key for key in ("n_threads", "n_batch", "n_ctx", "n_gpu_layers") if getattr(plan, key) is not None]
-    if foreign:
-        raise BadRequest(f"{foreign[0]} is a key of the llama runtime: for rwkv write `threads` and `devices`")
-    if plan.scan or plan.pos_mode:
-        raise BadRequest(f"{'scan' if plan.scan else 'pos_mode'} is a key of the asm runtime: leave it out for rwkv")
-    if plan.quantize not in ("", "int8"):
-        raise BadRequest(f'quantize = {plan.quantize!r} is not supported: leave it out, or write "int8"')
-    device_of(plan.device)
-    torch.set_num_threads(plan.threads or 1)
-    try:
-        model = model_of(rwkv7.read_tensors(path), plan, str(path))
-        fingerprint = rwkv7.fingerprint(path)
-        return RwkvRuntime(model.decode, model.prefill, fingerprint, plan)
-    except rwkv7.WeightsError as error:
-        raise BadRequest(str(error)) from None
+def dtype_of(text: str) -> Dtype:
+    """The dtype of that name; '' means fp32. Raises BadRequest."""
+    name = text or "fp32"
+    if name not in DTYPES:
+        raise BadRequest(f"dtype must be one of {', '.join(DTYPES)}, not {text!r}")
+    return name
 
 
-def model_of(tensors: Mapping[str, torch.Tensor], plan: Plan, source: str) -> Model:
+def model_of(tensors: Mapping[str, torch.Tensor], plan: Plan, options: Options, source: str) -> Model:
     """Tensors of the official names as the plan wants them. Raises WeightsError that begins with `source`."""
-    dtype = _dtype(plan.dtype or DTYPE)
-    prefill_dtype = _dtype(plan.prefill_dtype or dtype)
+    dtype = dtype_of(plan.dtype)
+    prefill_dtype = dtype_of(options.prefill_dtype or dtype)
     assemble = partial(rwkv7.assemble, tensors, device=plan.device, source=source, inference=True)
-    decode = assemble(dtype=dtype, quantize="int8" if plan.quantize else None)
-    if prefill_dtype == dtype and not plan.quantize:
+    decode = assemble(dtype=dtype, quantize="int8" if options.quantize else None)
+    if prefill_dtype == dtype and not options.quantize:
         return Model(decode, decode)
     return Model(decode, assemble(dtype=prefill_dtype))  # int8 is for decode: it is coarse, and prompts do not need it
-
-
-def _dtype(text: str) -> Dtype:
-    if text not in get_args(Dtype):
-        raise BadRequest(f"dtype {text!r} is none of {', '.join(get_args(Dtype))}")
-    return cast(Dtype, text)
 
 
 class RwkvRuntime:
     """A `Runtime` over one set of weights, and over those that its contexts name."""
 
-    def __init__(self, decode: rwkv7.Weights, prefill: rwkv7.Weights, fingerprint: str, plan: Plan) -> None:
-        config = decode.config
+    def __init__(self, model: Model, fingerprint: str, plan: Plan, options: Options) -> None:
+        config = model.decode.config
         self._config = config
         self._plan = plan
-        self._variants = Variants(Model(decode, prefill), plan.slots, plan.weights, self._build)
+        self._options = options
+        self._variants = Variants(model, plan.slots, plan.weights, self._build)
         self._tokenizer = rwkv7.tokenizer_for(config)
         self._state = rwkv7.new_state(config, plan.slots, torch.device(plan.device))
         self._slots = [_Slot(self._state, slot) for slot in range(plan.slots)]
         cuda = self._state.wkv.is_cuda
         self._pinned = torch.empty(plan.slots, config.vocabulary, pin_memory=True) if cuda else None
-        dtype = "+".join(filter(None, (plan.dtype or DTYPE, plan.prefill_dtype, plan.quantize)))
+        dtype = "+".join(filter(None, (dtype_of(plan.dtype), options.prefill_dtype, options.quantize)))
         self.identity = Identity(fingerprint, "rwkv7", config.layout, dtype)
         self.slots = plan.slots
         self.vocabulary = config.vocabulary
@@ -130,7 +104,7 @@ class RwkvRuntime:
         return self._variants.forward(feeds, self._read)
 
     def _build(self, data: bytes, source: str) -> Model:
-        return model_of(read_tensors(data, self.check_weights, source), self._plan, source)
+        return model_of(read_tensors(data, self.check_weights, source), self._plan, self._options, source)
 
     def _read(self, model: Model, feeds: Sequence[Feed]) -> Logits:
         single = [i for i, feed in enumerate(feeds) if len(feed.tokens) == 1]

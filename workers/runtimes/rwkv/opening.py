@@ -1,0 +1,33 @@
+"""Opening an RWKV-7 model: the plan is checked, then the file, then both are read together."""
+
+from __future__ import annotations
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # must stand before torch is imported: spinning starves neighbours
+
+import torch
+
+from models import mini, rwkv7
+from ssmprov.errors import BadRequest
+from ssmprov.runtimes import decode_options
+from workers.runtimes.base import Plan
+from workers.runtimes.devices import device_of
+from workers.runtimes.rwkv import Options
+from workers.runtimes.rwkv.runtime import RwkvRuntime, dtype_of, model_of
+
+EMBEDDED = "@mini"
+
+
+def open_runtime(plan: Plan) -> RwkvRuntime:
+    """Load a model. Raises BadRequest that names what is wrong with the file or the plan."""
+    options = decode_options(plan.options, Options, "rwkv")
+    path = mini.path() if plan.path.name == EMBEDDED else plan.path
+    dtype_of(plan.dtype)
+    device_of(plan.device)
+    torch.set_num_threads(options.threads)
+    try:
+        model = model_of(rwkv7.read_tensors(path), plan, options, str(path))
+        return RwkvRuntime(model, rwkv7.fingerprint(path), plan, options)
+    except rwkv7.WeightsError as error:
+        raise BadRequest(str(error)) from None
