@@ -67,14 +67,14 @@ def take_in(store: Store, runtime: Runtime, path: Path, name: str, request: Requ
     ours = (identity.fingerprint, identity.architecture, identity.layout)
     if (origin.fingerprint, origin.architecture, origin.layout) != ours:
         raise WrongModel(
-            f"this state is of another model: {origin.architecture} {origin.fingerprint[:12]} with the state "
-            f"{origin.layout!r}, where {identity.architecture} {identity.fingerprint[:12]} with {identity.layout!r} "
-            "is served",
+            f"this state belongs to another model: {origin.architecture} {origin.fingerprint[:12]} with the state "
+            f"{origin.layout!r}; the model here is {identity.architecture} {identity.fingerprint[:12]} with "
+            f"{identity.layout!r}",
             made_by=origin.fingerprint,
             needed=identity.fingerprint,
         )
     if not isinstance(runtime, Tunable):
-        raise Unsupported(f"the runtime of {identity.architecture} models takes no state from a file")
+        raise Unsupported(f"the runtime of {identity.architecture} models cannot import a state file")
     if arrays or not state.weights or origin.tokens:  # weights alone: nothing read
         runtime.check(arrays)
     with ExitStack() as held:
@@ -95,8 +95,8 @@ def refuse_untrusted(path: Path, model: str, name: str) -> None:
     """Raises BadRequest for a pickle, which is only taken with trust: what that means, and how it is given."""
     if kv_pickle.is_pickle(path):
         raise BadRequest(
-            "this is the kv.pkl of an old runner, and nothing in it says which model wrote it: with another model of "
-            "the same shape it would load and talk nonsense. If you know that it was this one, say so: "
+            "this is the kv.pkl of an old runner. It does not say which model wrote it, and another model of the same "
+            "shape would load it and write nonsense. If you know that this model wrote it, run "
             f"ssmprov ckpt import FILE {name} --model {model} --trust"
         )
 
@@ -112,7 +112,7 @@ def take_over(store: Store, adopt: Adopt, path: Path, name: str, request: Reques
     if (former := store.outcome(request.id)) is not None:
         return former
     if not kv_pickle.is_pickle(path):
-        raise BadRequest("only the kv.pkl of an old runner needs --trust: an exported file says which model made it")
+        raise BadRequest("only the kv.pkl of an old runner needs --trust: an exported file names its model")
     saved = kv_pickle.read(path)
     adopted = adopt(saved.blob, saved.tokens)
     snapshot = Snapshot(

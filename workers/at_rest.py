@@ -57,7 +57,9 @@ def import_(directory: Path, path: Path, name: str) -> Row:
     if not path.exists():
         raise NotFound(f"there is no file {path}")
     if is_pickle(path):
-        raise BadRequest("this is the kv.pkl of an old runner: only a running model can take it, so leave --store out")
+        raise BadRequest(
+            "this is the kv.pkl of an old runner: only a running model can import it, so leave --store out"
+        )
     with Store(directory) as store:
         done = store.import_(path, name)
     assert done.result is not None  # without a request id nothing is a duplicate

@@ -130,7 +130,7 @@ class Batch:
         """Raises Corrupt for what would fail whoever is sampled together with it: a file can be forged."""
         size = self._runtime.vocabulary
         if start.logits is not None and start.logits.shape != (size,):
-            raise Corrupt(f"this checkpoint holds {start.logits.shape[0]} logits, and this model has {size} tokens")
+            raise Corrupt(f"this checkpoint holds {start.logits.shape[0]} logits, but this model has {size} tokens")
         if len(start.window) and not (start.window.min() >= 0 and start.window.max() < size):
             raise Corrupt("this checkpoint's penalty window holds tokens that this model does not have")
 

@@ -88,8 +88,8 @@ def check(runtime_name: str, plan: Plan) -> Report:
     free = free_memory()
     if free is not None and described.weight_bytes > free:
         raise BadRequest(
-            f"{path} needs {described.weight_bytes >> 20} MiB for its weights, and {free >> 20} MiB of memory are "
-            "free: end other programs, or take a file of smaller numbers"
+            f"{path} needs {described.weight_bytes >> 20} MiB for its weights, but only {free >> 20} MiB of memory "
+            "are free: close other programs, or use a file with smaller weights"
         )
     n_ctx = min(N_CTX, described.trained_context or N_CTX) if runtime_name == "llama" else None
     started = time.perf_counter()
@@ -159,7 +159,7 @@ def try_out(runtime: Runtime, path: Path) -> Trial:
     """Let the model read some tokens at once, and others one by one. Raises BadRequest for logits that are none."""
     spelt = list(islice((token for token in range(runtime.vocabulary) if runtime.piece(token)), TOKENS))
     if not spelt:
-        raise BadRequest(f"{path}: no token of its vocabulary spells anything")
+        raise BadRequest(f"{path}: no token in its vocabulary stands for any text")
     end = runtime.context_tokens
     count = TOKENS if end is None else min(TOKENS, max(1, end // 2))  # all of them have to fit twice
     tokens = list(islice(cycle(spelt), count))
@@ -189,7 +189,7 @@ def _read(runtime: Runtime, tokens: list[int], path: Path) -> Logits:
     logits: Logits = runtime.forward([Feed(0, tokens)])[0].copy()
     if not (logits < np.inf).all():  # nor NaN
         raise BadRequest(
-            f"{path}: the model computes no numbers: its weights are damaged, or too large for their dtype"
+            f"{path}: the model computes NaN or infinity: its weights are damaged, or too large for their dtype"
         )
     return logits
 

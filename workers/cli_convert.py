@@ -27,9 +27,9 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
     type=click.Choice(["q8_0", "f16", "f32"]),
     default="q8_0",
     show_default=True,
-    help="The type of the matrices: 8.5, 16 or 32 bits a number.",
+    help="The type of the matrices: 8.5, 16 or 32 bits per weight.",
 )
-@click.option("--force", is_flag=True, help="Replace OUT where it exists.")
+@click.option("--force", is_flag=True, help="Replace OUT if it exists.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def convert(model: str, out: Path, precision: str, force: bool, as_json: bool) -> None:
     """Write the RWKV-7 weights MODEL (.pth, .safetensors, or @mini for the model that ships with ssmprov) as OUT.gguf.
@@ -37,7 +37,7 @@ def convert(model: str, out: Path, precision: str, force: bool, as_json: bool) -
     OUT appears whole or not at all. The fingerprint that is printed names the model in its checkpoints.
     """
     if out.suffix != ".gguf":
-        raise click.BadParameter(f"{str(out)!r} should end in .gguf", param_hint="OUT")
+        raise click.BadParameter(f"{str(out)!r} must end in .gguf", param_hint="OUT")
     _check_places(model, out, force)
     try:
         from models import gguf, mini, rwkv7
@@ -54,7 +54,7 @@ def convert(model: str, out: Path, precision: str, force: bool, as_json: bool) -
         raise BadRequest(str(error)) from None
     except OSError as error:
         if error.errno in FULL:
-            raise NoSpace(f"the disk is full: {out} was not written, and nothing of it is kept") from None
+            raise NoSpace(f"the disk is full: {out} was not written") from None
         raise BadRequest(f"{out}: the file cannot be written ({error.strerror or error})") from None
     if as_json:
         done = {"path": str(out), "type": precision, "bytes": size, "fingerprint": fingerprint}
@@ -72,7 +72,7 @@ def _check_places(model: str, out: Path, force: bool) -> None:
     if out.is_dir():
         raise BadRequest(f"{out} is a directory")
     if out.exists() and not force:
-        raise Conflict(f"{out} exists: --force replaces it")
+        raise Conflict(f"{out} exists: replace it with --force")
 
 
 def _missing(error: ModuleNotFoundError) -> Unsupported:

@@ -31,13 +31,19 @@ USUAL_SLOTS = 8
 
 @click.command()
 @click.argument("path", type=click.Path(path_type=Path))
-@click.option("--runtime", type=click.Choice(sorted(set(RUNTIMES.values()))), help="Instead of the one that fits.")
-@click.option("--dtype", default="", metavar="DTYPE", help="As in a model's table: fp32, bf16 or fp16.")
-@click.option("--scan", default="", metavar="SCAN", help="Of an ASM whose file does not say it: exact or chunked:128.")
-@click.option("--pos-mode", default="", metavar="MODE", help="Of an ASM: absolute or cyclic.")
+@click.option(
+    "--runtime",
+    type=click.Choice(sorted(set(RUNTIMES.values()))),
+    help="Use this runtime instead of the one that fits.",
+)
+@click.option("--dtype", default="", metavar="DTYPE", help="The dtype, as in a model's table: fp32, bf16 or fp16.")
+@click.option(
+    "--scan", default="", metavar="SCAN", help="The scan of an ASM, if its file does not say: exact or chunked:128."
+)
+@click.option("--pos-mode", default="", metavar="MODE", help="The positions of an ASM: absolute or cyclic.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(path: Path, runtime: str | None, dtype: str, scan: str, pos_mode: str, as_json: bool) -> None:
-    """Tell what the model file PATH is, load it, try it out, and print a [[model]] table to serve it with."""
+    """Describe the model file PATH, load it, try it out, and print a [[model]] table to serve it."""
     if path.name not in EMBEDDED:
         path = path.absolute()
         if not path.is_file():
@@ -69,7 +75,7 @@ def runtime_for(path: Path) -> str:
         if file.read(4) == b"GGUF":
             return "llama"
     raise BadRequest(
-        f"{path}: this is no model file by its name: a GGUF ends in .gguf, an RWKV-7 model in .pth or .safetensors, "
+        f"{path} is not named like a model file: a GGUF ends in .gguf, an RWKV-7 model in .pth or .safetensors, "
         "an ASM in .safetensors, .pt or .pth"
     )
 
@@ -109,8 +115,8 @@ def _death(status: int) -> str:
     if name == "SIGKILL":
         return "the check was killed (SIGKILL), most likely because the memory ran out"
     if name == "SIGILL":
-        return "a library died over it (SIGILL): it was built for another processor"
-    return f"a library died over it ({name}): the file is damaged, or of a kind that it does not know"
+        return "a library crashed on it (SIGILL): it was built for another processor"
+    return f"a library crashed on it ({name}): the file is damaged, or of an unknown kind"
 
 
 def _last_line(stderr: bytes) -> str:
@@ -131,26 +137,26 @@ def lines(report: Report, path: Path) -> Iterator[tuple[str, str]]:
     yield "shape", f"{report.layers} layers, embedding {report.embedding}"
     yield "tokenizer", f"{report.tokenizer or 'unnamed'}, vocabulary {report.vocabulary}"
     if report.text_exact:
-        yield "text", "comes back from the tokenizer as it was"
+        yield "text", "comes back from the tokenizer unchanged"
     else:
-        yield "text", "NOT all comes back from the tokenizer as it was, and such prompts will be refused:"
+        yield "text", "NOT all comes back from the tokenizer unchanged; prompts like these will be refused:"
         yield from (("", json.dumps(lost, ensure_ascii=False)) for lost in report.text_lost)
     yield "state", _state(report)
     yield "fingerprint", report.fingerprint
-    yield "settings", report.settings or "this family has no sampling set of its own"
+    yield "settings", report.settings or "there is no sampling set for this family"
     yield "memory", _memory(report)
     yield "loads", f"in {report.load_s:.2f} s; computes in {report.dtype}"
     yield "speed", f"{report.prefill_per_s:.1f} tokens/s read at once, {report.decode_per_s:.1f} tokens/s one by one"
-    yield "restores", "a saved state goes on bit for bit" if report.restores else "NOT bit for bit from a saved state"
+    yield "restores", "a saved state continues bit for bit" if report.restores else "NOT bit for bit from a saved state"
 
 
 def _state(report: Report) -> str:
     if report.context_tokens is None:
-        return f"{size(report.state_bytes)} a context, however long"
+        return f"{size(report.state_bytes)} for each context, however long"
     if not report.token_bytes:
-        return f"{size(report.state_bytes)} a context, of at most {report.context_tokens} tokens"
+        return f"{size(report.state_bytes)} for each context of at most {report.context_tokens} tokens"
     return (
-        f"{size(report.token_bytes)} for each token, {size(report.state_bytes)} a context of at most "
+        f"{size(report.token_bytes)} for each token, {size(report.state_bytes)} for a context of at most "
         f"{report.context_tokens} tokens (n_ctx = {report.n_ctx})"
     )
 
@@ -158,7 +164,7 @@ def _state(report: Report) -> str:
 def _memory(report: Report) -> str:
     used = "" if report.memory_bytes is None else f"{size(report.memory_bytes)} taken with one slot, "
     if report.free_bytes is None or report.slots_that_fit is None:
-        return f"{used}how much is free cannot be told here"
+        return f"{used}this system does not say how much is free"
     fit = report.slots_that_fit
     room = f"{MAX_SLOTS} slots and more" if fit >= MAX_SLOTS else f"{fit} slot{'s' if fit > 1 else ''}"
     return f"{used}of {size(report.free_bytes)} free: one worker has room for {room}"

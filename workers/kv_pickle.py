@@ -85,17 +85,16 @@ def _check_opcodes(data: bytes) -> bytes:
             _refuse(f"it is cut short after {at} bytes")
         opcode = _KNOWN.get(code[0])
         if opcode is None:
-            _refuse(f"byte {at} is 0x{code[0]:02x}, which is no opcode")
+            _refuse(f"byte {at} is 0x{code[0]:02x}, which is not an opcode")
         if at == 0 and code[0] != _FIRST:
-            _refuse(f"it begins with {opcode.name}, and not with its protocol")
+            _refuse(f"it begins with {opcode.name} and not with its protocol")
         if opcode.name not in _ADMITTED:
             _refuse(
-                f"it asks for {opcode.name} at byte {at}, where only one dict of texts, bytes and whole numbers may "
-                "stand"
+                f"it asks for {opcode.name} at byte {at}, but may hold only one dict of texts, bytes and whole numbers"
             )
         argument = _argument(opcode, stream, at)
         if opcode.name == "PROTO" and argument > pickle.HIGHEST_PROTOCOL:
-            _refuse(f"it has the protocol {argument}, and {pickle.HIGHEST_PROTOCOL} is the highest known here")
+            _refuse(f"it has protocol {argument}, but {pickle.HIGHEST_PROTOCOL} is the highest known here")
         if opcode.name == "FRAME" and argument > len(data) - stream.tell():
             _refuse(f"its frame at byte {at} is longer than the file")
         if opcode.name != "FRAME":
@@ -105,7 +104,7 @@ def _check_opcodes(data: bytes) -> bytes:
                 _refuse(f"{len(data) - stream.tell()} bytes follow its end")
             break
     else:
-        _refuse(f"it has more than {MAX_OPCODES} opcodes, and a saved state needs a dozen")
+        _refuse(f"it has more than {MAX_OPCODES} opcodes, but a saved state needs a dozen")
     return b"".join(run)
 
 
@@ -131,18 +130,18 @@ class _Unpickler(pickle.Unpickler):
 
 def _contents(found: object) -> KvPickle:
     if type(found) is not dict:
-        _refuse(f"it holds one {type(found).__name__}, and not a dict")
+        _refuse(f"it holds one {type(found).__name__}, not a dict")
     if set(found) != {"blob", "n_tokens"}:
         keys = ", ".join(repr(key)[:40] for key in found) or "nothing"
-        _refuse(f"its dict holds {keys}, and not 'blob' and 'n_tokens'")
+        _refuse(f"its dict holds {keys}, not 'blob' and 'n_tokens'")
     blob, tokens = found["blob"], found["n_tokens"]
     if not isinstance(blob, bytes | bytearray) or not blob:
-        _refuse(f"its blob is {'empty' if blob == b'' else f'of the type {type(blob).__name__}, and not bytes'}")
+        _refuse(f"its blob is {'empty' if blob == b'' else f'of the type {type(blob).__name__}, not bytes'}")
     if not isinstance(tokens, int) or not 0 <= tokens <= MAX_TOKENS:
-        what = "no count that a context can have" if isinstance(tokens, int) else f"of the type {type(tokens).__name__}"
+        what = "not a possible token count" if isinstance(tokens, int) else f"of the type {type(tokens).__name__}"
         _refuse(f"its n_tokens is {what}")
     return KvPickle(bytes(blob), tokens)
 
 
 def _refuse(what: str) -> NoReturn:
-    raise BadRequest(f"this pickle is no kv.pkl of an old runner: {what}. Nothing in it was run, nothing was imported")
+    raise BadRequest(f"this pickle is not the kv.pkl of an old runner: {what}. Nothing in it was run or imported")

@@ -74,6 +74,6 @@ def _another_reply(final: wire.Final, offset: int) -> wire.Final:
     What was streamed here and the rest of what was committed there would be a text that no state has read.
     """
     lost = WorkerLost(
-        "the turn was committed with another reply than the one that was streamed: load its context", committed=True
+        "the turn was saved with a different reply from the one that was streamed: load its context", committed=True
     )
     return wire.Final(final.id, final.attempt, final.epoch, final.seq, offset, problem_of(lost))

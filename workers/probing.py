@@ -55,8 +55,7 @@ class Prober:
         """The tokens of a probe's text, for the text thread. Raises Unsupported first, BadRequest for a text unfit."""
         if not isinstance(self._runtime, Probes):
             raise Unsupported(
-                f"the runtime {self._name!r} has no addressed slots to look at: probes are for models of the runtime "
-                "'asm'"
+                f"the runtime {self._name!r} has no addressed slots: only models of the runtime 'asm' can be probed"
             )
         check_text(len(data))
         return Prompt(data, self._vocabulary, heal=False).tokens
@@ -79,8 +78,8 @@ class Prober:
         arrays, again = loaded.snapshot.arrays, loaded.replay.tolist()
         if (total := len(again) + len(text)) > MAX_TOKENS:
             raise BadRequest(
-                f"the context's state is not stored, and reading it and the text again takes {total} tokens: a "
-                f"probe reads at most {MAX_TOKENS}; name a later step"
+                f"the context's state is not stored, and reading it and the text again takes {total} tokens, "
+                f"but a probe reads at most {MAX_TOKENS}: name a later step"
             )
         reading = Reading(args.routing, args.topk, tuple(args.masked), args.where)
         self._check(task)
@@ -107,9 +106,9 @@ class Prober:
 
     def _check(self, task: Task) -> None:
         if task.cancelled:
-            raise Cancelled("the probe was cancelled; nothing is changed by one")
+            raise Cancelled("the probe was cancelled; it has changed nothing")
         if time.monotonic() >= task.deadline:
-            raise TimedOut("the probe's time ran out: give it more, or send a shorter text")
+            raise TimedOut("the probe ran out of time: give it more, or send a shorter text")
         if self._closed:
             raise Unavailable("the worker is shutting down: probe again", retry_ms=500)
 

@@ -48,9 +48,11 @@ def check_text(data: bytes) -> str:
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise BadRequest(f"the prompt is no UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}") from None
+        raise BadRequest(
+            f"the prompt is not valid UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}"
+        ) from None
     if "\0" in text:
-        raise BadRequest(f"the prompt holds U+0000 at offset {data.index(0)}: take it out")
+        raise BadRequest(f"the prompt contains U+0000 at offset {data.index(0)}: remove it")
     return text
 
 
@@ -58,7 +60,7 @@ def spell(vocabulary: Vocabulary, text: str) -> list[int]:
     """Tokens that spell a text exactly. Raises BadRequest where the tokenizer loses something."""
     tokens = vocabulary.tokenize(text)
     if b"".join(map(vocabulary.piece, tokens)) != text.encode():
-        raise BadRequest("this model's tokenizer does not give the prompt back as it was, so it cannot be read")
+        raise BadRequest("this model's tokenizer would change the prompt, so the model cannot read it")
     return tokens
 
 

@@ -134,7 +134,7 @@ class Service:
     def operate(self, request: wire.Request, args: Any) -> None:
         """Do an operation on the store. Raises BadRequest for one that is the broker's own."""
         if request.op not in self._operations:
-            raise BadRequest(f"{request.op} is not for a worker")
+            raise BadRequest(f"a worker cannot do {request.op}")
         lane, action = self._operations[request.op]
         self._do(lane, request, lambda: action(request, args))
 

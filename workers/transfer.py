@@ -77,7 +77,7 @@ class Transfer:
         try:
             found = self._chunks.get(timeout=self._left())
         except queue.Empty:
-            raise TimedOut("the rest of an import did not come in time: nothing was imported") from None
+            raise TimedOut("the rest of an import did not arrive in time: nothing was imported") from None
         self._check()
         assert found is not None, "only an abort puts nothing into the queue"
         return found
@@ -87,7 +87,7 @@ class Transfer:
 
     def _check(self) -> None:
         if self._aborted:
-            raise Cancelled("the transfer was broken off: nothing has changed")
+            raise Cancelled("the transfer was aborted: nothing has changed")
 
 
 def send(path: Path, transfer: Transfer) -> None:
@@ -119,4 +119,4 @@ def receive(path: Path, transfer: Transfer, size: int, sha256: str) -> None:
             done += len(data)
             transfer.ask(1)
     if sha256 and digest.hexdigest() != sha256:
-        raise Corrupt("what arrived of the import does not hash to what was announced: send it again")
+        raise Corrupt("the import was damaged on its way (its hash is not the announced one): send it again")

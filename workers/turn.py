@@ -55,9 +55,9 @@ def _most(limits: Limits, held: int, prompt: Prompt) -> int | None:
     left -= CLOSING_TOKENS
     if limits.tokens == 0 or left < 1:
         raise BadRequest(
-            f"the context holds {held} tokens and the prompt {len(prompt.tokens)}, and this model's contexts end at "
-            f"{limits.context} (of these {CLOSING_TOKENS} are kept to close a turn): send a shorter prompt, go on from "
-            'an earlier step, or raise n_ctx in the model\'s table (for an ASM, write pos_mode = "cyclic" there)'
+            f"the context holds {held} tokens and the prompt {len(prompt.tokens)}, but this model's contexts end at "
+            f"{limits.context} ({CLOSING_TOKENS} of these are kept to close a turn): send a shorter prompt, continue "
+            'from an earlier step, or raise n_ctx in the model\'s table (for an ASM, write pos_mode = "cyclic" there)'
         )
     return left if limits.tokens is None else min(left, limits.tokens)
 

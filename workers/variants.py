@@ -54,7 +54,9 @@ class Variants(Generic[Model]):
             return self._own
         named = arrays[WEIGHTS]
         if named.dtype != np.uint8 or named.shape != (ID_BYTES,):
-            raise Corrupt(f"this checkpoint names its weights by {named.dtype} {list(named.shape)}, which is no hash")
+            raise Corrupt(
+                f"this checkpoint names its weights by {named.dtype} {list(named.shape)}, which is not a hash"
+            )
         with self._lock:
             found = self._loaded.get(named.tobytes()) or self._load(named.tobytes())
             self._loaded[found.id] = found
@@ -99,7 +101,7 @@ class Variants(Generic[Model]):
 
     def _load(self, weights_id: bytes) -> Variant[Model]:
         if self._files is None:
-            raise NotFound(f"the weights {weights_id.hex()[:12]} of this context are not here: no store is open")
+            raise NotFound(f"the weights {weights_id.hex()[:12]} of this context cannot be read: no store is open")
         data = self._files.read(weights_id.hex())
         return Variant(weights_id, self._build(data, f"the weights {weights_id.hex()[:12]} of this context"))
 

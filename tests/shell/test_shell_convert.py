@@ -60,7 +60,7 @@ def test_the_same_as_json_from_a_path(tmp_path: Path, capsys: pytest.CaptureFixt
 def test_an_existing_file_stands_unless_forced(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "mini.gguf"
     out.write_bytes(b"precious")
-    refused(capsys, ["@mini", str(out)], 5, "exists: --force replaces it")
+    refused(capsys, ["@mini", str(out)], 5, "exists: replace it with --force")
     assert out.read_bytes() == b"precious"
     assert main(["convert", "@mini", str(out), "--force"]) == 0
     assert gguf.describe(out).architecture == "rwkv7"
@@ -70,7 +70,7 @@ def test_an_existing_file_stands_unless_forced(tmp_path: Path, capsys: pytest.Ca
     ("model", "out", "code", "message"),
     [
         ("nowhere.pth", "a.gguf", 4, "there is no file nowhere.pth"),
-        ("@mini", "a.bin", 2, "should end in .gguf"),
+        ("@mini", "a.bin", 2, "must end in .gguf"),
         ("@mini", "nowhere/a.gguf", 4, "there is no directory"),
         ("@mini", "folder.gguf", 1, "is a directory"),
         ("words.txt", "a.gguf", 1, "ends in .pth or .safetensors"),
@@ -125,5 +125,5 @@ def test_a_full_disk_keeps_nothing(tmp_path: Path, blocks: int) -> None:
     command = f"ulimit -f {blocks}; exec {shlex.quote(PROGRAM)} convert @mini {shlex.quote(str(out))} --type f32"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"ssmprov: the disk is full: {out} was not written, and nothing of it is kept\n"
+    assert done.stderr == f"ssmprov: the disk is full: {out} was not written\n"
     assert list(tmp_path.iterdir()) == []

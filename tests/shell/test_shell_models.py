@@ -90,7 +90,7 @@ def test_what_people_read_ends_with_the_table(alone: Run) -> None:
         *("model", "file", "parameters", "shape", "tokenizer", "text", "state", "fingerprint", "settings"),
         *("memory", "loads", "speed", "restores"),
     ]
-    assert "165.0 KiB a context, however long" in shown
+    assert "165.0 KiB for each context, however long" in shown
     assert table.startswith('[[model]]\nname = "rwkv7-mini"\nruntime = "rwkv"\npath = "@mini"\n')
 
 
@@ -210,7 +210,7 @@ def test_an_asm_whose_contexts_end_is_tried_within_them(tmp_path: Path) -> None:
     path = asm_file(tmp_path, max_seq_len=21)
     report = child.check("asm", Plan(path=path, slots=1))
     assert (report.context_tokens, report.n_ctx, report.token_bytes, report.restores) == (21, None, 0, True)
-    assert dict(lines(report, path))["state"].endswith("a context, of at most 21 tokens")
+    assert dict(lines(report, path))["state"].endswith("for each context of at most 21 tokens")
 
 
 def test_files_are_told_apart_by_what_is_in_them(tmp_path: Path) -> None:
@@ -258,13 +258,13 @@ def test_a_library_that_dies_is_told_in_a_sentence(alone: Run, gguf: Toy, monkey
             add(toy, name, values, **options)
 
     monkeypatch.setattr(gguf_toys._Toy, "add", wide)
-    refused(alone("models", "check", str(gguf("mamba"))), "a library died over it (SIGABRT)")
+    refused(alone("models", "check", str(gguf("mamba"))), "a library crashed on it (SIGABRT)")
 
 
 @pytest.mark.parametrize(
     ("program", "words"),
     [
-        ("import os; os.abort()", r"x\.gguf: a library died over it \(SIGABRT\)"),
+        ("import os; os.abort()", r"x\.gguf: a library crashed on it \(SIGABRT\)"),
         ("import os; os.kill(os.getpid(), 4)", "built for another processor"),
         ("import os; os.kill(os.getpid(), 9)", "the memory ran out"),
         ("print('{'); raise MemoryError", "exit status 1: MemoryError"),
@@ -293,7 +293,7 @@ def test_a_tokenizer_that_loses_text_is_told() -> None:
 def test_too_little_memory_is_told_before_anything_is_loaded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "free_memory", lambda: 1 << 20)
     monkeypatch.delattr(child.base, "load")
-    with pytest.raises(BadRequest, match="needs 4 MiB for its weights, and 1 MiB of memory are free"):
+    with pytest.raises(BadRequest, match="needs 4 MiB for its weights, but only 1 MiB of memory are free"):
         child.check("rwkv", Plan(path=mini.path(), slots=1))
 
 

@@ -222,7 +222,7 @@ BAD_TURNS = [
     ({"model": "talk", "values": {"temp": 99.0}}, BadRequest, "0 to 10"),
     ({"model": "talk", "values": {"top_p": float("nan")}}, BadRequest, "top_p"),
     ({"model": "talk", "context": "base~999"}, NotFound, "step"),
-    ({"model": "talk", "context": "base", "save": "base", "if_head": "0" * 64}, Conflict, "stands at"),
+    ({"model": "talk", "context": "base", "save": "base", "if_head": "0" * 64}, Conflict, "was expected at"),
 ]
 
 

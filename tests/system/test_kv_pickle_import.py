@@ -72,7 +72,7 @@ def test_without_trust_it_is_refused_with_the_command(client: Client, saved: Pat
 @pytest.mark.usefixtures("client")
 def test_the_command_line_says_the_same(house: Cluster, saved: Path) -> None:
     for words, code, told in (
-        (["--model", "talk"], 1, "talk nonsense"),
+        (["--model", "talk"], 1, "write nonsense"),
         (["--model", "talk", "--trust"], 1, "the scripted runtime cannot"),
         (["--store", str(house.home / ".checkpoints/talk")], 1, "leave --store out"),
         (["--store", str(house.home / ".checkpoints/talk"), "--trust"], 2, "--trust needs the model itself"),

@@ -223,7 +223,7 @@ def test_what_cannot_be_probed_is_refused_with_a_sentence(
     [
         (b"", "needs a text"),
         (b"x" * TOO_LONG, f"{TOO_LONG} bytes"),
-        (b"a\xff", "no UTF-8: byte 0xff"),
+        (b"a\xff", "not valid UTF-8: byte 0xff"),
     ],
 )
 def test_the_worker_believes_no_client(client: Client, payload: bytes, message: str) -> None:

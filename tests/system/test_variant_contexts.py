@@ -168,7 +168,7 @@ def test_weights_that_are_not_the_models_leave_nothing_behind(house: Cluster, we
     infinite[0, 0] = np.inf
     bad: list[tuple[Weights, str]] = [
         ({key: array for key, array in weights.items() if key != name}, f"lack {name}"),
-        (weights | {name: weights[name][:-1]}, f"{name} of shape .*, and this model has"),
+        (weights | {name: weights[name][:-1]}, f"{name} of shape .*, but this model has"),
         (weights | {name: weights[name].astype(np.float64)}, "write float32 or float16"),
         (weights | {name: infinite}, "infinite"),
     ]

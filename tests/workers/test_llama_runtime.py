@@ -538,7 +538,7 @@ def test_a_file_that_names_no_tokenizer_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("slots", [1, 8])
 def test_a_model_that_does_not_continue_text_is_refused(tmp_path: Path, slots: int) -> None:
     path = gguf_toys.write_encoder(tmp_path / "encoder.gguf")
-    with pytest.raises(BadRequest, match=r"encoder\.gguf is no model that continues a text"):
+    with pytest.raises(BadRequest, match=r"encoder\.gguf does not continue a text"):
         open_runtime(Plan(path=path, slots=slots, cache=tmp_path / "cache"))
 
 

@@ -89,7 +89,7 @@ def test_what_ends_a_probe_early_lets_no_further_reading_begin(
 
 
 def test_a_step_too_far_from_a_stored_state_is_not_read_again(bench: Bench) -> None:
-    with pytest.raises(BadRequest, match=f"takes {MAX_TOKENS + 1} tokens: a probe reads at most {MAX_TOKENS}"):
+    with pytest.raises(BadRequest, match=f"takes {MAX_TOKENS + 1} tokens, but a probe reads at most {MAX_TOKENS}"):
         bench.look(task(), np.full(MAX_TOKENS + 1 - len("a text"), 66, np.int32))
     assert not bench.readings
 

@@ -122,9 +122,9 @@ def test_weights_that_are_missing_or_damaged_leave_all_slots_as_they_were(house:
         with pytest.raises(NotFound, match=r"are not here: import its state file first"):
             begin(runtime, slot, named)
     path.write_bytes(data[:-1] + b"\x01")
-    with pytest.raises(Corrupt, match="do not hash to its name"):
+    with pytest.raises(Corrupt, match="do not match its hash"):
         begin(runtime, 0, named)
-    with pytest.raises(Corrupt, match="which is no hash"):
+    with pytest.raises(Corrupt, match="which is not a hash"):
         runtime.load(0, {WEIGHTS: np.zeros(31, np.uint8)})
     foreign, number = weights_id({"a": np.zeros(3, np.float32)})
     house.weights.write(number.hex(), foreign)

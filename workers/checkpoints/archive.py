@@ -115,7 +115,7 @@ class Archive:
         self._file.seek(0)
         magic = self._read(8)
         if magic[:7] != MAGIC:
-            raise self._corrupt("it is no exported context")
+            raise self._corrupt("it is not an exported context")
         if magic[7] != FORMAT:
             raise Unsupported(f"{self.path} has the format {magic[7]}; this version reads {FORMAT}: update ssmprov")
         self.header = self._block(ArchiveHeader, MAX_HEADER)
@@ -158,7 +158,7 @@ class Archive:
         self._file.seek(self.size - after)
         data = self._read(item.bytes)
         if hashlib.sha256(data).hexdigest() != item.id:
-            raise self._corrupt(f"the state #{item.id[:12]} does not hash to its name")
+            raise self._corrupt(f"the state #{item.id[:12]} does not match its hash")
         return data
 
     def _object_header(self, index: int, record: StepRecord, digest: bytes) -> Header:
@@ -177,16 +177,16 @@ class Archive:
             digest.update(chunk)
             left -= len(chunk)
         if left or digest.digest() != self._read(32):
-            raise self._corrupt("it does not hash to the sum at its end")
+            raise self._corrupt("its checksum does not match")
 
     def _block(self, kind: type[T], limit: int) -> T:
         (size,) = _U32.unpack(self._read(4))
         if size > min(limit, self.size - self._file.tell()):
-            raise self._corrupt("a part of it is longer than it can be")
+            raise self._corrupt("one of its parts is too long")
         try:
             return msgspec.msgpack.decode(self._read(size), type=kind)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise self._corrupt("a part of it cannot be read") from error
+            raise self._corrupt("one of its parts cannot be read") from error
 
     def _read(self, count: int) -> bytes:
         data = self._file.read(min(count, self.size))

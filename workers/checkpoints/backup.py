@@ -32,9 +32,7 @@ def backup(source: Path, catalogue: Catalogue, objects: Objects, target: Path, f
     Raises BadRequest, Refused (another store is there, or something that is none), Busy, NoSpace, Corrupt.
     """
     if source.resolve() in (target.resolve(), *target.resolve().parents):
-        raise BadRequest(
-            f"{target} lies in the store itself: choose another place for the backup, best on another disk"
-        )
+        raise BadRequest(f"{target} is inside the store: choose another place for the backup, ideally on another disk")
     path = target / "catalogue.sqlite"
     there = _check_target(target, path, catalogue.meta("uuid") or "", files)
     with usable(target):
@@ -54,7 +52,7 @@ def _check_target(target: Path, path: Path, uuid: str, files: Files) -> bool:
     if path.name not in names and SUCCESSOR not in names:
         begun = {"objects", "holders", "in-use", "lock", "settings", FOLDER, "catalogue.new", "catalogue.new-wal"}
         if names - begun:
-            raise Refused(f"{target} is neither empty nor a backup: choose a directory of its own")
+            raise Refused(f"{target} is neither empty nor a backup: choose an empty directory")
         return False
     with in_use(target):
         finish_succession(path, target / "lock", files)
@@ -112,7 +110,7 @@ def _copy_object(objects: Objects, copies: Objects, object_id: str, size: int, d
                         digest.update(chunk)
                         write(chunk)
                     if digest.hexdigest() != object_id:
-                        raise objects.corrupt(object_id, "its bytes do not hash to its name")
+                        raise objects.corrupt(object_id, "its bytes do not match its hash")
     except Corrupt as error:
         done.faults.append(f"{objects.path(object_id)} was not copied: {error.details.get('what', error.message)}")
         return

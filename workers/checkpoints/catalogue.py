@@ -93,7 +93,7 @@ class Catalogue(Database):
             for row in rows:
                 found = self.entry(row)
                 if (found.number, found.object) != (child.parent_number, child.parent):
-                    raise self.damaged(f"the row of steps {child.number} points at another than its parent")
+                    raise self.damaged(f"the row of steps {child.number} does not point to its parent")
                 yield found
                 child, wanted = found, found.parent_number
 
@@ -108,7 +108,7 @@ class Catalogue(Database):
             raise NotFound(f"there is no checkpoint #{digits}: see the lineages with `ssmprov ckpt log`")
         if len(rows) > 1:
             ids = ", ".join(f"#{row[1].hex()[: len(digits) + 4]}" for row in rows[:3])
-            raise NotFound(f"#{digits} begins the ids of several checkpoints ({ids}): write more digits")
+            raise NotFound(f"several checkpoints begin with #{digits} ({ids}): write more digits")
         step = self.entry(rows[0])
         if not step.object.startswith(digits):
             raise self.damaged("its index of objects is not what was written")
@@ -135,7 +135,7 @@ class Catalogue(Database):
             raise self.damaged(f"the row of the name {name[0]!r} was changed")
         step = self.entry(row)
         if (step.number, bytes.fromhex(step.object)) != (name[1], name[2]):
-            raise self.damaged(f"the name {name[0]!r} does not stand where it was put")
+            raise self.damaged(f"the name {name[0]!r} does not point where it was put")
         return step
 
     def no_name(self, name: str) -> NotFound:
@@ -176,7 +176,7 @@ class Catalogue(Database):
             parent = self.by_object(record.parent)
             if parent is None:
                 raise NotFound(
-                    f"checkpoint #{record.parent[:12]}, from which this one came, was removed: nothing was saved"
+                    f"checkpoint #{record.parent[:12]}, which this one continues, was removed: nothing was saved"
                 )
             if parent.fingerprint != identity.fingerprint:
                 raise WrongModel(
@@ -266,13 +266,11 @@ class Catalogue(Database):
         if head == expected:
             return
         if expected is None:
-            message = f"{name} is taken: it stands at #{(head or '')[:12]}"
+            message = f"{name} is taken: it is at #{(head or '')[:12]}"
         elif head is None:
-            message = f"{name} does not exist, where it was expected at #{expected[:12]}"
+            message = f"{name} does not exist, but was expected at #{expected[:12]}"
         else:
-            message = (
-                f"{name} moved: it stands at #{head[:12]}, where #{expected[:12]} was expected; look and try again"
-            )
+            message = f"{name} moved: it is at #{head[:12]}, but was expected at #{expected[:12]}; look and try again"
         raise Conflict(message, name=name, head=head or "", expected=expected or "")
 
     def move(self, name: str, step: Entry, keep: int, pinned: str | None = None) -> None:
@@ -313,8 +311,8 @@ class Catalogue(Database):
         self._room = min(SWEEP_EVERY, (self.max_names - count - 1) // SHARERS)
         if count >= self.max_names:
             raise NoSpace(
-                f"{name} was not made: the store has {count} names, and the model's `max_names` is {self.max_names}. "
-                "Remove some with `ssmprov ckpt rm`, or raise it in the configuration; those that are there still move",
+                f"{name} was not created: the store has {count} names, and the model's `max_names` is {self.max_names}"
+                ". Remove some with `ssmprov ckpt rm`, or raise it in the configuration; existing names still move",
                 names=count,
             )
 

@@ -105,7 +105,7 @@ class Database:
     def meta(self, key: str) -> str | None:
         rows = self.run("SELECT key, value, seal FROM meta WHERE key = ?", (key,))
         if rows and not whole(rows[0]):
-            raise self.damaged(f"what it says of its {key} was changed")
+            raise self.damaged(f"its entry for {key} was changed")
         return rows[0][1] if rows else None
 
     def set_meta(self, key: str, value: str) -> None:

@@ -101,7 +101,7 @@ def no_space(path: Path) -> Iterator[None]:
         if error.errno not in _FULL:
             raise
         raise NoSpace(
-            f"the disk is full: {path} was not written and what was there still stands; free some space and try again",
+            f"the disk is full: {path} was not written, and nothing else has changed; free some space and try again",
             file=str(path),
         ) from error
 
@@ -114,7 +114,7 @@ def usable(path: Path) -> Iterator[None]:
             yield
     except OSError as error:
         raise Unavailable(
-            f"{path} cannot be written ({error.strerror}): see to its disk and its permissions", file=str(path)
+            f"{path} cannot be written ({error.strerror}): check its disk and its permissions", file=str(path)
         ) from error
 
 
@@ -125,8 +125,8 @@ def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[N
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise Unavailable(
-            f"{path} cannot be used as a lock ({error.strerror}): see to its disk and its permissions, and move it "
-            "away where it is no plain file",
+            f"{path} cannot be used as a lock ({error.strerror}): check its disk and its permissions, and move it "
+            "away if it is not a plain file",
             file=str(path),
         ) from error
     try:

@@ -69,15 +69,15 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
             raise BadRequest("a step's token ids are not whole 32-bit numbers")
         if self.opaque:
             if self.text or not 0 <= self.total < MAX_TOTAL:
-                raise BadRequest("a root imported without tokens cannot have a text, nor a count that no context has")
+                raise BadRequest("a root imported without tokens cannot have a text or an impossible token count")
         elif self.total != parent_total + self.step_tokens:
             raise BadRequest(
                 f"the state has read {self.total} tokens, its parent {parent_total} and this step {self.step_tokens}"
             )
         if self.seed is not None and not 0 <= self.seed < MAX_SEED:
-            raise BadRequest("a seed lies between 0 and 2^63 - 1")
+            raise BadRequest("a seed must be between 0 and 2^63 - 1")
         if not 1 <= len(self.kind) <= 32 or len(self.settings) > 256:
-            raise BadRequest("a step's kind has 1 to 32 letters, and its settings at most 256 entries")
+            raise BadRequest("a step's kind must have 1 to 32 letters, and its settings at most 256 entries")
         try:
             text = self.text.decode()
         except UnicodeDecodeError as error:

@@ -44,10 +44,10 @@ def load(catalogue: Catalogue, objects: Objects, ref: Ref, identity: Identity) -
 def _before_root(step: Entry, ref: Ref, identity: Identity) -> Snapshot:
     """The empty context, from which a lineage without any stored object is replayed."""
     if step.opaque:
-        raise Unsupported(f"{ref} began as an imported state, which is gone and cannot be replayed")
+        raise Unsupported(f"{ref} began as an imported state that is gone and cannot be replayed")
     if step.fingerprint != identity.fingerprint:
         raise WrongModel(
-            f"{ref} was made by the model {step.fingerprint[:12]}, and this is {identity.fingerprint[:12]}: "
+            f"{ref} was made by the model {step.fingerprint[:12]}, but this model is {identity.fingerprint[:12]}: "
             "read its text into this one with `ssmprov ckpt replay THEIRS:NAME --to OURS --save NAME`",
             made_by=step.fingerprint,
             needed=identity.fingerprint,

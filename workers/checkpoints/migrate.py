@@ -34,7 +34,7 @@ def migrate(connection: sqlite3.Connection, path: Path, lock: Path, files: Files
         try:
             _FROM[version](connection, path)
             if connection.execute("PRAGMA foreign_key_check").fetchone():
-                raise damaged(path, "a row of it points nowhere, so it was left at its old version")
+                raise damaged(path, "one of its rows points nowhere, so it was left at its old version")
             connection.execute(f"PRAGMA user_version = {VERSION}")
             connection.execute("COMMIT")
         except BaseException:

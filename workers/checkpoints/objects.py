@@ -99,7 +99,7 @@ def header_of(data: bytes, path: Path) -> Header:
         text = msgspec.json.decode(data[8 : 8 + size], type=_Outer).metadata["ssmprov"]
         header = msgspec.json.decode(text, type=Header)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError) as error:
-        raise _corrupt(path, "it is no checkpoint of ours") from error
+        raise _corrupt(path, "it is not a checkpoint of ssmprov") from error
     if header.format != FORMAT:
         raise Unsupported(f"{path} has the format {header.format}; this version reads {FORMAT}: update ssmprov")
     return header
@@ -116,11 +116,11 @@ def decode(data: bytes, object_id: str, path: Path, identity: Identity) -> Snaps
     window = tensors.pop("window", None)
     logits = tensors.pop("logits", None)
     if window is None or window.dtype != np.int32 or window.ndim != 1 or len(window) > WINDOW:
-        raise _corrupt(path, "its penalty window is not one")
+        raise _corrupt(path, "its penalty window is malformed")
     if logits is not None and (logits.dtype != np.float32 or logits.ndim != 1):
         raise _corrupt(path, "its logits are not a row of float32")
     if not all(name.startswith(_STATE) for name in tensors):
-        raise _corrupt(path, "it has arrays that are no part of a state")
+        raise _corrupt(path, "it has arrays that do not belong to a state")
     return Snapshot(
         arrays={name.removeprefix(_STATE): array for name, array in tensors.items()},
         logits=logits,
@@ -139,8 +139,8 @@ def admit(header: Header, what: str, identity: Identity) -> None:
     if theirs != (identity.fingerprint, identity.architecture, identity.layout):
         raise WrongModel(
             f"checkpoint #{what[:12]} was made by another model: {header.architecture} {header.fingerprint[:12]} with "
-            f"the state {header.layout!r}, where {identity.architecture} {identity.fingerprint[:12]} with "
-            f"{identity.layout!r} is needed; load it with its own model, or read its text into this one with "
+            f"the state {header.layout!r}; the model here is {identity.architecture} {identity.fingerprint[:12]} with "
+            f"{identity.layout!r}. Load it with its own model, or read its text into this one with "
             "`ssmprov ckpt replay THEIRS:NAME --to OURS --save NAME`",
             object=what,
             made_by=header.fingerprint,
@@ -250,7 +250,7 @@ class Objects:
         with self.opened(object_id) as fd, open(fd, "rb", closefd=False) as file:
             data = file.read()
         if hashlib.sha256(data).hexdigest() != object_id:
-            raise _corrupt(path, "its bytes do not hash to its name")
+            raise _corrupt(path, "its bytes do not match its hash")
         return data
 
     def check(self, object_id: str) -> tuple[int, Header]:
@@ -259,7 +259,7 @@ class Objects:
         with self.opened(object_id) as fd:
             digest, size, start = _digest(fd)
         if digest != object_id:
-            raise _corrupt(path, "its bytes do not hash to its name")
+            raise _corrupt(path, "its bytes do not match its hash")
         return size, header_of(start, path)
 
     def corrupt(self, object_id: str, what: str) -> Corrupt:
@@ -324,8 +324,8 @@ def _digest(fd: int) -> tuple[str, int, bytes]:
 
 def _corrupt(path: Path, what: str) -> Corrupt:
     return Corrupt(
-        f"{path} is damaged: {what}. Nothing else was touched; take it from a backup, or let `ssmprov ckpt verify "
-        "--repair` see to it: what can be read again from its tokens is then read again when it is asked for",
+        f"{path} is damaged: {what}. Nothing else was changed. Restore it from a backup, or run `ssmprov ckpt verify "
+        "--repair`: if its tokens are stored, it is then read again when it is needed",
         file=str(path),
         what=what,
     )

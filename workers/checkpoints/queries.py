@@ -117,7 +117,7 @@ def _read(catalogue: Catalogue, step: Entry) -> tuple[bytes, bytes]:
     """The tokens and the text that a step read. Raises Corrupt."""
     rows = catalogue.run("SELECT step, tokens, text, seal FROM reads WHERE step = ?", (step.number,))
     if not rows or not whole(rows[0]):
-        raise catalogue.damaged(f"what step #{step.object[:12]} read is missing or was changed")
+        raise catalogue.damaged(f"the tokens or text of step #{step.object[:12]} are missing or were changed")
     _, tokens, text, _ = rows[0]
     return tokens, text
 
@@ -151,7 +151,7 @@ def log(catalogue: Catalogue, ref: Ref, limit: int, before: str) -> Steps:
     if before:
         last = catalogue.find(parse_ref("#" + before))
         if last.root != step.root:
-            raise BadRequest(f"#{before[:12]} is no ancestor of {ref}")
+            raise BadRequest(f"#{before[:12]} is not an ancestor of {ref}")
         start = last.parent_number
     rows = catalogue.run(
         "WITH RECURSIVE up (number, parent, n) AS (SELECT number, parent, 1 FROM steps WHERE number = :start"
@@ -217,7 +217,7 @@ def _parents(catalogue: Catalogue, heads: list[int]) -> dict[int, int | None]:
     parents = dict(links)
     apart = any(parent is not None and not (parent < step and parent in parents) for step, parent in links)
     if apart or any(head not in parents for head in heads):
-        raise catalogue.damaged("a step does not follow from the one that it points at")
+        raise catalogue.damaged("a step does not follow from the one that it points to")
     return parents
 
 
@@ -263,6 +263,5 @@ def _step(
 def _refuse_opaque(step: Entry, ref: Ref) -> None:
     if step.opaque:
         raise Unsupported(
-            f"{ref} goes back to an imported state that came without its tokens: what that has read is not known, "
-            "and ssmprov does not guess"
+            f"{ref} goes back to an imported state that came without its tokens: ssmprov does not know what it has read"
         )

@@ -45,12 +45,12 @@ def _clear(catalogue: Catalogue, objects: Objects, holders: Path) -> list[str]:
         if not object_id or not stat.S_ISREG(path.lstat().st_mode):
             if object_id and path == objects.path(object_id) and _stored(catalogue, object_id):
                 continue  # a damaged state like another
-            done.append(f"{path} is no file of this store: moved to {objects.quarantine(path)}")
+            done.append(f"{path} does not belong to this store: moved to {objects.quarantine(path)}")
         elif path != objects.path(object_id):
             with standing(holders) as held:
                 if object_id not in held and path.exists():
                     objects.files.unlink(path)
-                    done.append(f"{path} was left by a writer that was killed: removed")
+                    done.append(f"{path} was left by a process that was killed: removed")
     return done
 
 
@@ -73,7 +73,7 @@ def _one(
     path = objects.path(step.object)
     with standing(holders) as held, catalogue.change():
         if step.object in held:
-            return [f"{path} is damaged, and in use at this moment: left as it is; repair again later"]
+            return [f"{path} is damaged but in use: it was left as it is; repair again later"]
         _, fault = object_fault(catalogue, objects, step)
         if not fault:
             return []  # an equal commit has just written it anew
@@ -82,7 +82,7 @@ def _one(
         catalogue.seal("steps", "number", step.number)
     whose = f" ({', '.join(names[:8])})" if names else ""
     start = f"#{ancestor.object[:12]}" if ancestor else "its beginning"
-    return [f"{fault}: {where}; #{step.object[:12]}{whose} is read again from {start} when it is asked for"]
+    return [f"{fault}: {where}; #{step.object[:12]}{whose} is read again from {start} when it is needed"]
 
 
 def _stored(catalogue: Catalogue, object_id: str) -> bool:

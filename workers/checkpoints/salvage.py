@@ -61,7 +61,7 @@ def mend_catalogue(directory: Path, model: str, files: Files) -> list[str]:
             return [f"{path} was missing", *_rebuild(directory, path, path, model, files)]
         kept = _keep(path, files)
         if _reindexed(path, lock, files):
-            return [f"the indexes of {path} were made anew; the catalogue as it was is kept as {kept}"]
+            return [f"the indexes of {path} were rebuilt; the old catalogue is kept as {kept}"]
         return [f"the damaged catalogue is kept as {kept}", *_rebuild(directory, path, kept, model, files)]
 
 
@@ -137,7 +137,7 @@ def _rebuild(directory: Path, path: Path, kept: Path, model: str, files: Files) 
         meta = {key: value for key, value, _ in scraps.rows("meta")}
         meta["model"] = check_model(meta.get("model") or model) if meta.get("model") or model else ""
         if not meta["model"]:
-            raise BadRequest(f"{path} does not tell its model any more: name it with --model")
+            raise BadRequest(f"{path} no longer names its model: give it with --model")
         new_uuid = "uuid" not in meta
         meta.setdefault("uuid", str(uuid.uuid4()))
         found = _Found()
@@ -151,7 +151,7 @@ def _rebuild(directory: Path, path: Path, kept: Path, model: str, files: Files) 
                 _rest(catalogue, scraps, found)
     succeed(path, files)
     if new_uuid:
-        found.said.append("the store's own id was lost, and it has a new one")
+        found.said.append("the store's id was lost, so it has a new one")
     return found.said
 
 
@@ -247,11 +247,11 @@ def _names(catalogue: Catalogue, objects: Objects, scraps: Scraps, found: _Found
             step = _opaque(catalogue, objects, object_id.hex(), found)
             if step is None:
                 found.said.append(
-                    f"the name {name} is lost: it stood at #{object_id.hex()[:12]}, of which nothing is left"
+                    f"the name {name} is lost: it was at #{object_id.hex()[:12]}, and nothing of that is left"
                 )
                 continue
             found.said.append(
-                f"{name} continues as it was, but as an opaque root #{step.object[:12]}: what it has read was lost"
+                f"{name} still continues, but as an opaque root #{step.object[:12]}: its tokens and text were lost"
             )
         _name(catalogue, name, step, pinned, created, updated)
         restored += 1

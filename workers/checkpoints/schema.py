@@ -64,7 +64,7 @@ def _create(directory: Path, path: Path, model: str, files: Files) -> None:
         return  # another process was faster
     if any((directory / "objects").iterdir()):
         raise Corrupt(
-            f"{path} is missing, yet there are checkpoints: take it from a backup, or make what can be had of them "
+            f"{path} is missing, but there are checkpoints: restore it from a backup, or recover what you can "
             f"with `ssmprov ckpt verify --repair --store {directory} --model {model}`",
             file=str(path),
         )
@@ -92,7 +92,7 @@ def open_catalogue(path: Path, lock: Path, files: Files) -> sqlite3.Connection:
             if version_of(connection) < VERSION:
                 migrate(connection, path, lock, files)
             if tables_of(connection) != _fresh_tables():
-                raise damaged(path, "its tables are not those that ssmprov makes")
+                raise damaged(path, "its tables are not those of ssmprov")
             connection.execute("PRAGMA foreign_keys = ON")
             connection.execute(f"PRAGMA journal_size_limit = {64 << 20}")
         except BaseException:
@@ -124,7 +124,7 @@ def check_files(path: Path) -> None:
         if stat.S_ISLNK(mode):
             raise _stranger(file, "is a symbolic link, which a store does not follow")
         if not stat.S_ISREG(mode):
-            raise _stranger(file, "is no regular file")
+            raise _stranger(file, "is not a regular file")
 
 
 def _stranger(file: Path, what: str) -> Corrupt:
@@ -135,14 +135,14 @@ def _stranger(file: Path, what: str) -> Corrupt:
 
 def _check_header(connection: sqlite3.Connection, path: Path) -> None:
     if connection.execute("PRAGMA application_id").fetchone()[0] != APPLICATION:
-        raise damaged(path, "it is no catalogue of checkpoints")
+        raise damaged(path, "it is not a catalogue of checkpoints")
     version = version_of(connection)
     if version != VERSION and (version < 1 or tables_of(connection) == _fresh_tables()):
-        raise damaged(path, "its version is not that of its tables")
+        raise damaged(path, "its version does not match its tables")
     if version > VERSION:
         raise Unsupported(
-            f"{path} has the version {version}, and this ssmprov reads up to {VERSION}: update ssmprov, or take the "
-            "store from a backup that this one made"
+            f"{path} has the version {version}, and this ssmprov reads up to {VERSION}: update ssmprov, or restore "
+            "the store from a backup that this version made"
         )
     if connection.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
         raise damaged(path, "its header does not say that it has a log")

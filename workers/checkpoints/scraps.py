@@ -69,8 +69,8 @@ class Scraps:
         if 1 <= version < VERSION:
             connection.close()
             raise Corrupt(
-                f"{self._kept} is a damaged catalogue of an older version, whose rows nothing vouches for: take the "
-                "store from a backup",
+                f"{self._kept} is a damaged catalogue of an older version, whose rows cannot be checked: restore "
+                "the store from a backup",
                 file=str(self._kept),
             )
         return connection

@@ -39,14 +39,14 @@ def translated(path: Path) -> Iterator[None]:
             raise ours from error
         raise
     except UnicodeDecodeError as error:  # Python's, of what SQLite quotes from the file
-        raise damaged(path, "a text in it is none") from error
+        raise damaged(path, "a text in it is not valid UTF-8") from error
 
 
 def damaged(path: Path, what: str) -> Corrupt:
     """The catalogue's own damage, with what to do about it."""
     return Corrupt(
-        f"{path} is damaged: {what}. See what it hits with `ssmprov ckpt verify --store {path.parent}`, and mend it "
-        "with --repair once no worker serves it, or take the store from a backup",
+        f"{path} is damaged: {what}. See what is affected with `ssmprov ckpt verify --store {path.parent}`. To "
+        "mend it, stop its worker and add --repair, or restore the store from a backup",
         file=str(path),
     )
 
@@ -68,9 +68,9 @@ def _ours(error: sqlite3.DatabaseError, path: Path) -> SsmprovError | None:
     if code == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_SHMSIZE:  # no room for the log, or its index
         return NoSpace(f"the disk is full: {path} was not changed; free some space and try again", file=str(path))
     if code == sqlite3.SQLITE_IOERR and _is_as_large_as_may_be(path):
-        return NoSpace(f"{path} was not changed: files may grow no further here (`ulimit -f`)", file=str(path))
+        return NoSpace(f"{path} was not changed: it has reached the size limit for files (`ulimit -f`)", file=str(path))
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return Busy(f"{path} is locked by another process: try again", retry_ms=1000, file=str(path))
     if code not in _DISK:
         return None  # a mistake in our SQL is a fault, not a condition of the disk
-    return Unavailable(f"{path} cannot be used ({error}): see to its disk and its permissions", file=str(path))
+    return Unavailable(f"{path} cannot be used ({error}): check its disk and its permissions", file=str(path))

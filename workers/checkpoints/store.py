@@ -78,7 +78,7 @@ class Store:
             self.uuid = self._noted("uuid")
             self.model = self._noted("model")
             if model not in ("", self.model):
-                raise Refused(f"{directory} holds the checkpoints of {self.model}: give {model} a directory of its own")
+                raise Refused(f"{directory} holds the checkpoints of {self.model}: give {model} another directory")
             if identity is not None:
                 self._note_identity(identity)
         except BaseException:
@@ -366,7 +366,7 @@ class Store:
 
     def _own(self) -> Identity:
         if self.identity is None:
-            raise BadRequest(f"{self.directory} was opened at rest: its states need a worker of {self.model}")
+            raise BadRequest(f"{self.directory} was opened without its model: its states need a worker of {self.model}")
         return self.identity
 
     def _note_identity(self, identity: Identity) -> None:
@@ -379,7 +379,7 @@ class Store:
     def _noted(self, key: str) -> str:
         found = self._catalogue.meta(key)
         if found is None:
-            raise self._catalogue.damaged(f"it does not say its {key}")
+            raise self._catalogue.damaged(f"it has no entry for {key}")
         return found
 
     def _noted_identity(self) -> Identity:

@@ -30,7 +30,7 @@ def export(catalogue: Catalogue, objects: Objects, model: str, ref: Ref, path: P
         states.append(catalogue.by_number(numbers[0]))
     if not all(state.stored for state in states):
         raise Unsupported(
-            f"the state of {str(ref)[:13]} was collected: save it anew with `ssmprov ckpt replay`, and export that"
+            f"the state of {str(ref)[:13]} was collected: save it again with `ssmprov ckpt replay`, and export that"
         )
     header = ArchiveHeader(model, len(numbers), [ArchiveObject(state.object, state.size) for state in states])
     steps = (ArchiveStep(step.object, record, step.created) for step, record in records(catalogue, numbers))
@@ -63,7 +63,7 @@ def importing(
                 size = sizes.get(step.object, 0)
                 added = catalogue.add_step(step.object, step.record, identity, size, step.created)
                 if added.lineage != digest:
-                    raise Conflict(f"{path} tells another history of #{step.object[:12]} than this store does")
+                    raise Conflict(f"{path} has another history of #{step.object[:12]} than this store")
             return added
 
         yield insert

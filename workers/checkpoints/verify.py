@@ -48,7 +48,7 @@ def verify(catalogue: Catalogue, objects: Objects, weights: WeightFiles) -> Veri
     told = {objects.path(step.object) for step, _ in bad.values()}
     for path, object_id in objects.files_found():
         if path not in told and (not object_id or path.is_symlink()):
-            faults.append(f"{path} is no object of this store: move it away")
+            faults.append(f"{path} does not belong to this store: move it away")
     if len(faults) > MAX_FAULTS:
         faults[MAX_FAULTS:] = [f"and {len(faults) - MAX_FAULTS} more faults"]
     result.faults = faults
@@ -62,7 +62,7 @@ def bounded(found: Verified, chars: int = 20_000) -> Verified:
         for index, sentence in enumerate(sentences):
             total += len(sentence.encode()) + 8
             if total > chars:
-                sentences[index:] = [f"and {len(sentences) - index} more: `ssmprov ckpt verify --store DIR` tells all"]
+                sentences[index:] = [f"and {len(sentences) - index} more: `ssmprov ckpt verify --store DIR` lists all"]
                 break
     return found
 
@@ -82,7 +82,7 @@ def catalogue_faults(catalogue: Catalogue) -> list[str]:
             faults.append(f"the rows of {table} cannot be read ({error.__cause__ or error})")
     with suppress(Corrupt):  # told above
         sql = "SELECT n.name FROM names n LEFT JOIN steps s ON s.number = n.step WHERE s.object IS NOT n.object"
-        faults += [f"the name {name!r} does not stand where it was put" for (name,) in catalogue.run(sql)]
+        faults += [f"the name {name!r} does not point where it was put" for (name,) in catalogue.run(sql)]
     return faults
 
 
@@ -155,13 +155,13 @@ def consequence(catalogue: Catalogue, step: Entry, bad: Container[int]) -> str:
         for name, head in heads(catalogue)
         if next((each.number for each in catalogue.lineage(head) if each.stored), None) == step.number
     ]
-    whose = f"the state of {_listed(hit)}" if hit else "no name's present state"
+    whose = f"the state of {_listed(hit)}" if hit else "no name's current state"
     ancestor = sound_ancestor(catalogue, step, bad)
     if ancestor or not step.opaque:
         return f"{whose}; it can be read again from its tokens: `ssmprov ckpt verify --repair`"
     return (
-        f"{whose}; it cannot be read again, since its root came without tokens and no ancestor of it is sound: take "
-        "the file from a backup"
+        f"{whose}; it cannot be read again, because its root came without tokens and all its ancestors are "
+        "damaged: restore the file from a backup"
     )
 
 

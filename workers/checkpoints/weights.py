@@ -64,7 +64,7 @@ class WeightFiles:
             except OSError as error:
                 raise _corrupt(path, f"it cannot be read ({error.strerror})") from error
         if hashlib.sha256(data).hexdigest() != weights_id:
-            raise _corrupt(path, "its bytes do not hash to its name")
+            raise _corrupt(path, "its bytes do not match its hash")
         return data
 
     def write(self, weights_id: str, data: bytes) -> bool:
@@ -150,7 +150,7 @@ def faults(catalogue: Catalogue, objects: Objects, weights: WeightFiles) -> list
     for weights_id in sorted(named - weights.ids() - {""}):
         found.append(
             f"{weights.path(weights_id)} is missing: contexts with these weights cannot be read until their state "
-            "file is imported again, under any name, or the file is taken from a backup"
+            "file is imported again, under any name, or the file is restored from a backup"
         )
     return found
 
@@ -187,7 +187,7 @@ def _named_by(objects: Objects, object_id: str) -> str:
         try:
             layout = msgspec.json.decode(os.pread(fd, min(size, MAX_HEADER), 8), type=_Layout)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-            raise objects.corrupt(object_id, "it is no checkpoint of ours") from error
+            raise objects.corrupt(object_id, "it is not a checkpoint of ssmprov") from error
         if layout.weights is None:
             return ""
         return os.pread(fd, ID_BYTES, 8 + size + layout.weights.data_offsets[0]).hex()
@@ -196,7 +196,7 @@ def _named_by(objects: Objects, object_id: str) -> str:
 def _corrupt(path: Path, what: str) -> Corrupt:
     return Corrupt(
         f"{path} is damaged: {what}. Contexts with these weights cannot be read until their state file is imported "
-        "again, under any name, or the file is taken from a backup",
+        "again, under any name, or the file is restored from a backup",
         file=str(path),
         what=what,
     )

@@ -14,7 +14,7 @@ def device_of(text: str) -> torch.device:
     except RuntimeError:
         device = None
     if device is None or device.type not in ("cpu", "cuda"):
-        raise BadRequest(f'device {text!r} is none: write "cpu" or "cuda:0"')
+        raise BadRequest(f'device {text!r} is unknown: write "cpu" or "cuda:0"')
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         raise BadRequest(f'device {text!r}: this torch sees no such CUDA device; use "cpu"')
     return device

@@ -58,9 +58,9 @@ def open_runtime(plan: Plan) -> ScriptedRuntime:
     except FileNotFoundError:
         raise NotFound(f"there is no script {plan.path}") from None
     except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
-        raise BadRequest(f"{plan.path} is no script: {error}") from None
+        raise BadRequest(f"{plan.path} is not a valid script: {error}") from None
     if not all(piece for reply in script.replies for piece in reply.pieces):
-        raise BadRequest(f"{plan.path} is no script: a piece is empty, and a token has to spell something")
+        raise BadRequest(f"{plan.path} is not a valid script: one of its pieces is empty")
     return ScriptedRuntime(script, hashlib.sha256(b"scripted" + data).hexdigest(), plan.slots)
 
 
@@ -99,7 +99,7 @@ class ScriptedRuntime:
             self._slots[slot] = _Slot(bytearray())
             return
         if set(arrays) != {"text", "place"} or arrays["place"].shape != (2,):
-            raise Corrupt("this checkpoint holds no scripted state")
+            raise Corrupt("this checkpoint does not hold a scripted state")
         reply, place = (int(n) for n in arrays["place"])
         if reply >= len(self._after) or (reply >= 0 and not 0 <= place <= len(self._script.replies[reply].pieces)):
             raise Corrupt("this checkpoint's place is not in the script")

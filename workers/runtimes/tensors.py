@@ -22,10 +22,10 @@ def check_tensors(weights: Arrays, shapes: Mapping[str, Shape], form: Callable[[
             raise Corrupt(f"these weights lack {name} of shape {list(shape)}")
         if form(weights[name].shape) != form(shape):
             found = list(weights[name].shape)
-            raise Corrupt(f"these weights hold {name} of shape {found}, and this model has {list(shape)}")
+            raise Corrupt(f"these weights hold {name} of shape {found}, but this model has {list(shape)}")
     for name, array in weights.items():
         if name not in shapes:
-            raise Corrupt(f"these weights hold {name}, and this model has no such tensor")
+            raise Corrupt(f"these weights hold {name}, but this model has no such tensor")
         if array.dtype not in (np.float32, np.float16):
             raise Corrupt(f"these weights hold {name} as {array.dtype}: write float32 or float16")
 

@@ -172,7 +172,7 @@ def test_a_lost_text_leaves_the_state_as_an_opaque_root(rest: Path) -> None:
     with open_store(rest) as store, pytest.raises(Corrupt, match=r"catalogue\.sqlite"):
         store.text(Ref("a"))
     said = " ".join(repaired(rest).repairs)
-    assert "a continues as it was, but as an opaque root" in said
+    assert "a still continues, but as an opaque root" in said
     after = everything(rest)
     recovered = f"recovered/{before['log'][2][0][:12]}"  # type: ignore[index]
     assert after["states"] == {**before["states"], recovered: b"ABC"}  # type: ignore[dict-item]

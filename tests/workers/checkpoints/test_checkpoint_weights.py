@@ -196,7 +196,7 @@ def test_a_damaged_file_is_told_and_healed_by_bringing_it_again(store: Store) ->
     bring(store, "a")
     path = weights(store).path(ID)
     path.write_bytes(b"other numbers")
-    with pytest.raises(Corrupt, match="do not hash to its name"):
+    with pytest.raises(Corrupt, match="do not match its hash"):
         weights(store).read(ID)
     (fault,) = store.verify().faults
     assert str(path) in fault

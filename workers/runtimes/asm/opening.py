@@ -53,7 +53,7 @@ def file_of(path: Path) -> Path:
     shipped = getattr(mini, "asm_path", None)
     found: Path | None = shipped() if shipped is not None else None
     if found is None or not found.is_file():
-        raise NotFound(f"no ASM comes with this version of ssmprov: write a file's path in place of {EMBEDDED}")
+        raise NotFound(f"this version of ssmprov comes without an ASM: give the path of a file instead of {EMBEDDED}")
     return found
 
 
@@ -64,10 +64,10 @@ def tokenizer_of(config: asm.ASMTrainConfig, path: Path) -> tuple[Tokenizer, str
         return ByteTokenizer(), spelling
     if spelling == "World":
         if importlib.util.find_spec("rwkv") is None:
-            raise Unsupported(f"{path}: its vocabulary, RWKV's World, comes with another extra: install ssmprov[rwkv]")
+            raise Unsupported(f"{path}: its vocabulary, RWKV's World, needs another extra: install ssmprov[rwkv]")
         return WorldTokenizer(), spelling
     raise BadRequest(
         f"{path}: ssmprov has no tokenizer for a vocabulary of {config.vocab_size} (tokenizer_name "
-        f"{config.tokenizer_name!r}): it can serve models of bytes ({ByteTokenizer.size}) and of RWKV's World "
-        f"({asm.WORLD_VOCABULARY}); any other is read by Python alone, with models.asm"
+        f"{config.tokenizer_name!r}): it serves models with bytes ({ByteTokenizer.size}) or RWKV's World "
+        f"({asm.WORLD_VOCABULARY}); others can only be used from Python, with models.asm"
     )

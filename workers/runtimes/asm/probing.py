@@ -42,7 +42,7 @@ def probe(
     read = (form.check(arrays) if arrays else 0) + len(before)
     if form.limit is not None and read + len(tokens) > form.limit:
         raise BadRequest(
-            f"the context holds {read} tokens and the prompt {len(tokens)}, and this model's contexts end at "
+            f"the context holds {read} tokens and the prompt {len(tokens)}, but this model's contexts end at "
             f"{form.limit}: send a shorter prompt"
         )
     state = model.new_state(1)
@@ -89,11 +89,11 @@ def flags_of(reading: Reading, config: asm.ASMTrainConfig) -> dict[str, Any]:
     """A reading as flags of the baseline variant. Raises BadRequest for one that this model does not know."""
     slots = config.num_slots
     if reading.routing not in ROUTINGS:
-        raise BadRequest(f"routing {reading.routing!r} is none of {', '.join(ROUTINGS)}")
+        raise BadRequest(f"routing must be one of {', '.join(ROUTINGS)}, not {reading.routing!r}")
     if reading.where not in WHERES:
-        raise BadRequest(f"where = {reading.where!r} is none of {', '.join(WHERES)}")
+        raise BadRequest(f"where must be one of {', '.join(WHERES)}, not {reading.where!r}")
     if reading.routing == "topk" and not 1 <= reading.topk <= slots:
-        raise BadRequest(f"topk = {reading.topk}: this model has {slots} slots, so it lies in 1..{slots}")
+        raise BadRequest(f"topk = {reading.topk}: this model has {slots} slots, so write 1 to {slots}")
     flags: dict[str, Any] = {"routing_mode": reading.routing}
     if reading.routing == "topk":
         flags["routing_topk"] = reading.topk
@@ -115,9 +115,9 @@ def flags_of(reading: Reading, config: asm.ASMTrainConfig) -> dict[str, Any]:
 
 def _check_tokens(tokens: Sequence[int], vocabulary: int) -> None:
     if not tokens:
-        raise BadRequest("a probe has to read something: send a prompt")
+        raise BadRequest("a probe must read something: send a prompt")
     if min(tokens) < 0 or max(tokens) >= vocabulary:
-        raise BadRequest(f"a token is outside of the vocabulary 0..{vocabulary - 1}")
+        raise BadRequest(f"a token is outside the vocabulary 0..{vocabulary - 1}")
 
 
 def _read(

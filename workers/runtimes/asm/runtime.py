@@ -132,7 +132,7 @@ class AsmRuntime:
         for feed in feeds:
             if read[feed.slot] + len(feed.tokens) > self.context_tokens:
                 raise BadRequest(
-                    f"slot {feed.slot} would read {read[feed.slot] + len(feed.tokens)} tokens, and this model's "
+                    f"slot {feed.slot} would read {read[feed.slot] + len(feed.tokens)} tokens, but this model's "
                     f'contexts end at {self.context_tokens}: write pos_mode = "cyclic" in its table to read on'
                 )
 

@@ -39,18 +39,18 @@ class Form:
         """The tokens that a state has read. Raises Corrupt where it is none that this model can have written."""
         found = {name: array.shape for name, array in arrays.items()}
         if found != {**self.shapes, "t": (1,)}:
-            raise Corrupt(f"this checkpoint holds {found}, and this model's state is {self.shapes} and t (1,)")
+            raise Corrupt(f"this checkpoint holds {found}, but this model's state is {self.shapes} and t (1,)")
         for name, array in arrays.items():
             wanted = np.int64 if name == "t" else np.float32
             if array.dtype != wanted:
                 raise Corrupt(
-                    f"this checkpoint's {name} is {array.dtype}, and this model's state has {np.dtype(wanted)}"
+                    f"this checkpoint's {name} is {array.dtype}, but this model's state has {np.dtype(wanted)}"
                 )
         t = int(arrays["t"][0])
         if t < 0:
             raise Corrupt(f"this checkpoint says that it has read {t} tokens")
         if self.limit is not None and t > self.limit:
-            raise Corrupt(f"this checkpoint has read {t} tokens, and this model's contexts end at {self.limit}")
+            raise Corrupt(f"this checkpoint has read {t} tokens, but this model's contexts end at {self.limit}")
         self._check_values(arrays, t)
         return t
 
@@ -64,11 +64,11 @@ class Form:
             elif not np.isfinite(array).all():
                 raise Corrupt(f"this checkpoint's {name} holds values that are NaN or infinite")
             elif name in NEVER_NEGATIVE and array.min() < 0:
-                raise Corrupt(f"this checkpoint's {name} is a sum of weights, and less than 0 in places")
+                raise Corrupt(f"this checkpoint's {name} is a sum of weights, but below 0 in places")
             elif t == 0 and array.any():
-                raise Corrupt(f"this checkpoint's {name} holds something, and it has read no token")
+                raise Corrupt(f"this checkpoint's {name} is not zero, but no token was read")
         if self.chunk is None and t > 0 and np.asarray(arrays["den"]).min() <= 0:
-            raise Corrupt("this checkpoint's den is 0 in places, and every token read counts in every slot")
+            raise Corrupt("this checkpoint's den is 0 in places, but every token read counts in every slot")
 
     @torch.inference_mode()
     def put(self, state: asm.State, row: int, arrays: Arrays) -> None:

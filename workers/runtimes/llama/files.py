@@ -32,8 +32,8 @@ class Files:
         for path, number, stamp in self._open:
             if _stamp(os.fstat(number)) != stamp:
                 raise SsmprovError(
-                    f"{path} was written to while its model was served, so this worker computes what nobody can say: "
-                    "put the right file there and start again; a new one goes beside the old one, under another name"
+                    f"{path} changed while its model was served, so the results of this worker are wrong: restore the "
+                    "file and start again; put a new file beside the old one, under another name"
                 )
 
     def check_names(self) -> None:
@@ -44,7 +44,7 @@ class Files:
             except OSError as error:
                 raise BadRequest(f"{path}: the file cannot be read ({error.strerror or error})") from None
             if not os.path.samestat(there, here) or _stamp(here) != stamp:
-                raise BadRequest(f"{path} changed while it was loaded: start again when it is written")
+                raise BadRequest(f"{path} changed while it was loaded: start again when it is complete")
 
     def close(self) -> None:
         for _, number, _ in self._open:

@@ -131,7 +131,7 @@ class Layout:
                 return cls(_learn(data, names, cells))
             except Corrupt:
                 continue
-        raise Unsupported("this model keeps its contexts in a form that ssmprov does not know, so it is not served")
+        raise Unsupported("this model keeps its contexts in a form that ssmprov does not know, so it cannot be served")
 
     def __str__(self) -> str:
         return ", ".join(map(str, self.sections))
@@ -152,7 +152,7 @@ class Layout:
     def check(self, blob: bytes | memoryview, position: int) -> None:
         """Raise Corrupt unless a state in our form is one of this model after `position` tokens, at least one."""
         if not 0 < position <= MAX_POSITION:
-            raise Corrupt(f"the state's position is {position}, which cannot be")
+            raise Corrupt(f"the state's position is {position}, which is impossible")
         data = memoryview(blob)
         reader = _Reader(data)
         if reader.numbers("<Ii") != (MAGIC, 0):
@@ -165,7 +165,7 @@ class Layout:
                 (cells,) = reader.numbers("<I")
                 _check_attention(reader, section, position, cells)
         if reader.at != len(data):
-            raise Corrupt(f"the state is {len(data)} bytes long, and this model's is {reader.at}")
+            raise Corrupt(f"the state is {len(data)} bytes long, but this model's is {reader.at}")
 
     def outward(self, blob: bytes | memoryview, streams: int) -> bytes | memoryview:
         """A checked state as a context of so many streams takes it."""
@@ -217,7 +217,7 @@ class Layout:
         (length,) = reader.numbers("<I")
         name = bytes(reader.take(min(length, 256)))
         if name != architecture.encode():
-            raise Corrupt(f"its model is a {name[:40].decode(errors='replace')!r}, and this one a {architecture!r}")
+            raise Corrupt(f"its model is a {name[:40].decode(errors='replace')!r}, but this one is a {architecture!r}")
         start = reader.at
         for skip_outputs in (False, True):
             reader.at = start
@@ -228,7 +228,7 @@ class Layout:
                 failure = error
                 continue
             return HEADER.pack(MAGIC, 0) + state, position, logits
-        raise Corrupt(f"it holds no state of this model: {failure.message}")
+        raise Corrupt(f"it does not hold a state of this model: {failure.message}")
 
 
 def _learn(data: memoryview, names: str, cells: int) -> tuple[Section, ...]:
@@ -311,7 +311,7 @@ def _learn_record(reader: _Reader, cells: int, *, transposed: bool = False) -> R
 def _expect(reader: _Reader, form: str, wanted: tuple[int, ...], what: str) -> None:
     found = reader.numbers(form)
     if found != wanted:
-        raise Corrupt(f"the state's {what} should be {wanted[0]} and are {found[0]}")
+        raise Corrupt(f"the state's {what} should be {wanted[0]}, but are {found[0]}")
 
 
 def _check_records(reader: _Reader, records: Sequence[Record], cells: int) -> None:
@@ -336,10 +336,10 @@ def _check_recurrent(reader: _Reader, section: Recurrent, position: int) -> None
 
 def _check_attention(reader: _Reader, section: Attention, position: int, cells: int) -> None:
     if cells > position or cells == 0 or (cells < position and not section.window):
-        raise Corrupt(f"the state holds {cells} tokens, and {position} were read")
+        raise Corrupt(f"the state holds {cells} tokens, but {position} were read")
     found = np.frombuffer(reader.take(cells * _CELL.itemsize), _CELL)
     if (found["count"] != 1).any() or found["sequence"].any():
-        raise Corrupt("the state's cells are of another sequence")
+        raise Corrupt("the state's cells belong to another sequence")
     if (found["position"] != np.arange(position - cells, position)).any():
         raise Corrupt("the state's positions have a gap")
     _expect(reader, "<II", (section.v_trans, len(section.keys)), "layout")

@@ -64,7 +64,7 @@ def library() -> Library:
                 f"the llama runtime needs the Python module {error.name!r}: run `make llama`, or install ssmprov[llama]"
             ) from None
         except (OSError, RuntimeError) as error:
-            raise Unsupported(f"llama.cpp does not load: {error}: build it anew with `make llama REBUILD=1`") from None
+            raise Unsupported(f"llama.cpp cannot be loaded: {error}: rebuild it with `make llama REBUILD=1`") from None
         assert isinstance(module, ModuleType)
         callback = module.llama_log_callback(_said)
         module.llama_log_set(callback, ctypes.c_void_p(0))

@@ -17,7 +17,7 @@ def open_runtime(plan: Plan) -> LlamaRuntime:
     options = decode_options(plan.options, Options, "llama")
     kv_types = {"": lib.GGML_TYPE_F16, "fp16": lib.GGML_TYPE_F16, "fp32": lib.GGML_TYPE_F32}
     if plan.dtype not in kv_types:
-        raise BadRequest(f'dtype {plan.dtype!r}: the cache of a transformer is "fp16" or "fp32" in the llama runtime')
+        raise BadRequest(f'dtype must be "fp16" or "fp32" for the llama runtime, not {plan.dtype!r}')
     main_gpu, n_gpu_layers = _devices(plan, options)
     try:
         described = gguf.describe(plan.path)
@@ -54,7 +54,7 @@ def _devices(plan: Plan, options: Options) -> tuple[int | None, int]:
     """The GPU that takes the whole model (None: as the library shares it out), and the layers to offload."""
     kind, _, index = plan.device.partition(":")
     if kind not in ("cpu", "cuda", "gpu") or (index and not index.isdecimal()) or (kind == "cpu" and index):
-        raise BadRequest(f'device {plan.device!r} is none: write "cpu" or "gpu:0"')
+        raise BadRequest(f'device {plan.device!r} is unknown: write "cpu" or "gpu:0"')
     layers = options.n_gpu_layers if options.n_gpu_layers is not None else (0 if kind == "cpu" else 9999)
     if layers and not native.library().llama_supports_gpu_offload():
         raise BadRequest(

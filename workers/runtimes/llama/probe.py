@@ -43,7 +43,7 @@ def ensure(cache: Path | None, n_gpu_layers: int = 0) -> None:
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE_S, check=False)
     except subprocess.TimeoutExpired:
         raise Unavailable(
-            f"llama.cpp did not finish a tiny product of matrices in {PATIENCE_S:.0f} s: this machine is too busy"
+            f"llama.cpp did not finish a tiny matrix product in {PATIENCE_S:.0f} s: this machine is too busy"
         ) from None
     if done.returncode == -signal.SIGKILL:
         raise Unavailable(verdict(done.returncode, ""))
@@ -56,16 +56,16 @@ def ensure(cache: Path | None, n_gpu_layers: int = 0) -> None:
 def verdict(status: int, said: str) -> str:
     """What it means that the child ended with a status that is not 0."""
     if status == -signal.SIGKILL:
-        return "llama.cpp was killed in its first product of matrices, most likely for want of memory: free some"
+        return "llama.cpp was killed in a first test, most likely because memory ran out: free some"
     if status < 0:
         name = signal.Signals(-status).name
         return (
-            f"llama.cpp died with {name} in its first product of matrices: it was built for another processor; "
-            "build it for this one with `make llama REBUILD=1`, and for one without AVX2 with "
+            f"llama.cpp crashed with {name} in a first test: it was built for another processor; rebuild it "
+            "for this one with `make llama REBUILD=1`, or for one without AVX2 with "
             "`make llama REBUILD=1 LLAMA_CMAKE='-DGGML_AVX2=OFF -DGGML_FMA=OFF -DGGML_BMI2=OFF'`"
         )
     last = said.strip().splitlines()[-1:] or ["no word"]
-    return f"llama.cpp does not compute here: {last[0]}; build it anew with `make llama REBUILD=1`"
+    return f"llama.cpp does not work here: {last[0]}; rebuild it with `make llama REBUILD=1`"
 
 
 def _key(n_gpu_layers: int) -> str:
@@ -166,7 +166,7 @@ def run(n_gpu_layers: int) -> None:
         raise SsmprovError(f"a batch failed with status {status}{native.why()}")
     logits = np.ctypeslib.as_array(lib.llama_get_logits(context.pointer), (VOCABULARY,))
     if not np.isfinite(logits).all() or float(np.ptp(logits)) == 0:
-        raise SsmprovError("a product of matrices came out as no numbers")
+        raise SsmprovError("a matrix product gave no usable numbers")
     context.close()
     model.close()
 

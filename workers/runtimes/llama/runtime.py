@@ -94,7 +94,7 @@ class LlamaRuntime:
         other = lib.llama_model_has_encoder(model.pointer) or lib.llama_model_is_diffusion(model.pointer)
         if other or not self._context.memory:
             self._context.close()
-            raise BadRequest(f"{plan.path} is no model that continues a text token by token, so it is not served")
+            raise BadRequest(f"{plan.path} does not continue a text token by token, so it cannot be served")
         self._n_batch = min(self._n_batch, self._context.n_batch)
         self._positions = [0] * self._count
         self._holds: list[weakref.ref[State] | None] = [None] * self._count
@@ -192,7 +192,7 @@ class LlamaRuntime:
         architecture = "mamba" if self.identity.architecture == "falcon-mamba" else self.identity.architecture
         data, position, raw = self.layout.adopt(blob, architecture)
         if tokens and tokens != position:
-            raise Corrupt(f"it says that {tokens} tokens were read, and its state that {position} were")
+            raise Corrupt(f"it says that {tokens} tokens were read, but its state says {position}")
         state = np.frombuffer(data, np.uint8)
         self.layout.check(state.data, position)
         row = np.frombuffer(raw, np.float32)[-self.vocabulary :]
@@ -204,7 +204,7 @@ class LlamaRuntime:
         """The gate: a state and its position, or Corrupt or WrongModel before the library sees a byte."""
         form = {name: (array.dtype.str, array.ndim) for name, array in arrays.items()}
         if form != {"state": ("|u1", 1), "position": ("<i8", 1), "gate": ("|u1", 1)} or len(arrays["position"]) != 1:
-            raise Corrupt(f"this checkpoint holds {', '.join(sorted(arrays))} and no state of llama.cpp")
+            raise Corrupt(f"this checkpoint holds {', '.join(sorted(arrays))}, not a state of llama.cpp")
         state = np.ascontiguousarray(arrays["state"], np.uint8)
         position = int(arrays["position"][0])
         if not self._sound.has(state):
@@ -218,7 +218,7 @@ class LlamaRuntime:
             self._sound.add(state)
         if self.n_ctx is not None and position > self.n_ctx:
             raise BadRequest(
-                f"this context has read {position} tokens, and n_ctx is {self.n_ctx}: raise n_ctx in the model's table"
+                f"this context has read {position} tokens, but n_ctx is {self.n_ctx}: raise n_ctx in the model's table"
             )
         return state, position
 

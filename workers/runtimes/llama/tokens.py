@@ -38,7 +38,9 @@ class Tokens:
         mute = library.LLAMA_TOKEN_ATTR_CONTROL | library.LLAMA_TOKEN_ATTR_UNKNOWN | library.LLAMA_TOKEN_ATTR_UNUSED
         spoken = [b"" if kind & mute else self._spell(token, special=False) for token, kind in enumerate(kinds)]
         if rwkv and len({piece for piece in spoken if len(piece) == 1}) < BYTES_OF_RWKV:
-            raise BadRequest("the file's RWKV vocabulary lacks single bytes: the library would read such text for ever")
+            raise BadRequest(
+                "the file's RWKV vocabulary lacks single bytes: the library would never finish reading such text"
+            )
         self._pieces = spoken
         ends = {token for token in range(self.size) if library.llama_vocab_is_eog(vocab, token)}
         if rwkv:  # conversions of these declare the line break an end of turn, for chat; here it is text like any other

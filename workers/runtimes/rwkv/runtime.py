@@ -150,7 +150,7 @@ class _Slot:
         """Raises Corrupt where names, shapes or types do not fit."""
         found = {name: array.shape for name, array in arrays.items()}
         if found != self._shapes or any(array.dtype != np.float32 for array in arrays.values()):
-            raise Corrupt(f"this checkpoint holds {found}, and this model's state is {self._shapes} in fp32")
+            raise Corrupt(f"this checkpoint holds {found}, but this model's state is {self._shapes} in fp32")
 
     def put(self, arrays: Arrays) -> None:
         """{} empties the slot. Raises Corrupt where names, shapes or types do not fit."""
