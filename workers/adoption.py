@@ -1,4 +1,4 @@
-"""Taking over a state that did not come of reading here: the roots that have neither tokens nor text."""
+"""Importing a state that this model did not make by reading: it becomes a root with neither tokens nor text."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ Adopt = Callable[[bytes, int], Adopted]
 
 
 class Adoption:
-    """How one model's store takes over states that another program has written."""
+    """How the store of one model imports states that another program wrote."""
 
     def __init__(self, store: Store, runtime: Runtime, name: str) -> None:
-        """`name` is that of the runtime."""
+        """`name` is the name of the runtime."""
         self._store = store
         self._runtime = runtime
         self._adopt = adopter(name, runtime)
 
     def take(self, path: Path, model: str, name: str, request: RequestKey, *, trust: bool) -> bytes | None:
-        """The answer that stands; None for a file that is no state, but perhaps an export. Raises what they raise."""
+        """Import a file; return the answer of the request, or None if the file is not a state (perhaps an export)."""
         if trust:
             return take_over(self._store, self._adopt, path, name, request)
         if is_state_file(path):
@@ -41,7 +41,7 @@ class Adoption:
 
 
 def adopter(name: str, runtime: Runtime) -> Adopt:
-    """How the runtime of that name takes over a foreign state; where it cannot, that raises Unsupported."""
+    """The function with which this runtime imports a foreign state; if it cannot, the function raises Unsupported."""
     if isinstance(runtime, Adopts):
         return runtime.adopt
 
@@ -54,9 +54,9 @@ def adopter(name: str, runtime: Runtime) -> Adopt:
 
 
 def take_in(store: Store, runtime: Runtime, path: Path, name: str, request: RequestKey) -> bytes:
-    """Commit the state of a state file as an opaque root under a new name; the answer that stands.
+    """Commit the state in a state file as an opaque root under a new name; return the answer of the request.
 
-    Weights that it brings along are checked first, and stand in the store before the state that names them.
+    Weights in the file are checked first, and are in the store before the state that names them.
 
     Raises BadRequest, Unsupported, WrongModel, Corrupt, Conflict, NoSpace.
     """
@@ -75,7 +75,7 @@ def take_in(store: Store, runtime: Runtime, path: Path, name: str, request: Requ
         )
     if not isinstance(runtime, Tunable):
         raise Unsupported(f"the runtime of {identity.architecture} models cannot import a state file")
-    if arrays or not state.weights or origin.tokens:  # weights alone: nothing read
+    if arrays or not state.weights or origin.tokens:  # a file of weights alone has no state to check
         runtime.check(arrays)
     with ExitStack() as held:
         if state.weights:
@@ -92,7 +92,7 @@ def take_in(store: Store, runtime: Runtime, path: Path, name: str, request: Requ
 
 
 def refuse_untrusted(path: Path, model: str, name: str) -> None:
-    """Raises BadRequest for a pickle, which is only taken with trust: what that means, and how it is given."""
+    """Raise BadRequest for a pickle: it says why a pickle needs trust, and how to give it."""
     if kv_pickle.is_pickle(path):
         raise BadRequest(
             "this is the kv.pkl of an old runner. It does not say which model wrote it, and another model of the same "
@@ -102,10 +102,10 @@ def refuse_untrusted(path: Path, model: str, name: str) -> None:
 
 
 def take_over(store: Store, adopt: Adopt, path: Path, name: str, request: RequestKey) -> bytes:
-    """Commit the state in a `kv.pkl` as an opaque root under a new name; the answer that stands.
+    """Commit the state in a `kv.pkl` as an opaque root under a new name; return the answer of the request.
 
-    The context is marked `exact: false`: its bytes are those that were saved, but nobody can vouch for what wrote
-    them, so nobody can promise that it goes on token for token.
+    The context is marked `exact: false`: its bytes are as they were saved, but nothing proves which program wrote them,
+    so it may not continue token for token.
 
     Raises BadRequest, Unsupported, Corrupt, Conflict, NoSpace.
     """

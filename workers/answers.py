@@ -1,4 +1,4 @@
-"""Answers: how a worker's threads send the one terminal answer of a request, fresh or from a durable outcome."""
+"""Answers: how a worker's threads send the final answer of a request, whether it is new or was stored earlier."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from ssmprov.errors import Problem, problem_of
 from workers.checkpoints import RequestKey
 
 MARGIN_S = 3600.0
-"""An outcome outlives its request's time to live by so much."""
+"""A stored answer outlives the time to live of its request by this much."""
 
 Sender = Callable[[wire.Request, wire.Final, Sequence[bytes]], None]
 
 
 class Outcome(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """A durable answer, as it stands in the catalogue and is given again to a resent request."""
+    """A durable answer, as the catalogue stores it. A request that is sent again gets the same answer."""
 
     result: Raw = Raw(b"\xc0")
     error: Problem | None = None
@@ -32,7 +32,7 @@ class Outcome(msgspec.Struct, omit_defaults=True, kw_only=True):
 
 
 class Answers:
-    """Sends answers in the name of one worker. Any thread may use it."""
+    """Sends answers under the name of one worker. Any thread may use it."""
 
     def __init__(self, worker: str, send: Sender) -> None:
         self.worker = worker
@@ -50,12 +50,12 @@ class Answers:
         hot: Sequence[str] = (),
         pins: dict[str, str] | None = None,
     ) -> None:
-        """Answer with a result and the whole of a text; `hot` and `pins` are the broker's to know."""
+        """Answer with a result and the whole text; `hot` and `pins` are for the broker."""
         final, payloads = wire.final(wire.Final(request.id, hot=list(hot), pins=pins or {}), result, text)
         self._send(request, final, payloads)
 
     def repeat(self, request: wire.Request, answer: bytes) -> None:
-        """Answer from a durable outcome, be it fresh or one of an earlier attempt."""
+        """Send a stored answer, from this attempt or an earlier one."""
         outcome = msgspec.msgpack.decode(answer, type=Outcome)
         if outcome.error is not None:
             self._send(request, wire.Final(request.id, error=outcome.error), [])
@@ -64,7 +64,7 @@ class Answers:
 
 
 def key_of(request: wire.Request) -> RequestKey:
-    """The request as the store knows it."""
+    """The key by which the store knows the request."""
     return RequestKey(request.id, request.ttl_ms / 1000 + MARGIN_S)
 
 

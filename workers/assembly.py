@@ -1,4 +1,4 @@
-"""A worker put together: its model loaded, its store opened, and its parts joined."""
+"""Putting a worker together: load its model, open its store, and connect its parts."""
 
 from __future__ import annotations
 
@@ -89,6 +89,6 @@ def _plan(configured: Configuration, table: ModelTable, index: int) -> base.Plan
 
 
 def _processors(configured: Configuration, runtime: str) -> int:
-    """The processors of this machine, shared among the workers of this runtime."""
+    """The processors of this machine, divided among the workers of this runtime."""
     workers = sum(table.workers for table in configured.tables.model if table.runtime == runtime)
     return max(1, (os.cpu_count() or 1) // max(1, workers))

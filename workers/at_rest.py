@@ -1,6 +1,6 @@
-"""What the command line does with a store at rest: no broker, no runtime, no torch.
+"""What the command line does with a store that no worker serves: it needs no broker, no runtime, no torch.
 
-`shell.store` calls these when `--store` is given; they answer with the structs that a broker would.
+`shell.store` calls these functions for `--store`. They return the structs that a broker would.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def verify(directory: Path) -> Verified:
 
 
 def repair(directory: Path, model: str) -> Verified:
-    """Mend a store: its catalogue, then its objects. `model` is asked for only where the catalogue lost it."""
+    """Repair a store: its catalogue, then its objects. `model` is needed only if the catalogue lost its model."""
     repairs = mend_catalogue(directory, model, Files())
     with Store(directory, model) as store:
         found = store.repair()
@@ -35,25 +35,25 @@ def repair(directory: Path, model: str) -> Verified:
 
 
 def backup(directory: Path | None, model: str, target: Path) -> BackedUp:
-    """Copy a store, which may serve meanwhile: the one named, or that of a configured model."""
+    """Copy a store, even while it is served: the one in `directory`, or that of a configured model."""
     with Store(directory or _configured(model)) as store:
         return store.backup(target.absolute())
 
 
 def gc(directory: Path, *, dry_run: bool) -> Collected:
-    """Collect what no name, history or hold of a store reaches."""
+    """Delete what no name, history or hold of a store reaches."""
     with Store(directory) as store:
         return store.gc(dry_run=dry_run)
 
 
 def export(directory: Path, reference: str, path: Path) -> Exported:
-    """Write a context of a store, with its lineage, as one file."""
+    """Write a context of a store, with its lineage, into one file."""
     with Store(directory) as store:
         return store.export(parse_ref(reference), path)
 
 
 def import_(directory: Path, path: Path, name: str) -> Row:
-    """Take an exported file into a store under `name`."""
+    """Import an exported file into a store under `name`."""
     if not path.exists():
         raise NotFound(f"there is no file {path}")
     if is_pickle(path):
@@ -62,12 +62,12 @@ def import_(directory: Path, path: Path, name: str) -> Row:
         )
     with Store(directory) as store:
         done = store.import_(path, name)
-    assert done.result is not None  # without a request id nothing is a duplicate
+    assert done.result is not None  # without a request id there are no duplicates
     return done.result
 
 
 def _configured(model: str) -> Path:
-    """The store of a model of the configuration that `ssmprov up` would serve."""
+    """The store of a model in the configuration that `ssmprov up` would serve."""
     named = os.environ.get("SSMPROV_CONFIG")
     if named or (configuration.home_of() / configuration.CONFIG_FILE).exists():
         configured = configuration.load(Path(named) if named else None)

@@ -1,7 +1,7 @@
-"""The scheduler: one thread that owns the runtime and steps all running turns together.
+"""The scheduler: one thread owns the runtime and steps all running turns together.
 
-Contexts join and leave at any step. Each step lets every decoding context read its one token, and long prompts a
-slice together, so long that no stream stalls while others read.
+Contexts join and leave at any step. In each step every decoding context reads one token and long prompts read a slice,
+so small that no stream stalls.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ from workers.state_cache import StateCache
 from workers.turn import Turn, failing
 
 PROGRESS_TOKENS = 256
-"""A reader is told of a prompt's progress each so many tokens."""
+"""A reader hears of a prompt's progress each time this many tokens have been read."""
 
 NEWS_S = 0.02
-"""Readers are told of new tokens that often: a small model makes several steps meanwhile, and telling takes it time."""
+"""How often readers hear of new tokens. A small model makes several steps in this time, and telling costs time."""
 
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """What a step brought for one job's reader: text, sampled tokens so far, progress of the prompt."""
+    """What a step has for the reader of one job: text, the number of tokens sampled so far, progress of the prompt."""
 
     job: Job
     text: bytes
@@ -53,7 +53,7 @@ class Gauges:
 
 
 class Batch:
-    """Runs turns on a runtime. `submit` and `cancel` may be called from any thread."""
+    """Runs turns on a runtime. Any thread may call `submit` and `cancel`."""
 
     def __init__(
         self,
@@ -86,7 +86,7 @@ class Batch:
         self._inbox.put(lambda: job.running.cancel(mode))
 
     def stop(self) -> None:
-        """End the thread after the step that runs."""
+        """End the thread after the current step."""
         self._inbox.put(None)
         self._thread.join()
 
@@ -103,7 +103,7 @@ class Batch:
                 self._pace.took(read, time.monotonic() - began)
 
     def _take(self) -> bool:
-        """Do what other threads have asked for; wait for it when there is nothing to step."""
+        """Do what other threads asked for; wait for them if there is nothing to step."""
         while True:
             idle = not self._active and not self._waiting
             try:
@@ -119,7 +119,7 @@ class Batch:
             job = self._waiting.popleft()
             job.slot = self._free.pop()
             job.admitted_at = time.monotonic()
-            job.read_at = self.gauges.steps  # it waits from now on: no stream of new ones passes those who wait longer
+            job.read_at = self.gauges.steps  # it waits from this step on: newer jobs do not overtake older ones
             self._active.append(job)
             assert job.start is not None
             with failing(job.running):
@@ -127,7 +127,7 @@ class Batch:
                 self._sharing.begin(job, self._active)
 
     def _check(self, start: Snapshot) -> None:
-        """Raises Corrupt for what would fail whoever is sampled together with it: a file can be forged."""
+        """Raise Corrupt for a checkpoint (it may be forged) that would make the sampling of the whole batch fail."""
         size = self._runtime.vocabulary
         if start.logits is not None and start.logits.shape != (size,):
             raise Corrupt(f"this checkpoint holds {start.logits.shape[0]} logits, but this model has {size} tokens")
@@ -144,7 +144,7 @@ class Batch:
             self._on_done(job)
 
     def _step(self) -> int:
-        """Read, decide and tell; how many tokens of prompts were read beside others that write."""
+        """Read, decide and tell. Returns how many prompt tokens were read while others decoded."""
         marks = self._sharing.marks(self._active)
         feeds: list[tuple[Job, Feed]] = []
         long: list[Job] = []
@@ -168,7 +168,7 @@ class Batch:
         return sum(len(feed.tokens) for _, feed in slices) if writing else 0
 
     def _slices(self, long: list[Job], marks: dict[Job, int], tokens: int) -> list[tuple[Job, Feed]]:
-        """So many tokens of the prompts that wait; nobody reads beyond where another takes up its state."""
+        """Which prompts read how many tokens; a leader stops where a follower takes its state."""
 
         def left(job: Job) -> int:
             turn = job.running
@@ -189,7 +189,7 @@ class Batch:
                 turn = job.running
                 reading = turn.prefilling
                 turn.fed(len(feed.tokens), logits[row])
-                if not (logits[row] < np.inf).all():  # nor NaN: such a state is not to be committed
+                if not (logits[row] < np.inf).all():  # also catches NaN; such a state must not be committed
                     turn.fail(SsmprovError("the model's numbers overflowed: the context is what it was before"))
                 if reading:
                     self.gauges.prefill_tokens += len(feed.tokens)
@@ -198,7 +198,7 @@ class Batch:
                     self._sharing.reached(job, self._active)
 
     def _decide(self) -> None:
-        """Sample and judge until every turn has something to read or is done; refused tokens are drawn again."""
+        """Sample and judge until every turn has tokens to read or is done; a rejected token is drawn again."""
         turns = [job.running for job in self._active]
         for turn in turns:
             with failing(turn):
@@ -217,7 +217,7 @@ class Batch:
         self.gauges.tokens += turn.sampled - before
 
     def _tell(self) -> None:
-        """Tell readers what is new, if the last time is long enough ago; the first and the last text at once."""
+        """Tell readers what is new, unless they heard just now; the first and the last text go out at once."""
         now = time.monotonic()
         fresh = [job for job in self._active if job.running.showable > job.shown]
         due = now - self._told_at >= NEWS_S or any(not job.shown or job.running.done for job in fresh)

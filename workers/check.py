@@ -1,9 +1,9 @@
-"""What a model file is, and whether it loads, decodes and restores here: the child process of `ssmprov models check`.
+"""The child process of `ssmprov models check`: what a model file is, and whether it loads, decodes and restores here.
 
     python -P -m workers.check PATH RUNTIME [DTYPE [CACHE [KEY=VALUE...]]]
 
-One JSON object comes on standard output: a `Report`, or with exit status 1 a `Problem`. A native library that dies over
-a file takes only this process along.
+It prints one JSON object: a `Report`, or a `Problem` with exit status 1. If a native library crashes on a file, only
+this process dies.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ N_CTX = 4096
 """Tokens of a transformer's context, unless it was trained with fewer."""
 
 TOKENS = 32
-"""Read at once, and then again one by one."""
+"""Tokens that are read at once, and then again one by one."""
 
 MARGIN = 0.9
-"""Of the free memory that is there to be used."""
+"""The share of the free memory that may be used."""
 
 SAMPLES = (
     "Plain text, twice  spaced,\ttabbed,\r\nand broken into lines.\n\n",
@@ -42,11 +42,11 @@ SAMPLES = (
     "\x01\x07\x1b[31m\x7f\x85\u2028\u2029 \x0b\x0c",
     "def f(x):\n    return {'a': [1, 2.5e-3], \"b\": not x}  # 100 %\n",
 )
-"""Texts that a tokenizer has to give back as they were; the fourth spells control tokens of several vocabularies."""
+"""Texts that a tokenizer must reproduce exactly; the fourth spells control tokens of several vocabularies."""
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """What was found. Sizes are in bytes, times in seconds; None is what this system or kind of model does not tell."""
+    """What was found. Sizes are in bytes, times in seconds; None if the system or this kind of model does not tell."""
 
     runtime: str
     architecture: str
@@ -67,22 +67,22 @@ class Report(msgspec.Struct, kw_only=True):
     dtype: str
     state_bytes: int
     token_bytes: int
-    """By which the state grows with each token; 0 of a recurrent model."""
+    """How much the state grows with each token; 0 for a recurrent model."""
     context_tokens: int | None
     n_ctx: int | None
     memory_bytes: int | None
-    """The most that this process, with one slot, had in memory."""
+    """The most memory that this process had, with one slot."""
     free_bytes: int | None
     slots_that_fit: int | None
     load_s: float
     prefill_per_s: float
     decode_per_s: float
     restores: bool
-    """Whether a state that was saved and loaded went on bit for bit."""
+    """Whether a state that was saved and loaded continued bit for bit."""
 
 
 def check(runtime_name: str, plan: Plan) -> Report:
-    """Describe a model, load it, and try it out. Raises what the runtime raises, and BadRequest that names the file."""
+    """Describe a model, load it, and try it out. Raises what the runtime raises, or BadRequest that names the file."""
     path = plan.path
     described = describe(path, runtime_name, plan.dtype)
     free = free_memory()
@@ -137,7 +137,7 @@ def check(runtime_name: str, plan: Plan) -> Report:
 
 
 def comes_back(runtime: Runtime, text: str) -> bool:
-    """Whether a text's tokens spell it, to the byte."""
+    """Whether the tokens of a text spell it exactly."""
     try:
         tokens = runtime.tokenize(text)
     except BadRequest:
@@ -147,7 +147,7 @@ def comes_back(runtime: Runtime, text: str) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """How the model did: tokens a second, bytes of state for each further token, and whether a state restores."""
+    """How the model did: tokens per second, bytes of state for each further token, and whether a state restores."""
 
     prefill_per_s: float
     decode_per_s: float
@@ -156,14 +156,14 @@ class Trial:
 
 
 def try_out(runtime: Runtime, path: Path) -> Trial:
-    """Let the model read some tokens at once, and others one by one. Raises BadRequest for logits that are none."""
+    """Let the model read some tokens at once, others one by one. Raises BadRequest if its logits are not numbers."""
     spelt = list(islice((token for token in range(runtime.vocabulary) if runtime.piece(token)), TOKENS))
     if not spelt:
-        raise BadRequest(f"{path}: no token in its vocabulary stands for any text")
+        raise BadRequest(f"{path}: its vocabulary has no token with text")
     end = runtime.context_tokens
     count = TOKENS if end is None else min(TOKENS, max(1, end // 2))  # all of them have to fit twice
     tokens = list(islice(cycle(spelt), count))
-    _read(runtime, tokens, path)  # the first of everything is slower
+    _read(runtime, tokens, path)  # everything is slower the first time
     runtime.load(0, {})
     started = time.perf_counter()
     logits = _read(runtime, tokens, path)
@@ -178,7 +178,7 @@ def try_out(runtime: Runtime, path: Path) -> Trial:
     grown = _bytes(runtime.save(0)) - _bytes(saved)
     runtime.load(0, saved)
     here = _read(runtime, tokens[:1], path)
-    runtime.load(0, {name: array.copy() for name, array in saved.items()})  # as it comes from a disk
+    runtime.load(0, {name: array.copy() for name, array in saved.items()})  # as if it came from a disk
     there = _read(runtime, tokens[:1], path)
     return Trial(
         count / (prefilled - started), count / (decoded - began), grown // count, bool(np.array_equal(here, there))
@@ -187,7 +187,7 @@ def try_out(runtime: Runtime, path: Path) -> Trial:
 
 def _read(runtime: Runtime, tokens: list[int], path: Path) -> Logits:
     logits: Logits = runtime.forward([Feed(0, tokens)])[0].copy()
-    if not (logits < np.inf).all():  # nor NaN
+    if not (logits < np.inf).all():  # also catches NaN
         raise BadRequest(
             f"{path}: the model computes NaN or infinity: its weights are damaged, or too large for their dtype"
         )
@@ -202,9 +202,9 @@ def _bytes(arrays: Arrays) -> int:
 
 
 def slots_that_fit(free: int | None, peak: int | None, slot: int) -> int | None:
-    """How many slots one worker has room for, where what it needs with one slot is known.
+    """How many slots one worker has room for, given the memory that it needs with one slot.
 
-    `slot` counts a recurrent state twice: as it is decoded, and as it was saved last.
+    `slot` is the size of one slot. It counts a recurrent state twice: as it is decoded, and as it was saved last.
     """
     if free is None or peak is None:
         return None
@@ -212,7 +212,7 @@ def slots_that_fit(free: int | None, peak: int | None, slot: int) -> int | None:
 
 
 def free_memory() -> int | None:
-    """Bytes that programs can still have without swapping; None where the system does not tell."""
+    """Bytes that programs can still use without swapping; None if the system does not tell."""
     try:
         with open("/proc/meminfo", encoding="ascii") as file:
             for line in file:
@@ -227,7 +227,7 @@ def free_memory() -> int | None:
 
 
 def peak_memory() -> int | None:
-    """The most bytes that this process has had in memory."""
+    """The most memory that this process has had, in bytes."""
     try:
         with open("/proc/self/status", encoding="ascii", errors="replace") as file:
             return next(int(line.split()[1]) << 10 for line in file if line.startswith("VmHWM:"))
@@ -250,7 +250,7 @@ def main(arguments: list[str]) -> int:
     options = dict(pair.split("=", 1) for pair in pairs)
     plan = Plan(path=Path(path), slots=1, dtype=dtype, options=options, cache=Path(cache) if cache else None)
     with os.fdopen(os.dup(1), "wb") as stdout:
-        os.dup2(2, 1)  # whatever a library prints goes to standard error
+        os.dup2(2, 1)  # what a library prints goes to standard error
         try:
             report = check(runtime_name, plan)
         except SsmprovError as error:

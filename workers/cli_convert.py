@@ -34,7 +34,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 def convert(model: str, out: Path, precision: str, force: bool, as_json: bool) -> None:
     """Write the RWKV-7 weights MODEL (.pth, .safetensors, or @mini for the model that ships with ssmprov) as OUT.gguf.
 
-    OUT appears whole or not at all. The fingerprint that is printed names the model in its checkpoints.
+    OUT appears complete or not at all. The printed fingerprint names the model in its checkpoints.
     """
     if out.suffix != ".gguf":
         raise click.BadParameter(f"{str(out)!r} must end in .gguf", param_hint="OUT")
@@ -64,7 +64,7 @@ def convert(model: str, out: Path, precision: str, force: bool, as_json: bool) -
 
 
 def _check_places(model: str, out: Path, force: bool) -> None:
-    """Say what is wrong with the paths before anything heavy is loaded."""
+    """Check the paths before anything heavy is loaded."""
     if model != EMBEDDED and not Path(model).is_file():
         raise NotFound(f"there is no file {model}")
     if not out.absolute().parent.is_dir():
@@ -82,7 +82,7 @@ def _missing(error: ModuleNotFoundError) -> Unsupported:
 
 @contextmanager
 def _bar(name: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar of the bytes written, on a terminal's stderr."""
+    """A progress bar of the bytes written, if stderr is a terminal."""
     from tqdm import tqdm
 
     with tqdm(desc=name, unit="B", unit_scale=True, leave=False, disable=None, file=sys.stderr) as bar:

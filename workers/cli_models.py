@@ -1,4 +1,4 @@
-"""`ssmprov models check`: try a model file out before it is served, in a process that may die over it."""
+"""`ssmprov models check`: try a model file before serving it, in a process that may crash on it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from workers.described import EMBEDDED
 
 RUNTIMES = {".gguf": "llama", ".pth": "rwkv", ".safetensors": "rwkv", ".pt": "asm"}
 ADDRESSES = b".slot_keys"
-"""A part of names that an ASM's tensors have, and no other model's."""
+"""Part of the names of an ASM's tensors; no other model has it."""
 MAX_HEADER = 64 << 20
 MAX_SLOTS = 128
 USUAL_SLOTS = 8
@@ -66,7 +66,7 @@ def check(path: Path, runtime: str | None, dtype: str, scan: str, pos_mode: str,
 
 
 def runtime_for(path: Path) -> str:
-    """The runtime that serves a file of this kind. Raises BadRequest for a file that is none of them."""
+    """The runtime for a file of this kind. Raises BadRequest for any other file."""
     if path.name in EMBEDDED:
         return EMBEDDED[path.name]
     if path.suffix in RUNTIMES:
@@ -81,7 +81,9 @@ def runtime_for(path: Path) -> str:
 
 
 def _names(path: Path) -> bytes:
-    """Where the names of a file's tensors are; b'' of one that is not what its name says, which its runtime tells."""
+    """Bytes that hold the names of a file's tensors; b'' if its format does not match its name (its runtime reports
+    that).
+    """
     with path.open("rb") as file:
         if path.suffix == ".safetensors":
             return file.read(min(MAX_HEADER, int.from_bytes(file.read(8), "little")))
@@ -94,7 +96,7 @@ def _names(path: Path) -> bytes:
 
 
 def run(command: Sequence[str], path: Path) -> Report:
-    """The report of a child process. Raises its error, or one that tells how it died."""
+    """The report of a child process. Raises its error, or an error that says how it died."""
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
     try:
         if done.returncode == 0:
@@ -120,7 +122,7 @@ def _death(status: int) -> str:
 
 
 def _last_line(stderr: bytes) -> str:
-    """The last thing that was said, as the end of a sentence."""
+    """The last line that was printed, as the end of a sentence."""
     said = [line.strip() for line in stderr.decode(errors="replace").splitlines() if line.strip()]
     return f": {said[-1][:300]}" if said else ""
 
@@ -129,7 +131,7 @@ def _last_line(stderr: bytes) -> str:
 
 
 def lines(report: Report, path: Path) -> Iterator[tuple[str, str]]:
-    """The report for people: what each line is about, and the line."""
+    """The report for people: for each line its subject and its text."""
     family = "" if report.family == report.architecture else f", of the family {report.family}"
     yield "model", f"{report.name}: {report.architecture}{family}, for the {report.runtime} runtime"
     yield "file", f"{path}, {size(report.file_bytes)}"
@@ -171,7 +173,7 @@ def _memory(report: Report) -> str:
 
 
 def toml_table(report: Report, path: Path, options: Mapping[str, str]) -> str:
-    """A `[[model]]` table that serves the file, with the options that were given."""
+    """A `[[model]]` table to serve the file with, including the options that were given."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", report.name).strip("-._")[:64].rstrip("-._").lower() or report.family
     table: dict[str, str | int] = {"name": name, "runtime": report.runtime, "path": _path(path)}
     if report.settings:
@@ -189,5 +191,5 @@ def _path(path: Path) -> str:
 
 
 def _toml(value: str | int) -> str:
-    """A value in TOML, whose strings are those of JSON but for DEL."""
+    """A value in TOML. Its strings are JSON strings, except for DEL."""
     return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

@@ -19,7 +19,7 @@ from workers.assembly import serve
 log = logging.getLogger(__name__)
 
 SWITCH_S = 0.0005
-"""Threads hand the interpreter over that often, so that pulses and cancels live beside a busy model thread."""
+"""How often threads switch: pulses and cancels must get through while the model thread is busy."""
 
 
 @click.command()

@@ -1,4 +1,4 @@
-"""What a model file says of itself, without its model being loaded."""
+"""What a model file says about itself; the model is not loaded."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 EMBEDDED = {"@mini": "rwkv", "@asm-mini": "asm"}
-"""The models that are part of the package, and the runtimes that serve them."""
+"""The models that come with the package, and their runtimes."""
 
 WORLD = "World (rwkv_vocab_v20230424)"
 
 
 @dataclass(frozen=True, slots=True)
 class Described:
-    """What a file says of itself, without its model being loaded."""
+    """What a file says about itself."""
 
     family: str
     architecture: str
@@ -37,7 +37,7 @@ class Described:
 
 
 def describe(path: Path, runtime_name: str, dtype: str) -> Described:
-    """What the file says of itself. Raises BadRequest that names what is wrong with it."""
+    """Describe a file. Raises BadRequest that says what is wrong with it."""
     kinds = {"llama": lambda: _describe_gguf(path), "asm": lambda: _describe_asm(path, dtype)}
     return kinds.get(runtime_name, lambda: _describe_rwkv(path, dtype))()
 
@@ -104,7 +104,7 @@ def _describe_asm(path: Path, dtype: str) -> Described:
         raise BadRequest(str(error)) from None
     try:
         config = asm.ASMTrainConfig.from_mapping(given or {}, strict=False)
-    except asm.ASMError as error:  # which does not know the file
+    except asm.ASMError as error:  # this error does not name the file
         raise BadRequest(f"{found}: {error}") from None
     _, spelling = tokenizer_of(config, found)
     parameters = sum(tensor.numel() for tensor in tensors.values())
@@ -124,7 +124,7 @@ def _describe_asm(path: Path, dtype: str) -> Described:
 
 
 def _kinds(tensors: Mapping[str, Tensor]) -> str:
-    """The types of a file's numbers, the most frequent first."""
+    """The number types of a file, the most frequent first."""
     kinds = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
     return ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common())
 

@@ -1,10 +1,10 @@
-"""Stop logic: where a reply's closing fence begins, and what the closed reply then is.
+"""Stop logic: where a reply's closing fence begins, and how the closed reply then ends.
 
 Three marks in the generated text close a turn; the one that begins first decides:
 
-    `\\n~~~(`       the fence's opening: closed to the canonical fence behind it
-    `end)~~`       the fence's end, such as a half-open one's: closed to `end)~~~\\n\\n`
-    `)~~~\\n\\n`     a fence that is already whole
+    `\\n~~~(`       the opening of a fence: the rest of the canonical fence is added
+    `end)~~`       the end of a fence, such as a half-open one: completed to `end)~~~\\n\\n`
+    `)~~~\\n\\n`     a fence that is already complete
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ _LONGEST = max(map(len, _CLOSED))
 
 
 def closed(text: bytes | bytearray, piece: bytes) -> bytes | None:
-    """What has to follow `text` when `piece` completes a mark, up to and with the fence's end; else None.
+    """The text that must follow `text` when `piece` completes a mark, up to the end of the fence; else None.
 
-    `text` is the reply so far, in which no mark stands. What the piece holds beyond the mark is cut away.
+    `text` is the reply so far; it holds no mark. What the piece has after the mark is cut off.
     """
     tail = bytes(text[-(_LONGEST - 1) :])
     seen = tail + piece
@@ -35,7 +35,7 @@ def closed(text: bytes | bytearray, piece: bytes) -> bytes | None:
 
 
 def closing(text: bytes | bytearray) -> bytes:
-    """What closes a turn that was broken off after `text`: the fence, less what of it stands there already."""
+    """What closes a turn that was interrupted after `text`: the fence, less the part that `text` ends with."""
     for length in range(len(_FENCE), 0, -1):
         if text.endswith(_FENCE[:length]):
             return _FENCE[length:]

@@ -18,9 +18,9 @@ from workers.turn import Turn
 class Job:
     """One request for the model: a turn, or the replay of a lineage.
 
-    The store thread fills it, the model thread runs it, the store thread commits it. `holds` keeps gc away from what
-    it started from. It waits until `leader` has read as far as `parting`; `shared` counts the tokens that it did not
-    read itself. `read_at` is the last step that read of its prompt. Times are seconds of the monotonic clock.
+    The store thread fills it, the model thread runs it, the store thread commits it. `holds` protects its starting
+    point from gc. It waits until `leader` has read `parting` tokens; `shared` counts the tokens that another job read
+    for it. `read_at` is the last step that read part of its prompt. Times are seconds of the monotonic clock.
     """
 
     request: wire.Request
@@ -65,9 +65,9 @@ class Job:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Stream:
-    """What one request's reader has been sent. Only the socket thread touches it.
+    """What the reader of one request has been sent. Only the socket thread uses it.
 
-    `text` is the reply as far as it is read by the model and whole in characters; `offset` bytes of it were sent.
+    `text` is the reply that the model has read, in whole characters; `offset` bytes of it were sent.
     """
 
     request: wire.Request
@@ -83,7 +83,7 @@ class Stream:
     told: tuple[int, int] = (0, 0)
 
     def resume(self, message: wire.Credit) -> None:
-        """The reader came back, or grants more."""
+        """The reader came back, or granted more credit."""
         if not message.attempt:
             self.credit += message.n
             return
@@ -94,18 +94,18 @@ class Stream:
         self.told = (0, 0)
 
     def reset(self) -> None:
-        """The connection broke: what was sent may be lost, so nothing more is until the broker says from where."""
+        """The connection broke: what was sent may be lost, so send nothing until the broker says where to continue."""
         self.credit = self.seq = self.offset = 0
 
     def mark(self) -> tuple[int, int, int, tuple[int, int]]:
-        """What `back` needs to take the next PARTIAL back, which could not be sent."""
+        """What `back` needs to undo the next PARTIAL if it cannot be sent."""
         return self.seq, self.offset, self.credit, self.told
 
     def back(self, mark: tuple[int, int, int, tuple[int, int]]) -> None:
         self.seq, self.offset, self.credit, self.told = mark
 
     def partial(self, epoch: int) -> tuple[wire.Partial, list[bytes]] | None:
-        """The next PARTIAL, all that has gathered since the last one; None without news or credit."""
+        """The next PARTIAL, with everything since the last one; None without news or credit."""
         if not self.wanted or self.credit <= 0:
             return None
         if self.offset < len(self.text):

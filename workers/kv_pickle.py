@@ -1,9 +1,9 @@
 """Reading the `kv.pkl` of an old runner, a pickle of `{"blob": bytes, "n_tokens": int}`, without trusting it.
 
-A pickle is a program, and unpickling runs it. Two walls stand here, either of which would do. Before anything is
-built, every opcode is held against the few that such a file needs: none imports, calls, refers back or nests, so
-neither code nor a loop nor a bomb can be written with them. Then an unpickler that can import nothing runs those.
-Time and memory are linear in the file's size.
+A pickle is a program, and unpickling runs it. There are two defences; either one would be enough. First, every opcode
+must be one of the few that such a file needs. None of them imports, calls, refers back or nests, so a file cannot
+contain code, a loop or a bomb. Then an unpickler that cannot import anything runs them. Time and memory are linear in
+the size of the file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MAX_OPCODES = 64
 """A real file has 12 to 14."""
 
 MAX_TOKENS = (1 << 31) - 1
-_FIRST = 0x80  # opcode PROTO, with which every pickle since protocol 2 begins
+_FIRST = 0x80  # opcode PROTO: every pickle since protocol 2 begins with it
 
 _ADMITTED = frozenset(
     (
@@ -31,21 +31,21 @@ _ADMITTED = frozenset(
         *("BININT", "BININT1", "BININT2", "LONG1"),
     )
 )
-"""BINPUT stores at one of 256 places; LONG_BINPUT, which these files never need, would reserve memory for 2^32."""
+"""BINPUT stores at one of 256 places. LONG_BINPUT, which these files never need, could reserve memory for 2^32."""
 
 _KNOWN = {ord(opcode.code): opcode for opcode in pickletools.opcodes}
 
 
 @dataclass(frozen=True, slots=True)
 class KvPickle:
-    """What an old runner saved: its library's state, and how many tokens that state has read."""
+    """What an old runner saved: the state of its library, and how many tokens that state has read."""
 
     blob: bytes
     tokens: int
 
 
 def is_pickle(path: Path) -> bool:
-    """Whether a file begins as a pickle does. An export of ours never does."""
+    """Whether a file begins like a pickle. Our exports never do."""
     if not path.is_file():
         return False
     with path.open("rb") as file:
@@ -53,7 +53,7 @@ def is_pickle(path: Path) -> bool:
 
 
 def read(path: Path) -> KvPickle:
-    """The contents of a `kv.pkl`. Raises BadRequest that says what was found instead."""
+    """The contents of a `kv.pkl`. Raises BadRequest that says what it found instead."""
     size = path.stat().st_size
     if size > MAX_BYTES:
         _refuse(f"it has {size} bytes, and at most {MAX_BYTES} are read")
@@ -61,7 +61,7 @@ def read(path: Path) -> KvPickle:
 
 
 def parse(data: bytes) -> KvPickle:
-    """As `read`, of a file's bytes."""
+    """Like `read`, for the bytes of a file."""
     checked = _check_opcodes(data)
     try:
         found = _Unpickler(io.BytesIO(checked), buffers=None).load()
@@ -71,10 +71,10 @@ def parse(data: bytes) -> KvPickle:
 
 
 def _check_opcodes(data: bytes) -> bytes:
-    """Refuse whatever is not a short run of admitted opcodes whose arguments lie within the file, up to its end.
+    """Reject everything except a short run of allowed opcodes whose arguments lie within the file, up to its end.
 
-    What comes back is the run without its frames, which nothing needs: the unpickler drops what is left of a frame when
-    an argument reaches beyond its end, and would go on to run other opcodes than those that were checked.
+    Returns the run without its frames, which are not needed. With them, the unpickler drops the rest of a frame when an
+    argument reaches beyond its end, and would then run other opcodes than those that were checked.
     """
     stream = io.BytesIO(data)
     run: list[bytes] = []
@@ -109,7 +109,9 @@ def _check_opcodes(data: bytes) -> bytes:
 
 
 def _argument(opcode: pickletools.OpcodeInfo, stream: io.BytesIO, at: int) -> Any:
-    """An opcode's argument. A length past the file's end is never allocated: the stream gives what there is."""
+    """The argument of an opcode. A length past the end of the file is never allocated: the stream returns what is
+    there.
+    """
     if opcode.arg is None:
         return None
     try:
@@ -119,7 +121,7 @@ def _argument(opcode: pickletools.OpcodeInfo, stream: io.BytesIO, at: int) -> An
 
 
 class _Unpickler(pickle.Unpickler):
-    """The second wall: it resolves no name, no persistent id and nothing of the extension registry."""
+    """The second defence: it resolves no names, no persistent ids and nothing from the extension registry."""
 
     def find_class(self, module_name: str, global_name: str, /) -> NoReturn:
         raise pickle.UnpicklingError(f"{module_name}.{global_name} is not to be imported")

@@ -1,4 +1,4 @@
-"""What a worker has to send: the streams of running turns, and answers until they are sent."""
+"""What a worker still has to send: the streams of running turns, and answers until they are sent."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class _Answer:
 
 
 class Outbox:
-    """Used by the socket's thread alone. `send` sends a message now or not at all, and says which."""
+    """Used by the socket thread alone. `send` sends a message now or not at all, and returns whether it did."""
 
     def __init__(self, send: Callable[[wire.Message, Sequence[bytes]], bool], streams: dict[bytes, Stream]) -> None:
         self._send = send
@@ -29,11 +29,11 @@ class Outbox:
         return len(self._answers)
 
     def add(self, final: wire.Final, payloads: list[bytes]) -> None:
-        """An answer, its payloads holding the whole text, whatever of it was streamed."""
+        """Queue an answer. Its payloads hold the whole text, even if part of it was streamed."""
         self._answers.append(_Answer(final, payloads))
 
     def flush(self, epoch: int) -> None:
-        """Send what there is, and keep what the broker has no room for until the next time."""
+        """Send everything there is; keep what the broker has no room for until next time."""
         for stream in self._streams.values():
             while True:
                 before = stream.mark()
@@ -46,7 +46,7 @@ class Outbox:
         self._answers = [answer for answer in self._answers if not self._sent(answer, epoch)]
 
     def _sent(self, answer: _Answer, epoch: int) -> bool:
-        """Send an answer with what its reader has not been sent yet; its stream ends with it."""
+        """Send an answer with the part of the text that its reader does not have yet; this ends the stream."""
         final, payloads = answer.final, answer.payloads
         stream = self._streams.get(final.id)
         final.epoch = epoch
@@ -60,7 +60,7 @@ class Outbox:
                 final, payloads = _another_reply(final, stream.offset), []
         try:
             sent = self._send(final, payloads)
-        except wire.WireError as error:  # an answer that no message holds is none; it must not end the worker
+        except wire.WireError as error:  # no message can hold this answer, but that must not end the worker
             small = wire.Final(final.id, final.attempt, final.epoch, final.seq, final.offset, problem_of(error))
             sent = self._send(small, ())
         if sent:
@@ -69,9 +69,9 @@ class Outbox:
 
 
 def _another_reply(final: wire.Final, offset: int) -> wire.Final:
-    """The end of a turn of which another worker, before a broker's restart, has committed another reply.
+    """The end of a turn for which another worker, before a broker's restart, committed a different reply.
 
-    What was streamed here and the rest of what was committed there would be a text that no state has read.
+    What was streamed here plus the rest of what was committed there would be a text that no state has read.
     """
     lost = WorkerLost(
         "the turn was saved with a different reply from the one that was streamed: load its context", committed=True

@@ -1,4 +1,4 @@
-"""How much of the waiting prompts a step reads: little enough that no stream stalls, and fairly between clients."""
+"""How much of the waiting prompts a step reads: so little that no stream stalls, and fair between clients."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from itertools import chain, zip_longest
 from workers.job import Job
 
 FEWEST = 16
-"""Tokens that a step reads at least, and a job at a time: with fewer, most of it would be the pass over the weights."""
+"""The fewest tokens that a step, and a job in it, reads: with fewer, most of its time goes into passing the weights."""
 
 AIM = 0.9
-"""Of the bound: no two steps take the same time, and the longest is to keep it, too."""
+"""The share of `gap_s` to aim for: steps vary in time, and the longest should stay below it, too."""
 
 
 RELIEF = 4
-"""A prompt that has waited for so many steps of each one of its client's comes first: a long one is read on, too."""
+"""A prompt goes first once it has waited this many steps per job of its client: so long prompts move on, too."""
 
 
 class Pace:
-    """How many prompt tokens a step may read: `most` while nobody writes, else so many that it takes less than `gap_s`.
+    """How many prompt tokens a step may read: `most` while no context decodes, else so few that it takes under `gap_s`.
 
-    What a step takes has a fixed part (the writers' tokens, a pass over the weights) and one for each token. Scaling
-    the last step's tokens by how its time differed from what is aimed at settles where the two together make it up.
+    The time of a step has a fixed part (the decoding tokens, one pass over the weights) and a part for each token.
+    Scaling the tokens of the last step by the ratio of the aim to its time converges on the right number.
     """
 
     def __init__(self, most: int, gap_s: float) -> None:
@@ -34,19 +34,19 @@ class Pace:
         return self._beside if writing else self._most
 
     def took(self, tokens: int, seconds: float) -> None:
-        """A step that read so many tokens beside others that wrote has taken so long."""
+        """A step that read this many prompt tokens beside decoding contexts took this long."""
         if tokens < self._beside and seconds <= self._aim_s:
-            return  # a short rest of a prompt says nothing of longer slices
+            return  # the short rest of a prompt says nothing about longer slices
         fitting = int(tokens * min(2.0, max(0.5, self._aim_s / seconds)))
         self._beside = min(self._most, max(FEWEST, fitting))
 
 
 def portions(jobs: Sequence[Job], tokens: int, left: Callable[[Job], int], step: int) -> list[tuple[Job, int]]:
-    """Which jobs read how many of a step's tokens: first those whose client has waited longest.
+    """Which jobs read how many of a step's tokens; the clients that have waited longest come first.
 
-    Clients get equal parts, whatever number of jobs they have; what one cannot use goes on to the next job. Of one
-    client's jobs the shortest comes first, so that of several prompts one can be answered soon, where side by side
-    all would be late; but before it one that has waited for long.
+    Clients get equal shares, however many jobs they have; what one cannot use goes to the next job. Among the jobs of
+    one client the shortest comes first, so that one of several prompts is answered soon; side by side, all of them
+    would be late. Only a job that has waited too long goes before it.
     """
     of_client: dict[bytes, list[Job]] = {}
     for job in jobs:

@@ -1,8 +1,8 @@
-"""Prompts that begin alike are read once: one turn leads, the others wait for it and take its state where they part.
+"""Prompts with the same beginning are read once: one turn leads, the others wait and take its state where they part.
 
-Turns share what they read when they start from the same checkpoint (or all from nothing) and their next tokens are the
-same. A state that was taken over is a copy in the turn's own slot: from there on nobody knows of the other. Whoever
-leads may fail, be cancelled or run out of time; those who waited then find another one among themselves.
+Turns share what they read if they start from the same checkpoint (or from nothing) and their next tokens are the same.
+The state is copied into the slot of the other turn; from then on the two are independent. If the leader fails, is
+cancelled or runs out of time, those that wait choose another one among themselves.
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ from workers.turn import failing
 log = logging.getLogger(__name__)
 
 SHARED_TOKENS = 32
-"""Fewer are read anew: a copy of a state costs as much as reading a few tokens, and takes room among the hot ones."""
+"""Shorter prefixes are read again: copying a state costs as much as reading a few tokens, and fills the cache."""
 
 
 class PrefixSharing:
-    """Used by the model's thread alone."""
+    """Used by the model thread alone."""
 
     def __init__(self, runtime: Runtime, cache: StateCache) -> None:
         self._runtime = runtime
         self._cache = cache
 
     def begin(self, job: Job, active: Sequence[Job]) -> None:
-        """Put a job's start into its slot, or a state that is further on; or let it wait for another job."""
+        """Load the start of a job into its slot, or a later state from the cache; or let it wait for another job."""
         start = _start(job)
         kept = self._cache.find(start.object, job.running.script.tobytes()) if _shares(job) else None
         if kept is None:
@@ -45,9 +45,9 @@ class PrefixSharing:
         self._follow(job, active)
 
     def marks(self, active: Sequence[Job]) -> dict[Job, int]:
-        """Where a job that leads has to stop next, so that others can take its state; counted from its start.
+        """Where each leader has to stop next so that others can take its state, counted from its start.
 
-        Those whose leader is gone, or past their parting without its state, follow another or go on alone.
+        A job whose leader is gone, or has passed their parting without leaving a state, follows another or reads alone.
         """
         for job in active:
             leader = job.leader
@@ -60,9 +60,9 @@ class PrefixSharing:
         return found
 
     def reached(self, job: Job, active: Sequence[Job]) -> None:
-        """A job has read on: hand its state to whoever waits for it there, and keep it at the end of its prompt.
+        """A job has read on: give its state to those that wait for it here, and keep it at the end of its prompt.
 
-        A state that cannot be saved is not shared: those who wait for it then read for themselves.
+        If the state cannot be saved, it is not shared, and those that wait read for themselves.
         """
         turn = job.running
         followers = [other for other in active if other.leader is job and other.parting == turn.at]
@@ -93,7 +93,7 @@ class PrefixSharing:
             job.prompt_at = time.monotonic()
 
     def _follow(self, job: Job, active: Sequence[Job]) -> None:
-        """Wait for the one of those before it with whom it has the most to read together, if that is enough."""
+        """Wait for the earlier job that shares the longest prefix with this one, if it is long enough."""
         job.leader = None
         at = job.running.at
         most = at + SHARED_TOKENS - 1
@@ -112,13 +112,13 @@ def _start(job: Job) -> Snapshot:
 
 
 def _shares(job: Job) -> bool:
-    """Whether others may know where a job began. A replay exists to read everything itself."""
+    """Whether others may share the start of a job. A replay exists to read everything itself."""
     start = _start(job)
     return isinstance(job.args, ops.Turn) and (bool(start.object) or not start.arrays)
 
 
 def _common(job: Job, other: Job) -> int:
-    """How many tokens two jobs read alike before they part."""
+    """How many tokens two jobs have in common before they part."""
     if not _shares(other) or _start(job).object != _start(other).object:
         return 0
     one, two = job.running.script, other.running.script

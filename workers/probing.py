@@ -1,7 +1,7 @@
-"""Probes: how a model with addressed slots reads a text after a context. Nothing is changed by one, and no slot used.
+"""Probes: how a model with addressed slots reads a text after a context. A probe changes nothing and uses no slot.
 
-A probe's text is tokenized on the `text` thread and its context loaded on the store's, as a turn's are; it is then
-computed on a thread of its own, beside the model's, one at a time.
+The text of a probe is tokenized on the `text` thread and its context is loaded on the store thread, as for a turn. A
+thread for probes then computes them one at a time, beside the model thread.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from workers.runtimes.base import LayerSeen, Logits, Probe, Probes, Reading, Run
 from workers.turns import Turns
 
 MAX_TOKENS = ops.MAX_PROBE_TEXT
-"""Tokens that one probe may read, those of a context whose state is to be read again among them."""
+"""Tokens that one probe may read, including those of a context whose state has to be read again."""
 
 
 @dataclass(slots=True, eq=False, kw_only=True)
@@ -40,10 +40,10 @@ class Task:
 
 
 class Prober:
-    """What a probe needs of one model: its steps, each for the thread that its docstring names."""
+    """The steps of a probe for one model; each docstring names the thread that may call it."""
 
     def __init__(self, runtime: Runtime, name: str, store: Store, turns: Turns, vocabulary: Vocabulary) -> None:
-        """`name` is that of the runtime, for the error of one that has no slots to look at."""
+        """`name` is the name of the runtime, for the error if it has no addressed slots."""
         self._runtime = runtime
         self._name = name
         self._store = store
@@ -52,7 +52,7 @@ class Prober:
         self._closed = False
 
     def tokens(self, data: bytes) -> list[int]:
-        """The tokens of a probe's text, for the text thread. Raises Unsupported first, BadRequest for a text unfit."""
+        """The tokens of a probe's text. For the text thread. Raises Unsupported, then BadRequest for a bad text."""
         if not isinstance(self._runtime, Probes):
             raise Unsupported(
                 f"the runtime {self._name!r} has no addressed slots: only models of the runtime 'asm' can be probed"
@@ -61,15 +61,15 @@ class Prober:
         return Prompt(data, self._vocabulary, heal=False).tokens
 
     def load(self, task: Task) -> Loaded:
-        """The context that a probe reads after, for the store's thread. Raises what loading one for a turn does."""
+        """The context that a probe reads after. For the store thread. Raises what loading one for a turn raises."""
         if not task.request.context:
             return Loaded.empty()
         object_id = self._store.resolve(parse_ref(task.request.context))
-        with self._store.hold(object_id):  # until it is in memory, where nobody writes into it
+        with self._store.hold(object_id):  # until it is in memory: nobody writes into it there
             return self._turns.load(None, object_id)
 
     def look(self, task: Task, loaded: Loaded, text: Sequence[int]) -> tuple[ops.Probed, bytes]:
-        """Compute a probe, on a thread that may take its time: the result, and the replies.
+        """Compute a probe, on a thread that may take its time: returns the result and the replies.
 
         Raises Cancelled and TimedOut between two readings of the text, and what the runtime raises.
         """
@@ -101,7 +101,7 @@ class Prober:
         return result, b"".join(replies)
 
     def close(self) -> None:
-        """Let no further reading begin."""
+        """Begin no further readings."""
         self._closed = True
 
     def _check(self, task: Task) -> None:
@@ -150,7 +150,7 @@ def _layer(seen: LayerSeen, top: int) -> ops.LayerProbed:
 
 
 def _largest(values: NDArray[np.floating], count: int) -> list[int]:
-    """Where the largest values stand, largest first, the earlier of equal ones first."""
+    """The indices of the largest values, largest first; of equal ones the earlier first."""
     order: list[int] = np.argsort(-values, kind="stable")[:count].tolist()
     return order
 

@@ -1,4 +1,4 @@
-"""A prompt's text and its tokens: what a model's vocabulary can spell, and nothing else."""
+"""The text of a prompt and its tokens, which must spell it exactly."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ssmprov.transcript import HALF_FENCE
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Vocabulary:
-    """What a turn needs of a runtime's tokens; `spaced` [V] marks those that begin with a space.
+    """What a turn needs to know of a runtime's tokens; `spaced` [V] marks those that begin with a space.
 
     `end` tokens end a turn and are never read, `control` tokens are never sampled. `misfits` lists the tokens that
-    cannot follow an open character's first bytes (b'' for none).
+    cannot follow the first bytes of an open character (b'' for none).
     """
 
     tokenize: Callable[[str], list[int]]
@@ -30,10 +30,12 @@ class Vocabulary:
 
 
 class Prompt:
-    """A prompt's text, checked, and its tokens. A single trailing space may be withheld for the first token."""
+    """The checked text of a prompt, and its tokens. A single trailing space may be withheld for the first sampled
+    token.
+    """
 
     def __init__(self, data: bytes, vocabulary: Vocabulary, *, heal: bool) -> None:
-        """Raises BadRequest for what is no text, and for what the tokenizer does not give back."""
+        """Raises BadRequest for bytes that are not text, and for text that the tokenizer changes."""
         text = check_text(data)
         self.bytes = data
         self.half_step = text.endswith(HALF_FENCE)
@@ -44,7 +46,7 @@ class Prompt:
 
 
 def check_text(data: bytes) -> str:
-    """The text of some bytes; BadRequest, telling where, for bytes that are no UTF-8 or hold U+0000."""
+    """The text of some bytes. Raises BadRequest with the offset for bytes that are not UTF-8 or contain U+0000."""
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
@@ -57,7 +59,7 @@ def check_text(data: bytes) -> str:
 
 
 def spell(vocabulary: Vocabulary, text: str) -> list[int]:
-    """Tokens that spell a text exactly. Raises BadRequest where the tokenizer loses something."""
+    """Tokens that spell a text exactly. Raises BadRequest if the tokenizer loses something."""
     tokens = vocabulary.tokenize(text)
     if b"".join(map(vocabulary.piece, tokens)) != text.encode():
         raise BadRequest("this model's tokenizer would change the prompt, so the model cannot read it")
@@ -65,7 +67,7 @@ def spell(vocabulary: Vocabulary, text: str) -> list[int]:
 
 
 def characters(opened: bytes, piece: bytes) -> int | None:
-    """The characters that a piece completes or opens after an open one's first bytes; None where it is no text."""
+    """How many characters a piece completes or opens after the first bytes of an open one; None if it is not text."""
     try:
         text = (opened + piece).decode()
     except UnicodeDecodeError:
@@ -74,12 +76,12 @@ def characters(opened: bytes, piece: bytes) -> int | None:
 
 
 def _with_open_end(data: bytes) -> int | None:
-    """The characters of bytes whose last one may be incomplete; None where they are no text."""
+    """How many characters some bytes have, the last of which may be incomplete; None if they are not text."""
     decoder = codecs.getincrementaldecoder("utf-8")("strict")
     try:
         text = decoder.decode(data)
     except UnicodeDecodeError:
         return None
     pending: bytes = decoder.getstate()[0]
-    surrogate = pending[:1] == b"\xed" and pending[1:2] >= b"\xa0"  # Python waits for its last byte to refuse it
+    surrogate = pending[:1] == b"\xed" and pending[1:2] >= b"\xa0"  # Python rejects it only at its last byte
     return None if "\0" in text or surrogate else len(text) + bool(pending)

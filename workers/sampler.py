@@ -1,10 +1,10 @@
 """One vectorised sampler for all runtimes: penalties, temperature, top-k, top-p, min-p, in this order.
 
-Penalties over the window of the last tokens read: a logit in the window is divided by `pen_rep` where positive and
-multiplied where negative (Keskar et al. 2019, CTRL), then lowered by `pen_freq` for each occurrence and by `pen_pres`
+Penalties apply to the window of the last tokens read: a logit in the window is divided by `pen_rep` if positive and
+multiplied if negative (Keskar et al. 2019, CTRL), then lowered by `pen_freq` for each occurrence and by `pen_pres`
 once. Top-p keeps the fewest most likely tokens whose share of what top-k left reaches p (Holtzman et al. 2020), min-p
 those at least p times as likely as the first (Nguyen et al. 2024). Draws come from Philox counters (seed, position), so
-that a sequence can be taken up anywhere.
+a sequence can be continued anywhere.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from ssmprov.settings import Settings
 
 BANNED = np.float32(-np.inf)
 CANDIDATES = 1024
-"""So many of the likeliest tokens are sorted first; the whole vocabulary only where they do not suffice."""
+"""This many of the likeliest tokens are sorted first; the whole vocabulary only if they are not enough."""
 
 COLUMNS = 4 * CANDIDATES
-"""Into so many a large vocabulary is cut to find its likeliest tokens."""
+"""The number of columns into which a large vocabulary is cut to find its likeliest tokens."""
 
 COLDEST = 1e-30
-"""Any temperature below leaves the highest scores alone, as this one does; and single precision can hold this one."""
+"""Any lower temperature leaves only the highest scores, as this one does; single precision can still hold this one."""
 
 BLOCK = 256
-"""Weights whose sum is taken at once where one of very many is picked."""
+"""How many weights are summed at once to pick one of very many."""
 
 Logits = NDArray[np.float32]
 Real = TypeVar("Real", np.float32, np.float64)
@@ -37,7 +37,7 @@ Real = TypeVar("Real", np.float32, np.float64)
 
 @dataclass(slots=True, kw_only=True)
 class Draw:
-    """What one row is sampled by. `allowed` [V] admits tokens, `banned` refuses some; `retry` counts redraws."""
+    """How to sample one row: `allowed` [V] marks tokens, `banned` lists rejected ones; `retry` counts redraws."""
 
     settings: Settings
     window: Sequence[int]
@@ -49,8 +49,8 @@ class Draw:
 
 
 def sample(rows: Sequence[Logits], draws: Sequence[Draw]) -> list[int]:
-    """A token for each row of logits [V], which is left as it is."""
-    scores = np.empty(len(rows[0]), np.float32)  # one row after the other, in memory that is in the cache by then
+    """One token for each row of logits [V]. The logits stay unchanged."""
+    scores = np.empty(len(rows[0]), np.float32)  # row by row, in memory that is then in the cache
     tokens = []
     for logits, draw in zip(rows, draws, strict=True):
         np.copyto(scores, logits)
@@ -59,7 +59,7 @@ def sample(rows: Sequence[Logits], draws: Sequence[Draw]) -> list[int]:
 
 
 def _sample(scores: Logits, draw: Draw) -> int:
-    """A token for one row of scores [V], which is worked upon in place."""
+    """A token for one row of scores [V], which are changed in place."""
     _penalise(scores, draw)
     if draw.allowed is not None:
         scores[~draw.allowed] = BANNED
@@ -75,13 +75,13 @@ def _sample(scores: Logits, draw: Draw) -> int:
 
 
 def uniform(seed: int, position: int, retry: int) -> float:
-    """The draw in [0, 1) of a seed at a position: 53 bits of one Philox block."""
+    """The random number in [0, 1) for a seed at a position: 53 bits of one Philox block."""
     raw = np.random.Philox(key=seed, counter=[position, retry, 0, 0]).random_raw()
     return float(int(raw) >> 11) * 2.0**-53
 
 
 def share(logits: Logits, members: NDArray[np.bool_]) -> float:
-    """The share of the raw softmax of logits [V] that the members [V] hold."""
+    """The share of the softmax of logits [V] that the members [V] hold."""
     weights = np.exp(logits - logits.max(), dtype=np.float64)
     return float(weights[members].sum() / weights.sum())
 
@@ -97,7 +97,7 @@ def _penalise(scores: Logits, draw: Draw) -> None:
 
 
 def _draw(scores: Logits, draw: Draw) -> int:
-    """A token by chance; the highest score is 0."""
+    """A random token; the highest score is 0."""
     settings = draw.settings
     point = uniform(draw.seed, draw.position, draw.retry)
     if 0 < settings.top_k < len(scores):
@@ -116,15 +116,15 @@ def _draw(scores: Logits, draw: Draw) -> int:
 
 
 def _weights(scores: NDArray[Real], temp: float) -> NDArray[Real]:
-    """The softmax but for its sum, in the precision of the scores."""
-    with np.errstate(over="ignore"):  # a tiny temperature sends all but the highest to minus infinity
+    """The softmax without its division by the sum, in the precision of the scores."""
+    with np.errstate(over="ignore"):  # a tiny temperature sends all but the highest scores to minus infinity
         weights = scores / scores.dtype.type(max(temp, COLDEST))
     np.exp(weights, out=weights)
     return weights
 
 
 def _enough(scores: Logits, whole: float, settings: Settings) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The likeliest tokens and their weights, so many that none behind them can pass top-p or min-p."""
+    """The likeliest tokens and their weights: so many that no other token can pass top-p or min-p."""
     order, weights = _likeliest(scores, CANDIDATES, settings.temp)
     if weights.sum() >= settings.top_p * whole or weights[-1] < settings.min_p * weights[0]:
         return order, weights
@@ -132,10 +132,10 @@ def _enough(scores: Logits, whole: float, settings: Settings) -> tuple[NDArray[n
 
 
 def _likeliest(scores: Logits, count: int, temp: float) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """The ids of the `count` highest scores, highest first, of equal ones the lowest id first; and their weights.
+    """The ids of the `count` highest scores, highest first, and of equal scores the lowest id first; and their weights.
 
-    Cut into columns, as many of a large vocabulary's highest scores as are wanted lie above the `count`-th of the
-    columns' own highest ones, and few others do: only these are sorted.
+    A large vocabulary is cut into columns. At least `count` scores are as high as the `count`-th highest maximum of the
+    columns, and not many more are: only these are sorted.
     """
     rows = len(scores) // COLUMNS
     if rows > 1 and count <= CANDIDATES:
@@ -149,7 +149,7 @@ def _likeliest(scores: Logits, count: int, temp: float) -> tuple[NDArray[np.int6
 
 
 def _pick(weights: NDArray[Real], point: float) -> int:
-    """Where the running sum of the weights passes `point` of the whole; summed in blocks, which are few."""
+    """The index at which the running sum of the weights passes `point` of the whole; summed in a few blocks."""
     sums = np.cumsum(np.add.reduceat(weights, np.arange(0, len(weights), BLOCK)), dtype=np.float64)
     aim = point * sums[-1]
     block = min(int(np.searchsorted(sums, aim, side="right")), len(sums) - 1)

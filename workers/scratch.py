@@ -1,7 +1,8 @@
-"""Files that pass through a worker on their way in or out, and what a worker that was killed left of them.
+"""Files that pass through a worker on their way in or out, and what a killed worker left of them.
 
-They stand in the store's directory, on the disk that takes the checkpoints: a temporary directory may be small, or in
-memory. A folder's name begins with its process's id and start, by which a later worker knows that nobody needs it.
+They are in the store's directory, on the disk that holds the checkpoints: a temporary directory may be small, or in
+memory. The name of a folder begins with the id and start time of its process, so a later worker can tell whether it is
+still needed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ FOLDER = "scratch"
 
 @contextmanager
 def scratch(store: Path) -> Iterator[Path]:
-    """A path for a file that is gone afterwards."""
+    """A path for a file that is deleted afterwards."""
     folder = store / FOLDER
     folder.mkdir(mode=0o700, exist_ok=True)
     prefix = f"{os.getpid()}-{started_at(os.getpid())}-"
@@ -29,7 +30,7 @@ def scratch(store: Path) -> Iterator[Path]:
 
 
 def sweep(store: Path) -> None:
-    """Remove what processes that are gone have left."""
+    """Remove what dead processes left behind."""
     for path in (store / FOLDER).glob("*-*-*"):
         pid, started, _ = path.name.split("-", 2)
         if pid.isdecimal() and started.isdecimal() and started_at(int(pid)) != int(started):

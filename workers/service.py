@@ -1,8 +1,8 @@
 """A worker's operations: what each request does to the checkpoint store, and on which thread.
 
-Lanes of threads, so that the socket's thread never touches the disk: `text` checks and tokenizes prompts, `store`
-does what is short (load, commit, names, queries), `care` what may take long (verify, repair, gc, files, texts), and
-`probe` computes probes.
+Each lane is a pool of threads, so that the socket thread never touches the disk: `text` checks and tokenizes prompts,
+`store` does short work (load, commit, names, queries), `care` does work that may take long (verify, repair, gc, files,
+texts), and `probe` computes probes.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from workers.turns import TEXT_PAGE, Turns
 log = logging.getLogger(__name__)
 
 GROUP_BYTES = 8 << 20
-"""States of this size are not made to wait for further ones, whose writing would take longer than is won."""
+"""A group of this size is committed without waiting for more: writing them would take longer than it saves."""
 
 
 class Service:
-    """Takes requests from the socket's thread; each is answered exactly once, from whichever thread is done with it."""
+    """Takes requests from the socket thread. Each is answered exactly once, by the thread that finishes it."""
 
     def __init__(
         self, store: Store, sets: Sets, turns: Turns, answers: Answers, adoption: Adoption, prober: Prober
@@ -52,7 +52,7 @@ class Service:
         self._text = ThreadPoolExecutor(1, "text")
         self._lane = ThreadPoolExecutor(1, "store")
         self._care = ThreadPoolExecutor(4, "care")
-        self._files = ThreadPoolExecutor(64, "file")  # each may wait for its client; the broker gives no more at once
+        self._files = ThreadPoolExecutor(64, "file")  # each may wait for its client; the broker allows no more at once
         self._probe = ThreadPoolExecutor(1, "probe")
         self._ended: queue.SimpleQueue[Job] = queue.SimpleQueue()
         self.done = 0
@@ -78,7 +78,7 @@ class Service:
     # -- taking requests
 
     def turn(self, job: Job, payloads: list[bytes]) -> None:
-        """Begin a turn, or to prime: the prompt is checked, the context restored, and it joins the batch."""
+        """Begin a turn or a prime: check the prompt, restore the context, and join the batch."""
 
         def read() -> None:
             prompt = self._turns.prompt(payloads)
@@ -92,7 +92,7 @@ class Service:
         self._do(self._lane, job.request, lambda: self._turns.begin_replay(job), job)
 
     def probe(self, task: Task, payloads: list[bytes]) -> None:
-        """Look at how a text is read after a context: on a thread of its own, so that nothing waits for it."""
+        """Look at how a text is read after a context: on a separate thread, so that nothing waits for it."""
         request, prober = task.request, self._prober
 
         def read() -> None:
@@ -111,14 +111,14 @@ class Service:
         self._do(self._text, request, read)
 
     def finished(self, job: Job) -> None:
-        """The model thread is done with a job. Those that end while the lane is busy are committed together."""
+        """The model thread is done with a job. Jobs that end while the lane is busy are committed together."""
         self._ended.put(job)
         self._lane.submit(self._end)
 
     def _end(self) -> None:
         jobs: list[Job] = []
         size = 0
-        with suppress(queue.Empty):  # taken already, with those before them
+        with suppress(queue.Empty):  # an earlier call took them
             while size < GROUP_BYTES:
                 jobs.append(self._ended.get_nowait())
                 size += jobs[-1].state_bytes
@@ -132,7 +132,7 @@ class Service:
             self.done += len(jobs)
 
     def operate(self, request: wire.Request, args: Any) -> None:
-        """Do an operation on the store. Raises BadRequest for one that is the broker's own."""
+        """Do an operation on the store. Raises BadRequest for an operation of the broker."""
         if request.op not in self._operations:
             raise BadRequest(f"a worker cannot do {request.op}")
         lane, action = self._operations[request.op]
@@ -165,7 +165,7 @@ class Service:
         self._do(self._files, request, action)
 
     def pins(self, then: Callable[[dict[str, str]], None]) -> None:
-        """Read which contexts are pinned where, and hand that over."""
+        """Read which contexts are pinned to which worker, and pass that on."""
 
         def read() -> None:
             try:
@@ -178,7 +178,7 @@ class Service:
         self._lane.submit(read)
 
     def close(self) -> None:
-        """Wait for what the lanes still do."""
+        """Wait for what the lanes are still doing."""
         self._prober.close()
         for lane in (self._text, self._care, self._files, self._lane, self._probe):
             lane.shutdown(wait=True)
@@ -194,7 +194,7 @@ class Service:
                     job.holds.close()
                 self._answers.fail(request, error)
             finally:
-                if job is not None:  # other operations say nothing of whether the model moves
+                if job is not None:  # other operations do not show whether the model makes progress
                     self.done += 1
 
         lane.submit(run)
@@ -246,7 +246,7 @@ class Service:
             return Outcome(result=wire.pack(row), hot=hot, pins={ref.name: args.worker}).encode()
 
         if args.worker and self._store.outcome(request.id) is None:
-            self._turns.load(None, self._store.resolve(ref))  # first: what cannot be loaded is not moved
+            self._turns.load(None, self._store.resolve(ref))  # first: a context that cannot be loaded is not moved
         done = self._store.pin(ref.name, args.worker, request=key_of(request), answer=answer)
         self._answers.repeat(request, done.answer)
 
@@ -279,7 +279,7 @@ class Service:
     def _settle(self, request: wire.Request, args: ops.Settle) -> None:
         lost = Outcome(error=wire.unpack(args.problem, Problem))
         assert lost.error is not None
-        lost.error.details["committed"] = False  # so it is from here on, for whoever asks again
+        lost.error.details["committed"] = False  # this is final for everyone who asks again
         _, answer = self._store.settle(RequestKey(args.request, MARGIN_S), lost.encode())
         stands = msgspec.msgpack.decode(answer, type=Outcome)
         head = self._store.head(args.save) if args.save else None

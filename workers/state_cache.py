@@ -1,8 +1,8 @@
-"""Hot states: snapshots kept in memory under one byte budget, the least recently used ones let go first.
+"""The state cache: snapshots in memory, with a budget in bytes. The least recently used ones go first.
 
-Two kinds share it. Committed snapshots are found by their object id. States after a prompt, which are never durable,
-are found by the object that their turn began from and the tokens that it read since: who reads the same again, such
-as a reroll with another seed, takes them up instead.
+It holds two kinds. Committed snapshots are found by their object id. States after a prompt are never durable; they are
+found by the object that their turn began from and the tokens read since. A turn that reads the same again, such as a
+reroll with another seed, continues from there.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from collections import OrderedDict
 from workers.context import Snapshot
 
 Key = tuple[str, bytes]
-"""An object id, and the tokens (int32) that were read after it; those of a committed snapshot are b''."""
+"""An object id, and the tokens (int32) read after it; b'' for a committed snapshot."""
 
 
 class StateCache:
-    """Used by the store's and the model's thread; anyone may read `bytes`."""
+    """Used by the store thread and the model thread; any thread may read `bytes`."""
 
     def __init__(self, budget: int) -> None:
         self._budget = budget
@@ -30,18 +30,18 @@ class StateCache:
             return self._get((object_id, b""))
 
     def put(self, snapshot: Snapshot) -> None:
-        """Keep a committed snapshot. One that is larger than the whole budget is not kept."""
+        """Keep a committed snapshot, unless it is larger than the whole budget."""
         with self._lock:
             self._put((snapshot.object, b""), snapshot)
 
     def find(self, object_id: str, tokens: bytes) -> Snapshot | None:
-        """The state after the most of these tokens, read from that object; its `tokens` says how many they are."""
+        """The state that has read the most of these tokens after that object; its `tokens` says how many."""
         with self._lock:
             found = [key for key in self._states if key[1] and key[0] == object_id and tokens.startswith(key[1])]
             return self._get(max(found, key=lambda key: len(key[1]))) if found else None
 
     def keep(self, object_id: str, tokens: bytes, snapshot: Snapshot) -> None:
-        """Keep the state after these tokens, read from that object."""
+        """Keep the state after that object and these tokens."""
         with self._lock:
             self._put((object_id, tokens), snapshot)
 

@@ -1,4 +1,4 @@
-"""A file on its way through CHUNKs: paced by credit between a disk thread and the socket's thread."""
+"""A file on its way through CHUNKs: credit paces it between a disk thread and the socket thread."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from ssmprov.errors import BadRequest, Cancelled, Corrupt, TimedOut
 from workers.checkpoints.files import no_space
 
 PATIENCE_S = 60.0
-"""A client that grants or sends nothing for so long ends its transfer."""
+"""A transfer ends if its client grants or sends nothing for this long."""
 
 AHEAD = 8
 """CHUNKs of an import that may be on their way at once."""
 
 
 class Transfer:
-    """One export or import. The socket's thread calls `grant`, `chunk` and `abort`, a disk thread the rest."""
+    """One export or import. The socket thread calls `grant`, `chunk` and `abort`, a disk thread the rest."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Transfer:
             self._credit.release(min(n, 1024))
 
     def chunk(self, message: wire.Chunk, payloads: list[bytes]) -> None:
-        """Take a CHUNK; one beyond the credit given ends the import."""
+        """Take a CHUNK; a CHUNK beyond the granted credit ends the import."""
         if self._aborted:
             return
         if self._chunks.qsize() >= AHEAD:
@@ -59,11 +59,11 @@ class Transfer:
                 self._chunks.put_nowait(None)
                 return
             except queue.Full:
-                with contextlib.suppress(queue.Empty):  # the disk thread has emptied it meanwhile
+                with contextlib.suppress(queue.Empty):  # the disk thread emptied it in the meantime
                     self._chunks.get_nowait()
 
     def write(self, seq: int, offset: int, data: bytes, *, last: bool) -> None:
-        """Send the next CHUNK when the reader has room. Raises Cancelled and TimedOut."""
+        """Send the next CHUNK once the reader has room. Raises Cancelled and TimedOut."""
         if not self._credit.acquire(timeout=self._left()):
             raise TimedOut("the reader of an export did not take it in time")
         self._check()
@@ -104,7 +104,7 @@ def send(path: Path, transfer: Transfer) -> None:
 
 
 def receive(path: Path, transfer: Transfer, size: int, sha256: str) -> None:
-    """Write a file of `size` bytes from CHUNKs. Raises BadRequest and Corrupt for what does not add up, and NoSpace."""
+    """Write a file of `size` bytes from CHUNKs. Raises BadRequest and Corrupt if they do not add up, and NoSpace."""
     digest = hashlib.sha256()
     transfer.ask(AHEAD)
     with no_space(path), path.open("wb") as file:

@@ -24,18 +24,18 @@ from workers.prompt import Prompt, Vocabulary, characters, spell
 from workers.sampler import Draw, Logits, share
 
 PATIENCE = 3
-"""Draws of one token that are refused one by one."""
+"""Draws of one token that are rejected one by one."""
 
 CLOSING_TOKENS = len(FENCE.encode()) + 8
-"""Tokens that forced text may take at a turn's end: at most one a byte, and the rest of an open character."""
+"""Tokens that forced text may take at the end of a turn: at most one per byte, and the rest of an open character."""
 
 HEALING_SHARE = 0.5
-"""Tokens that begin with a space must hold that much of the softmax to take up a withheld one."""
+"""Tokens that begin with a space must hold this share of the softmax to take up a withheld space."""
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """At most so many sampled tokens (0: only read the prompt), characters of reply, and tokens of the context."""
+    """The most sampled tokens (0: only read the prompt), characters of reply, and tokens of the context."""
 
     tokens: int | None
     chars: int
@@ -43,9 +43,9 @@ class Limits:
 
 
 def _most(limits: Limits, held: int, prompt: Prompt) -> int | None:
-    """How many tokens may be sampled so that the context stays within its limit, a closing fence included.
+    """How many tokens may be sampled so that the context stays within its limit, including a closing fence.
 
-    Raises BadRequest where not even the prompt and one token fit.
+    Raises BadRequest if not even the prompt and one token fit.
     """
     if limits.context is None:
         return limits.tokens
@@ -65,9 +65,9 @@ def _most(limits: Limits, held: int, prompt: Prompt) -> int | None:
 class Turn:
     """The state of one turn between the steps of its model.
 
-    After each step: `fed`. While `queue` is empty and not `done`: `draw`, sample, `judge`. Then `read` and `reply`
-    hold what the state has read. `failed` is set where the old context has to stand. `script` is what is read before
-    anything is decided: replay and prompt.
+    After each step: `fed`. While `queue` is empty and not `done`: `draw`, sample, `judge`. Then `read` and `reply` hold
+    what the state has read. If `failed` is set, the old context stays. `script` is what is read before anything is
+    decided: replay and prompt.
     """
 
     def __init__(
@@ -88,8 +88,8 @@ class Turn:
         self._start = start
         self._logits: Logits | None = start.logits
         self._window = [int(token) for token in start.window]
-        self._decoder = codecs.getincrementaldecoder("utf-8")("strict")  # of what was judged
-        self._shown = codecs.getincrementaldecoder("utf-8")("strict")  # of what was read
+        self._decoder = codecs.getincrementaldecoder("utf-8")("strict")  # of the judged tokens
+        self._shown = codecs.getincrementaldecoder("utf-8")("strict")  # of the tokens that were read
         self._withheld = prompt.withheld
         self._chars = 0
         self._retry = 0
@@ -129,12 +129,12 @@ class Turn:
 
     @property
     def at(self) -> int:
-        """Tokens of the queue that were read: first those of the script."""
+        """How many tokens of the queue were read; the script comes first."""
         return self._at
 
     @property
     def logits(self) -> Logits | None:
-        """What the last token left [V]."""
+        """The logits after the last token [V]."""
         return self._logits
 
     @property
@@ -144,7 +144,7 @@ class Turn:
 
     @property
     def progress(self) -> tuple[int, int]:
-        """Tokens of replay and prompt that were read, of how many."""
+        """How many tokens of replay and prompt were read, and of how many."""
         return min(self._at, self._prompt_end), self._prompt_end
 
     @property
@@ -177,7 +177,7 @@ class Turn:
     # -- deciding
 
     def settle(self) -> None:
-        """With nothing left to read: end the turn where a limit or a wish says so, before anything is sampled."""
+        """With nothing left to read: end the turn if a limit or a cancel says so, before anything is sampled."""
         if self.stop or self.failed or self.waiting or self._open:
             return
         if self._ending:
@@ -187,7 +187,7 @@ class Turn:
         elif self._withheld:
             assert self._logits is not None, "where nothing was read the space is not withheld"
             self._healing = share(self._logits, self._vocabulary.spaced()) >= HEALING_SHARE
-            if not self._healing:  # no likely token takes up the space: it is read as it is, and sampled after
+            if not self._healing:  # no likely token takes up the space: read it as it is, then sample
                 self._read_space()
 
     def draw(self) -> tuple[Logits, Draw]:
@@ -207,7 +207,7 @@ class Turn:
         )
 
     def judge(self, token: int) -> None:
-        """Take a sampled token, refuse it for another draw, or end the turn without it."""
+        """Accept a sampled token, reject it for another draw, or end the turn without it."""
         if token in self._banned or (self._healing and not self._vocabulary.spaced()[token]):
             self._exhausted()
             return
@@ -226,7 +226,7 @@ class Turn:
         rest = fence.closed(self.reply, shown)
         cut = rest is not None and not rest.startswith(shown)
         if self._open and (cut or (self._due and count > 1)):
-            self._refuse(token)  # the end waits for the open character alone, and no cut goes through it
+            self._refuse(token)  # only the open character may delay the end, and it is never cut in two
             return
         chars = self._chars + ((count if rest is None else self._count(rest)) or 0)
         if chars > self._limits.chars:
@@ -251,9 +251,9 @@ class Turn:
             self._force(rest, "fence")
 
     def cancel(self, mode: str) -> None:
-        """Break the turn off at a token's edge: `drop` it, `keep` what was read, or `close` it with the fence.
+        """Stop the turn between two tokens: `drop` it, `keep` what was read, or `close` it with the fence.
 
-        While the prompt is read there is nothing to keep: the old context stands.
+        While the prompt is being read there is nothing to keep: the old context stays.
         """
         if self.done:
             return
@@ -263,7 +263,7 @@ class Turn:
             self._ending = mode
 
     def fail(self, error: SsmprovError) -> None:
-        """End the turn with an error; the old context stands."""
+        """End the turn with an error; the old context stays."""
         if self.failed is None:
             self.failed = error
 
@@ -284,7 +284,7 @@ class Turn:
         )
 
     def text(self) -> Read:
-        """What the turn read. Raises AssertionError where tokens and text disagree: such a turn is not committed."""
+        """What the turn read. Raises AssertionError if tokens and text disagree: such a turn is not committed."""
         text = self._prompt.bytes + bytes(self.reply)
         spelt = b"".join(map(self._vocabulary.piece, self.tokens))
         if spelt != text:
@@ -297,7 +297,7 @@ class Turn:
 
     @property
     def showable(self) -> int:
-        """Bytes of the reply that are whole characters."""
+        """How many bytes of the reply are whole characters."""
         return len(self.reply) - len(self._shown.getstate()[0])
 
     # -- details
@@ -312,20 +312,20 @@ class Turn:
         return bool(self._ending) or (self._most is not None and self.sampled >= self._most)
 
     def _count(self, shown: bytes) -> int | None:
-        """The characters that a piece completes or opens; None where it would make the text invalid.
+        """How many characters a piece completes or opens; None if it would make the text invalid.
 
-        One that is open counts when it is opened, so that completing it never passes a limit.
+        An open character counts when it is opened, so completing it never passes a limit.
         """
         return characters(self._decoder.getstate()[0], shown)
 
     def _refuse(self, token: int) -> None:
         self._banned.append(token)
         self._retry += 1
-        if self._retry == PATIENCE:  # rather than one by one, refuse all that cannot be
+        if self._retry == PATIENCE:  # instead of one by one, reject all that cannot fit
             self._banned += self._vocabulary.misfits(self._decoder.getstate()[0])
 
     def _exhausted(self) -> None:
-        """Every token was refused, so a refused one came again."""
+        """Every token was rejected: a rejected one came again."""
         if self._healing:
             self._healing = False
             self._read_space()
@@ -351,7 +351,7 @@ class Turn:
         self.stop = stop
 
     def _finish(self, stop: str) -> None:
-        """End the turn; a space that was withheld is read now, and a closing fence where one was asked for."""
+        """End the turn; read a withheld space now, and a closing fence if one was asked for."""
         if self._withheld:
             self._read_space()
         if stop == "cancelled" and self._ending == "close":
@@ -361,7 +361,7 @@ class Turn:
 
 @contextmanager
 def failing(*turns: Turn) -> Iterator[None]:
-    """Whatever is raised ends these turns, not the worker."""
+    """An exception in the body ends these turns, not the worker."""
     try:
         yield
     except SsmprovError as error:

@@ -1,4 +1,4 @@
-"""A turn's two ends on the store's thread: its context restored before, its checkpoint committed after."""
+"""The two ends of a turn, on the store thread: restore its context before, commit its checkpoint after."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ NO_HEAD = "none"
 
 
 class Turns:
-    """Used by the store's thread alone, but for `prompt`."""
+    """Used by the store thread alone, except `prompt`."""
 
     def __init__(
         self,
@@ -52,11 +52,11 @@ class Turns:
     # -- a turn's two ends
 
     def prompt(self, payloads: list[bytes]) -> Prompt:
-        """A request's payloads as a checked and tokenized prompt."""
+        """The payloads of a request as a checked and tokenized prompt."""
         return Prompt(b"".join(payloads), self._vocabulary, heal=True)
 
     def begin(self, job: Job, prompt: Prompt) -> None:
-        """Restore the context, make the turn, and let it join the batch; a resent one gets its answer again."""
+        """Restore the context, make the turn, and let it join the batch; a request sent again gets its old answer."""
         args = job.args
         assert isinstance(args, ops.Turn)
         if args.save and (answer := self._store.outcome(job.id)) is not None:
@@ -69,7 +69,7 @@ class Turns:
             )
             if not args.save:
                 raise lost
-            problem = problem_of(lost, worker=self._answers.worker)  # an earlier attempt must not commit any more
+            problem = problem_of(lost, worker=self._answers.worker)  # an earlier attempt can no longer commit
             _, answer = self._store.settle(key_of(job.request), Outcome(error=problem).encode())
             self._answers.repeat(job.request, answer)
             return
@@ -106,7 +106,7 @@ class Turns:
         self._submit_job(job)
 
     def _restore(self, job: Job, args: ops.Turn) -> Loaded:
-        """The context that a turn starts from: empty, hot, from the disk, or to be replayed."""
+        """The context that a turn starts from: empty, from the cache, from the disk, or to be replayed."""
         reference = job.request.context
         if not reference:
             return Loaded.empty()
@@ -142,7 +142,7 @@ class Turns:
         return loaded
 
     def end(self, jobs: Sequence[Job]) -> None:
-        """Commit or answer what the model thread is done with; those that save wait for the disk together."""
+        """Commit or answer the jobs that the model thread is done with; those that save share one wait for the disk."""
         saving: list[tuple[Job, Commit, ops.TurnResult]] = []
         for job in jobs:
             with self._failing(job):
@@ -172,14 +172,14 @@ class Turns:
 
     @contextmanager
     def _failing(self, job: Job) -> Iterator[None]:
-        """Whatever is raised is the answer of this job alone."""
+        """An exception in the body answers this job alone."""
         try:
             yield
         except Exception as error:
             self._answers.fail(job.request, error)
 
     def _answer(self, job: Job, turn: Turn) -> None:
-        """Answer what saves no turn."""
+        """Answer a job that saves no turn."""
         if isinstance(job.args, ops.Replay):
             if job.args.prime:
                 self._end_prime(job, turn, job.args.save)
@@ -211,7 +211,7 @@ class Turns:
         self._answers.reply(job.request, result, bytes(job.turn.reply), hot=[commit.name])
 
     def _commit(self, job: Job, turn: Turn, name: str, answer: Callable[[str], bytes]) -> Commit:
-        """What makes the context after a turn durable under a name."""
+        """The commit that makes the context after a turn durable under a name."""
         assert job.arrays is not None
         return Commit(
             snapshot=turn.snapshot(job.arrays, job.parent),
@@ -272,20 +272,20 @@ class Turns:
         self._answers.repeat(job.request, committed.answer)
 
     def begin_replay(self, job: Job) -> None:
-        """Read a lineage again from its root, on the side."""
+        """Read a lineage again from its root, beside the stored one."""
         if job.args.save and (answer := self._store.outcome(job.id)) is not None:
             self._answers.repeat(job.request, answer)
             return
         object_id = self._store.resolve(parse_ref(job.request.context))
         job.holds.enter_context(self._store.hold(object_id))
-        tokens = self._store.tokens(parse_ref("#" + object_id))  # the name may have moved meanwhile
+        tokens = self._store.tokens(parse_ref("#" + object_id))  # the name may have moved in the meantime
         nothing = Prompt(b"", self._vocabulary, heal=False)
         loaded = Loaded(object=object_id, snapshot=empty(), replay=tokens, parent="", seed=None, tokens=0)
         job.turn = self._make_turn(job, loaded, nothing, Settings(), Limits(0, 1), 0)
         self._submit(job)
 
     def _end_replay(self, job: Job, turn: Turn) -> None:
-        """Compare what reading again gave with what is stored; optionally give the object a further name."""
+        """Compare the state after reading again with the stored one; optionally give the object another name."""
         assert job.arrays is not None
         tokens = self._store.tokens(parse_ref("#" + job.parent))
         text = b"".join(map(self._vocabulary.piece, tokens.tolist()))
@@ -312,7 +312,7 @@ class Turns:
         self._answers.repeat(job.request, done.answer)
 
     def _stored(self, object_id: str) -> Snapshot | None:
-        """The state of a checkpoint as it is stored; None where it was collected or is damaged."""
+        """The stored state of a checkpoint; None if it was collected or is damaged."""
         try:
             loaded = self._store.load(parse_ref("#" + object_id))
         except Corrupt:
@@ -350,7 +350,7 @@ class Turns:
 
 
 def vocabulary_of(runtime: Runtime) -> Vocabulary:
-    """A runtime's tokens as a turn sees them; what asks for a pass over all of them is found out at first use."""
+    """A runtime's tokens as a turn sees them; what needs a pass over all tokens is computed at first use."""
     spaced: list[np.ndarray[Any, np.dtype[np.bool_]]] = []
 
     def begin_with_space() -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -375,7 +375,7 @@ def vocabulary_of(runtime: Runtime) -> Vocabulary:
 
 
 def _fits(opened: bytes, piece: bytes) -> bool:
-    """Whether a piece can follow an open character; the first byte of most pieces tells already."""
+    """Whether a piece can follow an open character; for most pieces the first byte is enough to tell."""
     continues = piece[0] & 0xC0 == 0x80
     return not (opened and not continues) and characters(opened, piece) is not None
 
@@ -390,7 +390,7 @@ def _moved(name: str, wanted: str, head: str | None) -> str:
 
 
 def _difference(a: Snapshot, b: Snapshot) -> float:
-    """The largest difference between two states' numbers and logits; bytes in a library's own form are no numbers."""
+    """The largest difference between the numbers and logits of two states; a library's own bytes are not compared."""
     pairs = [(a.arrays[name], b.arrays[name]) for name in a.arrays if a.arrays[name].dtype.kind == "f"]
     if a.logits is not None and b.logits is not None:
         pairs.append((a.logits, b.logits))

@@ -1,8 +1,8 @@
-"""Variants: sets of weights beside a model's own, of the same shape, that its contexts may be read with.
+"""Variants: other sets of weights of the same shape as the model's own, with which its contexts may be read.
 
-A state whose arrays hold `weights` names them by the hash of their file. The slot into which it is loaded is read with
-these weights, and what is saved from the slot names them again, so a context keeps them wherever it goes. A state that
-names none is read with the model's own.
+A state with the array `weights` names a set by the hash of its file. The slot that loads the state is read with these
+weights, and a state saved from the slot names them again, so a context keeps them wherever it goes. A state without
+that array is read with the model's own weights.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from workers.context import WEIGHTS, Arrays
 from workers.runtimes.base import Feed, Logits
 
 SPARE = 8
-"""Variants that are kept in memory beside those that slots hold."""
+"""Variants kept in memory in addition to those in slots."""
 
 Model = TypeVar("Model")
 
@@ -36,10 +36,10 @@ class Variant(Generic[Model]):
 
 
 class Variants(Generic[Model]):
-    """Which weights each slot is read with. `find` may be called by any thread, all else by the model's alone."""
+    """Which weights each slot is read with. Any thread may call `find`, only the model thread the rest."""
 
     def __init__(self, own: Model, slots: int, folder: Path | None, build: Callable[[bytes, str], Model]) -> None:
-        """`build` makes a model of a file's bytes, and raises Corrupt that begins with the name it is given."""
+        """`build` makes a model from the bytes of a file; its Corrupt begins with the name that it is given."""
         self._own = Variant(b"", own)
         self._slots = [self._own] * slots
         self._apart = False  # whether any slot holds a variant
@@ -49,7 +49,7 @@ class Variants(Generic[Model]):
         self._lock = threading.Lock()
 
     def find(self, arrays: Arrays) -> Variant[Model]:
-        """What a state is to be read with, loaded if need be. Raises NotFound and Corrupt that say what to do."""
+        """The weights to read a state with, loaded if necessary. Raises NotFound and Corrupt that say what to do."""
         if WEIGHTS not in arrays:
             return self._own
         named = arrays[WEIGHTS]
@@ -65,7 +65,7 @@ class Variants(Generic[Model]):
         return found
 
     def hold(self, slot: int, variant: Variant[Model]) -> None:
-        """Read this slot with it from now on."""
+        """Read this slot with this variant from now on."""
         self._slots[slot] = variant
         self._apart = any(held is not self._own for held in self._slots)
         if self._apart:
@@ -73,12 +73,12 @@ class Variants(Generic[Model]):
                 self._let_go()
 
     def named(self, slot: int, arrays: Arrays) -> Arrays:
-        """The arrays of a slot's state, and the weights that it is read with unless they are the model's own."""
+        """The arrays of a slot's state, with the name of its weights unless they are the model's own."""
         held = self._slots[slot].id
         return {**arrays, WEIGHTS: np.frombuffer(held, np.uint8)} if held else arrays
 
     def forward(self, feeds: Sequence[Feed], read: Callable[[Model, Sequence[Feed]], Logits]) -> Logits:
-        """`read` with each model what its slots are fed: the logits [len(feeds), V], in the order of the feeds."""
+        """Read each feed with the weights of its slot: the logits [len(feeds), V], in the order of the feeds."""
         if not self._apart:
             return read(self._own.model, feeds)
         groups: dict[bytes, list[int]] = {}
@@ -96,7 +96,7 @@ class Variants(Generic[Model]):
         return logits
 
     def __len__(self) -> int:
-        """Variants in memory."""
+        """The number of variants in memory."""
         return len(self._loaded)
 
     def _load(self, weights_id: bytes) -> Variant[Model]:

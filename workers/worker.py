@@ -1,7 +1,7 @@
-"""A worker's socket thread: it registers, takes requests, streams replies, and pulses while the model computes.
+"""A worker's socket thread: it registers, takes requests, streams replies, and sends pulses while the model computes.
 
-It never touches the disk and never waits for the model: the service's lanes and the batch's thread do the work and
-post what comes of it here, through a queue and a wake-up pipe.
+It never touches the disk and never waits for the model: the lanes of the service and the batch thread do the work and
+post the results here, through a queue and a wake-up pipe.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ log = logging.getLogger(__name__)
 
 PULSE_S = 0.2
 SILENCE_S = 2.0
-"""Without a word from the broker for so long, the worker says HELLO again."""
+"""After this long without a word from the broker, the worker says HELLO again."""
 
 DRAIN_S = 10.0
 BATCH = 256
@@ -55,7 +55,7 @@ class Place:
 
 
 class Worker:
-    """The socket thread. `run` returns when it has drained, and raises Refused when it must not serve."""
+    """The socket thread. `run` returns once it has drained, and raises Refused if it must not serve."""
 
     def __init__(
         self,
@@ -68,7 +68,7 @@ class Worker:
         cache: StateCache,
         open_service: Callable[[Callable[[Job], None], Sender], Service],
     ) -> None:
-        """`open_service` makes the operations from where they submit jobs and where they send their answers."""
+        """`open_service` makes the operations; it is given the functions that submit a job and send an answer."""
         self._endpoint = endpoint
         self._credentials = credentials
         self._place = place
@@ -101,7 +101,7 @@ class Worker:
     def _post(self, action: Callable[[], None]) -> None:
         """Have the socket thread do something."""
         self._posted.put(action)
-        if not self._woken:  # one wake-up serves whatever is posted before it is taken
+        if not self._woken:  # one wake-up is enough for everything posted before it is handled
             self._woken = True
             with contextlib.suppress(BlockingIOError):
                 self._waker.send(b"\0")
@@ -113,13 +113,13 @@ class Worker:
         self._service.finished(job)
 
     def _answer(self, request: wire.Request, final: wire.Final, payloads: Sequence[bytes]) -> None:
-        """Send a request's terminal answer; its payloads hold the whole text."""
+        """Send the final answer of a request; its payloads hold the whole text."""
         self._post(lambda: self._take_answer(request, final, list(payloads)))
 
     # -- the loop
 
     def run(self) -> None:
-        """Serve until SIGTERM. Raises Refused or WrongModel when the broker will not have this worker."""
+        """Serve until SIGTERM. Raises Refused or WrongModel if the broker rejects this worker."""
         self._batch.start()
         try:
             self._serve()
@@ -172,7 +172,7 @@ class Worker:
         with contextlib.suppress(BlockingIOError):
             while self._wake.recv(4096):
                 pass
-        self._woken = False  # before the queue is emptied: what is posted from here on wakes again
+        self._woken = False  # before the queue is emptied: anything posted from here on wakes it again
         while True:
             try:
                 action = self._posted.get_nowait()
@@ -193,7 +193,7 @@ class Worker:
                 self._broken = self._broken or sockets.refusal(frames, self._endpoint, self._credentials)
 
     def _hello(self) -> None:
-        """Introduce ourselves on a new connection, and take the lease up again."""
+        """Introduce ourselves on a new connection, and renew the lease."""
         self._leased = False
         self._heard_at = time.monotonic()
         self._register_at = float("inf")
@@ -201,8 +201,8 @@ class Worker:
         self._register()
 
     def _register(self) -> None:
-        """Ask for the lease again; the store's pins are read on its own thread first."""
-        self._register_at = time.monotonic() + SILENCE_S  # again, should the store not tell its pins
+        """Ask for the lease again; first the store thread reads the store's pins."""
+        self._register_at = time.monotonic() + SILENCE_S  # once more, in case the store does not report its pins
         if not self._draining_until:
             self._service.pins(lambda pins: self._post(lambda: self._offer(pins)))
 
@@ -230,7 +230,7 @@ class Worker:
         self._send(offer, wire.split_text(bytes(wire.pack(dict(pins)))))
 
     def _send(self, message: wire.Message, payloads: Sequence[bytes] = ()) -> bool:
-        """Send now or not at all; whether it went out."""
+        """Send now or not at all; returns whether it was sent."""
         try:
             self._socket.send_multipart(wire.encode(message, payloads), zmq.NOBLOCK)
         except zmq.Again:
@@ -362,7 +362,7 @@ class Worker:
                 stream.progress = item.progress
 
     def _take_answer(self, request: wire.Request, final: wire.Final, payloads: list[bytes]) -> None:
-        """An answer waits until it can be sent; it then holds what its reader has not been sent yet."""
+        """An answer waits until it can be sent; it then holds what its reader does not have yet."""
         self._jobs.pop(request.id, None)
         self._probes.pop(request.id, None)
         self._transfers.pop(request.id, None)
@@ -373,7 +373,7 @@ class Worker:
             message.epoch = self._epoch
             message.attempt = self._attempt(message.id)
         if not self._send(message, payloads) and (transfer := self._transfers.get(message.id)):
-            transfer.abort()  # a piece that is left out would spoil the file
+            transfer.abort()  # a missing piece would damage the file
 
     def _attempt(self, request_id: bytes) -> int:
         stream = self._streams.get(request_id)
@@ -403,7 +403,7 @@ class Worker:
             )
 
     def _drain(self) -> None:
-        """Take nothing more; what runs ends at a token's edge and is answered."""
+        """Accept no new requests; what runs ends at the next token and is answered."""
         if self._draining_until:
             return
         self._draining_until = time.monotonic() + DRAIN_S

@@ -20,6 +20,7 @@ from ssmprov.errors import BadRequest, Corrupt, NotFound
 from workers.runtimes import base, rwkv, scripted
 from workers.runtimes.base import Feed, Logits, Plan, Runtime
 from workers.runtimes.rwkv import Options
+from workers.runtimes.rwkv import runtime as rwkv_module
 from workers.runtimes.rwkv.runtime import Model, RwkvRuntime
 from workers.runtimes.scripted import FIRST_PIECE, UNLIKELY, ScriptedRuntime
 
@@ -198,7 +199,7 @@ def test_a_broken_script_is_refused_by_name(tmp_path: Path, content: str) -> Non
 def test_a_script_that_is_not_there_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"none\.json"):
         scripted.open_runtime(Plan(path=tmp_path / "none.json", slots=1))
-    with pytest.raises(BadRequest, match="no script"):
+    with pytest.raises(BadRequest, match="not a valid script"):
         scripted.open_runtime(Plan(path=tmp_path, slots=1))
 
 
@@ -329,7 +330,7 @@ def test_prefills_beyond_the_bound_are_split_into_calls(monkeypatch: pytest.Monk
     together, split = rwkv_runtime(4), rwkv_runtime(4)
     feeds = [Feed(slot, together.tokenize("word " * (slot + 1))) for slot in range(4)]
     at_once = together.forward(feeds)
-    monkeypatch.setattr(rwkv, "MAX_BATCH_TOKENS", 12)
+    monkeypatch.setattr(rwkv_module, "MAX_BATCH_TOKENS", 12)
     assert distance(split.forward(feeds), at_once) <= 1e-5
 
 

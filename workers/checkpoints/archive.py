@@ -1,14 +1,14 @@
 """One file that holds a context with its lineage, to be carried to another host.
 
-    8 bytes    b"SSMPROV" and the format's number
+    8 bytes    b"SSMPROV" and the number of the format
     u32        length of the header, then the header (MessagePack, `ArchiveHeader`)
     for each step, root first:
       u32      length of the record, then the record (MessagePack, `ArchiveStep`)
-    the objects' bytes, in the header's order and sizes: that of the head, then that of an opaque root
-    32 bytes   SHA-256 of all that stands before
+    the bytes of the objects, in the order and sizes of the header: that of the head, then that of an opaque root
+    32 bytes   SHA-256 of everything before
 
-Numbers are little-endian. The head's object carries the digest of its lineage, so its id vouches for every step;
-no size that the file states is believed before it was held against the file's own.
+Numbers are little-endian. The object of the head carries the digest of its lineage, so its id vouches for every step. A
+size in the file is checked against the size of the file before it is used.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class ArchiveObject(msgspec.Struct, frozen=True):
 
 
 class ArchiveHeader(msgspec.Struct, frozen=True):
-    """`model` is what the exporting host called it; the objects' own fingerprints decide."""
+    """`model` is the model's name on the exporting host; what counts are the fingerprints in the objects."""
 
     model: Annotated[str, Meta(max_length=64)]
     steps: Annotated[int, Meta(ge=1, le=1 << 24)]
@@ -69,7 +69,7 @@ def write_archive(
     steps: Iterable[ArchiveStep],
     objects: Iterable[bytes],
 ) -> tuple[str, int]:
-    """Write the file, which appears whole or not at all: its SHA-256 and size."""
+    """Write the file, which appears complete or not at all; return its SHA-256 and size."""
     inner, outer = hashlib.sha256(), hashlib.sha256()
     size = 0
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
@@ -94,7 +94,7 @@ def write_archive(
 
 
 class Archive:
-    """An archive opened for reading. Everything in it is another's claim until `check` has returned."""
+    """An archive opened for reading. Trust nothing in it until `check` has returned."""
 
     def __init__(self, files: Files, path: Path) -> None:
         self.path = path
@@ -110,7 +110,9 @@ class Archive:
         self._file.close()
 
     def check(self) -> list[Header]:
-        """Read it all: its states' headers. Raises Corrupt for what is damaged or contradicts itself, Unsupported."""
+        """Read it all, and return the headers of its states. Raises Corrupt if it is damaged or contradicts itself,
+        Unsupported.
+        """
         self._check_sum()
         self._file.seek(0)
         magic = self._read(8)
@@ -135,7 +137,9 @@ class Archive:
         ]
 
     def steps(self) -> Iterator[tuple[ArchiveStep, bytes]]:
-        """Root first, each with the digest of its lineage. Raises Corrupt where one does not follow from another."""
+        """The steps, root first, each with the digest of its lineage. Raises Corrupt if a step does not follow from the
+        last.
+        """
         self._file.seek(8)
         self._block(ArchiveHeader, MAX_HEADER)
         parent, digest, total = "", ROOT_DIGEST, 0
@@ -152,7 +156,7 @@ class Archive:
             yield step, digest
 
     def object(self, index: int) -> bytes:
-        """An object's bytes, which hash to its id."""
+        """The bytes of an object; they match its id."""
         after = sum(item.bytes for item in self.header.objects[index:]) + 32
         item = self.header.objects[index]
         self._file.seek(self.size - after)

@@ -1,8 +1,8 @@
-"""A backup of a store while it serves: itself a store, replaced by the next backup wholly or not at all.
+"""A backup of a store while it serves. The backup is a store; the next backup replaces it completely or not at all.
 
-The catalogue is copied as of one moment, then the objects that it names, with the store's lock shared, so that no gc
-takes them away meanwhile; turns go on. Objects never change, so those that the backup has already are not copied again,
-and a new catalogue takes the place of the old one only when all its objects are there.
+The catalogue is copied as of one moment, then the objects that it names. The store's lock is shared meanwhile, so that
+no gc removes them; turns continue. Objects never change, so those that the backup already has are not copied again. A
+new catalogue replaces the old one only when all its objects are there.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CHUNK = 1 << 20
 def backup(source: Path, catalogue: Catalogue, objects: Objects, target: Path, files: Files) -> BackedUp:
     """Copy the open store in `source` to `target`.
 
-    Raises BadRequest, Refused (another store is there, or something that is none), Busy, NoSpace, Corrupt.
+    Raises BadRequest, Refused (`target` holds another store or something else), Busy, NoSpace, Corrupt.
     """
     if source.resolve() in (target.resolve(), *target.resolve().parents):
         raise BadRequest(f"{target} is inside the store: choose another place for the backup, ideally on another disk")
@@ -42,7 +42,7 @@ def backup(source: Path, catalogue: Catalogue, objects: Objects, target: Path, f
 
 
 def _check_target(target: Path, path: Path, uuid: str, files: Files) -> bool:
-    """Whether an earlier backup of the same store is there. Raises Refused for anything else."""
+    """Whether `target` holds an earlier backup of the same store. Raises Refused for anything else."""
     try:
         names = {each.name for each in target.iterdir()}
     except FileNotFoundError:
@@ -93,7 +93,7 @@ def _stored(connection: sqlite3.Connection) -> Iterator[tuple[str, int]]:
 
 
 def _has(copies: Objects, object_id: str, size: int) -> bool:
-    """Whether an earlier backup copied it: a file of its name and size, which was hashed when it was written."""
+    """Whether an earlier backup copied it: a file of this name and size, which was hashed when it was written."""
     path = copies.path(object_id)
     return path.is_file() and not path.is_symlink() and path.stat().st_size == size
 
@@ -119,7 +119,7 @@ def _copy_object(objects: Objects, copies: Objects, object_id: str, size: int, d
 
 
 def _copy_settings(source: Path, target: Path, files: Files) -> None:
-    """The sampling sets, which are small files of their own."""
+    """Copy the sampling sets, which are small files."""
     if not source.is_dir():
         return
     with usable(target):
@@ -127,7 +127,7 @@ def _copy_settings(source: Path, target: Path, files: Files) -> None:
         for each in sorted(source.glob("*.json")):
             if each.is_file() and not each.is_symlink():
                 temporary = target / f".{each.name}.tmp"
-                files.unlink(temporary)  # of a backup that was stopped
+                files.unlink(temporary)  # left by a backup that was stopped
                 with files.replacing(target / each.name, temporary) as write:
                     write(each.read_bytes())
 

@@ -1,4 +1,4 @@
-"""New catalogue files: written beside, complete and durable before they stand under their name."""
+"""New catalogue files: they are written under another name, and renamed once they are complete and durable."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from workers.checkpoints.tables import APPLICATION, VERSION, statements
 
 TEMPORARY = "catalogue.new"
 SUCCESSOR = "catalogue.next"
-"""A complete catalogue that is about to take the place of the one that stands. Who finds it finishes that."""
+"""A complete catalogue that is about to replace the current one. Whoever finds it finishes the replacement."""
 
 
 @contextmanager
 def building(path: Path, files: Files) -> Iterator[sqlite3.Connection]:
-    """A connection to an empty database, which stands under `path` when the body ends, or not at all. Under a lock."""
+    """A connection to an empty database. It appears as `path` when the body ends, or not at all. Needs a lock."""
     temporary = path.with_name(TEMPORARY)
     _remove(temporary, files)
     try:
@@ -57,9 +57,9 @@ def create_tables(connection: sqlite3.Connection) -> None:
 
 
 def succeed(path: Path, files: Files) -> None:
-    """Put the successor in the catalogue's place. Nobody may have the catalogue open.
+    """Replace the catalogue by its successor. Nobody may have the catalogue open.
 
-    The old log goes first and for good: SQLite would play it into the new file. After a stop in between, whoever
+    The old log goes first, durably: SQLite would otherwise apply it to the new file. If this is interrupted, whoever
     opens the store next does the rest.
     """
     for suffix in ("-wal", "-shm", "-journal"):

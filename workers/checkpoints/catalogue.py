@@ -1,6 +1,6 @@
 """The catalogue in SQLite: steps, names, history and outcomes.
 
-Whatever is read is held against its row's seal first: a row that is not what was written is Corrupt, never believed.
+Every row that is read is first checked against its seal. A row that was changed raises Corrupt and is never used.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from workers.checkpoints.seals import seal, seal_of, whole
 from workers.context import Identity
 
 SWEEP_EVERY = 256
-"""Outcomes inserted by one process between two deletions of expired ones."""
+"""How many outcomes one process inserts before it deletes expired ones."""
 
 MAX_NAMES = 1_000_000
 SHARERS = 128
-"""More processes than have one store open."""
+"""More processes than ever have one store open."""
 
 PAST_ALL = "\U0010ffff"
-"""Sorts after whatever a name goes on with."""
+"""Sorts after everything that a name can continue with."""
 
 NAME = "n.name, n.step, n.object, n.pinned, n.created, n.updated, n.seal"
 
@@ -40,7 +40,7 @@ _WALK = 256
 
 @dataclass(frozen=True, slots=True)
 class Above:
-    """What a step stands below: its parent, None at a root, and the digest that it has there."""
+    """What a step is stored below: its parent (None for a root), and the digest that it gets there."""
 
     parent: Entry | None
     lineage: bytes
@@ -53,11 +53,11 @@ class Catalogue(Database):
         super().__init__(path, connection)
         self.max_names = max_names
         self._inserted = 0
-        self._room = 0  # names that may be made before they are counted again
+        self._room = 0  # names that may be created before they are counted again
 
     # ---- steps ---------------------------------------------------------------------------------------------------
     def entry(self, row: Sequence[Any]) -> Entry:
-        """The first columns of a row, those of the view. Raises Corrupt."""
+        """The step in the first columns of a row, those of the view. Raises Corrupt."""
         if not whole(row[:ENTRY]):
             known = "" if row[0] is None else f" ({row[0]})"
             raise self.damaged(f"a row of steps{known} is missing or was changed")
@@ -129,7 +129,7 @@ class Catalogue(Database):
         return next(itertools.islice(self.lineage(head), ref.back, None))
 
     def named(self, row: Sequence[Any]) -> Entry:
-        """The step of a row that is `entries` and then `NAME`. Raises Corrupt."""
+        """The step of a row that consists of `entries` and then `NAME`. Raises Corrupt."""
         name = row[ENTRY : ENTRY + 7]
         if not whole(name):
             raise self.damaged(f"the row of the name {name[0]!r} was changed")
@@ -139,7 +139,7 @@ class Catalogue(Database):
         return step
 
     def no_name(self, name: str) -> NotFound:
-        """The error for a name that is not there, with the nearest that is."""
+        """The error for a name that does not exist, with the nearest one that does."""
         first = name[:1]
         like = self.run("SELECT name FROM names WHERE name >= ? AND name < ? LIMIT 500", (first, first + PAST_ALL))
         rows = like or self.run("SELECT name FROM names WHERE name NOT LIKE '@%' LIMIT 500")
@@ -156,10 +156,10 @@ class Catalogue(Database):
         created: float,
         above: Above | None = None,
     ) -> Entry:
-        """Insert a step below its parent, or mark the one that is there as stored when `size` is positive.
+        """Insert a step below its parent, or mark an existing step as stored if `size` is positive.
 
-        Inside a change. `above` is what was found before it, if it was asked for. Raises NotFound when the parent is
-        gone, WrongModel when it is another model's.
+        Inside a change. `above` is what was found before, if it was looked up. Raises NotFound if the parent is gone,
+        and WrongModel if it belongs to another model.
         """
         known = self.by_object(object_id)
         if known is None:
@@ -170,7 +170,7 @@ class Catalogue(Database):
         return known
 
     def above(self, record: StepRecord, identity: Identity) -> Above:
-        """What the step would stand below. Raises NotFound, WrongModel, BadRequest."""
+        """What the step would be stored below. Raises NotFound, WrongModel, BadRequest."""
         parent = None
         if record.parent:
             parent = self.by_object(record.parent)
@@ -228,14 +228,14 @@ class Catalogue(Database):
             "INSERT INTO steps (number, object, parent, root, depth, tokens, text_bytes, step_tokens, step_bytes,"
             " stored, bytes, opaque, exact, seed, created, kind, settings, lineage, identity, seal)"
             " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*row[:3], *row[4:19], told, seal(*row)),  # without what the view takes from other rows
+            (*row[:3], *row[4:19], told, seal(*row)),  # without the columns that the view takes from other rows
         )
         read = (number, record.tokens, record.text)
         self.run("INSERT INTO reads (step, tokens, text, seal) VALUES (?, ?, ?, ?)", (*read, seal(*read)))
         return step
 
     def _identity(self, *identity: str) -> int:
-        """The number of the identity's row, which is made where there is none."""
+        """The number of the identity's row; the row is made if there is none."""
         rows = self.run(
             "SELECT number, fingerprint, architecture, layout, dtype, seal FROM identities"
             " WHERE fingerprint = ? AND architecture = ? AND layout = ? AND dtype = ?",
@@ -261,7 +261,7 @@ class Catalogue(Database):
         return rows[0][2].hex() if rows else None
 
     def expect_head(self, name: str, expected: str | None) -> None:
-        """Raises Conflict unless the name stands where it is expected to."""
+        """Raises Conflict unless the name is at the expected step."""
         head = self.head(name)
         if head == expected:
             return
@@ -274,7 +274,7 @@ class Catalogue(Database):
         raise Conflict(message, name=name, head=head or "", expected=expected or "")
 
     def move(self, name: str, step: Entry, keep: int, pinned: str | None = None) -> None:
-        """Let the name stand at `step`. A head that it leaves otherwise than for a child goes into its history."""
+        """Move the name to `step`. A head that it leaves, other than for a child, goes into its history."""
         now = time.time()
         rows = self.run("SELECT step, pinned, created FROM names WHERE name = ?", (name,))
         old, pin, created = rows[0] if rows else (None, "", now)
@@ -299,10 +299,10 @@ class Catalogue(Database):
             )
 
     def _room_for(self, name: str) -> None:
-        """Raises NoSpace. Counting takes milliseconds where there are many names, so not each new one is counted.
+        """Raises NoSpace. Counting takes milliseconds if there are many names, so not each new one is counted.
 
-        As many processes as `SHARERS` may use up what each was found to have room for: together they stay below the
-        limit, and close to it each new name is counted.
+        Up to `SHARERS` processes may each use up the room that they found: together they stay below the limit. Close to
+        the limit each new name is counted.
         """
         self._room -= 1
         if self._room >= 0:
@@ -323,7 +323,7 @@ class Catalogue(Database):
         self.seal("names", "name", name)
 
     def names_of(self, numbers: Iterable[int]) -> dict[int, list[str]]:
-        """The names that stand at each of the steps."""
+        """The names at each of the steps."""
         found: dict[int, list[str]] = {}
         for step, name in self.run(
             "SELECT step, name FROM names WHERE step IN (SELECT value FROM json_each(?)) ORDER BY name",
@@ -342,7 +342,7 @@ class Catalogue(Database):
         return rows[0][1] if rows else None
 
     def add_outcome(self, request_id: bytes, answer: bytes, expires_s: float) -> None:
-        """Inside a change that has found none."""
+        """Inside a change that found none."""
         row = (request_id, answer, boot(), uptime_s() + expires_s, float(expires_s))
         self.run(
             "INSERT INTO outcomes (request, answer, boot, until, lasts, seal) VALUES (?, ?, ?, ?, ?, ?)",
@@ -353,8 +353,9 @@ class Catalogue(Database):
         self._inserted += 1
 
     def sweep_outcomes(self) -> None:
-        """Delete those that have lived their time, by a clock that no one can set. Inside a change."""
+        """Delete outcomes that have expired, by a clock that nobody can set. Inside a change."""
         now = uptime_s()
         self.run("DELETE FROM outcomes WHERE boot = ? AND until < ?", (boot(), now))
-        self.run("DELETE FROM outcomes WHERE boot < ? AND lasts < ?", (boot(), now))  # apart, for the index
+        # Separate statements, for the index.
+        self.run("DELETE FROM outcomes WHERE boot < ? AND lasts < ?", (boot(), now))
         self.run("DELETE FROM outcomes WHERE boot > ? AND lasts < ?", (boot(), now))

@@ -1,10 +1,10 @@
 """Garbage: what no name, history or hold reaches.
 
-The decision is one transaction, in which no writer can take a hold. It notes the files to go in `trash`; they are then
-deleted in batches, each in a transaction that looks again, since a writer may have made the same object anew meanwhile.
-A crash in between leaves rows in `trash` for the next run. Steps (tokens and text) stay while they are reachable;
-objects stay for the last steps of each name, for its history, for holds, and for opaque roots, which nothing could
-replay.
+One transaction, in which no writer can take a hold, decides what goes and notes the files in `trash`. They are then
+deleted in batches. Each batch is a transaction that looks again, since a writer may have made the same object again in
+the meantime. A crash leaves rows in `trash` for the next run. Steps (tokens and text) stay while they are reachable.
+Objects stay for the last steps of each name, for its history, for holds, and for opaque roots, which cannot be
+replayed.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ class _Step:
 
 @dataclass(frozen=True, slots=True)
 class _Plan:
-    doomed: list[int]  # steps to forget
-    unstored: list[int]  # steps whose object goes
+    doomed: list[int]  # steps to delete
+    unstored: list[int]  # steps that lose their object
     kept: int  # objects that stay
 
 
@@ -56,9 +56,10 @@ def collect(
     *,
     dry_run: bool,
 ) -> Collected:
-    """What was removed, files of weights among the objects.
+    """What was removed; files of weights count as objects.
 
-    Raises Busy while another process has the store's lock, Corrupt where the catalogue is damaged."""
+    Raises Busy while another process has the store's lock, Corrupt if the catalogue is damaged.
+    """
     with alone(lock):
         check(catalogue)
         if dry_run:
@@ -68,7 +69,9 @@ def collect(
 
 @contextmanager
 def alone(lock: Path) -> Iterator[None]:
-    """Have the store's lock: no gc, repair or backup runs beside. Writers have it for a moment as they first hold."""
+    """Hold the store's lock, so that no gc, repair or backup runs at the same time. Writers take it briefly before a
+    hold.
+    """
     until = time.monotonic() + PATIENCE_S
     with ExitStack() as held:
         while True:
@@ -85,7 +88,7 @@ def alone(lock: Path) -> Iterator[None]:
 
 
 def check(catalogue: Catalogue) -> None:
-    """Raises Corrupt unless the catalogue is sound: what a damaged one does not reach may be wanted."""
+    """Raises Corrupt unless the catalogue is intact: what a damaged one does not reach may still be needed."""
     for (fault,) in catalogue.run("PRAGMA integrity_check(1)"):
         if fault != "ok":
             raise catalogue.damaged(fault)
@@ -104,7 +107,7 @@ def _preview(catalogue: Catalogue, objects: Objects, weights: WeightFiles, holde
             (path, object_id) for path, object_id in objects.files_found() if object_id and not _is_directory(path)
         ]
         sizes = [_size(path) for path, object_id in found if _goes(objects, path, object_id, held, staying)]
-    sizes += map(_size, garbage(weights, objects, staying, held))  # may take longer than writers should wait
+    sizes += map(_size, garbage(weights, objects, staying, held))  # may take longer than writers should have to wait
     return Collected(len(sizes), sum(sizes), len(plan.doomed), plan.kept)
 
 
@@ -135,7 +138,7 @@ def _collect(catalogue: Catalogue, objects: Objects, weights: WeightFiles, holde
 
 
 def _is_directory(path: Path) -> bool:
-    """Whether it is one, which nobody of us makes here: `verify --repair` moves it away."""
+    """Whether it is a directory, which ssmprov never makes here: `verify --repair` moves it away."""
     return path.is_dir() and not path.is_symlink()
 
 
@@ -174,7 +177,7 @@ def _numbers(connection: sqlite3.Connection, sql: str) -> list[int]:
 
 
 def _delete(catalogue: Catalogue, objects: Objects, holders: Path, files: list[tuple[Path, str]]) -> tuple[int, int]:
-    """Delete those that are still not wanted; how many there were, and their bytes."""
+    """Delete those that are still not wanted; return how many there were, and their bytes."""
     count = size = 0
     for start in range(0, len(files), BATCH):
         batch = files[start : start + BATCH]
@@ -190,7 +193,7 @@ def _delete(catalogue: Catalogue, objects: Objects, holders: Path, files: list[t
 
 
 def _goes(objects: Objects, path: Path, object_id: str, held: set[str], stored: set[str]) -> bool:
-    """Whether a file is garbage: of no stored object, or a temporary one whose writer is gone, as it holds nothing."""
+    """Whether a file is garbage: no stored object has it, or it is temporary and its writer is dead."""
     return object_id not in held and (object_id not in stored or path != objects.path(object_id))
 
 

@@ -1,7 +1,7 @@
-"""Commits: several contexts made durable together, each wholly or not at all.
+"""Commits: several contexts are made durable together, each completely or not at all.
 
-What each one needs is prepared and its object written; then the objects are flushed side by side, so that the disk's
-own log takes them together, and one transaction with a savepoint for each moves all the names. An object is durable
+First each one is prepared and its object is written. Then the objects are flushed side by side, so that the log of the
+disk takes them together. Then one transaction, with a savepoint for each, moves all the names. An object is durable
 before the row that names it.
 """
 
@@ -67,16 +67,16 @@ class Commits:
 
     def _prepare(self, commit: Commit, identity: Identity) -> _Prepared | Committed:
         check_name(commit.name, reserved=True)
-        if (former := self._former(commit)) is not None:  # first: it may be what has moved the name
+        if (former := self._former(commit)) is not None:  # first: an earlier attempt may have moved the name
             return former
         record = record_of(commit.snapshot, commit.read, identity.dtype)
-        self._expect(commit)  # before megabytes are written; decided again in the transaction
+        self._expect(commit)  # before megabytes are written; the transaction checks again
         above = self._catalogue.above(record, identity)
         data = objects.encode(commit.snapshot, record, identity, above.lineage)
         return _Prepared(commit=commit, record=record, above=above, object_id=objects.name_of(data), data=data)
 
     def _former(self, commit: Commit) -> Committed | None:
-        """What an earlier commit for the same request came to, or what was settled for it."""
+        """The outcome of an earlier commit for the same request, or what was settled for it."""
         if commit.request is None or (answer := self._catalogue.outcome(commit.request.id)) is None:
             return None
         return Committed("", answer, duplicate=True)
@@ -86,7 +86,7 @@ class Commits:
             self._catalogue.expect_head(commit.name, commit.expect)
 
     def _write(self, ready: Iterable[_Prepared], open_: ExitStack) -> dict[str, SsmprovError]:
-        """Make the objects durable, and hold them until `open_` is closed; the errors of those that failed."""
+        """Make the objects durable, and hold them until `open_` is closed; return the errors of those that failed."""
         failed: dict[str, SsmprovError] = {}
         writings: dict[str, Writing] = {}
 
@@ -112,7 +112,7 @@ class Commits:
         return {id_: error for id_, error in zip(writings, list(results), strict=True) if error is not None}
 
     def _insert(self, wanted: Sequence[_Prepared], identity: Identity) -> list[Committed | SsmprovError]:
-        """One transaction for all; one that fails takes none of the others with it."""
+        """One transaction for all; one that fails does not affect the others."""
         if not wanted:
             return []
         try:
@@ -120,7 +120,7 @@ class Commits:
                 if len(wanted) == 1:
                     return [self._insert_one(wanted[0], identity)]
                 return [self._catalogue.apart(partial(self._insert_one, each, identity)) for each in wanted]
-        except SsmprovError as error:  # the one's, or the catalogue's own: nothing was committed
+        except SsmprovError as error:  # of this one, or of the catalogue: nothing was committed
             return [error for _ in wanted]
 
     def _insert_one(self, each: _Prepared, identity: Identity) -> Committed:

@@ -1,7 +1,7 @@
-"""The catalogue's connection: statements, transactions, seals, and what the catalogue says of itself.
+"""The catalogue's connection: statements, transactions, seals, and the catalogue's entries about itself.
 
 One connection serves all threads of a `Store` under a lock. A change is one transaction that holds SQLite's write lock
-from its first statement, so what it read before it wrote still holds when it commits.
+from its first statement, so what it read before it wrote is still true when it commits.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 class Database:
-    """Raises Corrupt, NoSpace, Busy or Unavailable naming the file where SQLite cannot go on."""
+    """Raises Corrupt, NoSpace, Busy or Unavailable that names the file when SQLite fails."""
 
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path = path
@@ -48,12 +48,12 @@ class Database:
             yield connection
 
     def apart(self, body: Callable[[], T]) -> T | SsmprovError:
-        """Inside a change: what the body gives, or the error that it raised, with all that it had changed undone."""
+        """Inside a change: the result of the body, or the error that it raised, with all its changes undone."""
         self.run("SAVEPOINT apart")
         try:
             result: T | SsmprovError = body()
         except SsmprovError as error:
-            if not self._connection.in_transaction:  # SQLite has given up the whole change
+            if not self._connection.in_transaction:  # SQLite has rolled back the whole change
                 raise
             self.run("ROLLBACK TO apart")
             result = error
@@ -62,7 +62,7 @@ class Database:
 
     @contextmanager
     def view(self) -> Iterator[sqlite3.Connection]:
-        """One reading transaction, or the change that is under way: all that is read belongs to one moment."""
+        """One reading transaction, or the current change: everything read belongs to one moment."""
         with self._lock:
             if self._connection.in_transaction:
                 yield self._connection
@@ -83,7 +83,7 @@ class Database:
                 raise
 
     def copy_to(self, target: sqlite3.Connection) -> None:
-        """Copy the catalogue as of one moment; writers of other processes go on."""
+        """Copy the catalogue as of one moment; other processes keep writing."""
         with self._lock, translated(self.path):
             self._connection.backup(target)
 
@@ -96,7 +96,7 @@ class Database:
         self.run(f"UPDATE {table} SET seal = {seal_of(table)} WHERE {column} = ?", (value,))  # noqa: S608 (our own words)
 
     def broken(self, table: str) -> list[Any]:
-        """The first columns of the rows of `table` that are not what was written."""
+        """The first columns of the rows of `table` that were changed since they were written."""
         column = "number" if table == "steps" else ROWS[table][0]
         sql = f"SELECT {column} FROM {table} WHERE seal IS NOT {seal_of(table)}"  # noqa: S608
         return [row[0] for row in self.run(sql)]

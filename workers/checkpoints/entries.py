@@ -39,7 +39,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     dtype: str
 
     def row(self) -> tuple[Any, ...]:
-        """The values as they stand in the view, in its order."""
+        """The values in the order of the view."""
         return (
             self.number,
             bytes.fromhex(self.object),

@@ -17,15 +17,15 @@ _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class Files:
-    """Never follows a symbolic link in a path's last part. Everything is made for the owner alone."""
+    """Never follows a symbolic link in the last part of a path. Files and directories are for their owner alone."""
 
     def make_directory(self, path: Path) -> None:
-        """The directory, durable in its parent."""
+        """Make the directory, and make it durable in its parent."""
         if self.place_directory(path):
             self.sync_directory(path.parent)
 
     def place_directory(self, path: Path) -> bool:
-        """The directory; whether it is new, and so not durable yet."""
+        """Make the directory; returns whether it is new, and so not durable yet."""
         new = False
         try:
             mode = path.lstat().st_mode
@@ -35,7 +35,7 @@ class Files:
                 path.mkdir(mode=0o700)
             mode = path.lstat().st_mode
         if not stat.S_ISDIR(mode):
-            raise NotADirectoryError(errno.ENOTDIR, "not a directory of its own", str(path))
+            raise NotADirectoryError(errno.ENOTDIR, "not a plain directory", str(path))
         return new
 
     def create(self, path: Path) -> int:
@@ -63,7 +63,7 @@ class Files:
         path.unlink(missing_ok=True)
 
     def open(self, path: Path) -> int:
-        """A regular file for reading; OSError with ELOOP for a link, with EINVAL for anything else."""
+        """Open a regular file for reading. Raises OSError: ELOOP for a link, EINVAL for anything else."""
         fd = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
@@ -72,9 +72,9 @@ class Files:
 
     @contextmanager
     def replacing(self, path: Path, temporary: Path) -> Iterator[Callable[[bytes], None]]:
-        """A function that writes `path`, which appears whole and durable when the body ends, or not at all.
+        """A function that writes `path`, which appears complete and durable when the body ends, or not at all.
 
-        `temporary` is a name of its own beside it. Raises NoSpace naming the file.
+        `temporary` is a free name in the same directory. Raises NoSpace that names the file.
         """
         with no_space(path):
             fd = self.create(temporary)
@@ -94,7 +94,7 @@ class Files:
 
 @contextmanager
 def no_space(path: Path) -> Iterator[None]:
-    """A full disk as NoSpace naming the file that was to be written."""
+    """Raise NoSpace that names the file if the disk is full."""
     try:
         yield
     except OSError as error:
@@ -108,7 +108,7 @@ def no_space(path: Path) -> Iterator[None]:
 
 @contextmanager
 def usable(path: Path) -> Iterator[None]:
-    """Whatever the disk refuses to do with a file as NoSpace or Unavailable, naming it."""
+    """Raise NoSpace or Unavailable that names the file if the disk refuses an operation on it."""
     try:
         with no_space(path):
             yield
@@ -120,7 +120,7 @@ def usable(path: Path) -> Iterator[None]:
 
 @contextmanager
 def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[None]:
-    """Hold the lock file, which dies with the process; BlockingIOError when it is taken and `wait` is false."""
+    """Hold the lock file; the lock ends with the process. Raises BlockingIOError if it is taken and `wait` is false."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -138,9 +138,9 @@ def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[N
 
 @contextmanager
 def in_use(directory: Path, *, alone: bool = False) -> Iterator[None]:
-    """Hold the store open, or to have it for oneself, closed: Busy when another process stands in the way.
+    """Keep the store open, or (`alone`) keep all others out. Raises Busy if another process is in the way.
 
-    Every process that has the store open shares this lock as long as it does.
+    Every process that has the store open shares this lock for as long.
     """
     with ExitStack() as held:
         try:

@@ -1,11 +1,11 @@
-"""Holds: what a living process needs, and `gc` therefore leaves alone.
+"""Holds: what a living process needs, so that `gc` leaves it alone.
 
-A holder is a file that its process keeps locked, and in it stands what the process holds: object ids of 32 bytes, zeros
-where a place is free. It counts while it is locked, so the holds of a process that was killed count no more, and no
-clock is asked. A hold needs to survive no power cut and so waits for no disk. Whoever writes an object holds it first.
+A holder is a file that its process keeps locked. It lists what the process holds: object ids of 32 bytes, and zeros in
+free places. It counts while it is locked, so the holds of a killed process end with it, and no clock is needed. A hold
+does not have to survive a power cut, so it does not wait for the disk. Whoever writes an object holds it first.
 
-A lock on the directory orders the two sides: writers have it shared for the moment in which they write a hold down,
-`gc` alone from its look at the holds until what it decided is done.
+A lock on the directory orders the two sides: writers share it while they write a hold down; `gc` has it alone from
+reading the holds until its decision is carried out.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ ID = 32
 
 
 class Holds:
-    """Those of one process. `lock` is the store's lock file, which `gc` has to itself."""
+    """The holds of one process. `lock` is the store's lock file, which `gc` has to itself."""
 
     def __init__(self, directory: Path, lock: Path) -> None:
         self._directory = directory
         self._lock_file = lock
         self._mutex = threading.Lock()
         self._counts: Counter[str] = Counter()
-        self._places: dict[str, int] = {}  # in the holder's file
+        self._places: dict[str, int] = {}  # position in the holder's file
         self._free: list[int] = []
         self._end = 0
         self._holder = directory / secrets.token_hex(16)
@@ -41,7 +41,7 @@ class Holds:
         self._gate = -1
 
     def close(self) -> None:
-        """Give up everything that is still held."""
+        """Give up all holds."""
         with self._mutex:
             if self._fd >= 0:
                 self._holder.unlink(missing_ok=True)
@@ -78,13 +78,13 @@ class Holds:
                 return
             del self._counts[object_id]
             place = self._places.pop(object_id)
-            # A hold that cannot be wiped out now goes with the process; what the body has done stays done.
+            # A hold that cannot be erased now ends with the process; what the body did stays done.
             with contextlib.suppress(OSError):
                 os.pwrite(self._fd, bytes(ID), ID * place)
                 self._free.append(place)
 
     def _start(self) -> None:
-        """Make the holder's file, locked before any `gc` can look at it."""
+        """Make the holder's file, and lock it before any `gc` can look at it."""
         if self._fd >= 0:
             return
         with usable(self._directory), locked(self._lock_file, shared=True):
@@ -103,7 +103,7 @@ class Holds:
 
 @contextmanager
 def standing(directory: Path) -> Iterator[set[str]]:
-    """What living processes hold; nobody takes a new hold until the body ends."""
+    """What living processes hold; nobody can take a new hold until the body ends."""
     gate = _open_directory(directory)
     try:
         with _having(gate, fcntl.LOCK_EX):
@@ -113,15 +113,15 @@ def standing(directory: Path) -> Iterator[set[str]]:
 
 
 def drop_dead(directory: Path) -> None:
-    """Remove the files of processes that are gone. With the store's lock, so that none is just being made."""
+    """Remove the files of dead processes. Needs the store's lock, so that no holder is just being made."""
     for path in directory.iterdir():
         if _held(path) is None:
-            with contextlib.suppress(OSError):  # a directory, which is none of ours
+            with contextlib.suppress(OSError):  # a directory, which is not ours
                 path.unlink(missing_ok=True)
 
 
 def _held(path: Path) -> set[str] | None:
-    """The ids in a holder's file; None where its process is gone, or where it is no such file."""
+    """The ids in a holder's file; None if its process is dead, or if it is not a holder's file."""
     try:
         fd = os.open(path, os.O_RDWR | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError:

@@ -1,7 +1,7 @@
 """What one step read, and the digest that ties a lineage together.
 
-A step's digest covers its parent's digest, its parent's object and all that is recorded of the step but its time.
-It stands in the step's object, so the object's id vouches for every token, text and id back to the root.
+The digest of a step covers the digest of its parent, the parent's object and everything recorded about the step except
+its time. The step's object contains it, so the object's id vouches for every token, text and id back to the root.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from ssmprov.errors import BadRequest
 from workers.context import Read, Snapshot
 
 ROOT_DIGEST = bytes(32)
-"""What a root has for its parent's digest."""
+"""The parent digest of a root."""
 
 MAX_SEED = 1 << 63
 MAX_TOTAL = 1 << 62
-"""What a foreign state may claim to have read, so that the catalogue can count on from there."""
+"""The most tokens that a foreign state may claim, so that the catalogue can count on from there."""
 
 
 class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
@@ -64,7 +64,7 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
         return hashlib.sha256(b"".join((before, head, b"\n", self.tokens, self.text))).digest()
 
     def check(self, parent_total: int) -> None:
-        """BadRequest for a step that cannot be: counts that do not add up, text that is no text."""
+        """Raise BadRequest for an impossible step: counts that do not add up, or text that is not text."""
         if len(self.tokens) % 4:
             raise BadRequest("a step's token ids are not whole 32-bit numbers")
         if self.opaque:
@@ -87,7 +87,7 @@ class StepRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def settings_json(settings: Mapping[str, float]) -> str:
-    """Canonical, so that it can be hashed."""
+    """Canonical JSON, so that it can be hashed."""
     values = {str(key): float(value) for key, value in settings.items()}
     if not all(math.isfinite(value) for value in values.values()):
         raise BadRequest("a setting is not a finite number")
@@ -95,7 +95,7 @@ def settings_json(settings: Mapping[str, float]) -> str:
 
 
 def record_of(snapshot: Snapshot, read: Read, dtype: str) -> StepRecord:
-    """The record of the step by which `snapshot` came from its parent."""
+    """The record of the step that led from its parent to `snapshot`."""
     return StepRecord(
         parent=snapshot.parent,
         kind=read.kind,

@@ -42,7 +42,7 @@ def load(catalogue: Catalogue, objects: Objects, ref: Ref, identity: Identity) -
 
 
 def _before_root(step: Entry, ref: Ref, identity: Identity) -> Snapshot:
-    """The empty context, from which a lineage without any stored object is replayed."""
+    """The empty context, from which a lineage without stored objects is replayed."""
     if step.opaque:
         raise Unsupported(f"{ref} began as an imported state that is gone and cannot be replayed")
     if step.fingerprint != identity.fingerprint:

@@ -1,7 +1,7 @@
-"""A catalogue of an older version becomes one of this version: in one transaction, beside a copy of what it was.
+"""Bringing a catalogue of an older version up to this one: in one transaction, on a copy beside the old file.
 
-Each older version has one function here that leads from it to this version. What differs is made anew rather than
-altered, so that a migrated catalogue has exactly the tables of a fresh one.
+Each older version has one function here that leads directly to this version. Tables that differ are made anew, not
+altered, so a migrated catalogue has exactly the tables of a new one.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from workers.checkpoints.tables import VERSION, statements
 
 
 def migrate(connection: sqlite3.Connection, path: Path, lock: Path, files: Files) -> None:
-    """Bring the catalogue up to this version. Another process may do so at the same time: one of them does it."""
+    """Bring the catalogue up to this version. If several processes try at the same time, one of them does it."""
     with locked(lock):
         version = version_of(connection)
         if version >= VERSION:
@@ -29,7 +29,7 @@ def migrate(connection: sqlite3.Connection, path: Path, lock: Path, files: Files
         with building(path.with_name(f"{path.name}.v{version}"), files) as copy:
             connection.backup(copy)
         connection.execute("PRAGMA foreign_keys = OFF")
-        connection.execute("PRAGMA legacy_alter_table = ON")  # a renamed table leaves the words of the others alone
+        connection.execute("PRAGMA legacy_alter_table = ON")  # renaming a table must not change the SQL of the others
         connection.execute("BEGIN EXCLUSIVE")
         try:
             _FROM[version](connection, path)
@@ -51,7 +51,7 @@ def version_of(connection: sqlite3.Connection) -> int:
 
 
 def _from_1(connection: sqlite3.Connection, _path: Path) -> None:
-    """Rows had no seals, and a name's row did not tell its object."""
+    """Version 1: rows had no seals, and the row of a name did not name its object."""
     old = {
         "meta": "key, value",
         "identities": "number, fingerprint, architecture, layout, dtype",
@@ -87,7 +87,9 @@ def _from_1(connection: sqlite3.Connection, _path: Path) -> None:
 
 
 def _from_2(connection: sqlite3.Connection, path: Path) -> None:
-    """There was a table of holds, and the seals were others: a row that its own does not fit is not sealed again."""
+    """Version 2: there was a table of holds, and the seals differed. A row that does not match its seal is not sealed
+    again.
+    """
     connection.create_function("seal_2", -1, _seal_2, deterministic=True)
     for table in ("steps", *ROWS):
         former = seal_of(table).replace("seal(", "seal_2(", 1)
@@ -105,7 +107,7 @@ def _seal_all(connection: sqlite3.Connection) -> None:
 
 
 def _seal_2(*values: Any) -> bytes:
-    """The seal of version 2: each value's type, length and bytes."""
+    """The seal of version 2: the type, length and bytes of each value."""
     digest = hashlib.blake2b(digest_size=8)
     for value in values:
         if isinstance(value, str):
@@ -121,4 +123,4 @@ def _seal_2(*values: Any) -> bytes:
 
 
 _FROM: dict[int, Callable[[sqlite3.Connection, Path], None]] = {1: _from_1, 2: _from_2}
-"""A catalogue of an older version is brought up to this one; one of a newer version is left alone."""
+"""Bring an older catalogue up to this version; leave a newer one alone."""

@@ -1,12 +1,12 @@
 """Immutable state objects: safetensors files named by the SHA-256 of their bytes.
 
     objects/ab/abcd....safetensors
-        state.<name>    the runtime's arrays
+        state.<name>    the arrays of the runtime
         logits          float32 [V], absent while nothing was read
         window          int32 [<= 64], the last tokens read
         __metadata__    one key, "ssmprov": a `Header` as canonical JSON
 
-One metadata key, because the library writes several in an order of its own and equal states shall have equal bytes.
+There is one metadata key because the library writes several keys in any order, and equal states must have equal bytes.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class _Outer(msgspec.Struct):
 
 
 def encode(snapshot: Snapshot, record: StepRecord, identity: Identity, lineage: bytes) -> bytes:
-    """The object's bytes: equal for equal contexts, on any machine and at any time. `lineage` is the step's digest."""
+    """The bytes of an object: equal for equal contexts, on any machine at any time. `lineage` is the step's digest."""
     header = Header(
         format=FORMAT,
         fingerprint=identity.fingerprint,
@@ -134,7 +134,7 @@ def decode(data: bytes, object_id: str, path: Path, identity: Identity) -> Snaps
 
 
 def admit(header: Header, what: str, identity: Identity) -> None:
-    """The identity gate: WrongModel unless weights, architecture and layout are the model's own."""
+    """The identity gate: raise WrongModel unless weights, architecture and layout are those of the model."""
     theirs = (header.fingerprint, header.architecture, header.layout)
     if theirs != (identity.fingerprint, identity.architecture, identity.layout):
         raise WrongModel(
@@ -150,7 +150,7 @@ def admit(header: Header, what: str, identity: Identity) -> None:
 
 @dataclass(slots=True)
 class Writing:
-    """An object on its way to the disk: its bytes stand in `temporary`, or None where they stand under its name."""
+    """An object on its way to the disk: its bytes are in `temporary`, or already under its name if that is None."""
 
     path: Path
     temporary: Path | None
@@ -163,7 +163,7 @@ class Objects:
     def __init__(self, directory: Path, files: Files) -> None:
         self.directory = directory
         self.files = files
-        self._durable: set[str] = set()  # the directories that this process knows to be
+        self._durable: set[str] = set()  # the directories that this process knows to be durable
 
     def prepare(self) -> None:
         """Make the directories of all objects ahead, with one flush, so that no save has to. Raises NoSpace."""
@@ -178,14 +178,14 @@ class Objects:
         return self.directory.joinpath(object_id[:2], f"{object_id}.safetensors")
 
     def write(self, object_id: str, data: bytes) -> None:
-        """Make the object whole and durable; one that is there already is kept if it is right. Raises NoSpace."""
+        """Make the object complete and durable; an existing one is kept if it is correct. Raises NoSpace."""
         with self.writing(object_id, data) as writing:
             self.flush(writing)
             self.settle(writing)
 
     @contextlib.contextmanager
     def writing(self, object_id: str, data: bytes) -> Iterator[Writing]:
-        """Begin to write the object: to be flushed and then settled in the body. Raises NoSpace."""
+        """Begin to write the object; the body flushes and then settles it. Raises NoSpace."""
         path = self.path(object_id)
         with usable(path):
             self._directory_of(path)
@@ -219,14 +219,14 @@ class Objects:
             self.files.sync_directory(writing.path.parent)
 
     def _directory_of(self, path: Path) -> None:
-        """The object's directory. The first time it is also made durable, since its maker may have died too early."""
+        """The object's directory. The first time it is also made durable, since its maker may have died before that."""
         made = self.files.place_directory(path.parent)
         if made or path.parent.name not in self._durable:
             self.files.sync_directory(self.directory)
             self._durable.add(path.parent.name)
 
     def _right(self, object_id: str, path: Path, size: int) -> int:
-        """The file, open, if the right bytes are there, else -1. It is flushed like a new one: see `_directory_of`."""
+        """The open file if it holds the right bytes, else -1. It is flushed like a new one: see `_directory_of`."""
         try:
             fd = self.files.open(path)
         except OSError:
@@ -241,11 +241,11 @@ class Objects:
         return -1
 
     def temporary(self, object_id: str) -> Path:
-        """A name of its own for a file that is to become the object."""
+        """A free name for a file that is to become the object."""
         return self.directory.joinpath(object_id[:2], f"{object_id}.{secrets.token_hex(8)}.tmp")
 
     def read(self, object_id: str) -> bytes:
-        """The object's bytes, which hash to its id. Raises Corrupt naming the file."""
+        """The bytes of the object; they match its id. Raises Corrupt that names the file."""
         path = self.path(object_id)
         with self.opened(object_id) as fd, open(fd, "rb", closefd=False) as file:
             data = file.read()
@@ -254,7 +254,7 @@ class Objects:
         return data
 
     def check(self, object_id: str) -> tuple[int, Header]:
-        """The object's size and header after hashing it, in bounded memory. Raises Corrupt, Unsupported."""
+        """The size and header of the object after hashing it, in bounded memory. Raises Corrupt, Unsupported."""
         path = self.path(object_id)
         with self.opened(object_id) as fd:
             digest, size, start = _digest(fd)
@@ -267,7 +267,7 @@ class Objects:
 
     @contextlib.contextmanager
     def opened(self, object_id: str) -> Iterator[int]:
-        """The object's file for reading. Raises Corrupt naming it."""
+        """The file of the object, for reading. Raises Corrupt that names it."""
         path = self.path(object_id)
         try:
             if path.parent.is_symlink():
@@ -285,7 +285,7 @@ class Objects:
             os.close(fd)
 
     def quarantine(self, path: Path) -> Path:
-        """Move what stands at a path below the directory out of the way; where it is now. Nothing is overwritten."""
+        """Move a path out of the way; returns where it is now. Overwrites nothing."""
         place = self.directory.with_name("quarantine")
         with usable(place):
             self.files.make_directory(place)
@@ -297,7 +297,7 @@ class Objects:
         return target
 
     def files_found(self) -> Iterator[tuple[Path, str]]:
-        """Everything under the directory, with the object that it is (or was to become), '' for what is not ours."""
+        """Every file in the directory, with the object that it is or was to become; '' for a file that is not ours."""
         for prefix in sorted(self.directory.iterdir()):
             if prefix.is_symlink() or not prefix.is_dir():
                 yield prefix, ""

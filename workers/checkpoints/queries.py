@@ -21,13 +21,13 @@ EXCERPT_BYTES = 240
 
 
 def ls(catalogue: Catalogue, model: str, prefix: str, after: str, limit: int, *, reserved: bool) -> Page:
-    """A page of names in order; reserved ones only when asked for, or when the prefix is one."""
+    """A page of names in order; reserved ones only if asked for, or if the prefix is a reserved one."""
     rows = catalogue.run(
         f"SELECT e.*, {NAME} FROM names n LEFT JOIN entries e ON e.number = n.step"  # noqa: S608 (our own words)
         " WHERE n.name >= :start AND n.name < :end AND n.name <> :after AND (:reserved OR n.name NOT LIKE '@%')"
         " ORDER BY n.name LIMIT :limit",
         {
-            "start": max(after, prefix),  # one bound: of two the index serves the first alone
+            "start": max(after, prefix),  # one bound only: given two, the index uses just the first
             "after": after,
             "end": prefix + PAST_ALL,
             "reserved": reserved or prefix.startswith("@"),
@@ -39,7 +39,7 @@ def ls(catalogue: Catalogue, model: str, prefix: str, after: str, limit: int, *,
 
 
 def pins(catalogue: Catalogue) -> dict[str, str]:
-    """Each pinned name's worker."""
+    """The worker of each pinned name."""
     rows = catalogue.run(f"SELECT {NAME} FROM names n WHERE n.pinned <> '' ORDER BY n.name")  # noqa: S608
     for row in rows:
         if not whole(row):
@@ -48,7 +48,7 @@ def pins(catalogue: Catalogue) -> dict[str, str]:
 
 
 def row(catalogue: Catalogue, model: str, ref: Ref) -> Row:
-    """One checkpoint, under the name by which it was asked for, or one that it has."""
+    """One checkpoint, under the name that was asked for, or one that it has."""
     step = catalogue.find(ref)
     name = str(ref) if ref.name else next(iter(catalogue.names_of([step.number]).get(step.number, [])), "")
     pinned = catalogue.run("SELECT pinned FROM names WHERE name = ?", (name,))
@@ -69,7 +69,7 @@ def show(catalogue: Catalogue, model: str, ref: Ref) -> Shown:
 def text(catalogue: Catalogue, ref: Ref, offset: int, limit: int, *, since_root: bool = False) -> bytes:
     """Bytes [offset, offset + limit) of what the context has read since its root.
 
-    Raises Unsupported for an opaque root, which has read more, unless `since_root` says that this is known.
+    Raises Unsupported for an opaque root, which has read more, unless `since_root` says that the caller knows this.
     """
     step = catalogue.find(ref)
     if not since_root:
@@ -90,26 +90,26 @@ def text(catalogue: Catalogue, ref: Ref, offset: int, limit: int, *, since_root:
 
 
 def tokens(catalogue: Catalogue, ref: Ref) -> NDArray[np.int32]:
-    """[T] all that the context has read since its root. Raises Unsupported."""
+    """[T] all tokens that the context has read since its root. Raises Unsupported."""
     step = catalogue.find(ref)
     _refuse_opaque(step, ref)
     return tokens_between(catalogue, None, step)
 
 
 def tokens_between(catalogue: Catalogue, ancestor: Entry | None, step: Entry) -> NDArray[np.int32]:
-    """[T] what was read after the ancestor (None: after the empty context) up to the step."""
+    """[T] the tokens read after the ancestor (None: after the empty context) up to the step."""
     between = itertools.takewhile(lambda each: not ancestor or each.number != ancestor.number, catalogue.lineage(step))
     parts = [_read(catalogue, each)[0] for each in between]
     return np.frombuffer(b"".join(reversed(parts)), "<i4").astype(np.int32)
 
 
 def nearest_stored(catalogue: Catalogue, step: Entry) -> Entry | None:
-    """The step itself or the nearest ancestor whose object is kept."""
+    """The step itself, or its nearest ancestor whose object is stored."""
     return next((each for each in catalogue.lineage(step) if each.stored), None)
 
 
 def lineage_numbers(catalogue: Catalogue, step: Entry) -> list[int]:
-    """From the root to the step."""
+    """The steps from the root to this one."""
     return [each.number for each in catalogue.lineage(step)][::-1]
 
 
@@ -123,14 +123,14 @@ def _read(catalogue: Catalogue, step: Entry) -> tuple[bytes, bytes]:
 
 
 def records(catalogue: Catalogue, numbers: Iterable[int]) -> Iterator[tuple[Entry, StepRecord]]:
-    """The steps with all that was recorded of each, one after the other."""
+    """The steps with everything recorded about each, one after the other."""
     for number in numbers:
         step = catalogue.by_number(number)
         yield step, record(step, *_read(catalogue, step))
 
 
 def record(step: Entry, tokens: bytes, text: bytes) -> StepRecord:
-    """The record of a step and what it read. Raises ValueError when its settings are damaged."""
+    """The record of a step and what it read. Raises ValueError if its settings are damaged."""
     return StepRecord(
         parent=step.parent,
         kind=step.kind,
@@ -145,7 +145,7 @@ def record(step: Entry, tokens: bytes, text: bytes) -> StepRecord:
 
 
 def log(catalogue: Catalogue, ref: Ref, limit: int, before: str) -> Steps:
-    """The lineage, newest first, from the step or from the one before object `before`."""
+    """The lineage, newest first, from the step, or from the step before object `before`."""
     step = catalogue.find(ref)
     start: int | None = step.number
     if before:
@@ -170,9 +170,9 @@ def log(catalogue: Catalogue, ref: Ref, limit: int, before: str) -> Steps:
 
 
 def tree(catalogue: Catalogue, ref: Ref | None, limit: int) -> Steps:
-    """Named checkpoints, branch points and roots, parents first; the newest names where there are too many.
+    """Named checkpoints, branch points and roots, parents first; if there are too many, those with the newest names.
 
-    `parent` is the nearest listed ancestor, and `step_tokens` and `step_bytes` count what lies between the two.
+    `parent` is the nearest listed ancestor; `step_tokens` and `step_bytes` count what lies between the two.
     """
     if ref is None:
         named = catalogue.run("SELECT DISTINCT step FROM names ORDER BY step DESC LIMIT ?", (limit + 1,))
@@ -207,7 +207,7 @@ def tree(catalogue: Catalogue, ref: Ref | None, limit: int) -> Steps:
 
 
 def _parents(catalogue: Catalogue, heads: list[int]) -> dict[int, int | None]:
-    """The parent of each of the heads and of all their ancestors. Raises Corrupt."""
+    """The parent of each head and of all their ancestors. Raises Corrupt."""
     links = catalogue.run(
         "WITH RECURSIVE up (number) AS (SELECT value FROM json_each(?)"
         " UNION SELECT s.parent FROM up JOIN steps s ON s.number = up.number WHERE s.parent < s.number)"
@@ -222,7 +222,7 @@ def _parents(catalogue: Catalogue, heads: list[int]) -> dict[int, int | None]:
 
 
 def _contract(parents: dict[int, int | None], heads: list[int]) -> dict[int, int | None]:
-    """The heads, the steps where their lineages part, and their roots, each with its nearest such ancestor."""
+    """The heads, the steps where their lineages part, and their roots, each with its nearest ancestor among these."""
     kept = set(heads)
     seen: set[int] = set()
     for head in heads:
@@ -245,7 +245,7 @@ def _contract(parents: dict[int, int | None], heads: list[int]) -> dict[int, int
 def _step(
     step: Entry, parent: str, excerpt: bytes | None, names: dict[int, list[str]], step_tokens: int, size: int
 ) -> Step:
-    """A step as the wire shows it; SQLite gives NULL for the beginning of an empty text."""
+    """A step as the wire shows it; SQLite returns NULL for the beginning of an empty text."""
     return Step(
         object=step.object,
         parent=parent,

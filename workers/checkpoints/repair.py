@@ -1,8 +1,9 @@
-"""Repair of a store's files, also while it serves. Nothing is deleted but what a killed writer left half written.
+"""Repair of a store's files, even while it serves. It deletes only half-written files of killed writers.
 
-A state whose file is damaged or missing, and which its tokens lead to again, is marked as not stored: its file goes to
-`quarantine/`, and the next load reads the tokens. One that nothing could lead to stays where it is and stays refused.
-What is wrong with the catalogue itself is mended at rest, by `salvage`; until then nothing here trusts it.
+If the file of a state is damaged or missing and its tokens can lead to it again, the state is marked as not stored: its
+file moves to `quarantine/`, and the next load reads the tokens. If nothing can lead to it, it stays where it is and
+loading it still fails. `salvage` repairs the catalogue itself, while nobody serves it; until then nothing here trusts a
+damaged catalogue.
 """
 
 from __future__ import annotations
@@ -23,21 +24,21 @@ from workers.checkpoints.verify import heads, lineages, object_fault, sound_ance
 
 
 def repair(catalogue: Catalogue, objects: Objects, holders: Path, lock: Path) -> list[str]:
-    """What was done, one sentence each. Raises Busy."""
+    """What was done, one sentence for each repair. Raises Busy."""
     done: list[str] = []
-    with suppress(Corrupt):  # the catalogue's own damage: `verify` tells what it is
+    with suppress(Corrupt):  # damage of the catalogue: `verify` reports it
         check(catalogue)
         found = [step for _, step, _ in lineages(catalogue) if step and step.stored]
         bad = {step.number: step for step in found if object_fault(catalogue, objects, step)[1]}
         with alone(lock):  # gc decides by the same rows and files
             done += _clear(catalogue, objects, holders)
             for sentence in _set_aside(catalogue, objects, holders, bad):
-                done.append(sentence)  # as it is done, whatever stops the next
+                done.append(sentence)  # record each one at once, in case the next one is interrupted
     return done
 
 
 def _clear(catalogue: Catalogue, objects: Objects, holders: Path) -> list[str]:
-    """Move away what is no file of ours, and remove what killed writers left."""
+    """Move away files that are not ours, and remove what killed writers left."""
     done = []
     for path, object_id in list(objects.files_found()):
         if not os.path.lexists(path):
@@ -55,28 +56,28 @@ def _clear(catalogue: Catalogue, objects: Objects, holders: Path) -> list[str]:
 
 
 def _set_aside(catalogue: Catalogue, objects: Objects, holders: Path, bad: dict[int, Entry]) -> Iterator[str]:
-    """Take away the damaged states that can be read again."""
+    """Move away the damaged states that can be read again."""
     names: dict[int, list[str]] = {}
     if bad:
         for name, head in heads(catalogue):
             names.setdefault(head.number, []).append(name)
     for step in bad.values():
         ancestor = sound_ancestor(catalogue, step, bad)
-        if ancestor or not step.opaque:  # else nothing leads to it again
+        if ancestor or not step.opaque:  # otherwise nothing leads to it again
             yield from _one(catalogue, objects, holders, step, ancestor, names.get(step.number, []))
 
 
 def _one(
     catalogue: Catalogue, objects: Objects, holders: Path, step: Entry, ancestor: Entry | None, names: list[str]
 ) -> list[str]:
-    """Inside one change, in which nobody can begin to write the object anew."""
+    """Inside one change, so that nobody can begin to write the object again."""
     path = objects.path(step.object)
     with standing(holders) as held, catalogue.change():
         if step.object in held:
             return [f"{path} is damaged but in use: it was left as it is; repair again later"]
         _, fault = object_fault(catalogue, objects, step)
         if not fault:
-            return []  # an equal commit has just written it anew
+            return []  # an equal commit has just written it again
         where = f"moved to {objects.quarantine(path)}" if os.path.lexists(path) else "it is missing"
         catalogue.run("UPDATE steps SET stored = 0 WHERE number = ?", (step.number,))
         catalogue.seal("steps", "number", step.number)

@@ -1,4 +1,4 @@
-"""What a store's changes and loads are asked with and give back."""
+"""Arguments and results of a store's changes and loads."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 
 class Expect(Enum):
-    """`ANY` as a commit's `expect`: whatever the name's head is, move it."""
+    """`ANY` as a commit's `expect`: move the name whatever its head is."""
 
     ANY = "any"
 
@@ -26,18 +26,18 @@ ANY: Final = Expect.ANY
 
 @dataclass(frozen=True, slots=True)
 class RequestKey:
-    """Whose change this is: a change with a key has one effect, however often it is asked for."""
+    """The key of a change: a change with a key takes effect once, however often it is requested."""
 
     id: bytes
-    expires_s: float  # the outcome is kept at least so long, whatever the wall clock does
+    expires_s: float  # the outcome is kept at least this long, whatever the wall clock does
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Loaded:
-    """A checkpoint ready to continue: read `replay` into `snapshot` first, where there is any.
+    """A checkpoint ready to continue: first read `replay` into `snapshot`, unless it is empty.
 
-    With an empty `replay`, `snapshot` is the checkpoint itself. Otherwise it is its nearest stored ancestor (or the
-    empty context), and after reading `replay` the state is that of `object`, with its `parent`, `seed` and `tokens`.
+    If `replay` is empty, `snapshot` is the checkpoint itself. Otherwise it is the nearest stored ancestor (or the empty
+    context); after reading `replay` the state is that of `object`, with its `parent`, `seed` and `tokens`.
     """
 
     object: str
@@ -55,10 +55,10 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Commit:
-    """A context to be made durable: `snapshot` (whose `parent` it came from, by reading `read`) as the head of `name`.
+    """A context to make durable: `snapshot`, which came from its `parent` by reading `read`, as the head of `name`.
 
-    `expect` is the head that the name must have, None where it must not exist. `answer` makes the outcome of the
-    object's id. A root of kind 'import' without tokens is opaque.
+    `expect` is the head that the name must have; None means that the name must not exist. `answer` makes the outcome
+    from the object's id. A root of kind 'import' without tokens is opaque.
     """
 
     snapshot: Snapshot
@@ -71,7 +71,7 @@ class Commit:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """`object` is '' where `duplicate`: then `answer` is what the request was answered before."""
+    """`object` is '' for a duplicate; `answer` is then the answer that the request got before."""
 
     object: str
     answer: bytes
@@ -80,7 +80,7 @@ class Committed:
 
 @dataclass(frozen=True, slots=True)
 class Done(Generic[T]):
-    """A change's result and the answer that stands; a duplicate has no result, only the former answer."""
+    """A change's result and the valid answer. A duplicate has no result, only the earlier answer."""
 
     result: T | None
     answer: bytes

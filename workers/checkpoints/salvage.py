@@ -1,9 +1,9 @@
-"""A damaged catalogue, at rest: its indexes are made anew, or else a new catalogue of all that can be vouched for.
+"""Repair of a damaged catalogue that nobody serves: rebuild its indexes, or build a new one from what can be trusted.
 
-Nothing is guessed. A step goes into the new catalogue when its parent did, its tokens, text and settings still have the
-digest that was committed, and its row's seal or its object's own header says the same. A name goes in when its row is
-whole and its step did. Where the step is lost but its object's file is whole, the name stands at that state as an
-opaque root: it continues as it was, and what it has read is not known any more. What was there is kept, beside.
+Nothing is guessed. A step goes into the new catalogue if its parent did, if its tokens, text and settings have the
+digest that was committed, and if the seal of its row or the header of its object agrees. A name goes in if its row is
+intact and its step went in. If the step is lost but the file of its object is intact, the name points to that state as
+an opaque root: it continues, but what it has read is lost. The old catalogue is kept beside the new one.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from workers.checkpoints.verify import catalogue_faults, lineages
 from workers.context import Identity
 
 SCRATCH = "repair-"
-"""What begins the name of a directory in the store that a repair works in."""
+"""The beginning of the name of the directory in the store in which a repair works."""
 
 RECOVERED = "recovered"
-"""What begins the names of states whose own name is lost."""
+"""The beginning of the names given to states that lost their name."""
 
 
 def mend_catalogue(directory: Path, model: str, files: Files) -> list[str]:
-    """What was done, one sentence each; nothing where the catalogue is sound.
+    """What was done, one sentence for each repair; nothing if the catalogue is intact.
 
-    Raises Busy when any process has the store open, BadRequest when its model is not known and not given.
+    Raises Busy if any process has the store open, BadRequest if its model is neither known nor given.
     """
     path, lock = directory / "catalogue.sqlite", directory / "lock"
     if not any((directory / name).exists() for name in (path.name, SUCCESSOR, "objects")):
@@ -66,7 +66,7 @@ def mend_catalogue(directory: Path, model: str, files: Files) -> list[str]:
 
 
 def faulty(path: Path, lock: Path, files: Files) -> bool:
-    """Whether the catalogue cannot be opened, or is not what was written. Raises Unsupported, Busy, Unavailable."""
+    """Whether the catalogue cannot be opened or was changed. Raises Unsupported, Busy, Unavailable."""
     if not path.exists():
         return True
     try:
@@ -82,7 +82,7 @@ def _sound(catalogue: Catalogue) -> bool:
 
 
 def _keep(path: Path, files: Files) -> Path:
-    """Copies of the catalogue and its log under a name of their own."""
+    """Copy the catalogue and its log under another name."""
     numbers = (path.with_name(f"{path.name}.damaged-{n}") for n in range(1, 1 << 20))
     kept = next(each for each in numbers if not os.path.lexists(each))
     with usable(kept):
@@ -91,7 +91,7 @@ def _keep(path: Path, files: Files) -> Path:
             if source.exists():
                 target = kept.with_name(kept.name + suffix)
                 temporary = path.with_name("catalogue.kept.tmp")
-                files.unlink(temporary)  # of a repair that was stopped
+                files.unlink(temporary)  # left by a repair that was stopped
                 with source.open("rb") as read, files.replacing(target, temporary) as write:
                     while chunk := read.read(1 << 20):
                         write(chunk)
@@ -111,7 +111,7 @@ def _reindexed(path: Path, lock: Path, files: Files) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class _Claim:
-    """A step of the old catalogue whose row, tokens and text have the digest that the row tells."""
+    """A step of the old catalogue; its row, tokens and text match the digest in the row."""
 
     parent: str
     total: int
@@ -120,18 +120,18 @@ class _Claim:
 
 @dataclass(kw_only=True)
 class _Found:
-    """What the new catalogue has so far. Steps by their numbers in the old one, and by object."""
+    """What the new catalogue has so far: steps by their old numbers, and by object."""
 
     by_number: dict[int, Entry] = field(default_factory=dict)
     by_object: dict[str, Entry] = field(default_factory=dict)
-    continued: set[str] = field(default_factory=set)  # objects from which others come
-    lost_above: set[str] = field(default_factory=set)  # what the states came from whose steps are lost
+    continued: set[str] = field(default_factory=set)  # objects that others came from
+    lost_above: set[str] = field(default_factory=set)  # parents of states whose steps are lost
     said: list[str] = field(default_factory=list)
 
 
 def _rebuild(directory: Path, path: Path, kept: Path, model: str, files: Files) -> list[str]:
     objects = Objects(directory / "objects", files)
-    for left in directory.glob(f"{SCRATCH}*"):  # by a repair that was stopped
+    for left in directory.glob(f"{SCRATCH}*"):  # left by a repair that was stopped
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=SCRATCH, dir=directory) as scratch, Scraps(kept, Path(scratch)) as scraps:
         meta = {key: value for key, value, _ in scraps.rows("meta")}
@@ -156,13 +156,13 @@ def _rebuild(directory: Path, path: Path, kept: Path, model: str, files: Files) 
 
 
 def _steps(catalogue: Catalogue, objects: Objects, scraps: Scraps, found: _Found) -> None:
-    """Twice over the rows: which of them are vouched for, then those into the new catalogue."""
+    """Go over the rows twice: first find those that can be trusted, then insert these."""
     identities = {(row[1], row[4]): Identity(row[1], row[2], row[3], row[4]) for row in scraps.rows("identities")}
     claims: dict[str, _Claim] = {}
     vouched: set[str] = set()
     for row in scraps.steps():
         _claim(objects, row[:ENTRY], row[ENTRY:], claims, vouched)
-    for object_id in reversed(claims):  # whoever vouches for a step vouches for all that it came from
+    for object_id in reversed(claims):  # a step that can be trusted also vouches for all that it came from
         if object_id in vouched:
             vouched.add(claims[object_id].parent)
     lost = 0
@@ -194,7 +194,7 @@ def _claim(
         parent = claims[known.parent] if known.parent else _Claim("", 0, ROOT_DIGEST)
         known.check(parent.total)
         digest = known.digest(parent.digest)
-    except (BadRequest, ValueError, TypeError, AttributeError):  # as much as a changed row may bring
+    except (BadRequest, ValueError, TypeError, AttributeError):  # errors that a changed row may cause
         return
     if digest != step.lineage:
         return
@@ -214,7 +214,7 @@ def _insert(
     row: tuple[Any, ...],
     read: tuple[Any, ...],
 ) -> Entry | None:
-    """The step in the new catalogue; None where nobody can tell its model any more."""
+    """The step in the new catalogue; None if its model can no longer be found."""
     step = entry_unchecked(row)
     path = objects.path(step.object)
     kept = bool(step.stored) if whole(row) else path.exists()
@@ -227,12 +227,12 @@ def _insert(
     known = record(step, read[1], read[2])
     try:
         return catalogue.add_step(step.object, known, identity, size if kept else 0, float(step.created))
-    except (NotFound, WrongModel):  # its parent is not there, or another model's
+    except (NotFound, WrongModel):  # its parent is missing, or belongs to another model
         return None
 
 
 def _header(objects: Objects, object_id: str) -> Header | None:
-    """The header of an object whose file is whole."""
+    """The header of an object whose file is intact."""
     try:
         return objects.check(object_id)[1]
     except SsmprovError:
@@ -280,7 +280,7 @@ def _name(catalogue: Catalogue, name: str, step: Entry, pinned: str, created: fl
 
 
 def _tips(objects: Objects, found: _Found) -> list[str]:
-    """Steps, and whole objects whose steps are lost, from which nothing else comes."""
+    """Steps, and intact objects whose steps are lost, that nothing else came from."""
     lone: dict[str, Header] = {}
     for path, object_id in objects.files_found():
         if object_id and path == objects.path(object_id) and object_id not in found.by_object:
@@ -292,7 +292,7 @@ def _tips(objects: Objects, found: _Found) -> list[str]:
 
 
 def _opaque(catalogue: Catalogue, objects: Objects, object_id: str, found: _Found) -> Entry | None:
-    """The state of an object, as a root of which nobody knows what it has read."""
+    """The state of an object, as a root; nobody knows what it has read."""
     header = _header(objects, object_id)
     if header is None:
         return None

@@ -1,4 +1,4 @@
-"""How a store's directory is prepared, and its catalogue opened."""
+"""Preparing a store's directory, and opening its catalogue."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ BUSY_S = 30.0
 
 
 def prepare_store(directory: Path, path: Path, lock: Path, model: str, files: Files) -> None:
-    """See to the store's directories, and make its catalogue where there is no store yet and a model is given.
+    """Prepare the store's directories; if there is no store yet and a model is given, make its catalogue.
 
     Raises NotFound, BadRequest, Corrupt, NoSpace.
     """
@@ -42,16 +42,16 @@ def prepare_store(directory: Path, path: Path, lock: Path, model: str, files: Fi
 
 
 def finish_succession(path: Path, lock: Path, files: Files) -> None:
-    """Put a successor in its place, where a repair or a backup was stopped just before. With the store in use."""
+    """Finish a replacement that a repair or a backup did not finish. The store must be in use."""
     successor = path.with_name(SUCCESSOR)
     if successor.exists():
         with usable(path), locked(lock):
-            if successor.exists():  # else another process was faster
+            if successor.exists():  # otherwise another process was faster
                 succeed(path, files)
 
 
 def make_directories(directory: Path, files: Files) -> None:
-    """The store's directories, none of them a link. Raises OSError."""
+    """The directories of the store, none of them a link. Raises OSError."""
     for parent in (*reversed(directory.absolute().parents), directory):
         if not parent.exists():
             files.make_directory(parent)
@@ -79,7 +79,7 @@ def write_meta(connection: sqlite3.Connection, meta: Mapping[str, str]) -> None:
 
 
 def open_catalogue(path: Path, lock: Path, files: Files) -> sqlite3.Connection:
-    """A connection with our rules on, to a catalogue of this version. Raises Corrupt, Unsupported."""
+    """A connection with our settings to a catalogue of this version. Raises Corrupt, Unsupported."""
     check_files(path)
     uri = f"file:{quote(str(path.absolute()))}?mode=rw"
     with translated(path):
@@ -108,13 +108,13 @@ def _begin(connection: sqlite3.Connection, path: Path) -> None:
         connection.execute("PRAGMA synchronous = FULL")
         _check_header(connection, path)
     except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # such as a format or an encoding that there is not
+        if error.sqlite_errorcode == sqlite3.SQLITE_ERROR:  # such as an unknown format or encoding
             raise damaged(path, str(error)) from error
         raise
 
 
 def check_files(path: Path) -> None:
-    """Raises Corrupt unless the catalogue and what SQLite keeps beside it are plain files."""
+    """Raises Corrupt unless the catalogue and SQLite's files beside it are plain files."""
     for suffix in ("", "-wal", "-shm"):
         file = path.with_name(path.name + suffix)
         try:

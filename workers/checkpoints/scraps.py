@@ -1,4 +1,4 @@
-"""What can still be read of a damaged catalogue: row by row, on a copy, and only rows that are whole."""
+"""What can still be read of a damaged catalogue: row by row, from a copy, and only intact rows."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from workers.checkpoints.seals import ROWS, whole
 from workers.checkpoints.tables import APPLICATION, VERSION
 
 _GAP = 4096
-"""Numbers to look beyond the last row that was found, where the largest is not known."""
+"""How far to look beyond the last row found, if the largest number is not known."""
 
 _FIXED = {
     0: b"SQLite format 3\0",
     16: (4096).to_bytes(2, "big"),
-    18: bytes([2, 2, 0, 64, 32, 32]),  # with a log; no bytes reserved; fractions that never differ
+    18: bytes([2, 2, 0, 64, 32, 32]),  # with a log; no reserved bytes; payload fractions, which never differ
     28: bytes(4),  # pages: as many as the file has
     44: (4).to_bytes(4, "big"),  # the schema's format
     52: bytes(4),  # no automatic vacuum
@@ -28,11 +28,11 @@ _FIXED = {
     60: VERSION.to_bytes(4, "big"),
     68: APPLICATION.to_bytes(4, "big"),
 }
-"""What the header of every catalogue of ours says, by offset."""
+"""What the header of each of our catalogues contains, by offset."""
 
 
 class Scraps:
-    """A copy of the catalogue at `kept`, in `directory`, opened as far as it can be."""
+    """A copy of the catalogue at `kept`, in `directory`, opened as well as possible."""
 
     def __init__(self, kept: Path, directory: Path) -> None:
         self._kept = kept
@@ -52,7 +52,7 @@ class Scraps:
         self._connection.close()
 
     def _open(self) -> sqlite3.Connection:
-        """The copy as it is, else with the header that it must have had."""
+        """The copy as it is, or with the header that it must have had."""
         connection = self._connect()
         if not self._copy.exists():
             return connection
@@ -83,15 +83,15 @@ class Scraps:
         return connection
 
     def complete(self, table: str) -> bool:
-        """Whether every row of the table could be read and was whole."""
+        """Whether every row of the table could be read and was intact."""
         return table not in self._incomplete
 
     def rows(self, table: str) -> list[tuple[Any, ...]]:
-        """The rows that are whole, each with its seal, in the order of their keys."""
+        """The intact rows, each with its seal, in the order of their keys."""
         columns = f"{', '.join(ROWS[table])}, seal"
         key = ROWS[table][0]
         found: dict[Any, tuple[Any, ...]] = {}
-        for order in ("ASC", "DESC"):  # from both ends, up to what cannot be read
+        for order in ("ASC", "DESC"):  # from both ends, up to the part that cannot be read
             rows, ended = self._scan(f"SELECT {columns} FROM {table} ORDER BY {key} {order}")  # noqa: S608
             found.update((row[0], row) for row in rows)
             if ended:
@@ -112,7 +112,7 @@ class Scraps:
         return [sound[each] for each in sorted(sound)]
 
     def steps(self) -> Iterator[tuple[Any, ...]]:
-        """Each step as `entries` shows it, then its row of `reads`, by number; all None where it cannot be read."""
+        """Each step as `entries` shows it, then its row of `reads`, by number; all None if it cannot be read."""
         sql = (
             "SELECT e.*, r.step, r.tokens, r.text, r.seal FROM entries e LEFT JOIN reads r ON r.step = e.number"
             " WHERE e.number = ?"
@@ -142,7 +142,7 @@ class Scraps:
         return [row[0] for row in self._scan("SELECT name FROM names INDEXED BY names_by_step")[0] if row[0]]
 
     def _scan(self, sql: str, *values: object) -> tuple[list[tuple[Any, ...]], bool]:
-        """The rows that come before an error, and whether there was none."""
+        """The rows before an error, and whether there was no error."""
         rows = []
         try:
             for row in self._connection.execute(sql, values):

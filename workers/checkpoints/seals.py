@@ -1,8 +1,8 @@
-"""A checksum for every row of the catalogue, which finds what SQLite itself cannot notice.
+"""A checksum for every row of the catalogue. It finds damage that SQLite cannot notice.
 
-SQLite finds a page that is no page. It does not find a bit that has flipped in a number or a letter: a name would then
-stand at another checkpoint. So each row carries a seal over all that it says, and a step's also over what it points at.
-A seal is no signature: it is made against accidents, and whoever can write the file can write the seals.
+SQLite finds a broken page. It does not find a flipped bit in a number or a letter, after which a name might point to
+another checkpoint. So each row carries a seal over its values; the seal of a step also covers the rows that it points
+to. A seal is not a signature: it guards against accidents, and whoever can write the file can write seals.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ ROWS = {
     "history": ("number", "name", "step"),
     "outcomes": ("request", "answer", "boot", "until", "lasts"),
 }
-"""The columns that a row's seal covers, by table. A step is sealed as the view `entries` shows it."""
+"""The columns that the seal of a row covers, by table. A step is sealed as the view `entries` shows it."""
 
 _pack = msgspec.msgpack.Encoder().encode
 
@@ -32,7 +32,7 @@ ENTRY_COLUMNS = (
 
 
 def seal(*values: object) -> bytes:
-    """8 bytes over values of the types that SQLite knows. Equal values of different types have different seals."""
+    """8 bytes over values of SQLite's types. Equal values of different types have different seals."""
     return _digest(values)
 
 
@@ -41,17 +41,17 @@ def _digest(values: Sequence[object]) -> bytes:
 
 
 def install(connection: sqlite3.Connection) -> None:
-    """Let the connection's SQL call `seal`."""
+    """Let SQL of the connection call `seal`."""
     connection.create_function("seal", -1, seal, deterministic=True)
 
 
 def seal_of(table: str) -> str:
-    """SQL: what the seal of a row of `table` should be."""
+    """SQL: the correct seal of a row of `table`."""
     if table == "steps":
         return f"(SELECT seal({ENTRY_COLUMNS}) FROM entries WHERE entries.number = steps.number)"  # noqa: S608
     return f"seal({', '.join(ROWS[table])})"
 
 
 def whole(row: Sequence[object]) -> bool:
-    """Whether a row that ends with its seal is the one that was written."""
+    """Whether a row that ends with its seal is unchanged."""
     return _digest(row[:-1]) == row[-1]

@@ -1,4 +1,4 @@
-"""SQLite's errors as ours, naming the file."""
+"""SQLite's errors as ours, with the name of the file."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _DAMAGE = frozenset(
     {
         sqlite3.SQLITE_CORRUPT,
         sqlite3.SQLITE_NOTADB,
-        sqlite3.SQLITE_CONSTRAINT,  # our rows break no rule: an index or a row is not what was written
+        sqlite3.SQLITE_CONSTRAINT,  # our rows break no rule: an index or a row was changed
         sqlite3.SQLITE_MISMATCH,
         sqlite3.SQLITE_TOOBIG,
     }
@@ -26,24 +26,24 @@ _DISK = frozenset(
     {sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_PERM, sqlite3.SQLITE_AUTH}
 )
 _DAMAGE_SAYS = ("Could not decode to UTF-8", "user-defined function raised exception", "string or blob too big")
-"""Beginnings of what Python and SQLite say of a text that is none, where they give no code for it."""
+"""Beginnings of what Python and SQLite say about text that is not text: they give no code for it."""
 
 
 @contextmanager
 def translated(path: Path) -> Iterator[None]:
-    """Errors of SQLite as ours, naming the file."""
+    """Raise SQLite's errors as ours, with the name of the file."""
     try:
         yield
     except sqlite3.DatabaseError as error:
         if ours := _ours(error, path):
             raise ours from error
         raise
-    except UnicodeDecodeError as error:  # Python's, of what SQLite quotes from the file
+    except UnicodeDecodeError as error:  # from Python, about text that SQLite quotes from the file
         raise damaged(path, "a text in it is not valid UTF-8") from error
 
 
 def damaged(path: Path, what: str) -> Corrupt:
-    """The catalogue's own damage, with what to do about it."""
+    """The error for a damaged catalogue, with what to do about it."""
     return Corrupt(
         f"{path} is damaged: {what}. See what is affected with `ssmprov ckpt verify --store {path.parent}`. To "
         "mend it, stop its worker and add --repair, or restore the store from a backup",
@@ -52,7 +52,7 @@ def damaged(path: Path, what: str) -> Corrupt:
 
 
 def _is_as_large_as_may_be(path: Path) -> bool:
-    """Whether a limit on the size of files stands in the way, which SQLite calls an error of the disk."""
+    """Whether a limit on file sizes is in the way; SQLite calls that an error of the disk."""
     limit, _ = resource.getrlimit(resource.RLIMIT_FSIZE)
     if limit == resource.RLIM_INFINITY:
         return False
@@ -65,12 +65,12 @@ def _ours(error: sqlite3.DatabaseError, path: Path) -> SsmprovError | None:
     code = extended & 0xFF
     if code in _DAMAGE or str(error).startswith(_DAMAGE_SAYS):
         return damaged(path, str(error))
-    if code == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_SHMSIZE:  # no room for the log, or its index
+    if code == sqlite3.SQLITE_FULL or extended == sqlite3.SQLITE_IOERR_SHMSIZE:  # no room for the log, or for its index
         return NoSpace(f"the disk is full: {path} was not changed; free some space and try again", file=str(path))
     if code == sqlite3.SQLITE_IOERR and _is_as_large_as_may_be(path):
         return NoSpace(f"{path} was not changed: it has reached the size limit for files (`ulimit -f`)", file=str(path))
     if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
         return Busy(f"{path} is locked by another process: try again", retry_ms=1000, file=str(path))
     if code not in _DISK:
-        return None  # a mistake in our SQL is a fault, not a condition of the disk
+        return None  # a mistake in our SQL is a bug, not a condition of the disk
     return Unavailable(f"{path} cannot be used ({error}): check its disk and its permissions", file=str(path))

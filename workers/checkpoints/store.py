@@ -34,13 +34,13 @@ T = TypeVar("T")
 
 
 class Store:
-    """Opens (or, given a model, creates) the store in `directory`.
+    """Opens the store in `directory`, or creates it if a model is given.
 
-    `identity` None opens it at rest: nothing can be loaded for a runtime or committed. All methods are safe from any
-    thread and block on the disk. `close` it, or use it in a `with`.
+    Without `identity` nothing can be loaded for a runtime or committed. All methods are safe from any thread and block
+    on the disk. `close` it, or use it in a `with`.
 
-    Raises NotFound (no store there, and no model given), Refused (another model's store), Corrupt (not a catalogue,
-    or a lost one), Unsupported (made by a newer version), NoSpace.
+    Raises NotFound (no store there, and no model given), Refused (another model's store), Corrupt (not a catalogue, or
+    a lost one), Unsupported (made by a newer version), NoSpace.
     """
 
     uuid: str
@@ -96,7 +96,7 @@ class Store:
         self.close()
 
     def prepare(self) -> None:
-        """Make ahead what saves would otherwise make as they come to need it, and take away what killed ones held.
+        """Make ahead what saves would need later, and remove the holds of killed processes.
 
         Raises NoSpace.
         """
@@ -106,18 +106,19 @@ class Store:
 
     # ---- turns ---------------------------------------------------------------------------------------------------
     def head(self, name: str) -> str | None:
-        """The object that `name` stands at, or None."""
+        """The object that `name` points to, or None."""
         return self._catalogue.head(name)
 
     def resolve(self, ref: Ref) -> str:
-        """The object's id; NotFound with the nearest name, or with how many steps there are."""
+        """The object's id. Raises NotFound with the nearest name, or with the number of steps."""
         return self._catalogue.find(ref).object
 
     @contextmanager
     def hold(self, object_id: str) -> Iterator[None]:
-        """Protect a step, its lineage and its object's file from `gc` while the body runs (or this process lives).
+        """Protect a step, its lineage and its object's file from `gc` while the body runs and this process lives.
 
-        Costs no disk flush. A turn holds the checkpoint that it started from until its commit. NotFound when gone.
+        It needs no disk flush. A turn holds the checkpoint that it started from until its commit. Raises NotFound if
+        the step is gone.
         """
         with self._holds.hold(object_id):
             self._catalogue.find(Ref(object=object_id))
@@ -126,8 +127,8 @@ class Store:
     def load(self, ref: Ref) -> Loaded:
         """The checkpoint's state, or its nearest stored ancestor's with the tokens to read again.
 
-        Raises NotFound, WrongModel, Corrupt (a present file that is wrong, or a missing one that should be there: never
-        silently replayed), Unsupported (an opaque root whose object is gone).
+        Raises NotFound, WrongModel, Corrupt (a file is damaged, or missing although it should be there: never silently
+        replayed), Unsupported (an opaque root whose object is gone).
         """
         return load(self._catalogue, self._objects, ref, self._own())
 
@@ -154,7 +155,9 @@ class Store:
         return done
 
     def commit_all(self, commits: Sequence[Commit]) -> list[Committed | SsmprovError]:
-        """Make several contexts durable with one wait for the disk, each wholly or not at all; what came of each."""
+        """Make several contexts durable with one wait for the disk, each completely or not at all; return what came of
+        each.
+        """
         return self._commits.make(commits, self._own())
 
     def outcome(self, request_id: bytes) -> bytes | None:
@@ -162,15 +165,15 @@ class Store:
         return self._catalogue.outcome(request_id)
 
     def settle(self, key: RequestKey, answer: bytes) -> tuple[bool, bytes]:
-        """Insert the outcome unless there is one: (whether this one stands, the one that stands)."""
+        """Insert the outcome unless there is one: returns (whether this one is valid, the valid one)."""
         done = self._change(key, lambda: answer, lambda result: result)
         return not done.duplicate, done.answer
 
     @contextmanager
     def having_weights(self, weights_id: str, data: bytes) -> Iterator[None]:
-        """Have a file of weights, which gc leaves alone while the body commits a state that names it.
+        """Write a file of weights; gc leaves it alone while the body commits a state that names it.
 
-        Where the body raises, a file that was not there before goes again. Raises NoSpace, Unavailable.
+        If the body raises, a new file is removed again. Raises NoSpace, Unavailable.
         """
         new = False
         try:
@@ -179,7 +182,7 @@ class Store:
                 yield
         except BaseException:
             if new:
-                with suppress(SsmprovError):  # what is left of it is gc's
+                with suppress(SsmprovError):  # gc removes what is left of it
                     sweep(self._catalogue, self._objects, self.directory / "holders", self._weights, only=weights_id)
             raise
 
@@ -195,9 +198,9 @@ class Store:
         request: RequestKey | None = None,
         answer: Callable[[ForkResult], bytes] = lambda _result: b"",
     ) -> Done[ForkResult]:
-        """Give the source further names, all or none; `pins` maps targets to workers. NotFound, Conflict.
+        """Give the source more names, all or none; `pins` maps targets to workers. Raises NotFound, Conflict.
 
-        Names are moved where `overwrite` allows it, and with `if_head` only those that stand there.
+        `overwrite` allows existing names to move, and with `if_head` only those that are there.
         """
         names = list(dict.fromkeys(check_name(target, reserved=True) for target in targets))
         workers = {name: worker for name, worker in (pins or {}).items() if name in names}
@@ -220,7 +223,7 @@ class Store:
         request: RequestKey | None = None,
         answer: Callable[[Row], bytes] = lambda _row: b"",
     ) -> Done[Row]:
-        """Pin a name to a worker ('' takes the pin away). NotFound."""
+        """Pin a name to a worker ('' removes the pin). Raises NotFound."""
 
         def make() -> Row:
             self._catalogue.pin(name, worker)
@@ -229,7 +232,7 @@ class Store:
         return self._change(request, make, answer)
 
     def pins(self) -> dict[str, str]:
-        """Each pinned name's worker."""
+        """The worker of each pinned name."""
         return queries.pins(self._catalogue)
 
     def remove(
@@ -239,7 +242,7 @@ class Store:
         request: RequestKey | None = None,
         answer: Callable[[list[Row]], bytes] = lambda _rows: b"",
     ) -> Done[list[Row]]:
-        """Unname, all or none; the rows that were. `gc` collects what nothing reaches any more. NotFound."""
+        """Remove names, all or none; returns their rows. `gc` collects what nothing reaches. Raises NotFound."""
         unique = list(dict.fromkeys(names))
 
         def make() -> list[Row]:
@@ -252,43 +255,44 @@ class Store:
 
     # ---- queries -------------------------------------------------------------------------------------------------
     def ls(self, prefix: str = "", after: str = "", limit: int = 200, *, reserved: bool = False) -> Page:
-        """A page of names in order; reserved ones when asked for, or when the prefix is one."""
+        """A page of names in order; reserved ones if asked for, or if the prefix is a reserved one."""
         return queries.ls(self._catalogue, self.model, prefix, after, limit, reserved=reserved)
 
     def row(self, ref: Ref) -> Row:
-        """One checkpoint. NotFound."""
+        """One checkpoint. Raises NotFound."""
         with self._catalogue.view():
             return queries.row(self._catalogue, self.model, ref)
 
     def show(self, ref: Ref) -> Shown:
-        """One checkpoint with its seed, settings, text size and names. NotFound."""
+        """One checkpoint with its seed, settings, text size and names. Raises NotFound."""
         with self._catalogue.view():
             return queries.show(self._catalogue, self.model, ref)
 
     def text(self, ref: Ref, offset: int = 0, limit: int = 8 << 20, *, since_root: bool = False) -> bytes:
-        """Bytes of the text that the context has read, from its root. NotFound; Unsupported if opaque."""
+        """Bytes of the text that the context has read since its root. Raises NotFound, and Unsupported if opaque."""
         with self._catalogue.view():
             return queries.text(self._catalogue, ref, offset, limit, since_root=since_root)
 
     def show_text(self, ref: Ref, offset: int, limit: int, *, since_root: bool = False) -> tuple[Shown, bytes]:
-        """Both at one moment: a name may be moved at any time, by another worker too. Raises what they raise."""
+        """Both as of one moment: even another worker may move a name at any time. Raises what they raise."""
         with self._catalogue.view():
             return queries.show(self._catalogue, self.model, ref), queries.text(
                 self._catalogue, ref, offset, limit, since_root=since_root
             )
 
     def tokens(self, ref: Ref) -> NDArray[np.int32]:
-        """[T] all tokens of the lineage, from its root. NotFound; Unsupported where the root is opaque."""
+        """[T] all tokens of the lineage, from its root. Raises NotFound, and Unsupported if the root is opaque."""
         with self._catalogue.view():
             return queries.tokens(self._catalogue, ref)
 
     def log(self, ref: Ref, limit: int = 50, before: str = "") -> Steps:
-        """The lineage's steps, newest first, from the one before object `before`. NotFound."""
+        """The steps of the lineage, newest first, from the one before object `before`. Raises NotFound."""
         with self._catalogue.view():
             return queries.log(self._catalogue, ref, limit, before)
 
     def tree(self, ref: Ref | None = None, limit: int = 400) -> Steps:
-        """Named checkpoints, branch points and roots, parents before children, of all or of the ref's root. NotFound.
+        """Named checkpoints, branch points and roots, parents before children, of all or of the ref's root. Raises
+        NotFound.
 
         A step's `parent` is its nearest listed ancestor; `step_tokens` and `step_bytes` count what lies between.
         """
@@ -297,13 +301,13 @@ class Store:
 
     # ---- care ----------------------------------------------------------------------------------------------------
     def verify(self) -> Verified:
-        """Re-hash every object and every lineage; writers may go on meanwhile."""
+        """Re-hash every object and every lineage; writers may continue meanwhile."""
         return verify(self._catalogue, self._objects, self._weights)
 
     def repair(self) -> Verified:
-        """Mend what can be mended while the store serves, and verify it: `repairs` and `faults` tell of each.
+        """Repair what can be repaired while the store serves, and verify it: see `repairs` and `faults`.
 
-        Busy while a gc or a backup runs.
+        Raises Busy while a gc or a backup runs.
         """
         repairs = repair(self._catalogue, self._objects, self.directory / "holders", self._lock)
         found = self.verify()
@@ -315,14 +319,15 @@ class Store:
         return backup(self.directory, self._catalogue, self._objects, target, self._files)
 
     def gc(self, *, dry_run: bool = False) -> Collected:
-        """Collect what no name, history or hold reaches. Busy while another gc runs."""
+        """Delete what no name, history or hold reaches. Raises Busy while another gc runs."""
         parts = (self._catalogue, self._objects, self._weights, self.directory / "holders", self._lock)
         return collect(*parts, self.keep_steps, dry_run=dry_run)
 
     def export(self, ref: Ref, path: Path) -> Exported:
-        """Write the context with its lineage as one file, whole or not at all.
+        """Write the context with its lineage as one file, completely or not at all.
 
-        Raises NotFound, Unsupported (its state was collected), Corrupt, NoSpace, BadRequest (no path to write to).
+        Raises NotFound, Unsupported (its state was collected), Corrupt, NoSpace, BadRequest (the path cannot be
+        written).
         """
         head = self.resolve(ref)  # once, since the name may move
         with self.hold(head):
@@ -337,7 +342,9 @@ class Store:
         request: RequestKey | None = None,
         answer: Callable[[Row], bytes] = lambda _row: b"",
     ) -> Done[Row]:
-        """Take an exported file under `name`, wholly or not at all. WrongModel, Corrupt, Conflict, NoSpace."""
+        """Import an exported file under `name`, completely or not at all. Raises WrongModel, Corrupt, Conflict,
+        NoSpace.
+        """
         check_name(name, reserved=True)
         if request and (former := self.outcome(request.id)) is not None:
             return Done(None, former, duplicate=True)
@@ -353,7 +360,7 @@ class Store:
             return self._change(request, make, answer)
 
     def _change(self, request: RequestKey | None, make: Callable[[], T], answer: Callable[[T], bytes]) -> Done[T]:
-        """One durable transaction: the change with its outcome, unless the request has had one."""
+        """One durable transaction: the change with its outcome, unless the request already has one."""
         with self._catalogue.change():
             if request and (former := self.outcome(request.id)) is not None:
                 return Done(None, former, duplicate=True)
@@ -370,7 +377,7 @@ class Store:
         return self.identity
 
     def _note_identity(self, identity: Identity) -> None:
-        """Remember whose store it is, so that an import at rest can be held against it."""
+        """Remember which model owns the store, so that a later import without a worker can be checked against it."""
         noted = msgspec.json.encode(identity).decode()
         if self._catalogue.meta("identity") != noted:
             with self._catalogue.change():

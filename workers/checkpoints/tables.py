@@ -6,8 +6,9 @@ import sqlite3
 
 APPLICATION = 0x53534D50  # "SSMP"
 VERSION = 3
-"""Of the tables. Version 1 had no seals, and a name's row did not tell its object; version 2 had a table of holds,
-and seals and a view that were slow."""
+"""The version of the tables. In version 1 there were no seals, and the row of a name did not name its object. Version 2
+had a table of holds, and its seals and a view were slow.
+"""
 
 TABLES = """
 -- Each `seal` is a checksum of its row: see `seals`. A row is written and then sealed, in one transaction.
@@ -106,7 +107,7 @@ CREATE TABLE trash (object BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;
 
 
 def statements(script: str = TABLES) -> list[str]:
-    """The statements one by one, since a script as a whole would end the transaction that it runs in."""
+    """The statements one by one: a whole script would end the transaction that it runs in."""
     found, statement = [], ""
     for line in script.splitlines(keepends=True):
         statement += line

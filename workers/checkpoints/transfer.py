@@ -19,7 +19,7 @@ from workers.context import Identity
 
 
 def export(catalogue: Catalogue, objects: Objects, model: str, ref: Ref, path: Path) -> Exported:
-    """Write the archive. The caller holds the head, which keeps its lineage.
+    """Write the archive. The caller holds the head, which protects its lineage.
 
     Raises Unsupported, Corrupt, NoSpace, BadRequest.
     """
@@ -46,7 +46,8 @@ def export(catalogue: Catalogue, objects: Objects, model: str, ref: Ref, path: P
 def importing(
     catalogue: Catalogue, objects: Objects, holds: Holds, identity: Identity, path: Path
 ) -> Iterator[Callable[[], Entry]]:
-    """Check the archive and make its objects durable; yields what inserts its steps inside a change, and the head.
+    """Check the archive and make its objects durable; yield the function that inserts its steps in a change, and the
+    head.
 
     Raises BadRequest, Corrupt, WrongModel, NoSpace.
     """

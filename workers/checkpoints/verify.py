@@ -1,4 +1,4 @@
-"""Every object re-hashed, every lineage recomputed, and each row held against its object."""
+"""Re-hash every object, compute every lineage again, and compare each row with its object."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CHUNK = 256
 
 
 def verify(catalogue: Catalogue, objects: Objects, weights: WeightFiles) -> Verified:
-    """Reads everything, changes nothing, and lets writers go on."""
+    """Reads everything and changes nothing; writers may continue."""
     result = Verified(objects=0, bytes=0)
     faults = [f"{catalogue.path}: {fault}" for fault in catalogue_faults(catalogue)]
     bad: dict[int, tuple[Entry, str]] = {}
@@ -38,12 +38,12 @@ def verify(catalogue: Catalogue, objects: Objects, weights: WeightFiles) -> Veri
                 if fault:
                     bad[step.number] = step, fault
         faults += weight_faults(catalogue, objects, weights)
-    except Corrupt as error:  # of the catalogue itself; an object's is a fault among others
+    except Corrupt as error:  # damage of the catalogue; damage of an object is one fault among others
         faults.append(error.message)
     for step, fault in bad.values():
         try:
             faults.append(f"{fault}; {consequence(catalogue, step, bad)}")
-        except Corrupt:  # of the catalogue, so that nobody can tell
+        except Corrupt:  # of the catalogue, so nobody can tell
             faults.append(fault)
     told = {objects.path(step.object) for step, _ in bad.values()}
     for path, object_id in objects.files_found():
@@ -56,7 +56,7 @@ def verify(catalogue: Catalogue, objects: Objects, weights: WeightFiles) -> Veri
 
 
 def bounded(found: Verified, chars: int = 20_000) -> Verified:
-    """With no more sentences than one message takes."""
+    """Cut to as many sentences as fit into one message."""
     for sentences in (found.faults, found.repairs):
         total = 0
         for index, sentence in enumerate(sentences):
@@ -68,7 +68,7 @@ def bounded(found: Verified, chars: int = 20_000) -> Verified:
 
 
 def catalogue_faults(catalogue: Catalogue) -> list[str]:
-    """What is wrong with the file, and with each row but those of `steps`, which `lineages` reads."""
+    """What is wrong with the file, and with each row except those of `steps`, which `lineages` reads."""
     faults = []
     try:
         faults += [row[0] for row in catalogue.run("PRAGMA integrity_check") if row[0] != "ok"]
@@ -80,7 +80,7 @@ def catalogue_faults(catalogue: Catalogue) -> list[str]:
             faults += [f"a row of {table} ({_shown(key)}) was changed" for key in catalogue.broken(table)]
         except Corrupt as error:
             faults.append(f"the rows of {table} cannot be read ({error.__cause__ or error})")
-    with suppress(Corrupt):  # told above
+    with suppress(Corrupt):  # reported above
         sql = "SELECT n.name FROM names n LEFT JOIN steps s ON s.number = n.step WHERE s.object IS NOT n.object"
         faults += [f"the name {name!r} does not point where it was put" for (name,) in catalogue.run(sql)]
     return faults
@@ -91,7 +91,7 @@ def _shown(key: object) -> str:
 
 
 def lineages(catalogue: Catalogue) -> Iterator[tuple[int, Entry | None, str]]:
-    """Each step's number, the step unless its row was changed, and what is wrong with it; parents first."""
+    """The number of each step, the step unless its row was changed, and what is wrong with it; parents first."""
     last = 0
     while rows := catalogue.run(
         "SELECT e.*, p.lineage, p.tokens, p.text_bytes, p.depth, p.root, p.opaque, r.tokens, r.text FROM entries e"
@@ -137,7 +137,7 @@ def object_fault(catalogue: Catalogue, objects: Objects, step: Entry) -> tuple[i
     try:
         size, header = objects.check(step.object)
     except SsmprovError as error:
-        # A gc that ran beside may have collected it.
+        # A gc at the same time may have collected it.
         collected = not catalogue.run("SELECT 1 FROM steps WHERE number = ? AND stored", (step.number,))
         what = error.details.get("what", error.message)
         return 0, "" if collected else f"{objects.path(step.object)} is damaged: {what}"
@@ -149,7 +149,7 @@ def object_fault(catalogue: Catalogue, objects: Objects, step: Entry) -> tuple[i
 
 
 def consequence(catalogue: Catalogue, step: Entry, bad: Container[int]) -> str:
-    """What the damage of a step's object means, where those of the steps `bad` are damaged."""
+    """What the damage of a step's object means, given that the objects of the steps `bad` are damaged."""
     hit = [
         name
         for name, head in heads(catalogue)
@@ -166,14 +166,14 @@ def consequence(catalogue: Catalogue, step: Entry, bad: Container[int]) -> str:
 
 
 def heads(catalogue: Catalogue) -> Iterator[tuple[str, Entry]]:
-    """Each name and where it stands."""
+    """Each name and the step that it points to."""
     sql = f"SELECT e.*, {NAME} FROM names n LEFT JOIN entries e ON e.number = n.step"  # noqa: S608 (our own words)
     for row in catalogue.run(sql):
         yield row[ENTRY], catalogue.named(row)
 
 
 def sound_ancestor(catalogue: Catalogue, step: Entry, bad: Container[int]) -> Entry | None:
-    """The nearest ancestor whose object is kept and sound."""
+    """The nearest ancestor whose object is stored and intact."""
     above = itertools.islice(catalogue.lineage(step), 1, None)
     return next((each for each in above if each.stored and each.number not in bad), None)
 

@@ -1,7 +1,7 @@
-"""Weights that states name: files called by the SHA-256 of their bytes, in the folder `weights` of the store.
+"""Weights that states name: files named by the SHA-256 of their bytes, in the folder `weights` of the store.
 
-A state whose arrays hold `weights` is read with these instead of the model's own. Like objects they never change, and
-whoever is about to commit a state that names some holds them first. What no stored object names is garbage.
+A state with the array `weights` is read with these instead of the model's own. Like objects they never change, and
+whoever is about to commit a state that names some holds them first. Files that no stored object names are garbage.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class _Layout(msgspec.Struct):
 
 
 class WeightFiles:
-    """The files of one folder, which is made with the first of them."""
+    """The files of one folder; the first file makes the folder."""
 
     def __init__(self, directory: Path, files: Files | None = None) -> None:
         self.directory = directory
@@ -47,7 +47,7 @@ class WeightFiles:
         return self.directory / f"{weights_id}.safetensors"
 
     def read(self, weights_id: str) -> bytes:
-        """The bytes of a file, which hash to its id. Raises NotFound, and Corrupt naming the file."""
+        """The bytes of a file; they match its id. Raises NotFound, and Corrupt that names the file."""
         path = self.path(weights_id)
         try:
             fd = self._files.open(path)
@@ -68,12 +68,12 @@ class WeightFiles:
         return data
 
     def write(self, weights_id: str, data: bytes) -> bool:
-        """Make a file whole and durable, unless it is; whether it was not there. Raises NoSpace, Unavailable."""
+        """Make a file complete and durable; returns whether it was missing. Raises NoSpace, Unavailable."""
         path = self.path(weights_id)
         new = not os.path.lexists(path)
         with usable(path):
             self._files.place_directory(self.directory)
-            self._files.sync_directory(self.directory.parent)  # whoever made the folder may have died too early
+            self._files.sync_directory(self.directory.parent)  # its maker may have died before that
             with contextlib.suppress(NotFound, Corrupt):
                 self.read(weights_id)
                 self._files.sync_directory(self.directory)
@@ -84,7 +84,7 @@ class WeightFiles:
         return new
 
     def found(self) -> list[tuple[Path, str]]:
-        """Each file of the folder that is ours, with the weights that it holds or was to hold."""
+        """Each of our files in the folder, with the weights that it holds or was to hold."""
         try:
             paths = sorted(self.directory.iterdir())
         except (FileNotFoundError, NotADirectoryError):
@@ -93,11 +93,11 @@ class WeightFiles:
         return [(path, match[1]) for path, match in matches if match]
 
     def ids(self) -> set[str]:
-        """The weights that are here, damaged ones among them."""
+        """The weights that are here, including damaged ones."""
         return {weights_id for path, weights_id in self.found() if path == self.path(weights_id)}
 
     def remove(self, path: Path) -> int:
-        """Delete a file; the bytes that it had."""
+        """Delete a file; returns its size in bytes."""
         with contextlib.suppress(FileNotFoundError):
             size = path.lstat().st_size
             self._files.unlink(path)
@@ -108,9 +108,9 @@ class WeightFiles:
 def sweep(
     catalogue: Catalogue, objects: Objects, holders: Path, weights: WeightFiles, *, only: str = ""
 ) -> tuple[int, int]:
-    """Delete the files that no stored object names and nobody holds; how many, and their bytes.
+    """Delete the files that no stored object names and nobody holds; return how many, and their bytes.
 
-    `only` looks at these weights alone. Where an object cannot be read, which may name any, nothing is deleted.
+    `only` limits this to these weights. If an object cannot be read, it may name any weights, so nothing is deleted.
     """
     files = [(path, weights_id) for path, weights_id in weights.found() if only in ("", weights_id)]
     doubtful = {weights_id for _, weights_id in files}
@@ -134,18 +134,18 @@ def garbage(weights: WeightFiles, objects: Objects, stored: Iterable[str], held:
 
 
 def faults(catalogue: Catalogue, objects: Objects, weights: WeightFiles) -> list[str]:
-    """A sentence for each file that is damaged, and for all weights that stored objects name and that are not here."""
+    """A sentence for each file that is damaged, and for all missing weights that stored objects name."""
     found = []
     for weights_id in sorted(weights.ids()):
         try:
             weights.read(weights_id)
-        except NotFound:  # a gc that runs beside has collected it
+        except NotFound:  # a gc at the same time has collected it
             continue
         except Corrupt as error:
             found.append(error.message)
     named = set()
     for object_id in _stored(catalogue):
-        with contextlib.suppress(Corrupt):  # told of the object
+        with contextlib.suppress(Corrupt):  # reported with the object
             named.add(_named_by(objects, object_id))
     for weights_id in sorted(named - weights.ids() - {""}):
         found.append(
@@ -156,7 +156,7 @@ def faults(catalogue: Catalogue, objects: Objects, weights: WeightFiles) -> list
 
 
 def _goes(files: list[tuple[Path, str]], unnamed: set[str], weights: WeightFiles) -> list[Path]:
-    """Files of unnamed weights, and temporary ones: those of a living writer are held."""
+    """Files of unnamed weights, and temporary files; the files of a living writer are held."""
     return [path for path, weights_id in files if weights_id in unnamed or path != weights.path(weights_id)]
 
 
@@ -169,7 +169,7 @@ def _stored(catalogue: Catalogue) -> set[str]:
 
 
 def _leave_unnamed(ids: set[str], objects: Objects, stored: Iterable[str]) -> bool:
-    """Take out of `ids` what one of the objects names; False where an object cannot be read."""
+    """Take out of `ids` what one of the objects names; False if an object cannot be read."""
     for object_id in stored:
         if not ids:
             break
@@ -181,7 +181,7 @@ def _leave_unnamed(ids: set[str], objects: Objects, stored: Iterable[str]) -> bo
 
 
 def _named_by(objects: Objects, object_id: str) -> str:
-    """The weights that an object names, '' for none. Raises Corrupt."""
+    """The weights that an object names, or ''. Raises Corrupt."""
     with objects.opened(object_id) as fd:
         size = int.from_bytes(os.pread(fd, 8, 0), "little")
         try:
@@ -203,11 +203,11 @@ def _corrupt(path: Path, what: str) -> Corrupt:
 
 
 def copy(source: WeightFiles, target: WeightFiles) -> Iterator[str]:
-    """Let `target` hold what `source` holds; a sentence for each file that is damaged. Raises NoSpace."""
+    """Copy to `target` what `source` holds; return a sentence for each damaged file. Raises NoSpace."""
     for weights_id in sorted(source.ids()):
         try:
             target.write(weights_id, source.read(weights_id))
-        except NotFound:  # of an import that was refused meanwhile: no checkpoint names it
+        except NotFound:  # from an import that was rejected in the meantime: no checkpoint names it
             continue
         except Corrupt as error:
             yield f"{source.path(weights_id)} was not copied: {error.details['what']}"

@@ -1,1 +1,1 @@
-"""Runtimes: what turns tokens and states into logits."""
+"""Runtimes: they turn tokens and states into logits."""

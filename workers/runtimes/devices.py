@@ -1,4 +1,4 @@
-"""The devices of torch that a model's table may name."""
+"""The torch devices that a model's table may name."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ssmprov.errors import BadRequest
 
 
 def device_of(text: str) -> torch.device:
-    """A device that this torch has. Raises BadRequest."""
+    """The torch device of that name. Raises BadRequest if this torch does not have it."""
     try:
         device = torch.device(text)
     except RuntimeError:

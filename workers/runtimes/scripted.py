@@ -3,9 +3,9 @@
     {"replies": [{"after": SUFFIX, "pieces": [STRING, ...]}, ...], "token_delay_s": 0}
 
 After it has read a text that ends with SUFFIX (the first match wins, "" matches every text) it emits the pieces, one
-token each, then the end token 0. Read text is byte tokens (1 + byte), pieces have ids of their own from 257 on, and
-matching compares ids: any token but the expected piece starts the matching anew. The state is the text itself and the
-place in the script, so a checkpoint can be held against a transcript.
+token each, then the end token 0. Text that it reads is byte tokens (1 + byte); pieces have ids from 257 on. Matching
+compares ids: any token other than the expected piece starts the matching again. The state is the text and the place in
+the script, so a checkpoint can be compared with a transcript.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from workers.runtimes.base import Feed, Logits, Plan
 
 FIRST_PIECE = 257
 UNLIKELY = -1e4
-"""Logit of every token but the expected one: nothing samples it, and nothing is infinite."""
+"""Logit of every token except the expected one: nothing samples it, and nothing is infinite."""
 
 
 class Reply(msgspec.Struct, forbid_unknown_fields=True):
@@ -43,7 +43,7 @@ class Script(msgspec.Struct, forbid_unknown_fields=True):
 
 @dataclass(slots=True)
 class _Slot:
-    """text: all that was read; reply and place: which reply is under way, and its next piece (-1: none)."""
+    """text: everything read; reply and place: the current reply and its next piece (-1: none)."""
 
     text: bytearray
     reply: int = -1
@@ -65,7 +65,7 @@ def open_runtime(plan: Plan) -> ScriptedRuntime:
 
 
 def script_file(path: Path) -> Path:
-    """The file of a script; one that is written `@NAME` comes with ssmprov."""
+    """The file of a script; a script written `@NAME` comes with ssmprov."""
     name = path.name
     return CONFIG / "scripts" / f"{name[1:]}.json" if name.startswith("@") else path
 
@@ -135,6 +135,6 @@ class ScriptedRuntime:
         return next((i for i, suffix in enumerate(self._after) if text.endswith(suffix)), -1)
 
     def _expected(self, slot: _Slot) -> int:
-        """The next token of the reply under way, 0 at its end or without one."""
+        """The next token of the current reply; 0 at its end or without a reply."""
         pieces = self._script.replies[slot.reply].pieces if slot.reply >= 0 else []
         return self._ids[pieces[slot.place]] if slot.place < len(pieces) else 0

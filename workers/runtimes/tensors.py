@@ -1,4 +1,4 @@
-"""Weights that a state names, held against a model's own before anything is made of them."""
+"""Checking the weights that a state names against the model's own before they are used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Shape = tuple[int, ...]
 
 
 def check_tensors(weights: Arrays, shapes: Mapping[str, Shape], form: Callable[[Shape], Shape] = tuple) -> None:
-    """Raises Corrupt unless these are tensors of these names, of shapes of the same `form`, in float32 or float16."""
+    """Raise Corrupt unless the tensors have these names, shapes of the same `form`, and float32 or float16 values."""
     for name, shape in shapes.items():
         if name not in weights:
             raise Corrupt(f"these weights lack {name} of shape {list(shape)}")
@@ -31,7 +31,7 @@ def check_tensors(weights: Arrays, shapes: Mapping[str, Shape], form: Callable[[
 
 
 def read_tensors(data: bytes, check: Callable[[Arrays], None], what: str) -> dict[str, Tensor]:
-    """The tensors in a file's bytes. Raises Corrupt that begins with `what` they are where `check` refuses them."""
+    """The tensors in the bytes of a file. Raises Corrupt that begins with `what` they are if `check` rejects them."""
     try:
         tensors = load(data)
         check({name: tensor.numpy() for name, tensor in tensors.items()})

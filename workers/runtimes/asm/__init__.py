@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """Threads of torch in each worker; the scan and the position mode, '' for those that the file names."""
+    """Threads of torch in each worker; the scan and the position mode, or '' for those in the file."""
 
     threads: Annotated[int, Meta(ge=1)] = 1
     scan: str = ""
@@ -21,7 +21,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def open_runtime(plan: Plan) -> AsmRuntime:
-    """Load a model. Raises NotFound, BadRequest and Unsupported that name what is wrong with the file or the plan."""
+    """Load a model. Raises NotFound, BadRequest or Unsupported that say what is wrong with the file or the plan."""
     from workers.runtimes.asm import opening
 
     return opening.open_runtime(plan)

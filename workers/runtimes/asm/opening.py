@@ -1,4 +1,4 @@
-"""Opening an Addressed State Model: the plan is checked, then the file, then whether its vocabulary can be spelt."""
+"""Opening an Addressed State Model: check the plan, then the file, then whether its vocabulary can be spelt."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import importlib.util
 import os
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # must stand before torch is imported: spinning starves neighbours
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported: spinning threads starve other programs
 
 import torch
 
@@ -25,7 +25,7 @@ DTYPE = "fp32"
 
 
 def open_runtime(plan: Plan) -> AsmRuntime:
-    """Load a model. Raises NotFound, BadRequest and Unsupported that name what is wrong with the file or the plan."""
+    """Load a model. Raises NotFound, BadRequest or Unsupported that say what is wrong with the file or the plan."""
     options = decode_options(plan.options, Options, "asm")
     dtype = plan.dtype or DTYPE
     if dtype not in DTYPES:
@@ -47,7 +47,7 @@ def open_runtime(plan: Plan) -> AsmRuntime:
 
 
 def file_of(path: Path) -> Path:
-    """The file that a table's path means; `@asm-mini` is the model that comes with the package, where one does."""
+    """The file for the path in a table; `@asm-mini` is the model that comes with the package, if one does."""
     if path.name != EMBEDDED:
         return path
     shipped = getattr(mini, "asm_path", None)

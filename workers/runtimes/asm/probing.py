@@ -1,4 +1,4 @@
-"""A look at how a context reads its slots: tokens read beside everything else, with the slots that are asked for."""
+"""A probe: how a context reads its slots. It reads tokens with the chosen slots, beside everything else."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from workers.runtimes.asm.states import Form
 from workers.runtimes.base import LayerSeen, Probe, Reading
 
 SLICE_TOKENS = 128
-"""Read at once: all that a look keeps of them, for every layer, is in memory until they are through."""
+"""Tokens read at once: what a probe keeps of them, for every layer, is in memory until they are read."""
 
 ROUTINGS = ("softmax", "top1", "topk")
 WHERES = ("read", "content_read_only", "slotspace_only")
@@ -54,7 +54,7 @@ def probe(
     for first in range(0, len(tokens), SLICE_TOKENS):
         part = list(tokens[first : first + SLICE_TOKENS])
         logits, state, infos = _read(model, part, state, flags | {"return_info": True})
-        weights = [info["read_weights"][0] for info in infos]  # of each layer (H, T, K)
+        weights = [info["read_weights"][0] for info in infos]  # for each layer (H, T, K)
         entropies.append(torch.stack([_entropy(w).sum(dim=1) for w in weights]))  # (L, H)
     mean = torch.stack(entropies).sum(dim=0) / len(tokens)
     layers = [
@@ -86,7 +86,7 @@ def probe(
 
 
 def flags_of(reading: Reading, config: asm.ASMTrainConfig) -> dict[str, Any]:
-    """A reading as flags of the baseline variant. Raises BadRequest for one that this model does not know."""
+    """A reading as flags of the baseline variant. Raises BadRequest for a reading that this model does not know."""
     slots = config.num_slots
     if reading.routing not in ROUTINGS:
         raise BadRequest(f"routing must be one of {', '.join(ROUTINGS)}, not {reading.routing!r}")
@@ -123,21 +123,21 @@ def _check_tokens(tokens: Sequence[int], vocabulary: int) -> None:
 def _read(
     model: asm.ASMLanguageModel, tokens: list[int], state: asm.State, flags: dict[str, Any]
 ) -> tuple[Tensor, asm.State, list[asm.Info]]:
-    """Logits [V] after the last token, the state after it, and what each layer says where it is asked to."""
+    """The logits [V] after the last token, the state after it, and each layer's numbers if asked for."""
     row = torch.tensor([tokens], device=state.t.device)
     logits, new, *infos = model(row, state, last_logits=True, **flags)
     return logits[0], new, infos[0] if infos else []
 
 
 def _entropy(weights: Tensor) -> Tensor:
-    """Of read weights [..,K], in nats [..]."""
+    """The entropy of read weights [..,K], in nats [..]."""
     entropy: Tensor = torch.special.entr(weights).sum(dim=-1)
     return entropy
 
 
 def _row(logits: Tensor) -> NDArray[np.float32]:
     row = _array(logits)
-    if not (row < np.inf).all():  # nor NaN
+    if not (row < np.inf).all():  # also catches NaN
         raise SsmprovError("the model's numbers overflowed: the context is what it was before")
     return row
 

@@ -1,4 +1,4 @@
-"""Contexts of an Addressed State Model, decoded together: the states of all slots lie in one `models.asm.State`."""
+"""Contexts of an Addressed State Model, decoded together: the states of all slots are one `models.asm.State`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from workers.runtimes.tensors import check_tensors, read_tensors
 from workers.variants import Variants, without_weights
 
 MAX_BATCH_TOKENS = 4096
-"""Padded tokens of one prefill call: bounds its activations."""
+"""Padded tokens of one prefill call; this limits its activations."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One set of weights, and the form of them that reads single tokens the fastest, where there is one."""
+    """One set of weights, and the form of it that reads single tokens fastest, if there is one."""
 
     whole: asm.ASMLanguageModel
     stepper: asm.Stepper | None
@@ -39,8 +39,8 @@ class Model:
 class AsmRuntime:
     """A `Runtime` over one model, in eval mode and of the baseline variant, whose flags the probes use.
 
-    Contexts may name weights of their own, in the names that `models.asm.save_checkpoint` writes, from `weights`, the
-    folder of their files.
+    Contexts may name other weights. Their files are in the folder `weights`, with the tensor names of
+    `models.asm.save_checkpoint`.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class AsmRuntime:
         self.slots = slots
         self.vocabulary = config.vocab_size
         self.end_tokens = frozenset({tokenizer.end})
-        self.control_tokens = frozenset(range(tokenizer.size, config.vocab_size))  # ids that spell nothing
+        self.control_tokens = frozenset(range(tokenizer.size, config.vocab_size))  # ids without text
         self.context_tokens = self._form.limit
         self.state_bytes = self._form.bytes
 
@@ -125,7 +125,7 @@ class AsmRuntime:
         return logits
 
     def _check_ends(self, feeds: Sequence[Feed]) -> None:
-        """Raises BadRequest before anything is read. The scheduler keeps turns from coming here."""
+        """Raise BadRequest before anything is read. The scheduler keeps turns from getting here."""
         if self.context_tokens is None:
             return
         read = self._state.t.tolist()
@@ -138,7 +138,7 @@ class AsmRuntime:
 
     @torch.inference_mode()
     def _call(self, model: Model, feeds: Sequence[Feed], rows: list[int]) -> Logits:
-        """One batched forward of some feeds: their logits, in the order of `rows`."""
+        """One batched forward of some feeds; returns their logits in the order of `rows`."""
         lengths = [len(feeds[i].tokens) for i in rows]
         slots = [feeds[i].slot for i in rows]
         tokens = np.zeros((len(rows), max(lengths)), np.int64)
@@ -160,5 +160,5 @@ class AsmRuntime:
         if self._pinned is None:
             logits: Logits = out.numpy()
             return logits
-        host = self._pinned[: len(rows)].copy_(out)  # waits for the device: the one time in a step
+        host = self._pinned[: len(rows)].copy_(out)  # waits for the device: the only time in a step
         return host.numpy().copy()

@@ -1,4 +1,4 @@
-"""States as they are kept: named fp32 arrays of one context and its position, and what makes them one of this model.
+"""States as they are stored: named fp32 arrays of one context and its position, and checks that they fit this model.
 
     m, den [L,H,K]   num [L,H,K,d]   S [L,H,M,M]   Z [L,H,M]   and m0, den0, num0 of a chunked scan, all float32
     t [1]            int64, the tokens that the context has read
@@ -23,7 +23,7 @@ NEVER_NEGATIVE = ("den", "den0", "Z")
 
 
 class Form:
-    """The arrays of one context of one model: their names, shapes and bounds, and the way into tensors and back."""
+    """The arrays of one context of one model: names, shapes and bounds, and the way into tensors and back."""
 
     def __init__(self, config: asm.ASMTrainConfig) -> None:
         layer = config.attention()
@@ -36,7 +36,7 @@ class Form:
         self.layout = asm.layout(config)
 
     def check(self, arrays: Arrays) -> int:
-        """The tokens that a state has read. Raises Corrupt where it is none that this model can have written."""
+        """The number of tokens that a state has read. Raises Corrupt if this model cannot have written it."""
         found = {name: array.shape for name, array in arrays.items()}
         if found != {**self.shapes, "t": (1,)}:
             raise Corrupt(f"this checkpoint holds {found}, but this model's state is {self.shapes} and t (1,)")
@@ -72,7 +72,7 @@ class Form:
 
     @torch.inference_mode()
     def put(self, state: asm.State, row: int, arrays: Arrays) -> None:
-        """Arrays that were checked into a row; {} makes it one that has read nothing."""
+        """Put checked arrays into a row; {} makes it a row that has read nothing."""
         for name, tensor in state.memory.items():
             target = tensor[:, row]
             if not arrays:
@@ -81,7 +81,7 @@ class Form:
                 continue
             elif target.is_cuda:
                 target.copy_(torch.tensor(arrays[name]))
-            else:  # over a CPU's memory numpy copies with a fraction of the fixed cost
+            else:  # on a CPU, numpy copies with a fraction of the fixed cost
                 np.copyto(target.numpy(), arrays[name], casting="no")
         state.t[row] = int(arrays["t"][0]) if arrays else 0
 

@@ -22,10 +22,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def open_runtime(plan: Plan) -> LlamaRuntime:
-    """Load a GGUF. Raises BadRequest that names what is wrong with file or plan, Unsupported without the library."""
+    """Load a GGUF. Raises BadRequest that says what is wrong with file or plan, Unsupported without the library."""
     from workers.runtimes.llama import native
 
-    native.library()  # first: what follows needs the rest of the extra, and would fail without a sentence
+    native.library()  # first: what follows needs the rest of the extra, and would fail without a clear message
     from workers.runtimes.llama import opening
 
     return opening.open_runtime(plan)

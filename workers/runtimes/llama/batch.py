@@ -1,4 +1,4 @@
-"""A `llama_batch` over memory of our own."""
+"""A `llama_batch` over our own memory."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from workers.runtimes.llama.native import Library
 
 
 class Batch:
-    """A `llama_batch` over memory of our own."""
+    """A `llama_batch` over our own memory."""
 
     def __init__(self, lib: Library, capacity: int, sequences: int) -> None:
         int32 = ctypes.c_int32
@@ -21,10 +21,10 @@ class Batch:
         self._wanted = (ctypes.c_int8 * capacity)()
         self._places = [ctypes.pointer(int32.from_buffer(self._sequences, 4 * at)) for at in range(sequences)]
         self.native = lib.llama_batch(0, self._token, None, self._position, self._counts, self._pointers, self._wanted)
-        """What the library is given: the rows of the last `fill`."""
+        """The struct for the library: the rows of the last `fill`."""
 
     def fill(self, rows: Sequence[tuple[int, int, list[int]]]) -> None:
-        """Take (sequence, position, tokens). Logits are wanted of each row's last token."""
+        """Take (sequence, position, tokens). Logits are computed for the last token of each row."""
         at = 0
         for sequence, position, tokens in rows:
             place = self._places[sequence]

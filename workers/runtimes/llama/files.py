@@ -1,7 +1,7 @@
 """The files of a model while it is served.
 
-The library reads them in place, so whoever writes into one changes the model under its contexts. A file of the same
-name that takes the place of one does not: the old one is served on.
+The library reads them in place, so writing into one changes the model under its contexts. Replacing one by a new file
+of the same name does not: the old file is still served.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from ssmprov.errors import BadRequest, SsmprovError
 
 
 class Files:
-    """Open files, and how they were before they were hashed."""
+    """Open files, and their stamps from before they were hashed."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         """Raises BadRequest for a file that cannot be opened."""
@@ -28,7 +28,7 @@ class Files:
             raise BadRequest(f"{path}: the file cannot be read ({error.strerror or error})") from None
 
     def check(self) -> None:
-        """Raises SsmprovError where one was written into since."""
+        """Raise SsmprovError if a file was written to since."""
         for path, number, stamp in self._open:
             if _stamp(os.fstat(number)) != stamp:
                 raise SsmprovError(
@@ -37,7 +37,7 @@ class Files:
                 )
 
     def check_names(self) -> None:
-        """Raises BadRequest where a file was written into, or its name was given to another, since it was hashed."""
+        """Raise BadRequest if a file was written to, or its name now means another file, since it was hashed."""
         for path, number, stamp in self._open:
             try:
                 there, here = os.stat(path), os.fstat(number)

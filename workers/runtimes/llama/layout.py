@@ -1,22 +1,22 @@
 """The bytes of one sequence's state as llama.cpp writes them: parsed, checked, and brought into one form.
 
-llama.cpp trusts these bytes: some of them abort the process, others are taken over in silence. So every field is
-compared with a reference that this very model wrote, before a byte reaches the library. A state is a header and
-sections, all integers little endian:
+llama.cpp trusts these bytes: wrong ones may abort the process, or be loaded silently. So every field is compared with a
+reference that this very model wrote, before a byte reaches the library. A state is a header and sections, all integers
+little endian:
 
     header      u32 magic, i32 sequence
     attention   u32 streams; then for each stream u32 cells, and unless that is 0:
                 cells x (i32 position, u32 1, i32 sequence); u32 v_trans, u32 layers;
                 a key record for each layer, then a value record for each layer (or for none)
-    recurrent   u32 cells (1, or 0 where nothing was read); i32 position, u32 0; u32 0, u32 layers;
+    recurrent   u32 cells (1, or 0 if nothing was read); i32 position, u32 0; u32 0, u32 layers;
                 a shift record for each layer that has one, then a state record for each
 
 A record is i32 type, u64 row bytes, and cells rows; a transposed value record is i32 type, u32 element bytes, u32
 channels, and channels x cells elements. Models have one attention section, two (full and sliding window), a recurrent
 one, or attention and recurrent.
 
-In our form the sequence is 0 everywhere and there is one stream, so that equal contexts have equal bytes whichever
-slot they were in and however many slots there were.
+In our form the sequence is 0 everywhere and there is one stream, so equal contexts have equal bytes, whatever slot they
+were in and however many slots there were.
 """
 
 from __future__ import annotations
@@ -33,16 +33,17 @@ MAGIC = 0xAF143CD8
 HEADER = struct.Struct("<Ii")
 MAX_POSITION = 2**31 - 1
 _INFINITY = {0: ("<u4", 0x7F80_0000), 1: ("<u2", 0x7C00)}
-"""Of the library's types that hold plain numbers, f32 and f16: infinity's bits; NaN's are more, the sign left out. One
-that is not finite would outlive its context: the library empties a state by a product with zero, and multiplies what it
-masks by zero."""
+"""For the library's types that hold plain numbers, f32 and f16: the bits of infinity; those of NaN are larger, sign
+excluded. A value that is not finite would outlive its context: the library empties a state by multiplying it by zero,
+and also multiplies what it masks by zero.
+"""
 
 _CELL = np.dtype([("position", "<i4"), ("count", "<u4"), ("sequence", "<i4")])
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """One layer's rows of one kind: `row` bytes for a cell. Transposed records have `element` bytes and `channels`."""
+    """The rows of one kind in one layer: `row` bytes a cell. Transposed ones have `element` bytes and `channels`."""
 
     type: int
     row: int
@@ -79,7 +80,7 @@ class Attention:
 
 @dataclass(frozen=True, slots=True)
 class Recurrent:
-    """States of one size, whatever was read. `layers` counts all of the model's, also those without a state."""
+    """States of one size, whatever was read. `layers` counts all layers of the model, even those without a state."""
 
     layers: int
     records: tuple[Record, ...]
@@ -123,7 +124,7 @@ class Layout:
     def of(cls, blob: bytes, cells: int) -> Layout:
         """The layout of a state that a model wrote after it had read `cells` tokens, at least two.
 
-        Raises Unsupported where no known order of sections explains every byte.
+        Raises Unsupported if no known order of sections explains every byte.
         """
         data = memoryview(blob)
         for names in ("r", "k", "kk", "kr", "kkr"):
@@ -138,7 +139,7 @@ class Layout:
 
     @property
     def grows(self) -> bool:
-        """Whether a context takes the more memory the more it has read."""
+        """Whether a context takes more memory the more it has read."""
         return any(isinstance(section, Attention) for section in self.sections)
 
     @property
@@ -150,7 +151,7 @@ class Layout:
         return sum(section.bytes_per_token for section in self.sections if isinstance(section, Attention))
 
     def check(self, blob: bytes | memoryview, position: int) -> None:
-        """Raise Corrupt unless a state in our form is one of this model after `position` tokens, at least one."""
+        """Raise Corrupt unless a state in our form belongs to this model after `position` tokens, at least one."""
         if not 0 < position <= MAX_POSITION:
             raise Corrupt(f"the state's position is {position}, which is impossible")
         data = memoryview(blob)
@@ -168,7 +169,7 @@ class Layout:
             raise Corrupt(f"the state is {len(data)} bytes long, but this model's is {reader.at}")
 
     def outward(self, blob: bytes | memoryview, streams: int) -> bytes | memoryview:
-        """A checked state as a context of so many streams takes it."""
+        """A checked state in the form that a context with this many streams loads."""
         if streams == 1 or not self.grows:
             return blob
         data = memoryview(blob)
@@ -185,7 +186,7 @@ class Layout:
         return b"".join(parts)
 
     def inward(self, blob: bytearray) -> memoryview:
-        """A state as a context wrote it, in our form. Raises Corrupt where the library wrote what it should not."""
+        """A state that a context wrote, in our form. Raises Corrupt if the library wrote something unexpected."""
         struct.pack_into("<i", blob, 4, 0)
         data = memoryview(blob)
         if not self.grows:
@@ -200,15 +201,15 @@ class Layout:
             parts += [struct.pack("<I", 1), data[begin:end]]
         if len(self.sections) > 1:
             return memoryview(b"".join(parts))
-        head = b"".join(parts[:-1])  # with one section nothing moves but this, to where its cells begin
+        head = b"".join(parts[:-1])  # with one section only this moves, to where its cells begin
         data[begin - len(head) : begin] = head
         return data[begin - len(head) : end]
 
     def adopt(self, blob: bytes, architecture: str) -> tuple[bytes, int, bytes]:
-        """From a whole context's state with one sequence, as other programs save it: ours, its position, its logits.
+        """Our form of a whole context's state with one sequence, as other programs save it; its position; its logits.
 
-        Only recurrent models. A string, the architecture, stands first; older versions of the library follow it with
-        output ids and logits (b'' where none came along). Raises Corrupt and Unsupported.
+        Only for recurrent models. It begins with a string, the architecture; older versions of the library continue
+        with output ids and logits (b'' if there were none). Raises Corrupt and Unsupported.
         """
         section = self.sections[0]
         if len(self.sections) != 1 or not isinstance(section, Recurrent):
@@ -248,7 +249,7 @@ def _learn(data: memoryview, names: str, cells: int) -> tuple[Section, ...]:
 
 
 def _learn_recurrent(reader: _Reader) -> Recurrent:
-    """The section to the end of the bytes. Layers without a state have no records, so their count is tried out."""
+    """The section up to the end of the bytes. Layers without a state have no records, so their count is tried out."""
     _expect(reader, "<I", (1,), "cells")
     reader.numbers("<iI")
     trans, layers = reader.numbers("<II")
@@ -356,7 +357,7 @@ def _skip_cells(reader: _Reader, section: Attention, cells: int) -> None:
 
 
 def _one_stream(reader: _Reader, section: Attention) -> tuple[int, int]:
-    """From where to where the one stream stands that holds cells, now of sequence 0; the first where none does."""
+    """The bytes of the one stream that holds cells, now with sequence 0; of the first stream if none does."""
     (streams,) = reader.numbers("<I")
     kept = reader.at, reader.at + 4
     for _ in range(streams):
@@ -370,7 +371,7 @@ def _one_stream(reader: _Reader, section: Attention) -> tuple[int, int]:
 
 
 def _outputs(reader: _Reader) -> bytes:
-    """Skip the output ids and embeddings of an older whole-context state; its last row of logits."""
+    """Skip the output ids and embeddings of an older whole-context state; return its last row of logits."""
     (outputs,) = reader.numbers("<I")
     reader.take(4 * outputs)
     (count,) = reader.numbers("<Q")

@@ -1,4 +1,4 @@
-"""llama.cpp itself: the library, what it says, and a model with its context, freed at the end."""
+"""llama.cpp itself: the library, its messages, and a model with its context, freed at the end."""
 
 from __future__ import annotations
 
@@ -10,24 +10,24 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-# Before the library is loaded: its threads wait for each other hundreds of times a token. To spin for long starves
-# neighbours on busy cores; to sleep at once costs more than a second thread brings (0.1B shape, two idle cores:
+# Before the library is loaded: its threads wait for each other hundreds of times per token. Spinning for long starves
+# other programs on busy cores; sleeping at once costs more than a second thread gains (0.1B shape, two idle cores:
 # 34 ms a token, 21 with one thread, 12 with a short spin first, which is a tenth of a millisecond).
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
-os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # an abort would otherwise start a debugger
+os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # otherwise an abort would start a debugger
 
 from ssmprov.errors import BadRequest, Unsupported
 
 Library = Any
-"""The module `llama_cpp.llama_cpp`, which is not typed."""
+"""The module `llama_cpp.llama_cpp`, which has no types."""
 
 LEVEL_WARN, LEVEL_ERROR, LEVEL_CONTINUED = 3, 4, 5
 DEBUG = "SSMPROV_DEBUG"
 
 
 class Said:
-    """The last lines that the library wrote: the reason of a failure is only there."""
+    """The last lines that the library logged: only they say why something failed."""
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=40)
@@ -42,7 +42,7 @@ class Said:
             self.lines.append(line)
 
     def why(self) -> str:
-        """The last errors as the end of a sentence."""
+        """The last errors, as the end of a sentence."""
         errors = [line for line in self.lines if not line.startswith("~")]
         tail = "; ".join(errors[-2:])
         return f": {tail}" if tail else ""
@@ -50,11 +50,11 @@ class Said:
 
 _said = Said()
 _loaded: list[Library] = []
-_callbacks: list[Any] = []  # the library keeps the pointer, so the object has to live as long
+_callbacks: list[Any] = []  # the library keeps the pointer, so the object must live as long
 
 
 def library() -> Library:
-    """The library, loaded once. Raises Unsupported where it is not installed or does not load."""
+    """The library, loaded once. Raises Unsupported if it is not installed or cannot be loaded."""
     if not _loaded:
         try:
             import gguf  # noqa: F401  (the other half of the extra)
@@ -85,7 +85,7 @@ class Model:
         if main_gpu is not None:
             params.main_gpu = main_gpu
             params.split_mode = lib.LLAMA_SPLIT_MODE_NONE
-        # A tokenizer that adds a space of its own could not give a text back as it was.
+        # A tokenizer that adds a space could not reproduce a text exactly.
         overrides = (lib.llama_model_kv_override * 2)()
         overrides[0].tag = lib.LLAMA_KV_OVERRIDE_TYPE_BOOL
         overrides[0].key = b"tokenizer.ggml.add_space_prefix"
@@ -117,7 +117,7 @@ class Context:
     ) -> None:
         """`n_ctx` tokens for each sequence; it computes with one thread until `use` says otherwise.
 
-        Raises BadRequest, mostly for want of memory.
+        Raises BadRequest, mostly because memory is short.
         """
         lib = library()
         params = lib.llama_context_default_params()
@@ -127,10 +127,10 @@ class Context:
         params.n_outputs_max = min(sequences, n_batch)
         params.n_threads = params.n_threads_batch = 1
         params.type_k = params.type_v = kv_type
-        if kv_type == lib.GGML_TYPE_F32:  # flash attention computes a prompt in half precision all the same
+        if kv_type == lib.GGML_TYPE_F32:  # flash attention would compute a prompt in half precision anyway
             params.flash_attn_type = lib.LLAMA_FLASH_ATTN_TYPE_DISABLED
-        params.swa_full = True  # else a window's cells are used in a ring, and a context depends on its history
-        params.kv_unified = False  # a context's numbers must not depend on where the others' cells are
+        params.swa_full = True  # otherwise a window's cells form a ring, and a context depends on its history
+        params.kv_unified = False  # a context's numbers must not depend on where the cells of others are
         params.no_perf = True
         _said.lines.clear()
         self._lib = lib
@@ -138,16 +138,17 @@ class Context:
         if not self.pointer:
             raise BadRequest(f"llama.cpp cannot make a context of {sequences} sequences{_said.why()}")
         self.memory = lib.llama_get_memory(self.pointer)
-        """None for an encoder, with which decoding would end the process."""
+        """None for an encoder: decoding with it would end the process."""
 
         self.n_ctx = int(lib.llama_n_ctx_seq(self.pointer))
         self.n_batch = int(lib.llama_n_batch(self.pointer))
 
     def use(self, n_threads: int) -> None:
-        """Compute with so many threads, always from the same thread of ours.
+        """Compute with this many threads, always from the same thread of ours.
 
-        Each thread that decodes with several gets helpers of its own for good; with more of these than processors the
-        library's OpenMP takes the machine for overcommitted and no longer spins, which doubles the time of a token.
+        Each thread of ours that decodes with several threads gets permanent helpers. If there are more of these than
+        processors, the library's OpenMP considers the machine overcommitted and stops spinning, which doubles the time
+        per token.
         """
         self._lib.llama_set_n_threads(self.pointer, n_threads, n_threads)
 
@@ -158,5 +159,5 @@ class Context:
 
 
 def why() -> str:
-    """What the library last complained of, as the end of a sentence."""
+    """The library's last complaint, as the end of a sentence."""
     return _said.why()

@@ -1,4 +1,4 @@
-"""Opening a GGUF: the plan is checked, then the file, then the library, then both together."""
+"""Opening a GGUF: check the plan, then the file, then the library, then both together."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from workers.runtimes.llama.runtime import LlamaRuntime
 
 
 def open_runtime(plan: Plan) -> LlamaRuntime:
-    """Load a GGUF. Raises BadRequest that names what is wrong with file or plan, Unsupported without the library."""
+    """Load a GGUF. Raises BadRequest that says what is wrong with file or plan, Unsupported without the library."""
     lib = native.library()
     options = decode_options(plan.options, Options, "llama")
     kv_types = {"": lib.GGML_TYPE_F16, "fp16": lib.GGML_TYPE_F16, "fp32": lib.GGML_TYPE_F32}
@@ -51,7 +51,7 @@ def open_runtime(plan: Plan) -> LlamaRuntime:
 
 
 def _devices(plan: Plan, options: Options) -> tuple[int | None, int]:
-    """The GPU that takes the whole model (None: as the library shares it out), and the layers to offload."""
+    """The GPU that takes the whole model (None: the library distributes it), and the number of layers to offload."""
     kind, _, index = plan.device.partition(":")
     if kind not in ("cpu", "cuda", "gpu") or (index and not index.isdecimal()) or (kind == "cpu" and index):
         raise BadRequest(f'device {plan.device!r} is unknown: write "cpu" or "gpu:0"')

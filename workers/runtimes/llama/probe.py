@@ -1,8 +1,8 @@
-"""Does this build of llama.cpp run on this machine? Found out in a child process, since the answer may be its death.
+"""Does this build of llama.cpp run on this machine? A child process finds out, since it may crash.
 
-A library that was built for another processor dies at the first product of matrices that uses an instruction which
-this one lacks, and takes its process along. So a child decodes several tokens at once with a tiny model of the types
-that matter; that it went well is noted for this library and this processor.
+A library that was built for another processor crashes at the first matrix product with an instruction that this
+processor lacks, and takes its process with it. So a child decodes several tokens at once with a tiny model of the types
+that matter. Its success is recorded for this library and this processor.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ NOTE = "llama-probe.json"
 
 
 def ensure(cache: Path | None, n_gpu_layers: int = 0) -> None:
-    """Raises Unsupported, saying how to build anew, where the library dies or does not compute."""
+    """Raise Unsupported, which says how to rebuild, if the library crashes or does not compute."""
     key = _key(n_gpu_layers)
     if cache is not None and _noted(cache / NOTE) == key:
         return
@@ -54,7 +54,7 @@ def ensure(cache: Path | None, n_gpu_layers: int = 0) -> None:
 
 
 def verdict(status: int, said: str) -> str:
-    """What it means that the child ended with a status that is not 0."""
+    """What it means that the child ended with this status, which is not 0."""
     if status == -signal.SIGKILL:
         return "llama.cpp was killed in a first test, most likely because memory ran out: free some"
     if status < 0:
@@ -98,7 +98,7 @@ def _noted(path: Path) -> str:
 
 
 def _note(path: Path, key: str) -> None:
-    """Best effort: without the note the question is only asked again."""
+    """Record the success. Best effort: without the record the test just runs again."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -110,7 +110,7 @@ def _note(path: Path, key: str) -> None:
 
 
 def write_model(path: Path) -> None:
-    """A transformer of one layer with random weights, in the types whose products are compiled for a processor."""
+    """A transformer of one layer with random weights, in the types whose products depend on the processor."""
     import gguf
 
     random = np.random.default_rng(0)

@@ -1,15 +1,16 @@
 """The runtime over llama.cpp: contexts are sequences of one library context, decoded together.
 
-State arrays of a context: `state` [bytes] as `layout` describes it, `position` [1] the tokens that it has read (with
-the one that begins a text, where a model has such), and `gate` [32], a digest over both, the model's fingerprint and
-the library's state version. Nothing reaches the library before the gate and every field of the state are found right.
+State arrays of a context: `state` [bytes] as `layout` describes it, `position` [1] the tokens that it has read
+(including the one that begins a text, if the model has one), and `gate` [32], a digest over both, the fingerprint of
+the model and the state version of the library. Nothing reaches the library before the gate and every field of the state
+are checked.
 
-Sequences 0 to slots - 1 are fed, one for each slot; recurrent models have as many more that hold copies of what was
-saved last. Within the library a copy costs no bytes until one of the two is fed, so going on from a saved state, or
-forking it, moves none. A sequence that still stands where it was saved serves as a copy too.
+Sequences 0 to slots - 1 are fed, one for each slot; recurrent models have as many more, which hold copies of what was
+saved last. Within the library a copy costs no bytes until one of the two is fed, so continuing from a saved state, or
+forking it, moves no bytes. A sequence that is still where it was saved also serves as a copy.
 
-The library decodes those sequences together that follow one another, and others one after the other, each at nearly
-the price of all. So a batch is in order of sequences, and where gaps are between them recurrent contexts change places.
+The library decodes sequences together only if they follow one another; it decodes others one after the other, each at
+nearly the price of all. So a batch is in the order of sequences, and recurrent contexts swap places to close gaps.
 """
 
 from __future__ import annotations
@@ -39,12 +40,13 @@ log = logging.getLogger(__name__)
 
 N_BATCH = 512
 N_CTX = 4096
-"""Tokens of a transformer's context where the configuration names no number."""
+"""Tokens of a transformer's context if the configuration gives no number."""
 
 MAX_SEQUENCES = 256
 MAX_PARKED = 16
 UNTOUCHED = (1, -1)
-"""Of a decode that failed: there was no room, or the batch was wrong. Nothing was computed, and every state stands."""
+"""Results of a failed decode: there was no room, or the batch was wrong. Nothing was computed, and all states are kept.
+"""
 
 LEARN_TOKENS = 2
 
@@ -80,7 +82,7 @@ class LlamaRuntime:
         parked = min(plan.slots, MAX_PARKED, MAX_SEQUENCES - plan.slots) if self._recurrent else 0
         self._count = plan.slots + parked
         self._n_batch = max(options.n_batch or N_BATCH, self._count, LEARN_TOKENS)
-        if self._recurrent:  # no memory goes with it, but the library takes no batch that is longer
+        if self._recurrent:  # this takes no memory, but the library rejects longer batches
             n_ctx = max(256, -(-self._n_batch // self._count))
         else:
             n_ctx = _n_ctx(plan.path, options.n_ctx, int(lib.llama_model_n_ctx_train(model.pointer)))
@@ -110,9 +112,7 @@ class LlamaRuntime:
         self.end_tokens = self._tokens.ends
         self.control_tokens = self._tokens.controls
         self.layout = self._learn_layout()
-        self._context.use(
-            options.n_threads or plan.processors
-        )  # from here on another thread may be the one that decodes
+        self._context.use(options.n_threads or plan.processors)  # from here on another thread may decode
         begins = int(self._tokens.begin is not None)
         self.n_ctx = None if self._recurrent else min(n_ctx, self._context.n_ctx)
         self.context_tokens: int | None = None if self.n_ctx is None else self.n_ctx - begins
@@ -124,7 +124,7 @@ class LlamaRuntime:
         self._gate = hashlib.sha256(f"{version}\n{fingerprint}\n".encode())
 
     def close(self) -> None:
-        """Give the memory back; nothing may be called after."""
+        """Free the memory; nothing may be called afterwards."""
         self._context.close()
         self._model.close()
         self._files.close()
@@ -160,7 +160,7 @@ class LlamaRuntime:
         self._holds[target] = weakref.ref(state)
 
     def _put(self, sequence: int, blob: bytes | bytearray | memoryview, position: int) -> bool:
-        """Hand a state in the library's form over; False, and an empty sequence, where it is not taken."""
+        """Pass a state in the library's form to it; False, and an empty sequence, if the library rejects it."""
         data = np.frombuffer(blob, np.uint8)
         pointer = data.ctypes.data_as(ctypes.POINTER(ctypes.c_uint8))
         taken = self._lib.llama_state_seq_set_data(self._context.pointer, pointer, len(data), sequence)
@@ -201,7 +201,7 @@ class LlamaRuntime:
         return Adopted({"state": state, "position": np.array([position], np.int64), "gate": gate}, logits, position)
 
     def _checked(self, arrays: Arrays) -> tuple[State, int]:
-        """The gate: a state and its position, or Corrupt or WrongModel before the library sees a byte."""
+        """The gate: a state and its position. Raises Corrupt or WrongModel before the library sees a byte."""
         form = {name: (array.dtype.str, array.ndim) for name, array in arrays.items()}
         if form != {"state": ("|u1", 1), "position": ("<i8", 1), "gate": ("|u1", 1)} or len(arrays["position"]) != 1:
             raise Corrupt(f"this checkpoint holds {', '.join(sorted(arrays))}, not a state of llama.cpp")
@@ -229,22 +229,22 @@ class LlamaRuntime:
         return digest.digest()
 
     def _holder(self, state: NDArray[np.generic], target: int) -> int | None:
-        """A sequence that stands exactly at a state, the target itself first."""
+        """A sequence that is exactly at this state, the target itself first."""
         at = [place for place, held in enumerate(self._holds) if held is not None and held() is state]
         if target in at:
             return target
-        # A cache of keys and values is copied at the next decode only, whatever happens to the two until then.
+        # A key-value cache is only copied at the next decode, whatever happens to either of the two until then.
         return None if self.layout.grows else next(iter(at), None)
 
     def _park(self, sequence: int) -> None:
-        """Keep a copy beside the slots, in place of the oldest."""
+        """Keep a copy beside the slots, in place of the oldest copy."""
         parked = self._count - self.slots
         if parked:
             self._copy(sequence, self.slots + self._parked_next)
             self._parked_next = (self._parked_next + 1) % parked
 
     def _gather(self, slots: set[int]) -> None:
-        """Have the sequences of these slots follow one another, where contexts can change places for nothing."""
+        """Make the sequences of these slots follow one another, if contexts can swap places for free."""
         held = sorted(self._places[slot] for slot in slots)
         if held[-1] - held[0] < len(held) or self._count == self.slots:
             return
@@ -256,7 +256,7 @@ class LlamaRuntime:
             self._exchange(a, b)
 
     def _exchange(self, a: int, b: int) -> None:
-        """By way of the oldest copy's place."""
+        """Through the place of the oldest copy."""
         left, right = self._places.index(a), self._places.index(b)
         spare = self.slots + self._parked_next
         try:
@@ -297,7 +297,7 @@ class LlamaRuntime:
         return blob
 
     def _learn_layout(self) -> Layout:
-        """Have the model write a state, to hold all others against."""
+        """Have the model write a state, with which all others are compared."""
         try:
             token = next(token for token in range(self.vocabulary) if self.piece(token))
             self._feed([(0, [token] * LEARN_TOKENS)])
@@ -311,7 +311,7 @@ class LlamaRuntime:
     # -- the model
 
     def forward(self, feeds: Sequence[Feed]) -> Logits:
-        """As in the protocol. After an error the slots fed are of no use until they are loaded anew."""
+        """As in the protocol. After an error the fed slots cannot be used until they are loaded again."""
         logits = np.empty((len(feeds), self.vocabulary), np.float32)
         for feed in feeds:
             self._stands(feed.slot)
@@ -340,12 +340,12 @@ class LlamaRuntime:
                 self._clear(self._places[feed.slot])
                 self._lost.add(feed.slot)
             raise
-        if not logits.max() < np.inf:  # nor NaN
+        if not logits.max() < np.inf:  # also catches NaN
             self._purge({feed.slot for row, feed in zip(logits, feeds, strict=True) if not row.max() < np.inf})
         return logits
 
     def _begun(self, sequence: int, tokens: Sequence[int]) -> list[int]:
-        """Tokens after the one that begins a text where nothing was read and the model wants it."""
+        """Tokens after the one that begins a text, if nothing was read and the model needs it."""
         first = [] if self._tokens.begin is None or self._positions[sequence] else [self._tokens.begin]
         return [*first, *tokens]
 
@@ -366,7 +366,7 @@ class LlamaRuntime:
     def _purge(self, slots: set[int]) -> None:
         """Empty slots whose numbers overflowed, to the last byte, which the library's own removal leaves behind.
 
-        A context that began there would not be empty: nothing times zero is zero but what is finite.
+        A context that began there would not be empty: only finite numbers times zero are zero.
         """
         others = [slot for slot in range(self.slots) if slot not in slots and self._positions[self._places[slot]]]
         kept = [(slot, self._places[slot], self._read(self._places[slot])) for slot in others]
@@ -378,7 +378,9 @@ class LlamaRuntime:
                 self._lost.add(slot)
 
     def _lose(self) -> None:
-        """Forget every state. A decode that fails midway has renumbered states that it did not move, others' too."""
+        """Forget every state. A decode that fails midway has renumbered states that it did not move, even those of
+        others.
+        """
         self._lib.llama_memory_clear(self._context.memory, True)
         self._holds = [None] * self._count
         self._positions = [0] * self._count
@@ -389,7 +391,7 @@ class LlamaRuntime:
             raise SsmprovError("this context was lost when a batch failed: repeat the turn")
 
     def _logits(self, rows: int) -> Logits:
-        """What the last decode left for each of its rows [rows, V], good until the next one."""
+        """The logits of the last decode for each of its rows [rows, V], valid until the next one."""
         pointer = self._lib.llama_get_logits(self._context.pointer)
         if not pointer:
             raise SsmprovError(f"llama.cpp has no logits{native.why()}")

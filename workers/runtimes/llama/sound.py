@@ -1,4 +1,4 @@
-"""Which states are known to be right, so that they are not checked again each time they are loaded."""
+"""Which states are known to be correct, so that they are not checked again each time they are loaded."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ State = NDArray[np.uint8]
 
 
 class Sound:
-    """States whose bytes are known to be right while they live: written here, or checked once. They never change."""
+    """States whose bytes are known to be correct while they live: written here, or checked once. They never change."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a state may die in any thread, even inside one of these methods
+        self._lock = threading.RLock()  # a state may be freed in any thread, even inside one of these methods
         self._known: dict[int, weakref.ref[State]] = {}
 
     def add(self, state: State) -> None:

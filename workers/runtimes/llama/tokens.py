@@ -1,4 +1,4 @@
-"""A GGUF's vocabulary: text to tokens without loss, tokens to bytes, which of them end a turn, which control."""
+"""The vocabulary of a GGUF: text to tokens without loss, tokens to bytes, end tokens and control tokens."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ PIECE_BYTES = 256
 BYTES_OF_RWKV = 256
 
 AT_ONCE = 4096
-"""Characters that the library is given at once. Its regular expressions take some 250 bytes of the stack for each
-character of one match, and end the process where that ends; its user-defined tokens take time by their square."""
+"""Characters that the library gets at once. Its regular expressions use about 250 bytes of stack for each character of
+one match, and end the process when the stack ends; its user-defined tokens take quadratic time.
+"""
 
 _WORD = re.compile(r"[^\W\d_](?= [^\W\d_])")
-"""A letter before a space and a letter: there tokens part in every vocabulary, so a text may be cut behind it."""
+"""A letter before a space and a letter: every vocabulary has a token boundary there, so a text may be cut after it."""
 
 
 class Tokens:
-    """Tables over a model's vocabulary. Any thread may use it: the library's vocabulary is never written."""
+    """Tables over a model's vocabulary. Any thread may use them: the library's vocabulary is never written."""
 
     def __init__(self, library: Library, vocab: Any) -> None:
-        """Raises BadRequest for a vocabulary with which the library would go wrong."""
+        """Raises BadRequest for a vocabulary that the library cannot handle."""
         self._library = library
         self._vocab = vocab
         self.size: int = library.llama_vocab_n_tokens(vocab)
         kind_of = library.llama_vocab_type(vocab)
         rwkv = kind_of == library.LLAMA_VOCAB_TYPE_RWKV
-        if self.size < 1 or kind_of == library.LLAMA_VOCAB_TYPE_NONE:  # of none it must not be asked about a token
+        if self.size < 1 or kind_of == library.LLAMA_VOCAB_TYPE_NONE:  # the library must not be asked about a token
             raise BadRequest("the file has no vocabulary: ssmprov needs one, to read text")
         kinds = [int(library.llama_vocab_get_attr(vocab, token)) for token in range(self.size)]
         mute = library.LLAMA_TOKEN_ATTR_CONTROL | library.LLAMA_TOKEN_ATTR_UNKNOWN | library.LLAMA_TOKEN_ATTR_UNUSED
@@ -43,7 +44,7 @@ class Tokens:
             )
         self._pieces = spoken
         ends = {token for token in range(self.size) if library.llama_vocab_is_eog(vocab, token)}
-        if rwkv:  # conversions of these declare the line break an end of turn, for chat; here it is text like any other
+        if rwkv:  # conversions of these declare the line break an end of turn, for chat; here it is ordinary text
             ends = {token for token in ends if not kinds[token] & library.LLAMA_TOKEN_ATTR_NORMAL}
         self.ends = frozenset(ends)
         self.controls = frozenset(
@@ -60,7 +61,7 @@ class Tokens:
         return self._pieces[token]
 
     def encode(self, text: str) -> list[int]:
-        """The tokens of a text. A control string in it is read as the plain characters that it is made of."""
+        """The tokens of a text. A control string in it is read as plain characters."""
         found: list[int] = []
         for part in _parts(text):
             tokens = self._encode(part)
@@ -77,7 +78,7 @@ class Tokens:
             if token in self._mute and data[start : start + len(self._names[token])] == self._names[token]:
                 cuts.append(_next_character(data, start))
         if not cuts or starts[-1] != len(data):
-            return tokens  # the prompt's check finds that these do not spell it
+            return tokens  # the check of the prompt finds that these do not spell it
         found: list[int] = []
         for begin, end in zip([0, *cuts], [*cuts, len(data)], strict=True):
             part = data[begin:end].decode()
@@ -110,7 +111,7 @@ class Tokens:
 
 
 def _parts(text: str) -> Iterator[str]:
-    """A text in parts of at most `AT_ONCE` characters, cut between words where there are such."""
+    """Parts of a text of at most `AT_ONCE` characters, cut between words if possible."""
     begin = 0
     while len(text) - begin > AT_ONCE:
         window = text[begin : begin + AT_ONCE + 1]

@@ -30,7 +30,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def open_runtime(plan: Plan) -> RwkvRuntime:
-    """Load a model. Raises BadRequest that names what is wrong with the file or the plan."""
+    """Load a model. Raises BadRequest that says what is wrong with the file or the plan."""
     from workers.runtimes.rwkv import opening
 
     return opening.open_runtime(plan)

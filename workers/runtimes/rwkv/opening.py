@@ -1,10 +1,10 @@
-"""Opening an RWKV-7 model: the plan is checked, then the file, then both are read together."""
+"""Opening an RWKV-7 model: check the plan, then the file, then read the weights."""
 
 from __future__ import annotations
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # must stand before torch is imported: spinning starves neighbours
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # before torch is imported: spinning threads starve other programs
 
 import torch
 
@@ -20,7 +20,7 @@ EMBEDDED = "@mini"
 
 
 def open_runtime(plan: Plan) -> RwkvRuntime:
-    """Load a model. Raises BadRequest that names what is wrong with the file or the plan."""
+    """Load a model. Raises BadRequest that says what is wrong with the file or the plan."""
     options = decode_options(plan.options, Options, "rwkv")
     path = mini.path() if plan.path.name == EMBEDDED else plan.path
     dtype_of(plan.dtype)

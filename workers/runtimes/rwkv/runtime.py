@@ -1,4 +1,4 @@
-"""Contexts of an RWKV-7 model, decoded together: the states of all slots lie in one `models.rwkv7.State`.
+"""Contexts of an RWKV-7 model, decoded together: the states of all slots are one `models.rwkv7.State`.
 
 State arrays of a context, fp32: `shifts` [L,2,C] and `wkv` [L,H,N,N] (see `models.rwkv7.model.State`). Weights that a
 state names have the official names, in fp32 or fp16.
@@ -24,14 +24,14 @@ from workers.runtimes.tensors import check_tensors, read_tensors
 from workers.variants import Variants, without_weights
 
 MAX_BATCH_TOKENS = 4096
-"""Padded tokens of one prefill call: bounds its activations."""
+"""Padded tokens of one prefill call; this limits its activations."""
 UNUSED = re.compile(r"blocks\.0\.att\.v[012]")
-"""Tensors that official files hold and no formula reads."""
+"""Tensors in official files that no formula reads."""
 
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """One set of weights in the forms that decode and prefill read; often they are the same."""
+    """One set of weights in the forms for decode and prefill; often they are the same."""
 
     decode: rwkv7.Weights
     prefill: rwkv7.Weights
@@ -46,7 +46,9 @@ def dtype_of(text: str) -> Dtype:
 
 
 def model_of(tensors: Mapping[str, torch.Tensor], plan: Plan, options: Options, source: str) -> Model:
-    """Tensors of the official names as the plan wants them. Raises WeightsError that begins with `source`."""
+    """Tensors with the official names in the form that the plan asks for. Raises WeightsError that begins with
+    `source`.
+    """
     dtype = dtype_of(plan.dtype)
     prefill_dtype = dtype_of(options.prefill_dtype or dtype)
     assemble = partial(rwkv7.assemble, tensors, device=plan.device, source=source, inference=True)
@@ -75,7 +77,7 @@ class RwkvRuntime:
         self.slots = plan.slots
         self.vocabulary = config.vocabulary
         self.end_tokens = frozenset({self._tokenizer.end})
-        self.control_tokens = frozenset(range(self._tokenizer.size, config.vocabulary))  # ids that spell nothing
+        self.control_tokens = frozenset(range(self._tokenizer.size, config.vocabulary))  # ids without text
         self.context_tokens = None
         self.state_bytes = self._slots[0].bytes
 
@@ -122,7 +124,7 @@ class RwkvRuntime:
         return logits
 
     def _call(self, weights: rwkv7.Weights, feeds: Sequence[Feed], rows: list[int]) -> Logits:
-        """One batched forward of some feeds: their logits, in the order of `rows`."""
+        """One batched forward of some feeds; returns their logits in the order of `rows`."""
         lengths = [len(feeds[i].tokens) for i in rows]
         slots = [feeds[i].slot for i in rows]
         tokens = np.zeros((len(rows), max(lengths)), np.int64)
@@ -132,28 +134,28 @@ class RwkvRuntime:
         out, _ = rwkv7.forward(weights, torch.from_numpy(tokens), ragged, self._state, slots)
         if self._pinned is None:
             return out.numpy()
-        host = self._pinned[: len(rows)].copy_(out)  # waits for the device: the one time in a step
+        host = self._pinned[: len(rows)].copy_(out)  # waits for the device: the only time in a step
         return host.numpy().copy()
 
 
 class _Slot:
-    """Where one context's state lies within that of all of them."""
+    """Where the state of one context is in the state of all slots."""
 
     def __init__(self, state: rwkv7.State, slot: int) -> None:
         self._tensors = {"shifts": state.shifts[:, :, slot], "wkv": state.wkv[:, slot]}
         self._shapes = {name: tuple(tensor.shape) for name, tensor in self._tensors.items()}
         self.bytes = sum(4 * tensor.numel() for tensor in self._tensors.values())
-        # Over a CPU's memory numpy copies with a fifth of the fixed cost.
+        # On a CPU, numpy copies with a fifth of the fixed cost.
         self._views = {name: tensor.numpy() for name, tensor in self._tensors.items() if tensor.device.type == "cpu"}
 
     def check(self, arrays: Arrays) -> None:
-        """Raises Corrupt where names, shapes or types do not fit."""
+        """Raise Corrupt if names, shapes or types do not fit."""
         found = {name: array.shape for name, array in arrays.items()}
         if found != self._shapes or any(array.dtype != np.float32 for array in arrays.values()):
             raise Corrupt(f"this checkpoint holds {found}, but this model's state is {self._shapes} in fp32")
 
     def put(self, arrays: Arrays) -> None:
-        """{} empties the slot. Raises Corrupt where names, shapes or types do not fit."""
+        """Load arrays; {} empties the slot. Raises Corrupt if names, shapes or types do not fit."""
         if not arrays:
             for tensor in self._tensors.values():
                 tensor.zero_()
@@ -166,7 +168,7 @@ class _Slot:
                 tensor.copy_(torch.tensor(arrays[name]))
 
     def take(self) -> Arrays:
-        """A copy."""
+        """A copy of the arrays."""
         if self._views:
             return {name: view.copy() for name, view in self._views.items()}
         return {name: tensor.contiguous().cpu().numpy() for name, tensor in self._tensors.items()}
