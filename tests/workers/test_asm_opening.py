@@ -76,7 +76,7 @@ def test_the_name_of_the_embedded_model_is_told_where_it_is_or_is_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(mini, "asm_path", lambda: tmp_path / "tiny.safetensors", raising=False)
-    with pytest.raises(NotFound, match="no ASM comes with this version"):
+    with pytest.raises(NotFound, match="comes without an ASM"):
         opened(Path("@asm-mini"))
     assert opened(asm_file(tmp_path)).identity == opened(Path("@asm-mini")).identity
 

@@ -150,8 +150,8 @@ def test_a_context_that_ends_bounds_prompt_and_reply(tmp_path: Path) -> None:
     ("reading", "says"),
     [
         (Reading("external"), "softmax, top1, topk"),
-        (Reading("topk", 0), r"topk = 0.*1\.\.5"),
-        (Reading("topk", 6), r"topk = 6.*1\.\.5"),
+        (Reading("topk", 0), r"topk = 0.*1 to 5"),
+        (Reading("topk", 6), r"topk = 6.*1 to 5"),
         (Reading(masked=(5,)), r"slot 5 .*0\.\.4"),
         (Reading(masked=(-1,)), r"slot -1 .*0\.\.4"),
         (Reading(masked=(0, 1, 2, 3, 4, 4)), r"all slots 0\.\.4"),

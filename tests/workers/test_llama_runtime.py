@@ -564,7 +564,7 @@ def test_a_file_that_is_written_into_while_it_is_served_changes_no_context(tmp_p
     with linked.open("r+b") as file:
         file.write(other.read_bytes())
     later(linked)
-    with pytest.raises(SsmprovError, match=r"mamba-0-f32\.gguf was written to"):
+    with pytest.raises(SsmprovError, match=r"mamba-0-f32\.gguf changed while its model was served"):
         runtime.save(0)
     with pytest.raises(SsmprovError, match="start again"):
         runtime.load(0, {})

@@ -98,7 +98,7 @@ def test_an_export_that_nobody_takes_runs_out_of_time(path: Path) -> None:
 
 
 def test_an_import_whose_parts_stay_away_runs_out_of_time(path: Path) -> None:
-    with pytest.raises(TimedOut, match="did not come"):
+    with pytest.raises(TimedOut, match="did not arrive"):
         receive(path, transfer(Line(), seconds=0.0), 10, "")
 
 

@@ -134,7 +134,7 @@ def test_another_models_checkpoint_is_refused(tmp_path: Path, part: str) -> None
     with open_store(tmp_path / "s") as store:
         say(store, "a", b"hello")
     with Store(tmp_path / "s", "toy", other) as store:
-        with pytest.raises(WrongModel, match="needed"):
+        with pytest.raises(WrongModel, match="the model here is"):
             store.load(Ref("a"))
         assert store.verify().faults == []
 
