@@ -65,7 +65,7 @@ def test_a_runtime_without_such_states_says_which_has_them(
 
 
 def test_without_trust_it_is_refused_with_the_command(client: Client, saved: Path) -> None:
-    with pytest.raises(BadRequest, match=r"nothing in it says which model wrote it.*old --model talk --trust"):
+    with pytest.raises(BadRequest, match=r"does not say which model wrote it.*old --model talk --trust"):
         client.import_(saved, "old", model="talk")
 
 

@@ -189,7 +189,7 @@ def test_the_asynchronous_client_has_it_too(slotted: Cluster, client: Client, co
 
 
 def test_a_runtime_without_slots_says_what_has_them_and_serves_on(client: Client) -> None:
-    with pytest.raises(Unsupported, match=r"runtime 'scripted' has no addressed slots .* runtime 'asm'"):
+    with pytest.raises(Unsupported, match=r"runtime 'scripted' has no addressed slots: .* runtime 'asm'"):
         client.probe("x", model="talk")
     assert client.turn("x", model="talk").text == "hello!"
 
