@@ -19,7 +19,7 @@ EMBEDDED = {"@mini": "rwkv", "@asm-mini": "asm"}
 WORLD = "World (rwkv_vocab_v20230424)"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Described:
     """What a file says about itself."""
 
@@ -51,17 +51,17 @@ def _describe_gguf(path: Path) -> Described:
     except gguf.GgufError as error:
         raise BadRequest(str(error)) from None
     return Described(
-        family,
-        found.architecture,
-        found.name or _printable(path.stem),
-        found.file_bytes,
-        found.file_bytes,
-        found.parameters,
-        found.quantization,
-        found.layers,
-        found.embedding_length,
-        " ".join(filter(None, (found.tokenizer_model, found.tokenizer_pre))),
-        found.context_length,
+        family=family,
+        architecture=found.architecture,
+        name=found.name or _printable(path.stem),
+        file_bytes=found.file_bytes,
+        weight_bytes=found.file_bytes,
+        parameters=found.parameters,
+        quantization=found.quantization,
+        layers=found.layers,
+        embedding=found.embedding_length,
+        tokenizer=" ".join(filter(None, (found.tokenizer_model, found.tokenizer_pre))),
+        trained_context=found.context_length,
     )
 
 
@@ -79,17 +79,17 @@ def _describe_rwkv(path: Path, dtype: str) -> Described:
         raise BadRequest(str(error)) from None
     parameters = sum(tensor.numel() for tensor in tensors.values())
     return Described(
-        "mini" if is_mini else "rwkv7",
-        "rwkv7",
-        _printable(path.stem),
-        path.stat().st_size,
-        parameters * (2 if dtype in ("bf16", "fp16") else 4),
-        parameters,
-        _kinds(tensors),
-        config.layers,
-        config.channels,
-        "bytes" if small else WORLD,
-        0,
+        family="mini" if is_mini else "rwkv7",
+        architecture="rwkv7",
+        name=_printable(path.stem),
+        file_bytes=path.stat().st_size,
+        weight_bytes=parameters * (2 if dtype in ("bf16", "fp16") else 4),
+        parameters=parameters,
+        quantization=_kinds(tensors),
+        layers=config.layers,
+        embedding=config.channels,
+        tokenizer="bytes" if small else WORLD,
+        trained_context=0,
     )
 
 
@@ -109,17 +109,17 @@ def _describe_asm(path: Path, dtype: str) -> Described:
     _, spelling = tokenizer_of(config, found)
     parameters = sum(tensor.numel() for tensor in tensors.values())
     return Described(
-        "mini" if path.name in EMBEDDED else "asm",
-        "asm",
-        _printable(found.stem),
-        found.stat().st_size,
-        parameters * (2 if dtype in ("bf16", "fp16") else 4),
-        parameters,
-        _kinds(tensors),
-        config.num_layers,
-        config.embed_dim,
-        WORLD if spelling == "World" else spelling,
-        0,
+        family="mini" if path.name in EMBEDDED else "asm",
+        architecture="asm",
+        name=_printable(found.stem),
+        file_bytes=found.stat().st_size,
+        weight_bytes=parameters * (2 if dtype in ("bf16", "fp16") else 4),
+        parameters=parameters,
+        quantization=_kinds(tensors),
+        layers=config.num_layers,
+        embedding=config.embed_dim,
+        tokenizer=WORLD if spelling == "World" else spelling,
+        trained_context=0,
     )
 
 
