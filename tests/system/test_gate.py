@@ -219,7 +219,7 @@ BAD_TURNS = [
     ({"model": "talk", "save": "x" * 129}, BadRequest, "name"),
     ({"model": "talk", "settings": "gredy"}, NotFound, "greedy"),
     ({"model": "talk", "values": {"tmp": 1.0}}, BadRequest, "temp"),
-    ({"model": "talk", "values": {"temp": 99.0}}, BadRequest, "0 to 10"),
+    ({"model": "talk", "values": {"temp": 99.0}}, BadRequest, "between 0 and 10"),
     ({"model": "talk", "values": {"top_p": float("nan")}}, BadRequest, "top_p"),
     ({"model": "talk", "context": "base~999"}, NotFound, "step"),
     ({"model": "talk", "context": "base", "save": "base", "if_head": "0" * 64}, Conflict, "was expected at"),
