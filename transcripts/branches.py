@@ -39,7 +39,7 @@ _MAX_FILE = 200
 """Bytes of a name within that of a file, which may have 255 with all that is put around it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
     """A transcript beside its context, both as they stood at one moment. `head` is '' where there is no context yet."""
 
@@ -50,7 +50,7 @@ class Scene:
     alignment: Alignment
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
     """What going somewhere changed, so that it can be undone: the transcript from byte `at` on, and the head."""
 
@@ -62,7 +62,13 @@ class Change:
 
     @property
     def back(self) -> Change:
-        return Change(self.at, self.after, self.before, self.head_after, self.head_before)
+        return Change(
+            at=self.at,
+            before=self.after,
+            after=self.before,
+            head_before=self.head_after,
+            head_after=self.head_before,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +81,7 @@ class Candidate:
     tail: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
     """What is read after a checkpoint to draw a reply, and the names under which it is done.
 
@@ -106,10 +112,11 @@ class Branches:
         transcript = self.record.read()
         head = self.head()
         if not head:
-            return Scene(transcript, "", (), b"", align(transcript, (), b""))
+            return Scene(transcript=transcript, head="", steps=(), text=b"", alignment=align(transcript, (), b""))
         steps = self._lineage(head)
         text = self.text(head)
-        return Scene(transcript, head, tuple(steps), text, align(transcript, steps, text))
+        alignment = align(transcript, steps, text)
+        return Scene(transcript=transcript, head=head, steps=tuple(steps), text=text, alignment=alignment)
 
     def head(self) -> str:
         try:
@@ -149,11 +156,11 @@ class Branches:
     def reread(self, scene: Scene) -> Drawing:
         """Make ready to have a context without past read the whole transcript."""
         return Drawing(
-            Point(0, ""),
-            scene.transcript.decode("utf-8", "surrogateescape"),
-            tuple(self.fresh()),
-            b"",
-            scene.transcript,
+            point=Point(0, ""),
+            prompt=scene.transcript.decode("utf-8", "surrogateescape"),
+            names=tuple(self.fresh()),
+            lead=b"",
+            tail=scene.transcript,
         )
 
     def route(self, scene: Scene, object_id: str) -> Route:
@@ -256,7 +263,7 @@ class Branches:
         are not what they were in the scene.
         """
         self.check(scene)
-        change = Change(at, scene.transcript[at:], tail, scene.head, object_id)
+        change = Change(at=at, before=scene.transcript[at:], after=tail, head_before=scene.head, head_after=object_id)
         if not change.before and object_id == scene.head and not tail:
             return change
         kept = ""
@@ -264,15 +271,15 @@ class Branches:
             kept = self.keep(scene.head, scene.transcript)
         after = scene.transcript[:at] + tail
         move = Moving(
-            self.model,
-            self.name,
-            scene.head,
-            object_id,
-            at,
-            tail.decode("utf-8", "surrogateescape"),
-            hashlib.sha256(scene.transcript).hexdigest(),
-            highest_closed(after),
-            str(self.file_of(kept).name) if kept else "",
+            model=self.model,
+            name=self.name,
+            head=scene.head,
+            object=object_id,
+            at=at,
+            tail=tail.decode("utf-8", "surrogateescape"),
+            sha256=hashlib.sha256(scene.transcript).hexdigest(),
+            counter=highest_closed(after),
+            kept=self.file_of(kept).name if kept else "",
         )
         writer.move(move)
         try:
@@ -325,7 +332,8 @@ class Branches:
                 names = self.fresh(count)
         prompt = (as_read(scene.transcript, scene.alignment, point.at, at) + text).decode("utf-8", "surrogateescape")
         tail = scene.transcript[point.at : at] + text
-        return Drawing(point, prompt, tuple(names), scene.transcript[: point.at], tail, workers)
+        lead = scene.transcript[: point.at]
+        return Drawing(point=point, prompt=prompt, names=tuple(names), lead=lead, tail=tail, workers=workers)
 
     def arguments(self, drawing: Drawing, index: int, **more: Any) -> dict[str, Any]:
         """The arguments of the turn that draws one of them."""

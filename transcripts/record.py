@@ -19,9 +19,10 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+import msgspec
 
 from ssmprov import durable
 from ssmprov.errors import BadRequest, Cancelled, NotFound
@@ -58,10 +59,10 @@ class Record:
 
     def noted(self, request_id: str) -> bool:
         """Whether a turn was sent under that id (hex), and its record is not there yet."""
-        try:
-            return bool(json.loads((self.directory / ASKED).read_bytes())["id"] == request_id)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return False
+        with contextlib.suppress(OSError):
+            note = _note((self.directory / ASKED).read_bytes(), Asked)
+            return note is not None and note.id == request_id
+        return False
 
     def transcript(self) -> Transcript:
         """What is recorded. Raises NotFound where there is no transcript."""
@@ -155,15 +156,14 @@ def guarded(record: Record) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A turn that was sent: under which id (hex), when (seconds since 1970), with which arguments of a client.
 
     `boot` and `uptime` tell when on a clock that no one can set, as long as the machine runs.
     `before` is recorded before its reply, the counter stands at `counter` then, and the context `also` follows it.
     """
 
-    id: str
+    id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-fA-F]{32}\Z")]
     at: float
     prompt: str
     arguments: dict[str, Any]
@@ -174,8 +174,7 @@ class Asked:
     uptime: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Moving:
+class Moving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A context's name on its way from object `head` to `object` ('' for none), and what the transcript is then.
 
     It keeps its first `at` bytes and goes on with `tail`; `sha256` is that of the transcript before, which is kept in
@@ -186,11 +185,20 @@ class Moving:
     name: str
     head: str
     object: str
-    at: int
+    at: Annotated[int, msgspec.Meta(ge=0)]
     tail: str
     sha256: str
-    counter: int
+    counter: Annotated[int, msgspec.Meta(ge=0)]
     kept: str = ""
+
+
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """The first line of a pending append: where its text goes, how long it is, its hash, and the counter after it."""
+
+    at: Annotated[int, msgspec.Meta(ge=0, le=MAX_FILE)]
+    bytes: int
+    sha256: str
+    counter: int | None
 
 
 class Writer:
@@ -244,31 +252,23 @@ class Writer:
         """Record a text, and where the counter stands then. Durable, and whole or not at all."""
         data = text.encode("utf-8", "surrogateescape")
         at = self._transcript.stat().st_size if self._transcript.exists() else 0
-        head = {"at": at, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "counter": counter}
-        durable.replace(self._pending, json.dumps(head).encode() + b"\n" + data)
+        head = Head(at=at, bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), counter=counter)
+        durable.replace(self._pending, msgspec.json.encode(head) + b"\n" + data)
         self._carry_out(head, data)
 
     def ask(self, asked: Asked) -> None:
         """Note, durably, what is about to be sent."""
-        durable.replace(self._asked, json.dumps(asdict(asked)).encode())
+        durable.replace(self._asked, json.dumps(msgspec.structs.asdict(asked)).encode())
 
     def asked(self) -> Asked | None:
         """What was sent and has no record yet. A note that is none is dropped."""
         try:
-            found = Asked(**json.loads(self._asked.read_bytes()))
-            bytes.fromhex(found.id)
-            texts = (found.id, found.prompt, found.before, found.also, found.boot)
-            sound = len(found.id) == 32 and all(isinstance(text, str) for text in texts)
-            sound = sound and _writable(*texts) and isinstance(found.arguments, dict)
-            sound = sound and isinstance(found.at, int | float) and isinstance(found.uptime, int | float)
-            if sound and (found.counter is None or isinstance(found.counter, int)):
-                return found
+            data = self._asked.read_bytes()
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, RecursionError):
-            pass
-        self.answered()
-        return None
+        if (found := _note(data, Asked)) is None:
+            self.answered()
+        return found
 
     def answered(self) -> None:
         """Forget what was sent: it is recorded, or had no effect."""
@@ -277,23 +277,17 @@ class Writer:
 
     def move(self, move: Moving) -> None:
         """Note, durably, that a name is about to be moved."""
-        durable.replace(self._moving, json.dumps(asdict(move)).encode())
+        durable.replace(self._moving, json.dumps(msgspec.structs.asdict(move)).encode())
 
     def moving(self) -> Moving | None:
         """The move that has not been carried out whole. A note that is none is dropped."""
         try:
-            found = Moving(**json.loads(self._moving.read_bytes()))
-            texts = (found.model, found.name, found.head, found.object, found.tail, found.sha256, found.kept)
-            numbers = (found.at, found.counter)
-            sound = all(isinstance(text, str) for text in texts) and _writable(*texts)
-            if sound and all(type(n) is int and n >= 0 for n in numbers):
-                return found
+            data = self._moving.read_bytes()
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, RecursionError):
-            pass
-        self.moved()
-        return None
+        if (found := _note(data, Moving)) is None:
+            self.moved()
+        return found
 
     def carry_out_move(self, move: Moving) -> bool:
         """Let the transcript follow its context; False, and nothing is changed, where it is not what it was."""
@@ -335,42 +329,46 @@ class Writer:
             return
         self._carry_out(head, data)
 
-    def _carry_out(self, head: dict[str, Any], data: bytes) -> None:
+    def _carry_out(self, head: Head, data: bytes) -> None:
         with durable.naming(self._transcript), self._transcript.open("ab+") as file:
-            file.seek(head["at"])
+            file.seek(head.at)
             there = file.read()
-            beyond = file.tell() < head["at"]
+            beyond = file.tell() < head.at
             if not there.startswith(data):
                 # The rest of it; or all of it, where the transcript was changed by others in between.
                 file.write(data[len(there) :] if data.startswith(there) and not beyond else data)
             file.flush()
             os.fsync(file.fileno())
-        if head["counter"] is not None:
-            self.set_counter(head["counter"])
+        if head.counter is not None:
+            self.set_counter(head.counter)
         self._asked.unlink(missing_ok=True)
         self._pending.unlink(missing_ok=True)
         durable.sync(self._directory)
 
 
-def _writable(*texts: str) -> bool:
-    """Whether the texts have bytes: JSON can also spell surrogates that stand for none."""
-    try:
-        return all(text.encode("utf-8", "surrogateescape") is not None for text in texts)
-    except UnicodeEncodeError:
-        return False
+N = TypeVar("N", bound=msgspec.Struct)
 
 
-def _head(first: bytes, data: bytes) -> dict[str, Any] | None:
-    """The first line of a pending file, if the rest is what it says."""
+def _note(data: bytes, kind: type[N]) -> N | None:
+    """What a note says, or None if it is damaged.
+
+    `json` reads it, because msgspec rejects the lone surrogates that represent bytes which are not UTF-8.
+    """
     try:
-        head = json.loads(first)
-        sound = (
-            isinstance(head["at"], int)
-            and 0 <= head["at"] <= MAX_FILE
-            and head["bytes"] == len(data)
-            and head["sha256"] == hashlib.sha256(data).hexdigest()
-            and (head["counter"] is None or isinstance(head["counter"], int))
-        )
-    except (ValueError, KeyError, TypeError, RecursionError):
+        found = msgspec.convert(json.loads(data), kind)
+        for value in msgspec.structs.astuple(found):
+            if isinstance(value, str):
+                value.encode("utf-8", "surrogateescape")  # JSON can also spell surrogates that stand for no byte
+    except (ValueError, RecursionError):
         return None
-    return head if sound else None
+    return found
+
+
+def _head(first: bytes, data: bytes) -> Head | None:
+    """The first line of a pending file, if the rest of the file is what it says."""
+    try:
+        head = msgspec.json.decode(first, type=Head)
+    except (ValueError, RecursionError):
+        return None
+    whole = head.bytes == len(data) and head.sha256 == hashlib.sha256(data).hexdigest()
+    return head if whole else None

@@ -50,7 +50,7 @@ class Target:
     also: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
     """A turn as it is sent, and what is recorded `before` its reply; `counter` is where the counter stands then."""
 
@@ -80,7 +80,8 @@ def outgoing(
     """How a text is sent and recorded whose turns have the numbers from `number` to `last`."""
     lead = writer.lead() if text.startswith("(Turn ") else ""
     before = lead + bang_line(bang) + text
-    return Outgoing(lead + text, before, last if last >= number else None, also, arguments)
+    counter = last if last >= number else None
+    return Outgoing(prompt=lead + text, before=before, counter=counter, also=also, arguments=arguments)
 
 
 def send(writer: Writer, client: Client, turn: Outgoing, ask: Ask, say: Say) -> Reply:
@@ -88,8 +89,19 @@ def send(writer: Writer, client: Client, turn: Outgoing, ask: Ask, say: Say) -> 
     request_id = wire.new_id()
     if turn.arguments.get("save"):
         client.models()  # that a broker is there, before anything is written
-        what = (turn.prompt, turn.arguments, turn.before, turn.counter, turn.also)
-        writer.ask(Asked(request_id.hex(), time.time(), *what, boot(), uptime_s()))
+        writer.ask(
+            Asked(
+                id=request_id.hex(),
+                at=time.time(),
+                prompt=turn.prompt,
+                arguments=turn.arguments,
+                before=turn.before,
+                counter=turn.counter,
+                also=turn.also,
+                boot=boot(),
+                uptime=uptime_s(),
+            )
+        )
     try:
         reply = ask(turn.prompt, request_id)
     except SsmprovError as error:

@@ -330,7 +330,10 @@ def test_a_note_waits_for_its_model(play: Play) -> None:
     play.say("one")
     whole = play.text
     with play.record.locked() as writer:
-        writer.move(Moving("gone", "x", "ab" * 32, "", 0, "", hashlib.sha256(whole).hexdigest(), 0, "kept"))
+        digest, head = hashlib.sha256(whole).hexdigest(), "ab" * 32
+        writer.move(
+            Moving(model="gone", name="x", head=head, object="", at=0, tail="", sha256=digest, counter=0, kept="kept")
+        )
     told: list[str] = []
     with pytest.raises(Unavailable, match="gone is served"), play.record.locked() as writer:
         take_up(writer, play.connect, told.append)
@@ -338,7 +341,8 @@ def test_a_note_waits_for_its_model(play: Play) -> None:
     assert (play.record.directory / MOVING).exists()
     with play.record.locked() as writer:
         writer.moved()
-        writer.ask(Asked("1" * 32, time.time(), "x", {"model": "gone", "save": "x", "context": "x"}, "x", 9))
+        arguments = {"model": "gone", "save": "x", "context": "x"}
+        writer.ask(Asked(id="1" * 32, at=time.time(), prompt="x", arguments=arguments, before="x", counter=9))
     with pytest.raises(Unavailable, match="gone is served"), play.record.locked() as writer:
         take_up(writer, play.connect, told.append)
     assert play.record.noted("1" * 32)
