@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +18,7 @@ from clients.exchange import Data, Result, Want
 from clients.loop import Box, LinkTasks
 from clients.reader import Reader
 from clients.requests import Reply, TurnOptions
+from clients.signatures import sign, with_options
 from clients.transfer import Download, Upload
 from ssmprov import ops, wire
 from ssmprov.errors import BadRequest, SsmprovError
@@ -30,10 +30,10 @@ T = TypeVar("T")
 def method(plan: Callable[P, Plan[T]]) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
     """A plan as a coroutine method."""
 
-    @functools.wraps(plan)
     async def run(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._run(plan(*args, **kwargs))
 
+    sign(run, plan, "AsyncClient")
     return run
 
 
@@ -80,6 +80,7 @@ class AsyncClient:
 
     # -- turns
 
+    @with_options(requests.turn)
     async def turn(
         self,
         prompt: str,
@@ -90,7 +91,7 @@ class AsyncClient:
     ) -> Reply:
         """Run a turn to its end. `on_text` gets its pieces, `on_progress` the prompt's (done, total) tokens."""
         if on_text is None and on_progress is None:
-            call = await self._run(requests.turn(prompt, options, stream=False))
+            call = await self._run(requests.turn(prompt, stream=False, **options))
             raw, text = await self._ask(call)
             return requests.reply_of(call, raw, text.decode("utf-8"))
         with await self.stream(prompt, on_progress=on_progress, **options) as stream:
@@ -99,6 +100,7 @@ class AsyncClient:
                     on_text(piece)
             return await stream.reply()
 
+    @with_options(requests.turn)
     async def stream(
         self,
         prompt: str,
@@ -108,7 +110,7 @@ class AsyncClient:
         **options: Unpack[TurnOptions],
     ) -> AsyncStream:
         """Begin a turn and iterate over its pieces. `on_place` is told how many requests the broker has before it."""
-        call = await self._run(requests.turn(prompt, options, stream=True))
+        call = await self._run(requests.turn(prompt, stream=True, **options))
         return AsyncStream(self, call, on_progress, on_place)
 
     def cancel(self, request_id: bytes, mode: str = "drop") -> None:
@@ -129,7 +131,8 @@ class AsyncClient:
         request_id: bytes | None = None,
     ) -> Answer:
         """Any operation of `ssmprov.operations` by name: its raw result and its text. `ask` decodes the result."""
-        return await self._ask(Call(op, args, model, context, payload, "collect", ttl_s, request_id or wire.new_id()))
+        call = Call(op, args, model, context, payload=payload, ttl_s=ttl_s, id=request_id or wire.new_id())
+        return await self._ask(call)
 
     # -- contexts, settings, status: signatures and bodies are in `clients.requests`
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +17,7 @@ from clients.core import CANCEL_MODES
 from clients.exchange import Data, Result, Want
 from clients.reader import Reader
 from clients.requests import Reply, TurnOptions
+from clients.signatures import sign, with_options
 from clients.thread import Box, LinkThread
 from clients.transfer import Download, Upload
 from ssmprov import ops, wire
@@ -30,10 +30,10 @@ T = TypeVar("T")
 def method(plan: Callable[P, Plan[T]]) -> Callable[Concatenate[Client, P], T]:
     """A plan as a method that waits for its end."""
 
-    @functools.wraps(plan)
     def run(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._run(plan(*args, **kwargs))
 
+    sign(run, plan, "Client")
     return run
 
 
@@ -75,6 +75,7 @@ class Client:
 
     # -- turns
 
+    @with_options(requests.turn)
     def turn(
         self,
         prompt: str,
@@ -85,7 +86,7 @@ class Client:
     ) -> Reply:
         """Run a turn to its end. `on_text` gets its pieces, `on_progress` the prompt's (done, total) tokens."""
         if on_text is None and on_progress is None:
-            call = self._run(requests.turn(prompt, options, stream=False))
+            call = self._run(requests.turn(prompt, stream=False, **options))
             raw, text = self._ask(call)
             return requests.reply_of(call, raw, text.decode("utf-8"))
         with self.stream(prompt, on_progress=on_progress, **options) as stream:
@@ -94,6 +95,7 @@ class Client:
                     on_text(piece)
             return stream.reply
 
+    @with_options(requests.turn)
     def stream(
         self,
         prompt: str,
@@ -103,7 +105,7 @@ class Client:
         **options: Unpack[TurnOptions],
     ) -> Stream:
         """Begin a turn and iterate over its pieces. `on_place` is told how many requests the broker has before it."""
-        return Stream(self, self._run(requests.turn(prompt, options, stream=True)), on_progress, on_place)
+        return Stream(self, self._run(requests.turn(prompt, stream=True, **options)), on_progress, on_place)
 
     def cancel(self, request_id: bytes, mode: str = "drop") -> None:
         """Ask for a request's early end: `keep` what was read, `drop` it, or `close` the fence first."""
@@ -123,7 +125,8 @@ class Client:
         request_id: bytes | None = None,
     ) -> Answer:
         """Any operation of `ssmprov.operations` by name: its raw result and its text. `ask` decodes the result."""
-        return self._ask(Call(op, args, model, context, payload, "collect", ttl_s, request_id or wire.new_id()))
+        call = Call(op, args, model, context, payload=payload, ttl_s=ttl_s, id=request_id or wire.new_id())
+        return self._ask(call)
 
     # -- contexts, settings, status: signatures and bodies are in `clients.requests`
 

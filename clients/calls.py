@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TypeVar
 
 import msgspec
@@ -31,6 +31,7 @@ class Call:
     args: msgspec.Struct
     model: str = ""
     context: str = ""
+    _: KW_ONLY
     payload: bytes = b""
     kind: str = "collect"
     ttl_s: float = TTL_S

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import zmq
@@ -47,7 +48,7 @@ class LinkTasks:
             raise
         self._writing: asyncio.Task[None] | None = None
         self._tasks = [
-            asyncio.create_task(self._guard(work()), name=f"ssmprov client {work.__name__}")
+            asyncio.create_task(self._guard(work), name=f"ssmprov client {work.__name__}")
             for work in (self._receive, self._watch, self._tick)
         ]
 
@@ -95,7 +96,7 @@ class LinkTasks:
             )
             if isinstance(sent.exception(), zmq.Again):
                 if self._writing is None or self._writing.done():
-                    self._writing = asyncio.create_task(self._guard(self._write()), name="ssmprov client write")
+                    self._writing = asyncio.create_task(self._guard(self._write), name="ssmprov client write")
                 return
             sent.result()
             self._desk.outbox.popleft()
@@ -140,9 +141,9 @@ class LinkTasks:
             if not self._core.busy:
                 self._busy.clear()
 
-    async def _guard(self, work: Any) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except asyncio.CancelledError:
             raise
         except Exception as fault:

@@ -59,22 +59,34 @@ class Seen(msgspec.Struct, frozen=True):
     plain_reply: str
 
 
-def turn(prompt: str, options: TurnOptions, *, stream: bool) -> Plan[Call]:
+def turn(
+    prompt: str,
+    *,
+    stream: bool,
+    model: str = "",
+    context: str = "",
+    save: str = "",
+    if_head: str | None = None,
+    create: bool = False,
+    settings: str = "",
+    values: Mapping[str, float] | None = None,
+    seed: int | None = None,
+    max_tokens: int | None = None,
+    max_chars: int | None = None,
+    ttl_s: float = TTL_S,
+    request_id: bytes | None = None,
+) -> Plan[Call]:
     """The call of a turn, its model found."""
-    context = options.get("context", "")
-    create = options.get("create", False)
-    model, (context, save) = yield from resolve(
-        options.get("model", ""), [context, options.get("save", "")], known="" if create else context
-    )
+    model, (context, save) = yield from resolve(model, [context, save], known="" if create else context)
     args = ops.Turn(
         save=save,
-        if_head=options.get("if_head"),
+        if_head=if_head,
         create=create,
-        settings=options.get("settings", ""),
-        values=dict(options.get("values") or {}),
-        seed=options.get("seed"),
-        max_tokens=options.get("max_tokens"),
-        max_chars=options.get("max_chars"),
+        settings=settings,
+        values=dict(values or {}),
+        seed=seed,
+        max_tokens=max_tokens,
+        max_chars=max_chars,
         stream=stream,
     )
     return Call(
@@ -82,10 +94,10 @@ def turn(prompt: str, options: TurnOptions, *, stream: bool) -> Plan[Call]:
         args,
         model,
         context,
-        encode_text(prompt),
-        "text" if stream else "collect",
-        options.get("ttl_s", TTL_S),
-        options.get("request_id") or wire.new_id(),
+        payload=encode_text(prompt),
+        kind="text" if stream else "collect",
+        ttl_s=ttl_s,
+        id=request_id or wire.new_id(),
     )
 
 
@@ -208,7 +220,7 @@ def replay(ref: str = "", *, model: str = "", save: str = "", prime: str | None 
     """Read a context's tokens again from its root, or the text `prime` into a new one."""
     model, (ref, save) = yield from resolve(model, [ref, save], known=ref)
     payload = b"" if prime is None else encode_text(prime)
-    raw, _ = yield Call(operations.REPLAY.name, ops.Replay(save, prime is not None), model, ref, payload)
+    raw, _ = yield Call(operations.REPLAY.name, ops.Replay(save, prime is not None), model, ref, payload=payload)
     return wire.unpack(raw, ops.Replayed)
 
 
@@ -235,11 +247,11 @@ def probe(
     look = look or Look()
     args = ops.Probe(look.routing, look.topk, list(look.masked), look.where, top, reply_tokens)
     try:
-        raw, replies = yield Call(operations.PROBE.name, args, model, ref, payload, ttl_s=ttl_s)
+        raw, replies = yield Call(operations.PROBE.name, args, model, ref, payload=payload, ttl_s=ttl_s)
     except NotFound:
         if not (or_empty and ref):
             raise
-        raw, replies = yield Call(operations.PROBE.name, args, model, "", payload, ttl_s=ttl_s)
+        raw, replies = yield Call(operations.PROBE.name, args, model, payload=payload, ttl_s=ttl_s)
     result = wire.unpack(raw, ops.Probed)
     parts = replies[: result.reply_bytes], replies[result.reply_bytes :]
     return Seen(result, *(part.decode("utf-8", "backslashreplace") for part in parts))

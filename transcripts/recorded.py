@@ -184,10 +184,13 @@ def _finish_turn(writer: Writer, connect: Callable[[], Client], say: Say) -> Non
     say("recording a turn that was broken off")
     until = time.monotonic() + PATIENCE_S
     with connect() as client:
+        from clients.requests import TurnOptions
+
+        known = {key: value for key, value in asked.arguments.items() if key in TurnOptions.__annotations__}
         _must_be_served(client, split_model(name)[0] or asked.arguments.get("model", ""), ASKED)
         while True:
             try:
-                reply = client.turn(asked.prompt, request_id=bytes.fromhex(asked.id), **asked.arguments)
+                reply = client.turn(asked.prompt, **known | {"request_id": bytes.fromhex(asked.id)})
                 break
             except (Unreachable, TimedOut, Unavailable):
                 raise
