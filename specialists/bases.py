@@ -21,7 +21,7 @@ ARCHITECTURES: dict[str, Architecture] = {"rwkv": "rwkv7", "asm": "asm"}
 EMBEDDED = {"@mini": mini.path, "@asm-mini": mini.asm_path}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LocalModel:
     """A model whose state and weights can be tuned here; `scan` and `pos_mode` as its table says them."""
 
@@ -50,7 +50,13 @@ def base_of(client: Client, model: str) -> LocalModel:
     path = embedded() if embedded else configured.path(table.path)
     if not path.is_file():
         raise NotFound(f"{path} is not there: tuning needs the weights of {model} on this machine")
-    return LocalModel(model, ARCHITECTURES[runtime], path, table.scan or None, table.pos_mode or None)
+    return LocalModel(
+        model=model,
+        architecture=ARCHITECTURES[runtime],
+        path=path,
+        scan=table.scan or None,
+        pos_mode=table.pos_mode or None,
+    )
 
 
 def fingerprint_of(client: Client, model: str) -> str:

@@ -96,7 +96,9 @@ def _run(
             )
         torch.set_num_threads(threads)
         with one.ledger.alive(run.id), ending(one, run), session.stopping() as stopping, _bar(run, settings) as said:
-            learner = learning.Learner(one, client, local, run, settings, data, parent)
+            learner = learning.Learner(
+                one=one, client=client, local=local, run=run, settings=settings, data=data, start=parent
+            )
             learning.learn(
                 learner,
                 skip_parity=skip_parity or bool(run.options.get("skip_parity")),

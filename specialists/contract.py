@@ -39,7 +39,7 @@ Text = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
 Texts = Annotated[tuple[Text, ...], Meta(max_length=64)]
 
 
-class ProbeTable(msgspec.Struct, forbid_unknown_fields=True, rename={"kind": "type"}):
+class ProbeTable(msgspec.Struct, forbid_unknown_fields=True, rename={"kind": "type"}, kw_only=True):
     """One prompt, and what is expected of the answer to it."""
 
     id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -55,10 +55,17 @@ class ProbeTable(msgspec.Struct, forbid_unknown_fields=True, rename={"kind": "ty
     def expecting(self, starts: str = "") -> Expected:
         """What a scorer is to look for; `starts` holds for all probes of a contract that say nothing else."""
         tags, _ = tags_of(self.prompt)
-        return Expected(tags, self.starts or starts, self.contains, self.forbids, self.exactly, self.matches)
+        return Expected(
+            tags=tags,
+            starts=self.starts or starts,
+            contains=self.contains,
+            forbids=self.forbids,
+            exactly=self.exactly,
+            matches=self.matches,
+        )
 
 
-class Contract(msgspec.Struct, forbid_unknown_fields=True):
+class Contract(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A whole contract. `samples` are taken of each probe; at temperature 0 they are to be equal."""
 
     track: str

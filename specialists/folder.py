@@ -59,7 +59,7 @@ rows = "rows_b.txt"        # the same things, asked for in more ways
 """
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Specialist:
     """A folder with its plan and contract read and checked."""
 
@@ -124,7 +124,7 @@ def open_specialist(home: Path, name: str) -> Specialist:
     if contract.track != plan.track:
         raise BadRequest(f"{contract_path} is a contract of {contract.track}, and the plan is of {plan.track}")
     gates = read_gates(path / plan.eval.gates) if plan.eval.gates else GATES
-    return Specialist(path, plan, contract, digest, gates)
+    return Specialist(path=path, plan=plan, contract=contract, contract_digest=digest, gates=gates)
 
 
 def init(

@@ -35,7 +35,7 @@ FIRST_TURN = 1
 """A tuned state has read no turn: the first question to it is turn 1."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Learner:
     """All that a run with gradients needs. `start` is the run that is gone on from, None for the model itself."""
 
@@ -116,16 +116,16 @@ class Learner:
     def teaching(self, policy: Policy) -> Teaching:
         one, plan = self.one, self.one.plan
         return Teaching(
-            policy,
-            self.run.stage,
-            self.data,
-            self.asked,
-            self.settings,
-            self.run.seed,
-            Reward(one.contract),
-            grammar_of(plan.track),
-            self.pairs,
-            plan.data.ascii,
+            policy=policy,
+            stage=self.run.stage,
+            data=self.data,
+            asked=self.asked,
+            settings=self.settings,
+            seed=self.run.seed,
+            reward=Reward(one.contract),
+            grammar=grammar_of(plan.track),
+            pairs=self.pairs,
+            ascii=plan.data.ascii,
         )
 
 
@@ -172,8 +172,8 @@ def learn(
             policy,
             stage.loss,
             Fit(
-                settings.steps,
-                settings.rate,
+                steps=settings.steps,
+                rate=settings.rate,
                 check_every=settings.check_every,
                 patience=patience,
                 save_every_s=settings.save_every_s,
@@ -237,7 +237,9 @@ def _try_parity(learner: Learner, policy: Policy, told: Callable[[str], None]) -
         imported = f"{scratch}/start"
         client.import_(state_of(learner.one.ledger, learner.start), imported, model=run.model)
     try:
-        subject = parity.Subject(policy, client, run.model, reference, learner.asked, scratch)
+        subject = parity.Subject(
+            policy=policy, client=client, model=run.model, reference=reference, asked=learner.asked, scratch=scratch
+        )
         parity.gate(learner.one.path, subject, run.kind, told)
     finally:
         if imported:

@@ -76,7 +76,7 @@ class Report(msgspec.Struct, frozen=True):
         return all(check.status == "PASS" for check in self.checks)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """What is held against each other: the policy as a run begins it, and the context that is served for the same
     start ('' is the empty one)."""

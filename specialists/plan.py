@@ -26,7 +26,7 @@ Rate = Annotated[float, Meta(gt=0, le=10)]
 Packing = Literal["rows", "stream"]
 
 
-class DataTable(msgspec.Struct, forbid_unknown_fields=True):
+class DataTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`[data]`: one file of rows that is split, or one for each part; paths are relative to the plan.
 
     `ascii` false is a risk that the ledger records.
@@ -53,7 +53,7 @@ class EvalTable(msgspec.Struct, forbid_unknown_fields=True):
     max_tokens: Whole | None = None
 
 
-class StageTable(msgspec.Struct, forbid_unknown_fields=True):
+class StageTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`[stages.NAME]`: `rows` replaces the data's for this stage; `examples` of them are primed with.
 
     The others say how it is tuned or trained; what is left out follows from kind and stage (`specialists.settings`).
@@ -81,7 +81,7 @@ class StageTable(msgspec.Struct, forbid_unknown_fields=True):
     save_every_s: Annotated[float, Meta(ge=0, le=86_400)] | None = None
 
 
-class Plan(msgspec.Struct, forbid_unknown_fields=True):
+class Plan(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A whole plan. `public` is the name that filters use; `model` the one that is primed or started from.
 
     `roles` are those of the question and the answer in a transcript: the ones of the filter that will use it.

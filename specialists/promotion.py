@@ -16,7 +16,7 @@ from specialists.stages import Check
 from ssmprov.errors import BadRequest, Conflict, NotFound, Refused
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Swap:
     """A public name, where it stands ('' nowhere) and where it is to stand."""
 
@@ -73,7 +73,11 @@ def refuse_ungated(run: Run, checks: Sequence[Check] | None, *, force: bool) -> 
 def swap_of(client: Client, run: Run, public: str, folder: str) -> Swap:
     """What promoting a run would change."""
     return Swap(
-        run.model, public, head_of(client, run.model, public), run.made, f"{folder}/before/{run.id.replace(':', '-')}"
+        model=run.model,
+        public=public,
+        before=head_of(client, run.model, public),
+        after=run.made,
+        kept=f"{folder}/before/{run.id.replace(':', '-')}",
     )
 
 

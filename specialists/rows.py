@@ -58,7 +58,7 @@ class Offence:
         return f"line {self.line}, column {self.column}{what}: {self.why}"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Report:
     """What was found in a file of rows. `offences` are the first few of `offended`."""
 
@@ -98,7 +98,7 @@ def read_rows(path: Path, grammar: Grammar, *, ascii_only: bool = True) -> tuple
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:
         raise BadRequest(f"{path} has {size} bytes, and a file of rows may have {MAX_FILE_BYTES}: split it")
-    report = Report(str(path), grammar.name, ascii_only)
+    report = Report(path=str(path), track=grammar.name, ascii=ascii_only)
     hashed, tags, seen = hashlib.sha256(), Counter[str](), set[str]()
     rows = []
     with path.open("rb") as file:

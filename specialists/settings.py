@@ -13,7 +13,7 @@ from specialists.stages import BY_PREFERENCE, Kind, Stage
 from ssmprov.errors import BadRequest
 
 
-class Settings(msgspec.Struct, frozen=True):
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Of one run with gradients. `longest`: tokens of a row, prompt and answer; longer ones are left out and told.
 
     With `keep_every` what there is after every so many steps becomes a context, too, which `--step` chooses.

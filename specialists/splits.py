@@ -29,7 +29,7 @@ class Shares:
             raise BadRequest(f"the shares of train, validation and test are positive and sum to 1, not {shares}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Contamination:
     """A row of one part whose text (`row`) or prompt alone (`prompt`) stands in another part, too."""
 
@@ -83,9 +83,9 @@ def contamination(parts: Mapping[Part, Sequence[Row]]) -> list[Contamination]:
     for part in PARTS:
         for row in parts.get(part, ()):
             for kind, digest, known in (("row", row.digest, rows), ("prompt", row.prompt_digest, prompts)):
-                where = known.setdefault(digest, (part, row.line))
-                if where[0] != part:
-                    found.append(Contamination(kind, part, row.line, *where))
+                other, other_line = known.setdefault(digest, (part, row.line))
+                if other != part:
+                    found.append(Contamination(kind=kind, part=part, line=row.line, other=other, other_line=other_line))
                     break
     return found
 

@@ -32,7 +32,7 @@ class OfAnotherRun(FitError):
     """The checkpoint is of something else than what is to be trained."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
     """How long and how fast. `patience`: checks without a better validation loss after which it stops (0: never).
 
@@ -129,7 +129,7 @@ def fit(
     tensors = list(policy.tensors.values())
     optimizer = torch.optim.AdamW(tensors, lr=settings.rate, weight_decay=0.0, betas=(0.9, 0.99))
     memory = loss_of if isinstance(loss_of, Remembers) else None
-    run = _Run(policy, optimizer, memory, directory / CHECKPOINT, identity)
+    run = _Run(policy=policy, optimizer=optimizer, memory=memory, path=directory / CHECKPOINT, identity=identity)
     run.resume()
     saved, stopped = time.monotonic(), run.stopped or "steps"
     while run.step < settings.steps and not run.stopped:
@@ -180,7 +180,7 @@ def schedule(step: int, settings: Fit) -> float:
     return 0.55 + 0.45 * math.cos(math.pi * min(1.0, share))
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Run:
     policy: Policy
     optimizer: torch.optim.Optimizer

@@ -34,7 +34,7 @@ class TrainingError(Exception):
     """A run that cannot begin or go on."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """A run. Its length is `steps`, or `minutes` of work where that is given: the schedule then follows the clock."""
 
@@ -51,7 +51,7 @@ class Settings:
     save_every_s: float = 180.0
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Point:
     """A place on the curve of a run. Losses in nats a byte; held_out where it was measured."""
 
@@ -141,7 +141,9 @@ class Trainer(Generic[S]):
                 loss = self.take(next(stream))
                 now = time.monotonic()
                 self.seconds, before = self.seconds + now - before, now
-                self.curve.append(Point(self.step, round(self.seconds, 1), self._tokens, round(loss, 4)))
+                self.curve.append(
+                    Point(step=self.step, seconds=round(self.seconds, 1), tokens=self._tokens, loss=round(loss, 4))
+                )
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
                 if self.step % 20 == 0:

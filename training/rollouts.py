@@ -25,7 +25,7 @@ Reward = Callable[[int, Sequence[int], bool], float]
 """Which prompt, the tokens of the answer without what ended it, whether it ended -> what it is worth, finite."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
     """What is asked: in each batch `group` answers to each of `prompts_per_step` prompts, which serve `whole` steps.
 
@@ -49,7 +49,7 @@ class Asking:
             raise FitError("answers to learn from are drawn: the temperature must be more than 0")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Rollout:
     """Answers to learn from, those of a prompt side by side. B = prompts x group.
 

@@ -12,7 +12,7 @@ from training.packing import PAD
 from training.policy import Policy, PolicyError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """How answers are drawn and what ends one: the token `end`, or any sequence of `stops`, such as a fence's tokens.
 

@@ -14,7 +14,7 @@ from models.gguf.header import GgufError, Header, read_header
 PART = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
     """A model at rest. Numbers that the file does not say are 0, texts empty."""
 

@@ -158,7 +158,7 @@ def test_a_reward_of_known_answers_is_that_they_are_said(tmp_path: Path) -> None
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("kind", ["tune", "train"])
 def test_every_stage_has_settings_that_the_plan_and_the_command_go_before(kind: str, stage: str) -> None:
-    plan = Plan("x", "svg", "m", "x", stages={stage: StageTable(rate=0.5, group=3)})
+    plan = Plan(name="x", track="svg", model="m", public="x", stages={stage: StageTable(rate=0.5, group=3)})
     found = settings_of(plan, kind, stage, steps=None, rate=None)  # type: ignore[arg-type]
     assert found.steps % found.reuse == 0
     assert (found.rate, found.group) == (0.5, 3)
@@ -168,7 +168,7 @@ def test_every_stage_has_settings_that_the_plan_and_the_command_go_before(kind: 
 
 def test_choices_that_carry_a_risk_are_told() -> None:
     table = StageTable(packing="stream", reply_tokens=9, temperature=0.9)
-    plan = Plan("x", "svg", "m", "x", stages={"grpo": table, "sft": table})
+    plan = Plan(name="x", track="svg", model="m", public="x", stages={"grpo": table, "sft": table})
     told = [risks_of(settings_of(plan, "train", stage, steps=2, rate=None), stage) for stage in ("sft", "grpo")]
     assert told == [
         {"packing": "stream", "reply_tokens": 9},

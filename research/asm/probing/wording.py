@@ -12,7 +12,7 @@ BYTES = 257
 """The size of a vocabulary that is taken for bytes: id 0 ends a text, id 1 + b is the byte b."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wording:
     """`encode` turns a prompt into ids below `size`; the margin is log P(better) - log P(worse) after it."""
 
