@@ -25,7 +25,8 @@ from specialists.settings import Settings
 from ssmprov import durable
 from ssmprov.errors import BadRequest, Cancelled, Conflict, NoSpace, NotFound, WrongModel
 from ssmprov.statefile import MAX_BYTES, Origin, read_state, write_state
-from training.fit import CHECKPOINT, Curve, Fit, FitError, OfAnotherRun, fit
+from training.checkpoint import NAME as CHECKPOINT
+from training.fit import Curve, Fit, FitError, OfAnotherRun, fit
 from training.methods import Trace
 from training.opening import open_policy
 from training.policy import Kind, Policy, PolicyError, Start

@@ -17,12 +17,10 @@ from training import plot
 from training.asm_trainee import ASMTrainee
 from training.data import batches
 from training.loop import Settings, Stream, Trainer, TrainingError
-from training.options import usable_device
+from training.options import COUNT, POSITIVE, run_options, usable_device
 from training.session import train
 from training.texts import HubTexts, text_batches
 
-POSITIVE = click.FloatRange(min=0, min_open=True)
-COUNT = click.IntRange(min=1)
 ROPE = ("none", "keys", "refinement", "both")
 STRENGTHS = (4.0, 0.5)
 
@@ -59,10 +57,7 @@ def asm_mini_config(*, rope: str = "none", **sizes: float) -> ASMTrainConfig:
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--outdir", type=click.Path(path_type=Path), default=Path("runs/asm-mini"), help="all files of the run")
-@click.option("--steps", type=COUNT, default=300, help="length of the run, unless --minutes is given")
-@click.option("--minutes", type=POSITIVE, help="length of the run by the clock")
-@click.option("--seed", default=1)
+@run_options(outdir="runs/asm-mini", steps=300, lanes=4, window=256)
 @click.option("--device", default="cpu", callback=usable_device, help="cpu, cuda, cuda:1, ...")
 @click.option(
     "--dataset",
@@ -81,18 +76,10 @@ def asm_mini_config(*, rope: str = "none", **sizes: float) -> ASMTrainConfig:
 @click.option("--rope", type=click.Choice(ROPE), default="none", help="what is turned by position")
 @click.option("--write-temperature", type=POSITIVE, default=1 / 16)
 @click.option("--read-temperature", type=POSITIVE, default=0.5)
-@click.option("--lanes", type=COUNT, default=4, help="texts read side by side")
-@click.option("--window", type=COUNT, default=256, help="tokens a lane and step")
-@click.option("--rate", type=POSITIVE, default=3e-3, help="learning rate of AdamW")
-@click.option("--matrix-rate", type=POSITIVE, default=0.02, help="learning rate of Muon")
-@click.option("--cool-down", type=POSITIVE, default=0.58, help="share of the run in which the rates fall")
-@click.option("--threads", type=COUNT, default=1)
-@click.option("--compiled", is_flag=True, help="through torch.compile: needs a C++ compiler, a third faster")
 def main(
+    *,
+    settings: Settings,
     outdir: Path,
-    steps: int,
-    minutes: float | None,
-    seed: int,
     device: torch.device,
     dataset: str | None,
     dataset_config: str | None,
@@ -106,11 +93,6 @@ def main(
     rope: str,
     write_temperature: float,
     read_temperature: float,
-    lanes: int,
-    window: int,
-    rate: float,
-    matrix_rate: float,
-    cool_down: float,
     threads: int,
     compiled: bool,
 ) -> None:
@@ -118,16 +100,6 @@ def main(
 
     Run again, it goes on from its last checkpoint; Ctrl-C leaves one.
     """
-    settings = Settings(
-        seed=seed,
-        lanes=lanes,
-        window=window,
-        steps=steps,
-        minutes=minutes,
-        rate=rate,
-        matrix_rate=matrix_rate,
-        cool_down=cool_down,
-    )
 
     def make() -> Trainer[State]:
         try:
@@ -141,7 +113,7 @@ def main(
                 write_temperature=write_temperature,
                 read_temperature=read_temperature,
             )
-            trainee = ASMTrainee(config, seed, strengths=strengths, device=device, compiled=compiled)
+            trainee = ASMTrainee(config, settings.seed, strengths=strengths, device=device, compiled=compiled)
         except ConfigError as error:
             raise TrainingError(str(error)) from None
         return Trainer(trainee, settings, outdir, stream_of(settings, dataset, dataset_config, text_column))

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 from ssmprov import rooms
+from training import checkpoint
 from training.loop import Point, TrainingError
 
 COMMANDS = {"rwkv7": "training.mini", "asm": "training.asm_mini"}
@@ -19,7 +20,7 @@ def run(outdir: Path, minutes: float, compiled: bool) -> dict[str, list[Point]]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     directories = {name: outdir / f"control-{name}" for name in COMMANDS}
     for directory in directories.values():
-        if (directory / "checkpoint.pth").exists():
+        if (directory / checkpoint.NAME).exists():
             raise TrainingError(f"{directory} holds a run already: name another --outdir")
         directory.mkdir(parents=True, exist_ok=True)
     running = {}

@@ -12,6 +12,7 @@ from types import FrameType
 import click
 import torch
 
+from training import checkpoint
 from training.loop import Trainer, TrainingError, log
 from training.trainee import S
 
@@ -32,7 +33,7 @@ def train(make: Callable[[], Trainer[S]], outdir: Path, threads: int) -> Trainer
     except (TrainingError, OSError) as error:
         raise click.ClickException(str(error)) from None
     if not ended:
-        click.echo(f"stopped at step {trainer.step}: the same command goes on from {outdir / 'checkpoint.pth'}")
+        click.echo(f"stopped at step {trainer.step}: the same command goes on from {outdir / checkpoint.NAME}")
         raise click.exceptions.Exit(130)
     return trainer
 

@@ -117,7 +117,7 @@ def test_steps_that_give_other_logits_are_noticed() -> None:
 @pytest.mark.parametrize(
     ("words", "message", "code"),
     [
-        (["--device", "gpu9"], "'gpu9' is no device that torch can use here; there is cpu", 2),
+        (["--device", "gpu9"], "torch cannot use the device 'gpu9' here; available: cpu", 2),
         (["--device", "meta"], "'meta' is no device", 2),
         (["--outdir", "{file}"], "is a file", 2),
         (["--outdir", "{file}/below"], "{file}/below: Not a directory", 1),

@@ -16,7 +16,7 @@ from specialists import report
 from specialists.cli import specialist
 from specialists.folder import open_specialist
 from specialists.ledger import Ledger
-from training.fit import CHECKPOINT
+from training.checkpoint import NAME as CHECKPOINT
 
 pytestmark = pytest.mark.usefixtures("at_home")
 

@@ -113,7 +113,7 @@ def test_what_cannot_be_is_said_in_a_line(tmp_path: Path, monkeypatch: pytest.Mo
     assert f"--outdir {file} cannot be written to" in refused(run(file))
     assert file.read_text() == "mine"
     wrong = run(tmp_path / "a", "--device", "nonsense")
-    assert (wrong.exit_code, "'nonsense' is no device that torch can use here" in wrong.output) == (2, True)
+    assert (wrong.exit_code, "torch cannot use the device 'nonsense' here" in wrong.output) == (2, True)
     assert "16 does not divide into 3 heads" in refused(run(tmp_path / "b", "--heads", "3"))
     monkeypatch.setitem(sys.modules, "datasets", None)
     monkeypatch.setattr("training.texts.find_spec", lambda _: None)

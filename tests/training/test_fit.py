@@ -13,7 +13,8 @@ from policy_toys import BASE
 from torch import Tensor
 
 from models import rwkv7
-from training.fit import CHECKPOINT, Curve, Fit, FitError, Taken, fit, schedule
+from training.checkpoint import NAME as CHECKPOINT
+from training.fit import Curve, Fit, FitError, Taken, fit
 from training.objectives import advantages, answer_logps, clipped, cross_entropy, divergence, dpo, token_logps
 from training.packing import Packed, Sample, batch_at, pack, tensors
 from training.policy import Arrays, Kind, Policy, Start
@@ -163,6 +164,9 @@ def test_a_checkpoint_of_another_run_and_one_that_is_none_are_refused(tmp_path: 
     fit(policy, _ce(policy, packed), Fit(steps=2, rate=0.01), tmp_path, identity="x")
     with pytest.raises(FitError, match="of another run"):
         fit(policy, _ce(policy, packed), Fit(steps=3, rate=0.01), tmp_path, identity="y")
+    torch.save({"identity": "x", "step": 2}, tmp_path / CHECKPOINT)
+    with pytest.raises(FitError, match="written by another version of this program: remove it"):
+        fit(policy, _ce(policy, packed), Fit(steps=3, rate=0.01), tmp_path, identity="x")
     (tmp_path / CHECKPOINT).write_bytes(b"nothing")
     with pytest.raises(FitError, match="cannot be read"):
         fit(policy, _ce(policy, packed), Fit(steps=3, rate=0.01), tmp_path, identity="x")
@@ -227,7 +231,7 @@ def test_a_run_that_died_within_steps_that_belong_together_goes_on_before_them(t
         fit(died, Counting(died, packed), settings, tmp_path / "died", identity="x", check=lambda: 1.0, said=die)
     if died_at > 3:
         found = torch.load(tmp_path / "died" / CHECKPOINT, weights_only=True)
-        assert (found["step"], found["memory"]) == (3 * (died_at // 3), {"count": 3 * (died_at // 3)})
+        assert (found["step"], found["more"]["memory"]) == (3 * (died_at // 3), {"count": 3 * (died_at // 3)})
     two = fit(again, Counting(again, packed), settings, tmp_path / "died", identity="x", check=lambda: 1.0)
     assert two.curve == one.curve
     assert [step for step, _ in one.curve.validation] == [6, 9]
@@ -262,7 +266,7 @@ def test_steps_that_belong_together_are_whole() -> None:
 
 def test_the_rate_rises_and_falls() -> None:
     settings = Fit(steps=100, rate=1.0, warm_up=10)
-    factors = [schedule(step, settings) for step in range(100)]
+    factors = [settings.factor(step) for step in range(100)]
     assert factors[:10] == sorted(factors[:10])
     assert factors[10:] == sorted(factors[10:], reverse=True)
     assert max(factors) == pytest.approx(1.0)
