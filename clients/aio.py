@@ -116,7 +116,7 @@ class AsyncClient:
     def cancel(self, request_id: bytes, mode: str = "drop") -> None:
         """Ask for a request's early end: `keep` what was read, `drop` it, or `close` the fence first."""
         if mode not in CANCEL_MODES:
-            raise BadRequest(f"{mode!r} is no way to cancel: keep, drop or close")
+            raise BadRequest(f"{mode!r} is not a way to cancel: use keep, drop or close")
         self._link.act(self._core.cancel(request_id, mode))
 
     async def call(

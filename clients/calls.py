@@ -41,9 +41,9 @@ class Call:
         """The REQUEST and its payloads, checked here and now. Raises BadRequest for what no broker would take."""
         ttl_ms = round(self.ttl_s * 1000)
         if not 1 <= ttl_ms <= wire.MAX_TTL_MS:
-            raise BadRequest(f"a time to live of {self.ttl_s:g} s: from 0.001 to {wire.MAX_TTL_MS // 1000} s are taken")
+            raise BadRequest(f"ttl_s must be between 0.001 and {wire.MAX_TTL_MS // 1000} seconds, not {self.ttl_s:g}")
         if len(self.id) != 16:
-            raise BadRequest(f"a request id has 16 bytes, not {len(self.id)}")
+            raise BadRequest(f"a request id must have 16 bytes, not {len(self.id)}")
         request = wire.Request(self.id, self.op, self.model, self.context, ttl_ms=ttl_ms, args=wire.pack(self.args))
         payloads = wire.split_text(self.payload)
         checked, _ = wire.decode(wire.encode(request, payloads))
@@ -57,7 +57,7 @@ def encode_text(text: str) -> bytes:
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise BadRequest(f"the text has a lone surrogate at character {error.start}: it is no UTF-8") from None
+        raise BadRequest(f"the text is not valid UTF-8: it has a lone surrogate at character {error.start}") from None
 
 
 def answer_of(end: Result) -> Answer:

@@ -34,9 +34,7 @@ class Download:
     def finish(self, exported: ops.Exported) -> None:
         """Check, flush to the disk and rename. Raises Corrupt where bytes or hash are not what was promised."""
         if self._bytes != exported.bytes or self._hash.hexdigest() != exported.sha256:
-            raise Corrupt(
-                f"{self._bytes} of {exported.bytes} bytes arrived, or their hash is another one: export it again"
-            )
+            raise Corrupt(f"{self._bytes} of {exported.bytes} bytes arrived, or their hash differs: export it again")
         with durable.naming(self._path):
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -73,7 +71,7 @@ class Upload:
         data = self._file.read(min(wire.MAX_PAYLOAD, self.size - offset))
         last = offset + len(data) >= self.size
         if not data and not last:
-            raise BadRequest("the file grew shorter while it was being imported: nothing was imported")
+            raise BadRequest("the file shrank during the import, so nothing was imported")
         return data, last
 
     def close(self) -> None:

@@ -49,7 +49,7 @@ def base_of(client: Client, model: str) -> LocalModel:
     embedded = EMBEDDED.get(table.path)
     path = embedded() if embedded else configured.path(table.path)
     if not path.is_file():
-        raise NotFound(f"{path} is not there: tuning needs the weights of {model} on this machine")
+        raise NotFound(f"{path} does not exist: tuning needs the weights of {model} on this machine")
     return LocalModel(
         model=model,
         architecture=ARCHITECTURES[runtime],
@@ -69,8 +69,8 @@ def refuse_another(client: Client, base: LocalModel, fingerprint: str) -> None:
     served = fingerprint_of(client, base.model)
     if served != fingerprint:
         raise WrongModel(
-            f"{base.path} is the model {fingerprint[:12]}, and {base.model} is served with {served[:12]}: restart its "
-            "workers, or name the right file in the configuration",
+            f"{base.path} holds the model {fingerprint[:12]}, but {base.model} is served with {served[:12]}: "
+            "restart its workers, or name the right file in the configuration",
             made_by=fingerprint,
             needed=served,
         )
@@ -86,13 +86,15 @@ def parent_of(ledger: Ledger, stage: Stage, wanted: str, model: str) -> Run | No
     if wanted:
         run = ledger.run(wanted)
         if run.status != "completed" or not state_of(ledger, run).is_file():
-            what = f"is {run.status}" if run.status != "completed" else f"has left no {STATE} in its folder"
+            what = f"is {run.status}" if run.status != "completed" else f"has no {STATE} in its folder"
             what = "read rows through the broker" if run.kind == "prime" else what
-            raise BadRequest(f"the run {run.id} {what}: only a completed run of `tune` or `train` can be gone on from")
+            raise BadRequest(
+                f"the run {run.id} {what}: you can only continue from a completed run of `tune` or `train`"
+            )
         if run.model != model:
             raise BadRequest(
-                f"the run {run.id} is of the model {run.model}, and the plan names {model}: begin with a run of that "
-                f"model, or with the model itself (`--from {BEGINNING}`)"
+                f"the run {run.id} used the model {run.model}, but the plan names {model}: start from a run of that "
+                f"model, or from the model itself (`--from {BEGINNING}`)"
             )
         return run
     earlier = STAGES[: STAGES.index(stage)]

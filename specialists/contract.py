@@ -82,16 +82,16 @@ def read_contract(path: Path) -> tuple[Contract, str]:
     """A contract, and the sha256 of its file. Raises BadRequest that names the key which is wrong."""
     data = path.read_bytes()
     if len(data) > MAX_BYTES:
-        raise BadRequest(f"{path} has {len(data)} bytes, and a contract may have {MAX_BYTES}")
+        raise BadRequest(f"{path} has {len(data)} bytes; a contract may have at most {MAX_BYTES}")
     try:
         content = tomllib.loads(data.decode("utf-8"))
         contract = msgspec.convert(content, Contract)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"{path} is no TOML: {error}") from None
+        raise BadRequest(f"{path} is not valid TOML: {error}") from None
     except msgspec.ValidationError as error:
         raise BadRequest(f"{path}: {error}") from None
     if contract.schema != SCHEMA:
-        raise BadRequest(f"{path}: its schema is {contract.schema!r}, and this version reads {SCHEMA!r}")
+        raise BadRequest(f"{path}: its schema is {contract.schema!r}, but this version reads {SCHEMA!r}")
     try:
         grammar_of(contract.track)
         scorer_of(contract.scorer)
@@ -105,7 +105,7 @@ def read_contract(path: Path) -> tuple[Contract, str]:
         try:
             re.compile(probe.matches)
         except re.error as error:
-            raise BadRequest(f"{path}: `matches` of {probe.id!r} is no regular expression: {error}") from None
+            raise BadRequest(f"{path}: `matches` of {probe.id!r} is not a valid regular expression: {error}") from None
     return contract, hashlib.sha256(data).hexdigest()
 
 

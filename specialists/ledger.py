@@ -72,7 +72,7 @@ class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
             return self
         if str(step) not in self.kept:
             there = ", ".join([*self.kept, *([str(self.steps)] if self.made else [])]) or "none"
-            raise NotFound(f"the run {self.id} has kept nothing of step {step}; there is {there} (`keep_every`)")
+            raise NotFound(f"the run {self.id} kept nothing at step {step}; it kept {there} (see `keep_every`)")
         return msgspec.structs.replace(self, id=f"{self.id}:{step}", steps=step, made=self.kept[str(step)])
 
 
@@ -112,7 +112,7 @@ class Ledger:
             kind: type[Record] = Event if "event" in content else Run
             return msgspec.convert(content, kind)
         except (msgspec.MsgspecError, TypeError) as error:
-            raise Corrupt(f"{self.path}, line {number}, is no record: {error}") from None
+            raise Corrupt(f"{self.path}, line {number}, is not a valid record: {error}") from None
 
     def runs(self) -> list[Run]:
         """The runs in order, each as its last record says."""
@@ -141,7 +141,7 @@ class Ledger:
         ]
         if not runs:
             what = f"{stage or 'any stage'}{'' if stage_pass is None else f', pass {stage_pass}'}"
-            raise NotFound(f"no run of {what} has been completed: `ssmprov specialist runs` lists them")
+            raise NotFound(f"no run of {what} has completed: `ssmprov specialist runs` lists the runs")
         return runs[-1]
 
     def append(self, record: Record) -> None:
@@ -189,7 +189,7 @@ class Ledger:
             and (self.directory(run.id) / holding).is_file()
         ]
         if not found:
-            raise NotFound(f"there is no {kind} run of {stage} to go on with: begin one without --resume")
+            raise NotFound(f"there is no {kind} run of {stage} to continue: start one without --resume")
         run = found[-1]
         run.status, run.ended, run.why = "running", "", ""
         self.append(run)
@@ -200,7 +200,7 @@ class Ledger:
         dead = []
         for run in self.runs():
             if run.status == "running" and not self._alive(run.id):
-                run.status, run.ended, run.why = "failed", now(), "its process ended before it did"
+                run.status, run.ended, run.why = "failed", now(), "its process ended before the run was complete"
                 self.append(run)
                 dead.append(run)
         return dead
@@ -211,7 +211,7 @@ class Ledger:
     @contextmanager
     def alive(self, run_id: str) -> Iterator[None]:
         """Hold a run's lock. Raises Conflict where another process does."""
-        with _locked(self.directory(run_id) / "lock", f"the run {run_id} is under way in another process"):
+        with _locked(self.directory(run_id) / "lock", f"the run {run_id} is in progress in another process"):
             yield
 
     def _alive(self, run_id: str) -> bool:
@@ -227,7 +227,7 @@ class Ledger:
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
     """Be the only one who runs something on a specialist. Raises Conflict."""
-    with _locked(folder / ".lock", f"{folder.name}: another run of this specialist is under way"):
+    with _locked(folder / ".lock", f"{folder.name}: another run of this specialist is in progress"):
         yield
 
 
@@ -238,7 +238,7 @@ def _locked(path: Path, why: str) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Conflict(f"{why}: wait for its end, or end it") from None
+            raise Conflict(f"{why}: wait until it ends, or stop it") from None
         yield
     finally:
         os.close(descriptor)

@@ -168,8 +168,8 @@ def _found(teaching: Teaching, rows: Sequence[Row], sampling: Sampling) -> list[
             pairs.append(Pair(prompt, encode(asked.answer(row.answer), row.line), answer.tokens, row.line))
     if not pairs:
         raise BadRequest(
-            f"of {len(chosen)} answers of the policy none was worse than its row's own: there is nothing to prefer. "
-            "Name a file of pairs in the plan (`pairs`), or go on to another stage"
+            f"none of the policy's {len(chosen)} answers was worse than the row's own answer, so nothing is preferred. "
+            "Name a file of pairs in the plan (`pairs`), or choose another stage"
         )
     return pairs
 

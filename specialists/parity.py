@@ -114,8 +114,8 @@ def gate(folder: Path, subject: Subject, what: str, said: Callable[[str], None])
     if not report.passed:
         failed = ", ".join(f"{check.id} {check.metrics}" for check in checks if check.status == "FAIL")
         raise Refused(
-            f"the parity gate fails, and nothing was trained: {failed}; {folder / FILE} tells all "
-            "(--skip-parity trains all the same, and the ledger will say so)"
+            f"the parity gate failed, so nothing was trained: {failed}; see {folder / FILE} "
+            "(--skip-parity trains anyway and notes that in the ledger)"
         )
     return report
 

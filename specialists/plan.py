@@ -113,9 +113,9 @@ def read_plan(folder: Path) -> Plan:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         plan = msgspec.convert(content, Plan)
     except FileNotFoundError:
-        raise BadRequest(f"{path} is not there: `ssmprov specialist init` writes one") from None
+        raise BadRequest(f"{path} does not exist: `ssmprov specialist init` writes one") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"{path} is no TOML: {error}") from None
+        raise BadRequest(f"{path} is not valid TOML: {error}") from None
     except msgspec.ValidationError as error:
         raise BadRequest(f"{path}: {error}") from None
     try:
@@ -127,9 +127,9 @@ def read_plan(folder: Path) -> Plan:
 
 def _check(plan: Plan) -> None:
     if plan.schema != SCHEMA:
-        raise BadRequest(f"its schema is {plan.schema!r}, and this version reads {SCHEMA!r}")
+        raise BadRequest(f"its schema is {plan.schema!r}, but this version reads {SCHEMA!r}")
     if not NAME.match(plan.name):
-        raise BadRequest(f"{plan.name!r} is no name of a specialist: small letters, digits, - and _")
+        raise BadRequest(f"{plan.name!r} is not a valid name for a specialist: use lowercase letters, digits, - and _")
     grammar_of(plan.track)
     check_model(plan.model)
     check_name(plan.public)
@@ -138,9 +138,9 @@ def _check(plan: Plan) -> None:
     _ = plan.shares
     data = plan.data
     if data.rows and data.of_parts:
-        raise BadRequest("[data] names either `rows`, which are split, or `train`, `validation` and `test`")
+        raise BadRequest("[data] must name either `rows`, which are split, or `train`, `validation` and `test`")
     if data.of_parts and not (data.train and data.validation and data.test):
-        raise BadRequest("[data] names files for some parts: give `train`, `validation` and `test` all three")
+        raise BadRequest("[data] names files for only some parts: give all of `train`, `validation` and `test`")
 
 
 def risks(plan: Plan, temperature: float) -> dict[str, Any]:

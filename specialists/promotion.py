@@ -58,7 +58,7 @@ def refuse_ungated(run: Run, checks: Sequence[Check] | None, *, force: bool) -> 
     if run.status != "completed":
         why = f"the run {run.id} is {run.status}"
     elif checks is None:
-        why = f"the run {run.id} has not been evaluated: `ssmprov specialist eval` does so"
+        why = f"the run {run.id} has not been evaluated: run `ssmprov specialist eval`"
     elif failed := [check for check in checks if not check.passed]:
         why = f"the run {run.id} does not pass the gate of {run.stage}: " + "; ".join(map(str, failed))
     else:
@@ -66,7 +66,7 @@ def refuse_ungated(run: Run, checks: Sequence[Check] | None, *, force: bool) -> 
     if not run.made:
         raise BadRequest(f"{why}; and it has made no context")
     if not force:
-        raise Refused(f"{why} (--force promotes it all the same, and the ledger will say so)")
+        raise Refused(f"{why} (--force promotes it anyway and notes that in the ledger)")
     return why
 
 
@@ -121,7 +121,7 @@ def settle(client: Client, ledger: Ledger) -> Event | None:
         event="promoted" if moved else "refused",
         run=begun.run,
         at=now(),
-        details=begun.details | {"why": "its process ended before it could say so"},
+        details=begun.details | {"why": "its process ended before it could record the outcome"},
     )
     ledger.append(found)
     return found
@@ -134,12 +134,12 @@ def rollback(client: Client, ledger: Ledger) -> Event:
     """
     standing = next((event for event in reversed(_standing(ledger)) if _moved(event)), None)
     if standing is None:
-        raise NotFound("nothing is promoted: there is nothing to roll back")
+        raise NotFound("nothing has been promoted, so there is nothing to roll back")
     details = standing.details
     if not details["before"]:
         raise NotFound(
             f"before {standing.run} the name {details['public']} did not exist: "
-            f"`ssmprov ckpt rm {details['public']}` takes it away"
+            f"`ssmprov ckpt rm {details['public']}` removes it"
         )
     now_at = head_of(client, details["model"], details["public"])
     if now_at not in ("", details["after"]):  # what a live filter has made of it since

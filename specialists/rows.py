@@ -84,7 +84,7 @@ class Report:
         if self.passed:
             return
         if not self.rows and not self.offended:
-            raise BadRequest(f"{self.path} holds no row: write one sample a line")
+            raise BadRequest(f"{self.path} has no rows: write one sample per line")
         told = "\n".join(f"  {offence}" for offence in self.offences)
         more = f"\n  and {self.offended - len(self.offences)} more" if self.offended > len(self.offences) else ""
         raise BadRequest(f"{self.path} breaks the contract of {self.track} rows:\n{told}{more}")
@@ -97,7 +97,7 @@ def read_rows(path: Path, grammar: Grammar, *, ascii_only: bool = True) -> tuple
     """
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:
-        raise BadRequest(f"{path} has {size} bytes, and a file of rows may have {MAX_FILE_BYTES}: split it")
+        raise BadRequest(f"{path} has {size} bytes; a file of rows may have at most {MAX_FILE_BYTES}: split it")
     report = Report(path=str(path), track=grammar.name, ascii=ascii_only)
     hashed, tags, seen = hashlib.sha256(), Counter[str](), set[str]()
     rows = []
@@ -140,12 +140,12 @@ class _Broken(Exception):
 
 def _row(number: int, data: bytes, grammar: Grammar, ascii_only: bool) -> Row:
     if len(data) > MAX_ROW_BYTES:
-        raise _broken(number, data, MAX_ROW_BYTES, f"a row may have {MAX_ROW_BYTES} bytes")
+        raise _broken(number, data, MAX_ROW_BYTES, f"a row may have at most {MAX_ROW_BYTES} bytes")
     if (at := data.find(b"\0")) >= 0:
-        raise _broken(number, data, at, "a NUL: text holds none")
+        raise _broken(number, data, at, "a NUL is not allowed in text")
     if ascii_only and not data.isascii():
         at = next(i for i, byte in enumerate(data) if byte > 127)
-        raise _broken(number, data, at, "not ASCII: allow it with ascii = false, or write the character otherwise")
+        raise _broken(number, data, at, "not ASCII: set ascii = false to allow it, or replace the character")
     try:
         line = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -165,7 +165,7 @@ def unescaped(text: str, line: str) -> str:
     def undo(match: re.Match[str]) -> str:
         if match[1] not in _UNESCAPED or not match[1]:
             at = line.find(text) + match.start()
-            raise Offended(at, f"{match[0]!r} is no escape: write \\n, \\t or \\\\")
+            raise Offended(at, f"{match[0]!r} is not a valid escape: write \\n, \\t or \\\\")
         return _UNESCAPED[match[1]]
 
     return _ESCAPE.sub(undo, text)

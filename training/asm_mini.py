@@ -61,19 +61,23 @@ def asm_mini_config(*, rope: str = "none", **sizes: float) -> ASMTrainConfig:
 @click.option("--device", default="cpu", callback=usable_device, help="cpu, cuda, cuda:1, ...")
 @click.option(
     "--dataset",
-    help="a dataset of the Hugging Face hub, or a directory of texts, instead of the composed text; extra asm-data",
+    help="A Hugging Face dataset or a directory of texts instead of the composed text. Needs the extra asm-data.",
 )
-@click.option("--dataset-config", help="configuration of the dataset, such as wikitext-2-raw-v1")
-@click.option("--text-column", default="text", help="column of the dataset that holds the text")
+@click.option("--dataset-config", help="Configuration of the dataset, such as wikitext-2-raw-v1.")
+@click.option("--text-column", default="text", help="Column of the dataset that holds the text.")
 @click.option("--layers", type=COUNT, default=6)
 @click.option("--channels", type=COUNT, default=128)
 @click.option("--heads", type=COUNT, default=8)
-@click.option("--slots", type=COUNT, default=16, help="of a head")
-@click.option("--slotspace", type=COUNT, default=32, help="width of the refinement")
+@click.option("--slots", type=COUNT, default=16, help="Slots per head.")
+@click.option("--slotspace", type=COUNT, default=32, help="Width of the refinement.")
 @click.option(
-    "--strengths", nargs=2, type=POSITIVE, default=STRENGTHS, help="initial recency of the lowest and the highest layer"
+    "--strengths",
+    nargs=2,
+    type=POSITIVE,
+    default=STRENGTHS,
+    help="Initial recency of the lowest and the highest layer.",
 )
-@click.option("--rope", type=click.Choice(ROPE), default="none", help="what is turned by position")
+@click.option("--rope", type=click.Choice(ROPE), default="none", help="What is rotated by position.")
 @click.option("--write-temperature", type=POSITIVE, default=1 / 16)
 @click.option("--read-temperature", type=POSITIVE, default=0.5)
 def main(
@@ -96,9 +100,9 @@ def main(
     threads: int,
     compiled: bool,
 ) -> None:
-    """Train a small Addressed State Model over bytes, on the text that ships with the project or on a dataset.
+    """Train a small Addressed State Model over bytes, on the text that comes with the project or on a dataset.
 
-    Run again, it goes on from its last checkpoint; Ctrl-C leaves one.
+    If you run it again, it continues from its last checkpoint. Ctrl-C leaves one.
     """
 
     def make() -> Trainer[State]:

@@ -21,7 +21,7 @@ def run(outdir: Path, minutes: float, compiled: bool) -> dict[str, list[Point]]:
     directories = {name: outdir / f"control-{name}" for name in COMMANDS}
     for directory in directories.values():
         if (directory / checkpoint.NAME).exists():
-            raise TrainingError(f"{directory} holds a run already: name another --outdir")
+            raise TrainingError(f"{directory} already holds a run: choose another --outdir")
         directory.mkdir(parents=True, exist_ok=True)
     running = {}
     for name, module in COMMANDS.items():
@@ -37,7 +37,7 @@ def run(outdir: Path, minutes: float, compiled: bool) -> dict[str, list[Point]]:
     for name, code in codes.items():
         if code:
             said = (directories[name] / "output.txt").read_text(errors="replace").strip().splitlines()
-            raise TrainingError(f"{COMMANDS[name]} ended with code {code}: {said[-1] if said else 'no word'}")
+            raise TrainingError(f"{COMMANDS[name]} ended with code {code}: {said[-1] if said else 'no output'}")
     return {name: curve_of(directory / "losses.json") for name, directory in directories.items()}
 
 

@@ -53,7 +53,7 @@ class Fit:
 
     def __post_init__(self) -> None:
         if self.whole < 1 or self.steps % self.whole:
-            raise FitError(f"{self.steps} steps are no whole number of {self.whole} steps that belong together")
+            raise FitError(f"{self.steps} steps is not a multiple of {self.whole}, the steps that belong together")
 
     def factor(self, step: int) -> float:
         """The factor on the rate: up to 1 at the last of `warm_up` steps, then down along a cosine to a tenth."""
@@ -178,7 +178,7 @@ def _descend(run: _Run, taken: Taken, settings: Fit) -> None:
     taken.loss.backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(run.policy.tensors.values(), settings.clip, error_if_nonfinite=False)
     if not bool(norm.isfinite()):
-        raise FitError(f"the gradient of step {run.step + 1} is no number: try a smaller learning rate")
+        raise FitError(f"the gradient of step {run.step + 1} is not finite: try a smaller learning rate")
     for group in run.optimizer.param_groups:
         group["lr"] = settings.rate * settings.factor(run.step)
     run.optimizer.step()
@@ -235,7 +235,7 @@ class _Run:
                 more=more,
             )
         except OSError as error:
-            last = "the one before stands" if self.path.exists() else "there is none before it"
+            last = "the previous one is intact" if self.path.exists() else "there is no previous one"
             raise FitError(
                 f"{self.path}: the checkpoint of step {self.step} cannot be written ({error.strerror}); {last}"
             ) from error
@@ -246,13 +246,13 @@ class _Run:
         try:
             content = checkpoint.read(self.path)
         except checkpoint.CheckpointError as error:
-            raise FitError(f"{error}: remove it to begin anew") from None
+            raise FitError(f"{error}: remove it to start again") from None
         if content.get("of") != self.identity:
-            raise OfAnotherRun(f"{self.path} is of another run: remove it, or choose another folder")
+            raise OfAnotherRun(f"{self.path} belongs to another run: remove it, or choose another folder")
         try:
             self._load(content)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise FitError(f"{self.path} does not fit ({type(error).__name__}): remove it to begin anew") from None
+            raise FitError(f"{self.path} does not fit ({type(error).__name__}): remove it to start again") from None
 
     def _load(self, content: dict[str, Any]) -> None:
         checkpoint.restore(content, self.policy.tensors, [self.optimizer])

@@ -204,7 +204,7 @@ class Trainer(Generic[S]):
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             detail = (str(error).strip() or repr(error)).splitlines()[0]
             raise TrainingError(
-                f"{path} cannot be resumed ({detail}): give the options it was begun with, or another --outdir"
+                f"{path} cannot be resumed ({detail}): use the options it was started with, or another --outdir"
             ) from error
         log.info("resumed at step %d", self.step)
         return True
@@ -218,9 +218,9 @@ class Trainer(Generic[S]):
         )
         if saved_model != model:
             differing = sorted(key for key in model if saved_model.get(key) != model[key])
-            raise ValueError(f"it is of a model with {differing[0]} {saved_model.get(differing[0])!r}")
+            raise ValueError(f"it belongs to a model with {differing[0]} {saved_model.get(differing[0])!r}")
         if content["tensors"].keys() != tensors.keys():
-            raise ValueError("it holds other tensors")
+            raise ValueError("it holds different tensors")
         for name, saved in content["tensors"].items():
             if saved.shape != tensors[name].shape:
                 raise ValueError(f"{name} has shape {list(saved.shape)}, not {list(tensors[name].shape)}")

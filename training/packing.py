@@ -29,7 +29,7 @@ class Sample:
 
     def __post_init__(self) -> None:
         if not 0 < self.answer_at < len(self.tokens):
-            raise ValueError(f"row {self.row}: a sample has a prompt and an answer, of a token each at least")
+            raise ValueError(f"row {self.row}: a sample needs a prompt and an answer of at least one token each")
 
     @property
     def answers(self) -> list[tuple[int, int]]:

@@ -46,7 +46,7 @@ class Asking:
         if min(self.group, self.prompts_per_step, self.whole) < 1:
             raise FitError("group, prompts_per_step and whole must each be at least 1")
         if self.sampling.temperature <= 0:
-            raise FitError("answers to learn from are drawn: the temperature must be more than 0")
+            raise FitError("the temperature must be more than 0, or all answers to a prompt are the same")
 
 
 @dataclass(slots=True, kw_only=True)

@@ -33,7 +33,7 @@ def train(make: Callable[[], Trainer[S]], outdir: Path, threads: int) -> Trainer
     except (TrainingError, OSError) as error:
         raise click.ClickException(str(error)) from None
     if not ended:
-        click.echo(f"stopped at step {trainer.step}: the same command goes on from {outdir / checkpoint.NAME}")
+        click.echo(f"stopped at step {trainer.step}: run the same command to continue from {outdir / checkpoint.NAME}")
         raise click.exceptions.Exit(130)
     return trainer
 
@@ -45,7 +45,7 @@ def _logged(outdir: Path) -> Iterator[None]:
         outdir.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(outdir / "training.log")
     except OSError as error:
-        raise TrainingError(f"--outdir {outdir} cannot be written to ({error.strerror}): name a directory") from None
+        raise TrainingError(f"--outdir {outdir} cannot be written to ({error.strerror}): choose a directory") from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     level = log.level
     log.addHandler(handler)

@@ -149,7 +149,7 @@ class Branches:
         point = scene.alignment.before(at)
         if point is None:
             raise BadRequest(
-                f"{self.name} has not read this part of the transcript: choose a later turn, or have it read anew"
+                f"{self.name} has not read this part of the transcript: choose a later turn, or let it read all of it again"
             )
         return point
 
@@ -222,7 +222,7 @@ class Branches:
                     self.client.rm([name], model=self.model)
                 raise
             return name
-        raise Conflict(f"no name was free for the branch that is left behind: others take {self.row}.N all the time")
+        raise Conflict(f"no name was free for the branch left behind: other programs keep taking {self.row}.N")
 
     def check_free(self, name: str, transcript: bytes) -> None:
         """Raises Conflict where another transcript is kept under a name: an earlier branch's, which is no name now."""
@@ -294,9 +294,11 @@ class Branches:
     def check(self, scene: Scene) -> None:
         """Raises Conflict where transcript or context have gone on since."""
         if self.record.read() != scene.transcript:
-            raise Conflict("the transcript has gone on meanwhile: look at it, and try again")
+            raise Conflict("the transcript has changed in the meantime: look at it and try again")
         if self.head() != scene.head:
-            raise Conflict(f"{self.name} has gone on meanwhile, without this transcript: look at it, and try again")
+            raise Conflict(
+                f"{self.name} has moved on in the meantime without this transcript: look at it and try again"
+            )
 
     def _move(self, head: str, object_id: str) -> None:
         if not object_id:

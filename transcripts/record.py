@@ -70,7 +70,7 @@ class Record:
         try:
             return Transcript(path.read_bytes().decode("utf-8", "surrogateescape"))
         except FileNotFoundError:
-            raise NotFound(f"there is no transcript here ({path}): PIPE begins one") from None
+            raise NotFound(f"there is no transcript here ({path}): PIPE starts one") from None
 
     def turn(self, number: int | None, *roles: str) -> Turn:
         """The closed turn of that number, or the last one, of one of these roles (any, where none is named).
@@ -85,9 +85,11 @@ class Record:
             if not numbered:
                 others = [turn for turn in turns if turn.number == number]
                 what = (
-                    f"is {others[-1].role}" + ("" if others[-1].closed else ", and open") if others else "is not there"
+                    f"it is {others[-1].role}" + ("" if others[-1].closed else ", and open")
+                    if others
+                    else "there is none"
                 )
-                raise NotFound(f"no {wanted} turn {number}: it {what}")
+                raise NotFound(f"no {wanted} turn {number}: {what}")
             return numbered[-1]
         if not found:
             raise NotFound(f"the transcript has no closed {wanted} turn")
@@ -136,7 +138,7 @@ def _wait(descriptor: int, cancelled: threading.Event | None) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         if cancelled.wait(LOOK_S):
-            raise Cancelled("nothing was sent: another turn of this transcript is under way")
+            raise Cancelled("nothing was sent: another turn of this transcript is in progress")
 
 
 @contextmanager

@@ -119,7 +119,7 @@ def follow(client: Client, arguments: dict[str, Any], also: str, say: Say) -> No
     try:
         client.fork(arguments["save"], [also], model=arguments["model"], overwrite=True)
     except SsmprovError as error:
-        say(f"{also} is not what {arguments['save']} is now: {error.message}")
+        say(f"{also} could not be updated to match {arguments['save']}: {error.message}")
 
 
 def take_up(writer: Writer, connect: Callable[[], Client], say: Say) -> None:
@@ -144,11 +144,11 @@ def _finish_move(writer: Writer, client: Client, say: Say) -> None:
     except NotFound:
         head = ""
     if head == move.object and writer.carry_out_move(move):
-        say(f"the transcript follows {move.name}, which was moved: what it held is kept in {move.kept}")
+        say(f"the transcript now matches {move.name}, which was moved; its old text is kept in {move.kept}")
         return
     if head != move.head:
         say(
-            f"{move.name} moved on before its transcript could follow: compare with "
+            f"{move.name} changed again before its transcript could follow: compare with "
             f"`ssmprov ckpt show {move.name} --text`"
         )
     writer.moved()
@@ -158,8 +158,8 @@ def _must_be_served(client: Client, model: str, note: str) -> None:
     """A model that is not served now knows no context: that says nothing of what became of it."""
     if model and model not in {card.name for card in client.models()}:
         raise Unavailable(
-            f"what was broken off here is finished where {model} is served, and it is not served now: "
-            f"start it, or give that up with `rm {note}`"
+            f"something here was interrupted and can be finished only while {model} is served, which it is not: "
+            f"start it, or give up with `rm {note}`"
         )
 
 
@@ -176,12 +176,12 @@ def _finish_turn(writer: Writer, connect: Callable[[], Client], say: Say) -> Non
     name = asked.arguments.get("save", "")
     if not _remembered(asked):
         say(
-            f"a turn was broken off too long ago to be taken up: {name} may have read it, and the transcript does not "
+            f"a turn was interrupted too long ago to be finished: {name} may have read it, but the transcript does not "
             f"hold it; compare with `ssmprov ckpt show {name} --text`"
         )
         writer.answered()
         return
-    say("recording a turn that was broken off")
+    say("recording a turn that was interrupted")
     until = time.monotonic() + PATIENCE_S
     with connect() as client:
         from clients.requests import TurnOptions
@@ -201,7 +201,7 @@ def _finish_turn(writer: Writer, connect: Callable[[], Client], say: Say) -> Non
             except SsmprovError as error:
                 if error.details.get("committed") == "unknown":  # settled when a worker of the model is back
                     raise
-                say(f"it had no effect: {error.message}")
+                say(f"the interrupted turn had no effect: {error.message}")
                 writer.answered()
                 return
         if asked.also:

@@ -22,11 +22,11 @@ def text_of(file: Path) -> str:
     """A file as the content of a turn. Raises BadRequest for what is no text."""
     data = bytes_of(file, MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
-        raise BadRequest(f"{file} has more than {MAX_FILE_BYTES >> 20} MiB: that is no turn")
+        raise BadRequest(f"{file} has more than {MAX_FILE_BYTES >> 20} MiB, the limit for a turn")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadRequest(f"{file} is no UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}") from None
+        raise BadRequest(f"{file} is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}") from None
     if "\0" in text:
-        raise BadRequest(f"{file} holds U+0000 at byte {text.encode().index(0)}: no turn can hold it")
+        raise BadRequest(f"{file} has U+0000 at byte {text.encode().index(0)}, which a turn cannot contain")
     return text

@@ -130,7 +130,7 @@ def span_of(
         positions = counts % limit
     elif limit is not None and int((start + lengths).max()) > limit:
         longest = int((start + lengths).max())
-        raise InputError(f"{longest} tokens exceed max_seq_len {limit}; pos_mode='cyclic' reads on beyond it")
+        raise InputError(f"{longest} tokens exceed max_seq_len {limit}; pos_mode='cyclic' has no such limit")
     c = config
     slopes = torch.tensor(alibi_slopes(c.num_heads), device=start.device, dtype=dtype)
     write_rope = slot_rope = None

@@ -66,11 +66,11 @@ class NotFinite(Exception):
 @click.option(
     "--checkpoint",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Try this model instead of a tiny fresh one.",
+    help="Try this model instead of a tiny new one.",
 )
 @one_line_errors
 def main(device: torch.device, seed: int, outdir: Path, checkpoint: Path | None) -> None:
-    """Try an Addressed State Model out: read, step, resume, one training step; shapes and finiteness."""
+    """Try out an Addressed State Model: read, step, resume and train one step; check shapes and finite numbers."""
     outdir.mkdir(parents=True, exist_ok=True)
     model = _model("baseline", SCANS[0], seed, checkpoint, device)
     config, parameters = model.config, sum(parameter.numel() for parameter in model.parameters())

@@ -241,7 +241,7 @@ def test_a_seed_repeats_exactly_and_says_that_nothing_is_learnt(
     assert json.loads(texts[0])["margin"] != json.loads(texts[2])["margin"]
     out = capsys.readouterr().out
     assert "freshly initialised from seed 3, so nothing is learnt" in out
-    assert "not drawn, since matplotlib is not installed: install ssmprov[bench]" in out
+    assert "no plot because matplotlib is not installed: install ssmprov[bench]" in out
     assert not (tmp_path / "0" / "probe.png").exists()
 
 
@@ -293,7 +293,7 @@ def test_a_vocabulary_that_does_not_do_says_what_is_wrong(tmp_path: Path, monkey
     with pytest.raises(InputError, match=f"{size} tokens there, and the model knows {size - 1}"):
         wording.wording_for(size - 1, tmp_path)
     (tmp_path / "vocab.json").write_text("{")
-    with pytest.raises(InputError, match="its files are no vocabulary of GPT-2"):
+    with pytest.raises(InputError, match="its files are not GPT-2's vocabulary"):
         wording.wording_for(size, tmp_path)
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(InputError, match="needs the Python module 'tokenizers'"):
@@ -307,7 +307,7 @@ def test_a_vocabulary_that_does_not_do_says_what_is_wrong(tmp_path: Path, monkey
         ({}, [], "the model has 31 tokens", 1),
         ({"vocab_size": 257, "max_seq_len": 20}, [], "tokens exceed max_seq_len 20", 1),
         ({"vocab_size": 257}, ["--scan", "chunk"], "scan must be exact, chunked or chunked:<tokens>", 1),
-        (None, ["--scan", "exact"], "--scan is that of a --checkpoint", 2),
+        (None, ["--scan", "exact"], "--scan needs a --checkpoint", 2),
         ({}, ["--fresh"], "either --checkpoint or --fresh", 2),
     ],
 )

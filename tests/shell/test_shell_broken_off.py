@@ -72,7 +72,7 @@ def test_kill_9_of_pipe_in_mid_turn_is_mended_by_the_next_one(slow: Cluster, tmp
             client.turn("", model="talk", context="live", create=True, max_tokens=1)  # queues behind it
         done = pipe(slow, tmp_path, "next")
         assert done.stdout == b"end)~~~\n\n"
-        assert done.stderr == b"recording a turn that was broken off\n"
+        assert done.stderr == b"recording a turn that was interrupted\n"
         text = recorded(tmp_path)
         assert [t.number for t in turns_of(text)] == [1, 2, 3]
         assert [t.content for t in turns_of(text)] == ["go on", (" word" * 60).strip(), "next"]

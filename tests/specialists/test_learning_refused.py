@@ -161,7 +161,7 @@ def test_a_run_begins_with_what_its_own_model_made(house: Cluster) -> None:
     assert other["parent"] == "", "what another model made is nothing to begin with"
     path.unlink()
     assert "has left no state.safetensors" in refused("tune", "moved", "--from", run["id"])
-    assert "the rate is no number" in refused("tune", "moved", "--rate", "nan")
+    assert "the rate must be a number" in refused("tune", "moved", "--rate", "nan")
 
 
 def test_names_that_a_killed_parity_gate_has_left_are_taken_away(house: Cluster) -> None:

@@ -51,7 +51,7 @@ def test_a_row_is_a_prompt_and_its_answer(
     ("track", "line", "column", "why"),
     [
         ("svg", "<svg></svg>", 1, "begins with tags"),
-        ("svg", "[circle]", 9, "after the tags comes <svg"),
+        ("svg", "[circle]", 9, "<svg must follow the tags"),
         ("svg", "[circle]<svg>", 14, "</svg> is missing"),
         ("svg", "[circle]<svg></svg> more", 20, "nothing may follow"),
         ("svg", "[Circle]<svg></svg>", 1, "begins with tags"),

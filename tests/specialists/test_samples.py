@@ -82,7 +82,7 @@ def test_pairs_are_a_row_and_the_answer_that_is_not_preferred(tmp_path: Path) ->
     [
         ("a\tb\tb", "both answers are the same"),
         ("a\tb\t", "a pair is a row, a tabulator"),
-        ("a\tb\t\\q", "is no escape"),
+        ("a\tb\t\\q", "is not a valid escape"),
         ("a\tb\t\u00e9", "not ASCII"),
         ("a\tb\0\tc", "a NUL"),
         ("", "holds no pair"),
@@ -104,7 +104,7 @@ def test_rows_of_ones_own_are_a_file_or_a_folder_and_nothing_is_made_of_bad_ones
     def made(name: str, data: Path | None, track: str = "pairs") -> Specialist:
         return init(tmp_path, name, track, "m", name, count=9, seed=1, examples=2, rows=data)
 
-    with pytest.raises(BadRequest, match="brings no rows of its own: name yours, --data FILE"):
+    with pytest.raises(BadRequest, match="has no built-in rows: give your own with --data FILE"):
         made("a", None)
     with pytest.raises(BadRequest, match="holds no rows: --data names a file of rows, or a folder"):
         made("a", rows)
@@ -112,7 +112,7 @@ def test_rows_of_ones_own_are_a_file_or_a_folder_and_nothing_is_made_of_bad_ones
     with pytest.raises(BadRequest, match="line 1, column 13: a tabulator"):
         made("a", rows)
     (rows / "b.txt").write_text("".join(f"b{n}\t{'y' * 17_000}\n" for n in range(30)))
-    with pytest.raises(BadRequest, match="every row to judge by has more than 16384 characters"):
+    with pytest.raises(BadRequest, match="every row for the probes has more than 16384 characters"):
         made("a", rows)
     assert not (tmp_path / "specialists").exists()
 

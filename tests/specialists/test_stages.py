@@ -41,7 +41,7 @@ def test_gates_can_be_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("[stage_a]\nvalid_rat = 0.5", "nobody computes 'valid_rat'.*valid_rate"),
+        ("[stage_a]\nvalid_rat = 0.5", "there is no metric 'valid_rat'.*valid_rate"),
         ("[stage_c]\nvalid_rate = 0.5", "no stage"),
         ("[stage_a]\nvalid_rate = 2", "from 0 to 1"),
         ("[stage_a]\nvalid_rate = true", "from 0 to 1"),

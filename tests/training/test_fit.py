@@ -162,7 +162,7 @@ def test_it_stops_early_with_the_best(tmp_path: Path) -> None:
 def test_a_checkpoint_of_another_run_and_one_that_is_none_are_refused(tmp_path: Path) -> None:
     policy, packed = policy_of("train"), rows()
     fit(policy, _ce(policy, packed), Fit(steps=2, rate=0.01), tmp_path, identity="x")
-    with pytest.raises(FitError, match="of another run"):
+    with pytest.raises(FitError, match="belongs to another run"):
         fit(policy, _ce(policy, packed), Fit(steps=3, rate=0.01), tmp_path, identity="y")
     torch.save({"identity": "x", "step": 2}, tmp_path / CHECKPOINT)
     with pytest.raises(FitError, match="written by another version of this program: remove it"):
@@ -192,7 +192,7 @@ def test_a_gradient_that_is_no_number_ends_the_run_with_no_tensor_changed(tmp_pa
         zero = policy.tensors["head.weight"] - before
         return Taken(zero.square().sum().sqrt(), 0.0)  # 0, and its slope is infinite
 
-    with pytest.raises(FitError, match="the gradient of step 1 is no number"):
+    with pytest.raises(FitError, match="the gradient of step 1 is not finite"):
         fit(policy, loss, Fit(steps=3, rate=0.01), tmp_path, identity="x")
     assert torch.equal(policy.tensors["head.weight"], before)
 
@@ -253,14 +253,16 @@ def test_a_full_disk_is_told_and_the_former_checkpoint_stands(tmp_path: Path) ->
     fit(policy, _ce(policy, packed), Fit(steps=2, rate=0.01), tmp_path, identity="x")
     before = (tmp_path / CHECKPOINT).read_bytes()
     (tmp_path / CHECKPOINT).with_suffix(".part").symlink_to("/dev/full")
-    with pytest.raises(FitError, match=r"step 3 cannot be written \(No space left on device\); the one before stands"):
+    with pytest.raises(
+        FitError, match=r"step 3 cannot be written \(No space left on device\); the previous one is intact"
+    ):
         fit(policy, _ce(policy, packed), Fit(steps=3, rate=0.01), tmp_path, identity="x")
     assert (tmp_path / CHECKPOINT).read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
 
 
 def test_steps_that_belong_together_are_whole() -> None:
-    with pytest.raises(FitError, match="7 steps are no whole number of 2"):
+    with pytest.raises(FitError, match="7 steps is not a multiple of 2"):
         Fit(steps=7, rate=0.1, whole=2)
 
 

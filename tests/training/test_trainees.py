@@ -119,7 +119,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_leaves_the_checkpoint(tmp_pat
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     Trainer(KINDS["asm"](), settings(4), tmp_path).save()
     other = ASMTrainee(asm_mini_config(num_layers=2, embed_dim=32, num_heads=2, num_slots=8, slotspace_dim=8), seed=2)
-    with pytest.raises(TrainingError, match="of a model with num_heads 4"):
+    with pytest.raises(TrainingError, match="belongs to a model with num_heads 4"):
         Trainer(other, settings(4), tmp_path).resume()
     with pytest.raises(TrainingError, match=r"checkpoint\.pth cannot be resumed"):
         Trainer(KINDS["rwkv7"](), settings(4), tmp_path).resume()

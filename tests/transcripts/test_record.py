@@ -80,7 +80,11 @@ def test_turns_are_found_by_number_and_role(tmp_path: Path) -> None:
     assert record.turn(None, "FILE").content == "a"
     assert record.turn(None, "BASH", "PYTHON").content == "b"
     assert (record.turn(2).content, record.turn(2, "BASH").content) == ("c", "b")
-    for number, roles, says in [(1, ("BASH",), "it is FILE"), (3, ("BASH",), "BASH, and open"), (9, (), "not there")]:
+    for number, roles, says in [
+        (1, ("BASH",), "it is FILE"),
+        (3, ("BASH",), "BASH, and open"),
+        (9, (), "there is none"),
+    ]:
         with pytest.raises(NotFound, match=says):
             record.turn(number, *roles)
     with pytest.raises(NotFound, match="no closed PYTHON turn"):

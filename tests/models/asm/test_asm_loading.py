@@ -220,7 +220,7 @@ def test_a_pickle_with_code_is_refused_unrun(tmp_path: Path) -> None:
         ("list.pt", [1, 2], "should hold a dict of tensors"),
         ("empty.pt", {}, "should hold a dict of tensors"),
         ("config.pt", {"model": {"a": torch.ones(1)}, "cfg": 3}, "its configuration should be a mapping, found int"),
-        ("text.pt", {"model": {"a": torch.ones(1)}, "cfg": "{"}, "its configuration is no JSON"),
+        ("text.pt", {"model": {"a": torch.ones(1)}, "cfg": "{"}, "its configuration is not valid JSON"),
     ],
 )
 def test_other_files_are_refused_in_plain_words(tmp_path: Path, name: str, content: Any, words: str) -> None:
