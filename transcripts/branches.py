@@ -149,7 +149,7 @@ class Branches:
         point = scene.alignment.before(at)
         if point is None:
             raise BadRequest(
-                f"{self.name} has not read this part of the transcript: choose a later turn, or let it read all of it again"
+                f"{self.name} has not read this part of the transcript: choose a later turn, or let it read all again"
             )
         return point
 

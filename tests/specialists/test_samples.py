@@ -68,7 +68,7 @@ def test_a_tokenizer_that_does_not_cover_the_data_is_refused_by_line() -> None:
 def test_pairs_are_a_row_and_the_answer_that_is_not_preferred(tmp_path: Path) -> None:
     path = tmp_path / "pairs.txt"
     path.write_text("[circle]<svg></svg>\t<svg>\n\nhi\n", newline="")
-    with pytest.raises(BadRequest, match="line 3: a pair is a row, a tabulator"):
+    with pytest.raises(BadRequest, match="line 3: a pair is a row, a tab"):
         read_pairs(path, grammar_of("svg"), ascii_only=True)
     path.write_text("[circle]<svg></svg>\t<svg>\\n\r\n")
     [pair] = read_pairs(path, grammar_of("svg"), ascii_only=True)
@@ -81,11 +81,11 @@ def test_pairs_are_a_row_and_the_answer_that_is_not_preferred(tmp_path: Path) ->
     ("line", "why"),
     [
         ("a\tb\tb", "both answers are the same"),
-        ("a\tb\t", "a pair is a row, a tabulator"),
+        ("a\tb\t", "a pair is a row, a tab"),
         ("a\tb\t\\q", "is not a valid escape"),
         ("a\tb\t\u00e9", "not ASCII"),
         ("a\tb\0\tc", "a NUL"),
-        ("", "holds no pair"),
+        ("", "has no pairs"),
     ],
 )
 def test_a_file_of_pairs_that_is_none_is_refused(tmp_path: Path, line: str, why: str) -> None:
@@ -93,7 +93,7 @@ def test_a_file_of_pairs_that_is_none_is_refused(tmp_path: Path, line: str, why:
     path.write_text(f"{line}\n")
     with pytest.raises(BadRequest, match=why):
         read_pairs(path, grammar_of("pairs"), ascii_only=True)
-    with pytest.raises(BadRequest, match="is not there"):
+    with pytest.raises(BadRequest, match="does not exist"):
         read_pairs(tmp_path / "none.txt", grammar_of("pairs"), ascii_only=True)
 
 
@@ -106,7 +106,7 @@ def test_rows_of_ones_own_are_a_file_or_a_folder_and_nothing_is_made_of_bad_ones
 
     with pytest.raises(BadRequest, match="has no built-in rows: give your own with --data FILE"):
         made("a", None)
-    with pytest.raises(BadRequest, match="holds no rows: --data names a file of rows, or a folder"):
+    with pytest.raises(BadRequest, match="has no rows: --data takes a file of rows or a folder"):
         made("a", rows)
     (rows / "b.txt").write_text("no tabulator\n")
     with pytest.raises(BadRequest, match="line 1, column 13: a tabulator"):
@@ -174,5 +174,5 @@ def test_choices_that_carry_a_risk_are_told() -> None:
         {"packing": "stream", "reply_tokens": 9},
         {"packing": "stream", "reply_tokens": 9, "temperature": 0.9},
     ]
-    with pytest.raises(BadRequest, match="3 steps are no whole number of the 2"):
+    with pytest.raises(BadRequest, match="3 steps is not a multiple of the 2"):
         settings_of(plan, "train", "grpo", steps=3, rate=None)
