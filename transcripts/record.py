@@ -1,12 +1,12 @@
 """The record of a directory: `.transcript.txt` and `.counter`, kept under one lock.
 
-Whoever holds the lock mints numbers and appends; a turn holds it from its number to its last byte, so two writers never
-share a number and never interleave. An append is first written whole to `.transcript.pending`, then carried out, then
-forgotten: after a crash the next one who takes the lock finds it and finishes it, or there is none.
+Only the holder of the lock assigns numbers and appends. A turn holds it from its number to its last byte, so two
+writers never share a number or interleave. An append is first written whole to `.transcript.pending`, then carried out,
+then removed. After a crash, the next process that takes the lock finishes it if it is there.
 
-What a turn asks of a server is written to `.transcript.asked` before it is sent, and forgotten with the append. Whoever
-finds it there asks again under the same id, which has one effect, and records the answer that was missed. A context
-that goes back, and its transcript with it, is noted in `.transcript.moving` in the same way.
+What a turn asks of a server is written to `.transcript.asked` before it is sent, and removed with the append. A process
+that finds it asks again under the same id, which takes effect only once, and records the missed answer. When a context
+and its transcript move back, that is noted in `.transcript.moving` in the same way.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ ASKED = ".transcript.asked"
 MOVING = ".transcript.moving"
 MAX_COUNTER = 10**15
 MAX_FILE = (1 << 63) - 1
-"""No file reaches beyond that."""
+"""No file can be larger."""
 
 LOOK_S = 0.05
-"""How often a wait for the lock that can be cancelled looks."""
+"""How often a cancellable wait for the lock tries again."""
 
 
 class Record:
-    """The record of one directory. Reading needs no lock; `Writer`s come from `locked`."""
+    """The record of one directory. Reading needs no lock. `locked` returns a `Writer`."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -54,18 +54,18 @@ class Record:
 
     @property
     def unfinished(self) -> bool:
-        """Whether something was sent or moved, and its record is not there yet."""
+        """Whether something was sent or moved and has not been recorded yet."""
         return any((self.directory / name).exists() for name in (ASKED, MOVING))
 
     def noted(self, request_id: str) -> bool:
-        """Whether a turn was sent under that id (hex), and its record is not there yet."""
+        """Whether a turn was sent under that id (hex) and has not been recorded yet."""
         with contextlib.suppress(OSError):
             note = _note((self.directory / ASKED).read_bytes(), Asked)
             return note is not None and note.id == request_id
         return False
 
     def transcript(self) -> Transcript:
-        """What is recorded. Raises NotFound where there is no transcript."""
+        """The recorded turns. Raises NotFound if there is no transcript."""
         path = self.directory / TRANSCRIPT
         try:
             return Transcript(path.read_bytes().decode("utf-8", "surrogateescape"))
@@ -73,9 +73,9 @@ class Record:
             raise NotFound(f"there is no transcript here ({path}): PIPE starts one") from None
 
     def turn(self, number: int | None, *roles: str) -> Turn:
-        """The closed turn of that number, or the last one, of one of these roles (any, where none is named).
+        """The closed turn with that number, or the last one, with one of these roles (any role if none is given).
 
-        Of turns with one number the last is meant. Raises NotFound that says what there is.
+        If several turns have that number, the last one counts. Raises NotFound, which says what there is.
         """
         turns = self.transcript().turns
         wanted = " or ".join(roles) or "turn"
@@ -96,7 +96,7 @@ class Record:
         return found[-1]
 
     def read(self) -> bytes:
-        """The transcript as it stands; empty where there is none."""
+        """The bytes of the transcript; empty if there is none."""
         try:
             return (self.directory / TRANSCRIPT).read_bytes()
         except FileNotFoundError:
@@ -106,9 +106,9 @@ class Record:
     def locked(
         self, on_wait: Callable[[], None] = lambda: None, cancelled: threading.Event | None = None
     ) -> Iterator[Writer]:
-        """Take the lock, waiting for it (`on_wait` is called first), and finish what a crash has left.
+        """Take the lock and finish what a crash has left. If the lock is taken, `on_wait` is called before waiting.
 
-        Raises Cancelled where `cancelled` is set meanwhile.
+        Raises Cancelled if `cancelled` is set while waiting.
         """
         path = self.directory / LOCK
         try:
@@ -129,7 +129,7 @@ class Record:
 
 
 def _wait(descriptor: int, cancelled: threading.Event | None) -> None:
-    """Wait for the lock. A wait that can be cancelled looks again and again: the system's own cannot be ended."""
+    """Wait for the lock. A cancellable wait tries again and again, because the system's own wait cannot be ended."""
     if cancelled is None:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         return
@@ -143,10 +143,10 @@ def _wait(descriptor: int, cancelled: threading.Event | None) -> None:
 
 @contextmanager
 def guarded(record: Record) -> Iterator[None]:
-    """For who holds the lock and runs code of others: a pending append can be neither made nor forged meanwhile.
+    """Use this while holding the lock to run foreign code: it can then neither create nor forge a pending append.
 
-    The file stands there empty, so that a sandbox sees it as one of the dot files that it guards. Left behind by a
-    crash it promises nothing, and is dropped.
+    The file exists but is empty, so that a sandbox sees it as one of the dot files that it guards. If a crash leaves it
+    behind, it promises nothing and is removed.
     """
     made = [path for name in (PENDING, ASKED, MOVING) if not (path := record.directory / name).exists()]
     for path in made:
@@ -162,7 +162,7 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """A turn that was sent: under which id (hex), when (seconds since 1970), with which arguments of a client.
 
     `boot` and `uptime` tell when on a clock that no one can set, as long as the machine runs.
-    `before` is recorded before its reply, the counter stands at `counter` then, and the context `also` follows it.
+    `before` is recorded before its reply; then the counter is `counter`, and the context `also` is updated, too.
     """
 
     id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-fA-F]{32}\Z")]
@@ -177,9 +177,9 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Moving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A context's name on its way from object `head` to `object` ('' for none), and what the transcript is then.
+    """A context's name that moves from object `head` to `object` ('' for none), and what the transcript becomes.
 
-    It keeps its first `at` bytes and goes on with `tail`; `sha256` is that of the transcript before, which is kept in
+    It keeps its first `at` bytes and continues with `tail`. `sha256` is that of the transcript before, which is kept in
     the file `kept`.
     """
 
@@ -204,7 +204,7 @@ class Head(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Writer:
-    """The one who holds the lock."""
+    """Writes a record. It exists only while the lock is held."""
 
     def __init__(self, record: Record) -> None:
         self._record = record
@@ -218,7 +218,7 @@ class Writer:
     def next_number(self) -> int:
         """The number of the next turn: one more than the counter, and than any turn recorded.
 
-        Raises BadRequest where no two numbers are left.
+        Raises BadRequest if fewer than two numbers are left.
         """
         number = max(self.counter(), self.highest()) + 1
         if number >= MAX_COUNTER:
@@ -228,7 +228,7 @@ class Writer:
         return number
 
     def counter(self) -> int:
-        """What `.counter` says, 0 where it says nothing."""
+        """The number in `.counter`, 0 if there is none."""
         try:
             number = int(self._counter.read_text(encoding="utf-8")[:40].strip())
         except (OSError, ValueError):
@@ -236,7 +236,7 @@ class Writer:
         return number if 0 <= number <= MAX_COUNTER else 0
 
     def highest(self) -> int:
-        """The highest number of a turn in the transcript, 0 without one. Numbers beyond any reason do not count."""
+        """The highest number of a turn in the transcript, 0 if there is none, ignoring any above MAX_COUNTER."""
         try:
             turns = self._record.transcript().turns
         except NotFound:
@@ -244,14 +244,14 @@ class Writer:
         return max((turn.number for turn in turns if turn.number <= MAX_COUNTER), default=0)
 
     def lead(self) -> str:
-        """What a header needs before it to stand at the beginning of a line: '' but after an open last line."""
+        """What must precede a header so that it begins a line: '' unless the last line is open."""
         with contextlib.suppress(FileNotFoundError, OSError), self._transcript.open("rb") as file:
             file.seek(-1, os.SEEK_END)
             return "" if file.read(1) == b"\n" else "\n\n"
         return ""
 
     def append(self, text: str, counter: int | None = None) -> None:
-        """Record a text, and where the counter stands then. Durable, and whole or not at all."""
+        """Record a text and the counter after it. Durable, and whole or not at all."""
         data = text.encode("utf-8", "surrogateescape")
         at = self._transcript.stat().st_size if self._transcript.exists() else 0
         head = Head(at=at, bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), counter=counter)
@@ -263,7 +263,7 @@ class Writer:
         durable.replace(self._asked, json.dumps(msgspec.structs.asdict(asked)).encode())
 
     def asked(self) -> Asked | None:
-        """What was sent and has no record yet. A note that is none is dropped."""
+        """The turn that was sent and has not been recorded yet. A damaged note is removed."""
         try:
             data = self._asked.read_bytes()
         except FileNotFoundError:
@@ -273,7 +273,7 @@ class Writer:
         return found
 
     def answered(self) -> None:
-        """Forget what was sent: it is recorded, or had no effect."""
+        """Forget the turn that was sent: it is recorded, or had no effect."""
         self._asked.unlink(missing_ok=True)
         durable.sync(self._directory)
 
@@ -282,7 +282,7 @@ class Writer:
         durable.replace(self._moving, json.dumps(msgspec.structs.asdict(move)).encode())
 
     def moving(self) -> Moving | None:
-        """The move that has not been carried out whole. A note that is none is dropped."""
+        """The move that has not been finished. A damaged note is removed."""
         try:
             data = self._moving.read_bytes()
         except FileNotFoundError:
@@ -292,11 +292,11 @@ class Writer:
         return found
 
     def carry_out_move(self, move: Moving) -> bool:
-        """Let the transcript follow its context; False, and nothing is changed, where it is not what it was."""
+        """Make the transcript match its context; False, with nothing changed, if it has changed since."""
         data, tail = self._record.read(), move.tail.encode("utf-8", "surrogateescape")
         if hashlib.sha256(data).hexdigest() == move.sha256:
             self.rewrite(data[: move.at] + tail, move.counter)
-        elif len(data) == move.at + len(tail) and data.endswith(tail):  # a crash came behind it
+        elif len(data) == move.at + len(tail) and data.endswith(tail):  # a crash came right after it
             self.set_counter(move.counter)
         else:
             return False
@@ -304,12 +304,12 @@ class Writer:
         return True
 
     def rewrite(self, data: bytes, counter: int) -> None:
-        """Let the transcript be another one, whole, and the counter with it."""
+        """Replace the whole transcript, and set the counter."""
         durable.replace(self._transcript.resolve(), data)
         self.set_counter(counter)
 
     def moved(self) -> None:
-        """Forget a move: it is carried out, or was not begun."""
+        """Forget a move: it is done, or never started."""
         self._moving.unlink(missing_ok=True)
         durable.sync(self._directory)
 
@@ -317,7 +317,7 @@ class Writer:
         durable.replace(self._counter, str(number).encode())
 
     def recover(self) -> None:
-        """Finish the append that a crash has left, if there is one."""
+        """Finish the append that a crash has left, if any."""
         for name in (PENDING, COUNTER, ASKED, MOVING, TRANSCRIPT):
             for torn in self._directory.glob(f"{name}.{'[0-9a-f]' * 8}"):
                 torn.unlink(missing_ok=True)
@@ -337,7 +337,7 @@ class Writer:
             there = file.read()
             beyond = file.tell() < head.at
             if not there.startswith(data):
-                # The rest of it; or all of it, where the transcript was changed by others in between.
+                # The rest of it, or all of it if others have changed the transcript in between.
                 file.write(data[len(there) :] if data.startswith(there) and not beyond else data)
             file.flush()
             os.fsync(file.fileno())

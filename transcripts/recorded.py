@@ -1,6 +1,6 @@
-"""A turn sent and recorded as one act, whoever asks for it: the shell tools, or the window.
+"""Sends and records a turn as one act, for the shell tools and the window.
 
-It is noted before it is sent, and forgotten when it stands in the transcript. `take_up` finishes what was broken off.
+A turn is noted before it is sent, and the note is removed once it is recorded. `take_up` finishes what was interrupted.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from clients.requests import Reply
 
 REMEMBERED_S = 3600.0
-"""A server knows the outcome of a turn at least that long."""
+"""A server remembers the outcome of a turn for at least this long."""
 
 PATIENCE_S = 30.0
-"""How long one waits for the server to give a turn free whose client was killed."""
+"""How long to wait until the server releases a turn whose client was killed."""
 
 UNKNOWN = (Unreachable, TimedOut, WorkerLost)
-"""Errors after which a turn may have been committed all the same."""
+"""Errors after which a turn may still have been committed."""
 
 LIVE = "live"
-"""The context that goes on from turn to turn where none is named, as that of a port does."""
+"""The context that continues from turn to turn if none is named."""
 
 Say = Callable[[str], None]
-"""Tells a person something that is no error."""
+"""Tells the user something that is not an error."""
 
 Ask = Callable[[str, bytes], "Reply"]
 """Sends a prompt under a request id, and returns when the turn has ended."""
@@ -42,7 +42,7 @@ Ask = Callable[[str, bytes], "Reply"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which context a turn goes on with, how it is sampled, where it is saved, and what follows that name, too."""
+    """Which context a turn continues, how it is sampled, where it is saved, and which name is updated, too."""
 
     context: str = ""
     settings: str = ""
@@ -52,7 +52,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
-    """A turn as it is sent, and what is recorded `before` its reply; `counter` is where the counter stands then."""
+    """A turn as it is sent, what is recorded `before` its reply, and the `counter` after it."""
 
     prompt: str
     before: str
@@ -67,7 +67,7 @@ def bang_line(text: str) -> str:
 
 
 def bang_target(text: str) -> Target:
-    """What a bang line asks for. Its outcome is left in the live context, too. Raises BadRequest."""
+    """What a bang line asks for. Its result is saved in the live context, too. Raises BadRequest."""
     bang = parse_bang(bang_line(text).rstrip("\n"))
     save = bang.save or LIVE
     check_name(split_model(save)[1])
@@ -77,7 +77,7 @@ def bang_target(text: str) -> Target:
 def outgoing(
     writer: Writer, text: str, number: int, last: int, bang: str = "", *, arguments: dict[str, Any], also: str = ""
 ) -> Outgoing:
-    """How a text is sent and recorded whose turns have the numbers from `number` to `last`."""
+    """How to send and record a text whose turns have the numbers `number` to `last`."""
     lead = writer.lead() if text.startswith("(Turn ") else ""
     before = lead + bang_line(bang) + text
     counter = last if last >= number else None
@@ -85,10 +85,10 @@ def outgoing(
 
 
 def send(writer: Writer, client: Client, turn: Outgoing, ask: Ask, say: Say) -> Reply:
-    """Note the turn, have it asked, record it with its reply. A turn that fails records nothing."""
+    """Note the turn, ask it, record it with its reply. A failed turn records nothing."""
     request_id = wire.new_id()
     if turn.arguments.get("save"):
-        client.models()  # that a broker is there, before anything is written
+        client.models()  # fails if there is no broker, before anything is written
         writer.ask(
             Asked(
                 id=request_id.hex(),
@@ -115,7 +115,7 @@ def send(writer: Writer, client: Client, turn: Outgoing, ask: Ask, say: Say) -> 
 
 
 def follow(client: Client, arguments: dict[str, Any], also: str, say: Say) -> None:
-    """Let the context `also` be what the turn's name is now. Errors are told: the turn is done and to be recorded."""
+    """Point the context `also` at the turn's result. Errors are only told: the turn still has to be recorded."""
     try:
         client.fork(arguments["save"], [also], model=arguments["model"], overwrite=True)
     except SsmprovError as error:
@@ -123,10 +123,10 @@ def follow(client: Client, arguments: dict[str, Any], also: str, say: Say) -> No
 
 
 def take_up(writer: Writer, connect: Callable[[], Client], say: Say) -> None:
-    """Finish what was broken off: a turn that was sent and not recorded, or a context that was moved and its file not.
+    """Finish what was interrupted: a turn that was sent but not recorded, or a context that was moved without its file.
 
     A turn is asked for again under its id: a server that has committed it gives the same reply, and reads nothing
-    twice. Raises Unreachable where there is something to finish and no broker answers, and the server's other errors.
+    twice. Raises Unreachable if there is something to finish and no broker answers, and the server's other errors.
     """
     if writer.moving() is not None:
         with connect() as client:
@@ -155,7 +155,7 @@ def _finish_move(writer: Writer, client: Client, say: Say) -> None:
 
 
 def _must_be_served(client: Client, model: str, note: str) -> None:
-    """A model that is not served now knows no context: that says nothing of what became of it."""
+    """If a model is not served now, nothing is known about what became of the context."""
     if model and model not in {card.name for card in client.models()}:
         raise Unavailable(
             f"something here was interrupted and can be finished only while {model} is served, which it is not: "
@@ -164,7 +164,7 @@ def _must_be_served(client: Client, model: str, note: str) -> None:
 
 
 def _remembered(asked: Asked) -> bool:
-    """Whether a server still knows the outcome. Only past a restart of this machine is the wall clock believed."""
+    """Whether a server still knows the outcome. The wall clock is used only if this machine has restarted since."""
     if asked.boot and asked.boot == boot():
         return 0 <= uptime_s() - asked.uptime < REMEMBERED_S
     return 0 <= time.time() - asked.at < REMEMBERED_S
@@ -194,7 +194,7 @@ def _finish_turn(writer: Writer, connect: Callable[[], Client], say: Say) -> Non
                 break
             except (Unreachable, TimedOut, Unavailable):
                 raise
-            except Busy:  # until the server notices that the one who asked is gone
+            except Busy:  # until the server notices that the client is gone
                 if time.monotonic() > until:
                     raise
                 time.sleep(0.2)

@@ -10,7 +10,7 @@ MAX_FILE_BYTES = 8 << 20
 
 
 def bytes_of(file: Path, most: int) -> bytes:
-    """What is in a file, at most so many bytes of it (-1: all). A pipe or a device does not tell its size."""
+    """The content of a file, at most `most` bytes of it (-1: all). A pipe or a device does not tell its size."""
     try:
         with file.open("rb") as opened:
             return opened.read(most)
@@ -19,7 +19,7 @@ def bytes_of(file: Path, most: int) -> bytes:
 
 
 def text_of(file: Path) -> str:
-    """A file as the content of a turn. Raises BadRequest for what is no text."""
+    """A file as the content of a turn. Raises BadRequest if it is not text."""
     data = bytes_of(file, MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
         raise BadRequest(f"{file} has more than {MAX_FILE_BYTES >> 20} MiB, the limit for a turn")

@@ -131,7 +131,7 @@ def test_a_turn_that_was_broken_off_long_ago_is_told_and_not_sent_again(talk: Cl
 def test_a_turn_that_had_no_effect_is_forgotten(talk: Cluster, tmp_path: Path) -> None:
     asked(tmp_path, arguments={"save": "kept", "context": "nowhere", "of_a_newer_program": 1})
     done = pipe(talk, tmp_path, "y")
-    assert (done.returncode, b"it had no effect" in done.stderr) == (0, True)
+    assert (done.returncode, b"the interrupted turn had no effect" in done.stderr) == (0, True)
     assert recorded(tmp_path) == turn(1, "USER", "y")
 
 

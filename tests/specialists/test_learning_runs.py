@@ -92,7 +92,7 @@ def test_a_run_that_is_killed_is_marked_and_goes_on_to_the_same_end(house: Clust
     assert (dead["status"], dead["why"]) == ("failed", "its process ended before the run was complete")
     asked = CliRunner().invoke(specialist, ["train", "killed", "--resume", "--steps", "9"])
     assert asked.exit_code == 2
-    assert "no other settings" in asked.output
+    assert "original settings" in asked.output
     run = good("train", "killed", "--resume")
     assert (run["id"], run["status"]) == (dead["id"], "completed")
     assert run["made"] == whole["made"], "as if it had never stopped"

@@ -214,6 +214,6 @@ def test_a_model_that_is_not_served_is_a_failed_run(house: Cluster, sh: Run, dra
 
 
 def test_names_that_are_none_or_taken(sh: Run, draw: str) -> None:
-    assert "is there already" in refused(sh, "init", draw, "--track", "svg", "--model", "talk", code=5)
+    assert "already exists" in refused(sh, "init", draw, "--track", "svg", "--model", "talk", code=5)
     assert "is not a valid name" in refused(sh, "init", "../x", "--track", "svg", "--model", "talk")
     assert "there is no specialist 'nobody'" in refused(sh, "runs", "nobody", code=4)
