@@ -1,4 +1,4 @@
-"""A call: one operation as a method asks it, before it becomes a REQUEST."""
+"""A call: one operation, before it becomes a REQUEST."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Answer = tuple[Raw, bytes]
 """The raw result of a call, and its text."""
 
 Plan = Generator["Call", Answer, T]
-"""A method's body: it yields calls, is sent their answers or thrown their errors, and returns its value."""
+"""The body of a method: it yields calls, receives their answers or errors, and returns the method's value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One operation. `kind` tells how its text comes: collected, as text pieces, or as data of a file."""
+    """One operation. `kind` says how its text arrives: collected, as pieces of text, or as data of a file."""
 
     op: str
     args: msgspec.Struct
@@ -38,7 +38,7 @@ class Call:
     id: bytes = field(default_factory=wire.new_id)
 
     def request(self) -> tuple[wire.Request, list[bytes]]:
-        """The REQUEST and its payloads, checked here and now. Raises BadRequest for what no broker would take."""
+        """The REQUEST and its payloads, checked here. Raises BadRequest if no broker would accept them."""
         ttl_ms = round(self.ttl_s * 1000)
         if not 1 <= ttl_ms <= wire.MAX_TTL_MS:
             raise BadRequest(f"ttl_s must be between 0.001 and {wire.MAX_TTL_MS // 1000} seconds, not {self.ttl_s:g}")
@@ -53,7 +53,7 @@ class Call:
 
 
 def encode_text(text: str) -> bytes:
-    """A prompt's bytes. Raises BadRequest where it has no UTF-8 form."""
+    """A prompt as bytes. Raises BadRequest if it cannot be encoded as UTF-8."""
     try:
         return text.encode("utf-8")
     except UnicodeEncodeError as error:
@@ -61,7 +61,7 @@ def encode_text(text: str) -> bytes:
 
 
 def answer_of(end: Result) -> Answer:
-    """The answer that a call ended with; raises its error."""
+    """The answer of a call that has ended. Raises its error."""
     if end.error is not None:
         raise end.error
     return end.result, end.body

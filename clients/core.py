@@ -21,13 +21,13 @@ from ssmprov import wire
 from ssmprov.errors import BadRequest, Busy, SsmprovError, TimedOut, Unavailable, Unreachable, error_of
 
 SILENCE_S = 1.5
-"""A broker that says nothing for so long while requests are open is asked for a sign of life."""
+"""If the broker is silent for this long while requests are open, it is asked for a sign of life."""
 
 LOST_S = 30.0
-"""A request that a broker has taken waits that long for a lost broker to come back."""
+"""How long a request that a broker has accepted waits for a lost broker to come back."""
 
 TTL_GRACE_S = 2.0
-"""The broker answers a request's deadline itself; that much later the client does."""
+"""The broker ends a request at its deadline; the client ends it itself this much later."""
 
 MAX_OPEN = 1024
 MAX_GAPS = 8
@@ -168,7 +168,7 @@ class Core:
         return [*actions, *self._take()]
 
     def received(self, frames: list[bytes], now: float) -> list[Action]:
-        """One message. What is none, or belongs to no open request, is passed over."""
+        """Handle one message. Anything malformed, or for no open request, is ignored."""
         try:
             message, payloads = wire.decode(frames)
         except wire.WireError:
@@ -213,7 +213,7 @@ class Core:
             self._resend(now)
 
     def _dismissed(self, message: wire.Bye, now: float) -> None:
-        """The broker refuses us for good, or leaves, or does not know us any more."""
+        """The broker rejects us for good, is leaving, or no longer knows us."""
         self._reason = f"it last said: {message.reason}"
         if message.error is not None:
             for exchange in list(self._open.values()):

@@ -19,7 +19,7 @@ from ssmprov.errors import Cancelled, SsmprovError
 from ssmprov.keys import Credentials
 
 DRAIN_TURNS = 100
-"""How often the receiving task gets a turn before a tick that finds messages waiting goes on without them."""
+"""How often a tick lets the receiving task run while messages wait, before it continues without them."""
 
 RETRY_S = 0.005
 
@@ -53,7 +53,7 @@ class LinkTasks:
         ]
 
     def open(self, request: wire.Request, payloads: list[bytes], kind: str) -> Box:
-        """Ask something; the box gets its events, and a `Result` at the end whatever happens."""
+        """Open a request. The box gets its events, and in the end always a `Result`."""
         if self._failed is not None:
             raise self._failed
         if self._closed:
@@ -65,17 +65,17 @@ class LinkTasks:
         return box
 
     def forget(self, request_id: bytes, box: Box) -> None:
-        """Cancel a request that nobody waits for any more, if this is still its box."""
+        """Cancel a request that is no longer wanted, if this is still its box."""
         if self._desk.drop(request_id, box):
             self.act(self._core.forget(request_id))
 
     def act(self, actions: list[Action]) -> None:
-        """Carry out what the core returned."""
+        """Carry out the core's actions."""
         self._desk.file(actions)
         self._flush()
 
     async def close(self) -> None:
-        """Say BYE and end; open requests end with Cancelled."""
+        """Send BYE and stop. Open requests end with Cancelled."""
         if self._closed:
             return
         self._closed = True
@@ -102,7 +102,7 @@ class LinkTasks:
             self._desk.outbox.popleft()
 
     async def _write(self) -> None:
-        """The socket took no more: try again in a moment."""
+        """The socket was full: try again in a moment."""
         await asyncio.sleep(RETRY_S)
         self._writing = None
         self._flush()

@@ -1,4 +1,4 @@
-"""What a client's methods ask, and how the answers are read: written once, as plans, for both faces."""
+"""What a client's methods ask and how they read the answers, written once, as plans, for both clients."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ R = TypeVar("R")
 
 
 class TurnOptions(TypedDict, total=False):
-    """What a turn takes beside its prompt. All are optional; `ops.Turn` tells what they mean.
+    """What a turn takes besides its prompt. All are optional; `ops.Turn` explains them.
 
-    `context` and `save` may be written `MODEL:NAME`. `ttl_s` is the time in which it must end, in seconds.
-    `request_id` is 16 bytes: a saving turn that is sent again under the same one has one effect.
+    `context` and `save` may be written `MODEL:NAME`. `ttl_s` is the time limit in seconds.
+    `request_id` is 16 bytes: a saving turn that is sent again with the same id takes effect only once.
     """
 
     model: str
@@ -49,9 +49,9 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What a probe saw, and what the model would write after the text: as it was probed, and plainly.
+    """What a probe saw, and what the model would write after the text, as probed and as read plainly.
 
-    Bytes of a reply that are no text are escaped: nothing keeps a probe from ending in the middle of a character.
+    Bytes of a reply that are not text are escaped, because a probe may end in the middle of a character.
     """
 
     result: ops.Probed
@@ -76,7 +76,7 @@ def turn(
     ttl_s: float = TTL_S,
     request_id: bytes | None = None,
 ) -> Plan[Call]:
-    """The call of a turn, its model found."""
+    """The call for a turn, after finding its model."""
     model, (context, save) = yield from resolve(model, [context, save], known="" if create else context)
     args = ops.Turn(
         save=save,
@@ -128,19 +128,19 @@ def models() -> Plan[list[ops.ModelStatus]]:
 def ls(
     prefix: str = "", *, model: str = "", after: str = "", limit: int = 200, reserved: bool = False
 ) -> Plan[ops.Page]:
-    """A page of a model's names, after the name `after`."""
+    """One page of a model's names, starting after the name `after`."""
     return (yield from ask(operations.LS, ops.List(prefix, after, limit, reserved), model=model))
 
 
 def show(ref: str, *, model: str = "") -> Plan[ops.Shown]:
-    """One checkpoint: what made it, what it holds, which names it has."""
+    """One checkpoint: what made it, what it holds and which names it has."""
     return (yield from ask(operations.SHOW, ops.Show(), ref, model=model))
 
 
 def text(ref: str, *, model: str = "", since_root: bool = False) -> Plan[str]:
-    """The very text that a context has read, from its root.
+    """The exact text that a context has read, from its root.
 
-    With `since_root` also what followed an opaque root, which has itself read nobody knows what.
+    `since_root` also allows an opaque root, whose own text is unknown, and returns what followed it.
     """
     model, (ref,) = yield from resolve(model, [ref], known=ref)
     parts = bytearray()
@@ -176,10 +176,10 @@ def fork(
     if_head: str | None = None,
     ttl_s: float = TTL_S,
 ) -> Plan[ops.ForkResult]:
-    """Further names for a context, pinned to workers where `on` or `spread` say so.
+    """Give a context more names, pinned to workers if `on` or `spread` say so.
 
-    `overwrite` moves names that exist; with `if_head` only those that stand at that object, else it raises Conflict.
-    It waits for the turns of all these names, for at most `ttl_s` seconds.
+    `overwrite` moves existing names. With `if_head` they must be at that object, or it raises Conflict.
+    It waits at most `ttl_s` seconds for the turns of all these names.
     """
     model, (source, *names) = yield from resolve(model, [source, *targets], known=source)
     workers = [_worker(name, model) for name in on]
@@ -190,29 +190,29 @@ def fork(
 
 
 def move(name: str, worker: str = "", *, model: str = "") -> Plan[None]:
-    """Pin a context to a worker and make it hot there; '' takes the pin away."""
+    """Pin a context to a worker and load it there; '' removes the pin."""
     model, (name,) = yield from resolve(model, [name], known=name)
     yield Call(operations.MOVE.name, ops.Move(_worker(worker, model) if worker else ""), model, name)
 
 
 def rm(names: Sequence[str], *, model: str = "") -> Plan[None]:
-    """Take names away; `gc` collects what nothing reaches any more."""
+    """Remove names. `gc` then deletes what nothing reaches any more."""
     model, bare = yield from resolve(model, names, known=names[0] if names else "")
     yield Call(operations.RM.name, ops.Remove(bare), model)
 
 
 def verify(*, model: str = "") -> Plan[ops.Verified]:
-    """Hash a model's whole store again."""
+    """Check a model's whole store by hashing it again."""
     return (yield from ask(operations.VERIFY, ops.Verify(), model=model))
 
 
 def repair(*, model: str = "") -> Plan[ops.Verified]:
-    """Mend what can be mended of a model's store while it serves, then verify it."""
+    """Repair what can be repaired in a model's store while it serves, then verify it."""
     return (yield from ask(operations.REPAIR, ops.Repair(), model=model))
 
 
 def gc(*, model: str = "", dry_run: bool = False) -> Plan[ops.Collected]:
-    """Collect what no name, history or pin reaches."""
+    """Delete what no name, history or pin reaches."""
     return (yield from ask(operations.GC, ops.Collect(dry_run), model=model))
 
 
