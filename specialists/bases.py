@@ -1,4 +1,4 @@
-"""What a run with gradients begins with: the weights of a served model, on this machine, and an earlier run."""
+"""What a run with gradients starts from: the weights of a served model on this machine, and an earlier run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ssmprov.errors import BadRequest, NotFound, Unsupported, WrongModel, neares
 from training.policy import Architecture
 
 BEGINNING = "none"
-"""In place of a run: the model as it is."""
+"""Stands in for a run: the model itself."""
 
 ARCHITECTURES: dict[str, Architecture] = {"rwkv": "rwkv7", "asm": "asm"}
 EMBEDDED = {"@mini": mini.path, "@asm-mini": mini.asm_path}
@@ -65,7 +65,7 @@ def fingerprint_of(client: Client, model: str) -> str:
 
 
 def refuse_another(client: Client, base: LocalModel, fingerprint: str) -> None:
-    """Raises WrongModel where the weights here are not those that are served."""
+    """Raises WrongModel if the weights here are not those that are served."""
     served = fingerprint_of(client, base.model)
     if served != fingerprint:
         raise WrongModel(

@@ -180,7 +180,7 @@ def _speller(policy: Policy) -> Callable[[Sequence[int]], str]:
 
 
 def _some(packed: Packed) -> Packed:
-    """Batches of about `VALIDATION_TOKENS`, one at least, of rows of all lengths."""
+    """At least one batch, of about `VALIDATION_TOKENS`, with rows of all lengths."""
     batches = list(packed.batches)
     Random(0).shuffle(batches)
     kept, tokens = list[Sequence[Sample | Lane]](), 0

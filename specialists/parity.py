@@ -49,7 +49,7 @@ fp32 leaves the order of sums, the others their own rounding: 11 and 8 bits of e
 """
 
 CANDIDATES = 512
-"""Tokens among which a second one that spells text is looked for."""
+"""How many tokens to search for a second one that spells text."""
 
 TTL_S = 120.0
 
@@ -64,7 +64,7 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """The whole gate; `fingerprint` is over all that it depends on."""
+    """The whole gate. `fingerprint` covers everything that it depends on."""
 
     fingerprint: str
     at: str
@@ -87,7 +87,7 @@ class Subject:
     reference: str
     asked: Asked
     scratch: str
-    """A name for what is thrown away again."""
+    """A name for temporary contexts."""
 
     def fingerprint(self, what: str) -> str:
         """Over the model and its dtype, the start, the packages that compute, and `what` is trained."""
@@ -258,7 +258,7 @@ def _same(a: str, b: str) -> float:
 
 
 class _Scratch:
-    """Names that are gone afterwards, whatever happens."""
+    """Temporary names that are always removed in the end."""
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject

@@ -1,4 +1,4 @@
-"""`plan.toml`: what a specialist is to become. The operator edits it; nothing of ours writes it again after `init`."""
+"""`plan.toml`: what a specialist should become. You edit it; the program never changes it after `init`."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from ssmprov.names import check_model, check_name
 SCHEMA = "ssmprov.specialist.v1"
 FILE = "plan.toml"
 HOTTEST = 0.7
-"""A temperature above this is a choice that has to be made explicitly."""
+"""A temperature above this is recorded as a risky choice."""
 
 Whole = Annotated[int, Meta(ge=1, le=1 << 31)]
 Rate = Annotated[float, Meta(gt=0, le=10)]

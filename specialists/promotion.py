@@ -1,4 +1,4 @@
-"""Promotion: the public name moves to an evaluated run's context by compare-and-swap, and back by rollback.
+"""Promotion moves the public name to an evaluated run's context by compare-and-swap; rollback moves it back.
 
 What the name stood at before keeps a name of its own, so that a rollback always finds it. The ledger is written before
 and after the swap: one that died in between is told at the next command, by where the name stands.
@@ -18,7 +18,7 @@ from ssmprov.errors import BadRequest, Conflict, NotFound, Refused
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Swap:
-    """A public name, where it stands ('' nowhere) and where it is to stand."""
+    """A public name, the object it points to ('' for none), and the object it should point to."""
 
     model: str
     public: str
@@ -28,7 +28,7 @@ class Swap:
 
 
 def head_of(client: Client, model: str, name: str) -> str:
-    """The object at which a name stands; '' where there is none."""
+    """The object that a name points to; '' if there is none."""
     try:
         return client.show(name, model=model).row.object
     except NotFound:
@@ -82,7 +82,7 @@ def swap_of(client: Client, run: Run, public: str, folder: str) -> Swap:
 
 
 def promote(client: Client, ledger: Ledger, run: Run, swap: Swap, forced: str) -> Event:
-    """Move the public name. Raises Conflict where somebody moved it meanwhile: then nothing has changed."""
+    """Move the public name. Raises Conflict, with nothing changed, if it was moved in the meantime."""
     details = {"public": swap.public, "model": swap.model, "before": swap.before, "after": swap.after}
     if forced:
         details["forced"] = forced
@@ -111,7 +111,7 @@ def _move(client: Client, model: str, name: str, before: str, after: str) -> Non
 
 
 def settle(client: Client, ledger: Ledger) -> Event | None:
-    """Write down how a promotion ended whose process died within it."""
+    """Record how a promotion ended if its process died during it."""
     events = ledger.events()
     begun = next((event for event in reversed(events) if event.event != "evaluated"), None)
     if begun is None or begun.event != "promoting":

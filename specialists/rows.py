@@ -1,4 +1,4 @@
-"""The data contract of a specialist: a file of rows, one sample a line, each with a prompt and the answer to it.
+"""The data format of a specialist: a file of rows, one sample per line, each with a prompt and its answer.
 
 A row is what its track's grammar says (`specialists.grammars`). Within a row `\n` stands for a line break, `\t` for a
 tabulator and `\\` for a backslash, so that answers of several lines are one row. A trailing `<eos>` may say where a
@@ -19,7 +19,7 @@ from ssmprov.errors import BadRequest
 MAX_FILE_BYTES = 256 << 20
 MAX_ROW_BYTES = 1 << 20
 SHOWN = 8
-"""Offences that a report lists; the others are counted."""
+"""How many offences a report lists; the others are only counted."""
 
 EOS = "<eos>"
 _ESCAPE = re.compile(r"\\(.?)", re.DOTALL)
@@ -91,7 +91,7 @@ class Report:
 
 
 def read_rows(path: Path, grammar: Grammar, *, ascii_only: bool = True) -> tuple[list[Row], Report]:
-    """All rows of a file that keep the contract, and the report on those that do not.
+    """All valid rows of a file, and the report on the invalid ones.
 
     Raises BadRequest for a file that is too large to look at, OSError for one that cannot be read.
     """

@@ -1,4 +1,4 @@
-"""Train, validation and test: each row's part is decided by the hash of its prompt, so equal prompts never part."""
+"""Train, validation and test: the hash of a row's prompt decides its part, so equal prompts stay together."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The stages of a specialist, the kinds of runs, and the gate that each stage has to pass."""
+"""The stages of a specialist, the kinds of runs, and the gate that each stage must pass."""
 
 from __future__ import annotations
 

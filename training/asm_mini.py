@@ -1,7 +1,8 @@
 """Trains a small Addressed State Model on a CPU: `python -m training.asm_mini`.
 
-Run again, it goes on from its last checkpoint. The directory gets `checkpoint.pth`, `weights.safetensors` (with its
-configuration: `models.asm.load_checkpoint` needs nothing else), `losses.json`, `losses.png` and `training.log`.
+If you run it again, it continues from its last checkpoint. The directory gets `checkpoint.pth`, `weights.safetensors`
+(with its configuration: `models.asm.load_checkpoint` needs nothing else), `losses.json`, `losses.png` and
+`training.log`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Training on rows: steps of an objective over what a policy tunes, resumable at any checkpoint, with an early stop.
+"""Training on rows: optimises an objective over a policy's tensors. It can resume from any checkpoint and stop early.
 
 A checkpoint holds the tensors, the optimiser, the step, the curve and what the objective remembers: a run that was
-killed goes on from the last one as if it had never stopped, since batches are drawn by step and seed.
+killed continues from the last one as if it had never stopped, since batches are drawn by step and seed.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ SMOOTH = 0.9
 
 
 class FitError(ValueError):
-    """A run that cannot begin or go on: numbers that are none, a checkpoint of another run, a full disk."""
+    """A run that cannot start or continue: numbers that are not finite, a checkpoint of another run, a full disk."""
 
 
 class OfAnotherRun(FitError):
-    """The checkpoint is of something else than what is to be trained."""
+    """The checkpoint belongs to another run."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -112,7 +112,7 @@ Loss = Callable[[int], Taken]
 
 @runtime_checkable
 class Remembers(Protocol):
-    """A loss with a memory of its own, which a checkpoint keeps: tensors, numbers, text, lists and dicts of them."""
+    """A loss with a memory that checkpoints keep: tensors, numbers, text, lists and dicts of them."""
 
     def state(self) -> dict[str, Any]: ...
 
@@ -134,7 +134,8 @@ def fit(
     asked_to_stop: Callable[[], bool] = lambda: False,
     said: Callable[[int, float], None] | None = None,
 ) -> Fitted:
-    """Run to the end, or go on from the directory's checkpoint. With `check` the best tensors are kept, else the last.
+    """Run to the end, starting from the directory's checkpoint if there is one. With `check`, the best tensors are
+    kept.
 
     `identity` names what is being trained on what, and how: a checkpoint of something else is refused. Raises FitError.
     """
@@ -199,7 +200,7 @@ class _Run:
     stopped: str = ""
 
     def checked(self, loss: float, patience: int) -> bool:
-        """Note a validation loss; whether it is time to stop."""
+        """Record a validation loss and return whether it is time to stop."""
         self.curve.validation.append((self.step, loss))
         if loss < self.best_loss:
             self.best_loss, self.worse = loss, 0
@@ -214,7 +215,7 @@ class _Run:
             self.policy.tensors[name].copy_(tensor)
 
     def save(self) -> None:
-        """Whole or not at all. Raises FitError where there is no room; the former checkpoint stands."""
+        """Write the checkpoint. Raises FitError if it cannot be written; the previous one stays intact."""
         more = {
             "stopped": self.stopped,
             "memory": {} if self.memory is None else self.memory.state(),

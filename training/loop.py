@@ -33,7 +33,7 @@ Stream = Callable[[Split], Iterator[Batch]]
 
 
 class TrainingError(Exception):
-    """A run that cannot begin or go on."""
+    """A run that cannot start or continue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,7 +168,7 @@ class Trainer(Generic[S]):
     def save(self) -> None:
         """Writes `checkpoint.pth`, to go on from, `weights.safetensors` (fp32) and `losses.json`, each whole or not.
 
-        Raises TrainingError where it cannot; what stood there stands.
+        Raises TrainingError if it cannot; the previous files stay.
         """
         try:
             self._write()
@@ -193,7 +193,7 @@ class Trainer(Generic[S]):
         part.replace(self.directory / "losses.json")
 
     def resume(self) -> bool:
-        """Goes on from the directory's checkpoint, if there is one. Raises TrainingError where it is of another run."""
+        """Continues from the directory's checkpoint, if any. Raises TrainingError if it belongs to another run."""
         path = self.directory / checkpoint.NAME
         if not path.exists():
             return False

@@ -1,6 +1,6 @@
 """Trains rwkv7-mini: `python -m training.mini --minutes 66 --outdir runs/mini`.
 
-Run again, it goes on from its last checkpoint.
+If you run it again, it continues from its last checkpoint.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What every training command does around its run: directory, log, signals, device, and words for what goes wrong."""
+"""What every training command does around its run: directory, log, signals, device, and error messages."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _logged(outdir: Path) -> Iterator[None]:
 
 @contextmanager
 def stopping() -> Iterator[Callable[[], bool]]:
-    """Whether somebody has asked for the end, by an interrupt or a termination; a second one ends at once."""
+    """Whether an interrupt or a termination has asked to stop. A second one ends the process at once."""
     asked = False
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
