@@ -197,7 +197,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, suffix: str, kept: int) -> 
     path = tmp_path / f"model{suffix}"
     save_checkpoint(tiny_model(), path)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(WeightsError, match=rf"model\{suffix}: the file (is broken|holds more)"):
+    with pytest.raises(WeightsError, match=rf"model\{suffix}: the file (is damaged|holds more)"):
         load_checkpoint(path)
 
 
