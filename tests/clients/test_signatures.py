@@ -13,7 +13,7 @@ import pytest
 from clients import Client, requests
 from clients.aio import AsyncClient
 from clients.calls import Call
-from ssmprov import ops
+from ssmprov import operations, ops
 from ssmprov.errors import SsmprovError
 from ssmprov.probes import Look
 
@@ -39,6 +39,7 @@ VALUES: dict[str, Any] = {
     "on_progress": print,
     "on_text": print,
     "op": "ckpt.show",
+    "operation": operations.SHOW,
     "or_empty": True,
     "overwrite": True,
     "payload": b"",

@@ -67,7 +67,7 @@ def test_a_checkpoint_is_tried_out(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"ln_f__weight": 3e38}, "not finite: the logits, variant baseline, scan exact"),
-        ({"ln_f__weight": float("nan")}, "ln_f.weight contains 16 values that are NaN or infinite"),
+        ({"ln_f__weight": float("nan")}, "ln_f.weight holds 16 values that are NaN or infinite"),
         ({"extra__weight": 1.0}, "the model has no tensor extra.weight"),
     ],
     ids=["overflow", "nan", "unknown key"],
