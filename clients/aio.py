@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import functools
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +18,7 @@ from clients.exchange import Data, Result, Want
 from clients.loop import Box, LinkTasks
 from clients.reader import Reader
 from clients.requests import Reply, TurnOptions
+from clients.signatures import sign, with_options
 from clients.transfer import Download, Upload
 from ssmprov import ops, wire
 from ssmprov.errors import BadRequest, SsmprovError
@@ -28,12 +28,12 @@ T = TypeVar("T")
 
 
 def method(plan: Callable[P, Plan[T]]) -> Callable[Concatenate[AsyncClient, P], Coroutine[Any, Any, T]]:
-    """A plan as a coroutine method."""
+    """Turn a plan into a coroutine method."""
 
-    @functools.wraps(plan)
     async def run(self: AsyncClient, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return await self._run(plan(*args, **kwargs))
 
+    sign(run, plan, "AsyncClient")
     return run
 
 
@@ -41,7 +41,7 @@ class AsyncClient:
     """A client of one broker, in one event loop. Every coroutine may raise any error of `ssmprov.errors`.
 
     The parameters are those of `clients.blocking.Client`. It connects at the first call or on entering `async with`.
-    Calls go out in the order in which they begin, where they name their model. Cancelling the task of a call cancels
+    Calls that name their model are sent in the order in which they begin. Cancelling the task of a call cancels
     the call (`drop`).
     """
 
@@ -66,7 +66,8 @@ class AsyncClient:
         return self._tasks
 
     async def close(self) -> None:
-        """Leave the broker: what saves nothing is cancelled, what saves is finished. Open calls raise Cancelled."""
+        """Leave the broker. It cancels requests that save nothing and finishes those that save. Open calls raise
+        Cancelled."""
         await self._link.close()
 
     async def __aenter__(self) -> AsyncClient:
@@ -80,6 +81,7 @@ class AsyncClient:
 
     # -- turns
 
+    @with_options(requests.turn)
     async def turn(
         self,
         prompt: str,
@@ -90,7 +92,7 @@ class AsyncClient:
     ) -> Reply:
         """Run a turn to its end. `on_text` gets its pieces, `on_progress` the prompt's (done, total) tokens."""
         if on_text is None and on_progress is None:
-            call = await self._run(requests.turn(prompt, options, stream=False))
+            call = await self._run(requests.turn(prompt, stream=False, **options))
             raw, text = await self._ask(call)
             return requests.reply_of(call, raw, text.decode("utf-8"))
         with await self.stream(prompt, on_progress=on_progress, **options) as stream:
@@ -99,6 +101,7 @@ class AsyncClient:
                     on_text(piece)
             return await stream.reply()
 
+    @with_options(requests.turn)
     async def stream(
         self,
         prompt: str,
@@ -107,14 +110,14 @@ class AsyncClient:
         on_place: Callable[[int], object] | None = None,
         **options: Unpack[TurnOptions],
     ) -> AsyncStream:
-        """Begin a turn and iterate over its pieces. `on_place` is told how many requests the broker has before it."""
-        call = await self._run(requests.turn(prompt, options, stream=True))
+        """Start a turn and iterate over its pieces. `on_place` gets the number of requests that are ahead of it."""
+        call = await self._run(requests.turn(prompt, stream=True, **options))
         return AsyncStream(self, call, on_progress, on_place)
 
     def cancel(self, request_id: bytes, mode: str = "drop") -> None:
-        """Ask for a request's early end: `keep` what was read, `drop` it, or `close` the fence first."""
+        """Ask to end a request early: `keep` what was read, `drop` it, or `close` the fence first."""
         if mode not in CANCEL_MODES:
-            raise BadRequest(f"{mode!r} is no way to cancel: keep, drop or close")
+            raise BadRequest(f"{mode!r} is not a way to cancel: use keep, drop or close")
         self._link.act(self._core.cancel(request_id, mode))
 
     async def call(
@@ -129,7 +132,8 @@ class AsyncClient:
         request_id: bytes | None = None,
     ) -> Answer:
         """Any operation of `ssmprov.operations` by name: its raw result and its text. `ask` decodes the result."""
-        return await self._ask(Call(op, args, model, context, payload, "collect", ttl_s, request_id or wire.new_id()))
+        call = Call(op, args, model, context, payload=payload, ttl_s=ttl_s, id=request_id or wire.new_id())
+        return await self._ask(call)
 
     # -- contexts, settings, status: signatures and bodies are in `clients.requests`
 
@@ -154,7 +158,7 @@ class AsyncClient:
     settings_set = method(requests.settings_set)
 
     async def export(self, ref: str, path: Path, *, model: str = "") -> ops.Exported:
-        """Write a context with its lineage to a file, which appears when it is whole. Raises OSError too."""
+        """Write a context with its lineage to a file, which appears when it is complete. Can also raise OSError."""
         call = await self._run(requests.export(ref, model))
         with contextlib.closing(Download(path)) as download, self._opened(call) as box:
             while True:
@@ -168,9 +172,10 @@ class AsyncClient:
                         return exported
 
     async def import_(self, path: Path, name: str, *, model: str = "", trust: bool = False) -> ops.Row:
-        """Take an exported file in under a name. Raises OSError too.
+        """Import an exported file under a name. Can also raise OSError.
 
-        `trust` takes the `kv.pkl` of an old runner: it is you who says that this model wrote it, the file does not.
+        `trust` accepts the `kv.pkl` of an old runner. The file does not say which model wrote it, so you vouch for
+        that.
         """
         with contextlib.closing(await asyncio.to_thread(Upload, path)) as upload:
             call = await self._run(requests.import_(name, model, upload.size, upload.sha256, trust))
@@ -217,23 +222,23 @@ class AsyncClient:
             raise
 
     def open(self, call: Call) -> Box:
-        """Begin a call whose events the caller takes from the box. Raises BadRequest for what cannot be sent."""
+        """Start a call whose events the caller takes from the box. Raises BadRequest if it cannot be sent."""
         return self._link.open(*call.request(), call.kind)
 
     def forget(self, request_id: bytes, box: Box) -> None:
-        """Cancel a call whose result nobody waits for any more."""
+        """Cancel a call whose result is no longer wanted."""
         self._link.forget(request_id, box)
 
     def consumed(self, request_id: bytes, pieces: int) -> None:
-        """The reader took that many pieces: the broker may send more."""
+        """Tell the broker that the reader took this many pieces, so that it may send more."""
         self._link.act(self._core.consumed(request_id, pieces))
 
 
 class AsyncStream(Reader[Box]):
-    """A turn that is being written: `async for` its pieces, then `await reply()`."""
+    """A turn in progress: `async for` its pieces, then `await reply()`."""
 
     async def reply(self) -> Reply:
-        """The finished turn; reads to its end where that has not been done. Raises the turn's error."""
+        """The finished turn. Reads to the end first if necessary. Raises the turn's error."""
         async for _ in self:
             pass
         return self._finished()

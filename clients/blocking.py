@@ -1,10 +1,9 @@
-"""The blocking client: one connection, which any number of threads share."""
+"""The blocking client: one connection that any number of threads share."""
 
 from __future__ import annotations
 
 import atexit
 import contextlib
-import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import TracebackType
@@ -18,6 +17,7 @@ from clients.core import CANCEL_MODES
 from clients.exchange import Data, Result, Want
 from clients.reader import Reader
 from clients.requests import Reply, TurnOptions
+from clients.signatures import sign, with_options
 from clients.thread import Box, LinkThread
 from clients.transfer import Download, Upload
 from ssmprov import ops, wire
@@ -28,12 +28,12 @@ T = TypeVar("T")
 
 
 def method(plan: Callable[P, Plan[T]]) -> Callable[Concatenate[Client, P], T]:
-    """A plan as a method that waits for its end."""
+    """Turn a plan into a blocking method."""
 
-    @functools.wraps(plan)
     def run(self: Client, /, *args: P.args, **kwargs: P.kwargs) -> T:
         return self._run(plan(*args, **kwargs))
 
+    sign(run, plan, "Client")
     return run
 
 
@@ -42,7 +42,7 @@ class Client:
 
     `endpoint` defaults to `$SSMPROV_BROKER`, else the configuration's first one. Without a broker a call raises
     `Unreachable` after `timeout_s` seconds; a call that finds the broker busy is tried again for `patience_s`.
-    Where no model is given, it is the only one served, or the only one that has the context. Ctrl-C in a waiting
+    If you give no model, it is the only one served, or the only one that has the context. Ctrl-C in a waiting
     call cancels that call (`drop`) and leaves the client usable.
     """
 
@@ -61,7 +61,8 @@ class Client:
         atexit.register(self.close)
 
     def close(self) -> None:
-        """Leave the broker: what saves nothing is cancelled, what saves is finished. Open calls raise Cancelled."""
+        """Leave the broker. It cancels requests that save nothing and finishes those that save. Open calls raise
+        Cancelled."""
         atexit.unregister(self.close)
         self._thread.close()
 
@@ -75,6 +76,7 @@ class Client:
 
     # -- turns
 
+    @with_options(requests.turn)
     def turn(
         self,
         prompt: str,
@@ -85,7 +87,7 @@ class Client:
     ) -> Reply:
         """Run a turn to its end. `on_text` gets its pieces, `on_progress` the prompt's (done, total) tokens."""
         if on_text is None and on_progress is None:
-            call = self._run(requests.turn(prompt, options, stream=False))
+            call = self._run(requests.turn(prompt, stream=False, **options))
             raw, text = self._ask(call)
             return requests.reply_of(call, raw, text.decode("utf-8"))
         with self.stream(prompt, on_progress=on_progress, **options) as stream:
@@ -94,6 +96,7 @@ class Client:
                     on_text(piece)
             return stream.reply
 
+    @with_options(requests.turn)
     def stream(
         self,
         prompt: str,
@@ -102,13 +105,13 @@ class Client:
         on_place: Callable[[int], object] | None = None,
         **options: Unpack[TurnOptions],
     ) -> Stream:
-        """Begin a turn and iterate over its pieces. `on_place` is told how many requests the broker has before it."""
-        return Stream(self, self._run(requests.turn(prompt, options, stream=True)), on_progress, on_place)
+        """Start a turn and iterate over its pieces. `on_place` gets the number of requests that are ahead of it."""
+        return Stream(self, self._run(requests.turn(prompt, stream=True, **options)), on_progress, on_place)
 
     def cancel(self, request_id: bytes, mode: str = "drop") -> None:
-        """Ask for a request's early end: `keep` what was read, `drop` it, or `close` the fence first."""
+        """Ask to end a request early: `keep` what was read, `drop` it, or `close` the fence first."""
         if mode not in CANCEL_MODES:
-            raise BadRequest(f"{mode!r} is no way to cancel: keep, drop or close")
+            raise BadRequest(f"{mode!r} is not a way to cancel: use keep, drop or close")
         self._thread.post(lambda _now: self._core.cancel(request_id, mode))
 
     def call(
@@ -123,7 +126,8 @@ class Client:
         request_id: bytes | None = None,
     ) -> Answer:
         """Any operation of `ssmprov.operations` by name: its raw result and its text. `ask` decodes the result."""
-        return self._ask(Call(op, args, model, context, payload, "collect", ttl_s, request_id or wire.new_id()))
+        call = Call(op, args, model, context, payload=payload, ttl_s=ttl_s, id=request_id or wire.new_id())
+        return self._ask(call)
 
     # -- contexts, settings, status: signatures and bodies are in `clients.requests`
 
@@ -148,7 +152,7 @@ class Client:
     settings_set = method(requests.settings_set)
 
     def export(self, ref: str, path: Path, *, model: str = "") -> ops.Exported:
-        """Write a context with its lineage to a file, which appears when it is whole. Raises OSError too."""
+        """Write a context with its lineage to a file, which appears when it is complete. Can also raise OSError."""
         call = self._run(requests.export(ref, model))
         with contextlib.closing(Download(path)) as download, self._opened(call) as box:
             while True:
@@ -162,9 +166,10 @@ class Client:
                         return exported
 
     def import_(self, path: Path, name: str, *, model: str = "", trust: bool = False) -> ops.Row:
-        """Take an exported file in under a name. Raises OSError too.
+        """Import an exported file under a name. Can also raise OSError.
 
-        `trust` takes the `kv.pkl` of an old runner: it is you who says that this model wrote it, the file does not.
+        `trust` accepts the `kv.pkl` of an old runner. The file does not say which model wrote it, so you vouch for
+        that.
         """
         with contextlib.closing(Upload(path)) as upload:
             call = self._run(requests.import_(name, model, upload.size, upload.sha256, trust))
@@ -210,15 +215,15 @@ class Client:
             raise
 
     def open(self, call: Call) -> Box:
-        """Begin a call whose events the caller takes from the box. Raises BadRequest for what cannot be sent."""
+        """Start a call whose events the caller takes from the box. Raises BadRequest if it cannot be sent."""
         return self._thread.open(*call.request(), call.kind)
 
     def forget(self, request_id: bytes, box: Box) -> None:
-        """Cancel a call whose result nobody waits for any more."""
+        """Cancel a call whose result is no longer wanted."""
         self._thread.forget(request_id, box)
 
     def consumed(self, request_id: bytes, pieces: int) -> None:
-        """The reader took that many pieces: the broker may send more."""
+        """Tell the broker that the reader took this many pieces, so that it may send more."""
         self._thread.post(lambda _now: self._core.consumed(request_id, pieces))
 
     def _supply(self, request_id: bytes, offset: int, data: bytes, last: bool) -> None:
@@ -226,11 +231,11 @@ class Client:
 
 
 class Stream(Reader[Box]):
-    """A turn that is being written: iterate for its pieces, then read `reply`. One thread at a time reads it."""
+    """A turn in progress: iterate over its pieces, then read `reply`. Only one thread may read it at a time."""
 
     @property
     def reply(self) -> Reply:
-        """The finished turn; reads to its end where that has not been done. Raises the turn's error."""
+        """The finished turn. Reads to the end first if necessary. Raises the turn's error."""
         for _ in self:
             pass
         return self._finished()

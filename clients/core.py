@@ -21,13 +21,13 @@ from ssmprov import wire
 from ssmprov.errors import BadRequest, Busy, SsmprovError, TimedOut, Unavailable, Unreachable, error_of
 
 SILENCE_S = 1.5
-"""A broker that says nothing for so long while requests are open is asked for a sign of life."""
+"""If the broker is silent for this long while requests are open, it is asked for a sign of life."""
 
 LOST_S = 30.0
-"""A request that a broker has taken waits that long for a lost broker to come back."""
+"""How long a request that a broker has accepted waits for a lost broker to come back."""
 
 TTL_GRACE_S = 2.0
-"""The broker answers a request's deadline itself; that much later the client does."""
+"""The broker ends a request at its deadline; the client ends it itself this much later."""
 
 MAX_OPEN = 1024
 MAX_GAPS = 8
@@ -89,9 +89,9 @@ class Core:
     def open(self, request: wire.Request, payloads: list[bytes], kind: str, now: float) -> list[Action]:
         """Ask something. Raises BadRequest for an id that is open already, and Busy where too many are."""
         if request.id in self._open:
-            raise BadRequest("a request with this id is under way already: use a fresh id for each request")
+            raise BadRequest("a request with this id is already in progress: use a new id for each request")
         if len(self._open) >= MAX_OPEN:
-            raise Busy(f"{MAX_OPEN} requests of this client are open: wait for some of them", retry_ms=100)
+            raise Busy(f"{MAX_OPEN} requests of this client are open: wait until some have ended", retry_ms=100)
         exchange = Exchange(request, payloads, kind, now, now + request.ttl_ms / 1000)
         if not self._open:
             self._heard_at = max(self._heard_at, now)
@@ -119,11 +119,11 @@ class Core:
     def cancel(self, request_id: bytes, mode: str) -> list[Action]:
         """Ask for an early end; the result still comes. One that no broker has seen ends here and now."""
         if mode not in CANCEL_MODES:
-            raise BadRequest(f"{mode!r} is no way to cancel: keep, drop or close")
+            raise BadRequest(f"{mode!r} is not a way to cancel: use keep, drop or close")
         if exchange := self._open.get(request_id):
             exchange.cancel_mode = mode
             if exchange.attempt == 0 or exchange.retry_at is not None:
-                self._end(exchange, cancelled("cancelled before it began: nothing was read and nothing has changed"))
+                self._end(exchange, cancelled("cancelled before it started: nothing was read and nothing has changed"))
             elif self._up:
                 self._send(wire.Cancel(request_id, mode))
         return self._take()
@@ -168,7 +168,7 @@ class Core:
         return [*actions, *self._take()]
 
     def received(self, frames: list[bytes], now: float) -> list[Action]:
-        """One message. What is none, or belongs to no open request, is passed over."""
+        """Handle one message. Anything malformed, or for no open request, is ignored."""
         try:
             message, payloads = wire.decode(frames)
         except wire.WireError:
@@ -213,7 +213,7 @@ class Core:
             self._resend(now)
 
     def _dismissed(self, message: wire.Bye, now: float) -> None:
-        """The broker refuses us for good, or leaves, or does not know us any more."""
+        """The broker rejects us for good, is leaving, or no longer knows us."""
         self._reason = f"it last said: {message.reason}"
         if message.error is not None:
             for exchange in list(self._open.values()):
@@ -236,7 +236,7 @@ class Core:
 
     def _break_off(self, exchange: Exchange) -> None:
         self._send(wire.Cancel(exchange.id, "drop"))
-        why = "the connection broke in the middle of a file: nothing has changed, so do it again"
+        why = "the connection broke during a file transfer; nothing has changed, so try again"
         self._end(exchange, Result(error=Unavailable(why)))
 
     def _request(self, exchange: Exchange, now: float) -> None:
@@ -262,9 +262,9 @@ class Core:
         except Gap:
             self._missed(exchange, message, now)
         except TooLong:
-            self._spoilt(exchange, f"the reply is larger than the {wire.MAX_TEXT // 2**20} MiB that a text may have")
+            self._spoilt(exchange, f"the reply is larger than {wire.MAX_TEXT // 2**20} MiB, the limit for a text")
         except UnicodeDecodeError as error:
-            self._spoilt(exchange, f"the reply is no UTF-8: {error.reason}")
+            self._spoilt(exchange, f"the reply is not valid UTF-8: {error.reason}")
 
     def _ended(self, exchange: Exchange, message: wire.Final, payloads: list[bytes], now: float) -> None:
         if message.error is None:
@@ -287,7 +287,7 @@ class Core:
         if not exchange.resendable:
             self._break_off(exchange)
         elif exchange.gaps > MAX_GAPS:
-            self._spoilt(exchange, "parts of the reply were lost again and again")
+            self._spoilt(exchange, "parts of the reply were lost several times")
         else:
             self._request(exchange, now)
 

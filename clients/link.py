@@ -1,4 +1,4 @@
-"""What both faces have in common: which endpoint they speak to, and where a core's actions go."""
+"""What both clients share: which endpoint they use, and where a core's actions go."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from ssmprov.process import this
 
 TICK_S = 0.1
 LINGER_MS = 250
-"""How long closing waits for the farewell to leave."""
+"""How long closing waits until BYE is sent."""
 
 
 def choose_endpoint(endpoint: str | None, home: Path | None) -> str:
     """The endpoint given, else `$SSMPROV_BROKER`, else the first one of the configuration.
 
-    Raises BadRequest or NotFound for a configuration that cannot be read.
+    Raises BadRequest or NotFound if the configuration cannot be read.
     """
     chosen = endpoint or os.environ.get("SSMPROV_BROKER")
     if chosen:
@@ -33,7 +33,7 @@ def choose_endpoint(endpoint: str | None, home: Path | None) -> str:
 
 
 def choose_credentials(endpoint: str, home: Path | None) -> Credentials | None:
-    """The keys for an endpoint, if it needs some. Raises what `ssmprov.keys.credentials_for` raises."""
+    """The keys for an endpoint, if it needs any. Raises what `ssmprov.keys.credentials_for` raises."""
     return credentials_for(endpoint, home or configuration.home_of())
 
 
@@ -47,7 +47,7 @@ B = TypeVar("B")
 
 
 class Desk(Generic[B]):
-    """Where actions go: frames into the outbox, events into the box of the request that they belong to."""
+    """Delivers actions: frames to the outbox, events to the box of their request."""
 
     def __init__(self, put: Callable[[B, Event], object]) -> None:
         self.outbox: deque[list[bytes]] = deque()
@@ -65,14 +65,14 @@ class Desk(Generic[B]):
                 self.boxes.pop(action.id, None)
 
     def drop(self, request_id: bytes, box: B) -> bool:
-        """Take a box away if it is still the request's; whether it was."""
+        """Remove a box if it is still the request's, and return whether it was."""
         if self.boxes.get(request_id) is not box:
             return False
         del self.boxes[request_id]
         return True
 
     def fail(self, fault: Exception) -> SsmprovError:
-        """End every request with a fault of ours, so that nobody waits for ever; the error that says so."""
+        """End every request with an error about an internal fault, so that no one waits forever; that error."""
         problem = problem_of(fault)
         error = SsmprovError(problem.message)
         error.remote_traceback = problem.traceback

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import zmq
@@ -18,7 +19,7 @@ from ssmprov.errors import Cancelled, SsmprovError
 from ssmprov.keys import Credentials
 
 DRAIN_TURNS = 100
-"""How often the receiving task gets a turn before a tick that finds messages waiting goes on without them."""
+"""How often a tick lets the receiving task run while messages wait, before it continues without them."""
 
 RETRY_S = 0.005
 
@@ -47,12 +48,12 @@ class LinkTasks:
             raise
         self._writing: asyncio.Task[None] | None = None
         self._tasks = [
-            asyncio.create_task(self._guard(work()), name=f"ssmprov client {work.__name__}")
+            asyncio.create_task(self._guard(work), name=f"ssmprov client {work.__name__}")
             for work in (self._receive, self._watch, self._tick)
         ]
 
     def open(self, request: wire.Request, payloads: list[bytes], kind: str) -> Box:
-        """Ask something; the box gets its events, and a `Result` at the end whatever happens."""
+        """Open a request. The box gets its events, and in the end always a `Result`."""
         if self._failed is not None:
             raise self._failed
         if self._closed:
@@ -64,17 +65,17 @@ class LinkTasks:
         return box
 
     def forget(self, request_id: bytes, box: Box) -> None:
-        """Cancel a request that nobody waits for any more, if this is still its box."""
+        """Cancel a request that is no longer wanted, if this is still its box."""
         if self._desk.drop(request_id, box):
             self.act(self._core.forget(request_id))
 
     def act(self, actions: list[Action]) -> None:
-        """Carry out what the core returned."""
+        """Carry out the core's actions."""
         self._desk.file(actions)
         self._flush()
 
     async def close(self) -> None:
-        """Say BYE and end; open requests end with Cancelled."""
+        """Send BYE and stop. Open requests end with Cancelled."""
         if self._closed:
             return
         self._closed = True
@@ -95,13 +96,13 @@ class LinkTasks:
             )
             if isinstance(sent.exception(), zmq.Again):
                 if self._writing is None or self._writing.done():
-                    self._writing = asyncio.create_task(self._guard(self._write()), name="ssmprov client write")
+                    self._writing = asyncio.create_task(self._guard(self._write), name="ssmprov client write")
                 return
             sent.result()
             self._desk.outbox.popleft()
 
     async def _write(self) -> None:
-        """The socket took no more: try again in a moment."""
+        """The socket was full: try again in a moment."""
         await asyncio.sleep(RETRY_S)
         self._writing = None
         self._flush()
@@ -140,9 +141,9 @@ class LinkTasks:
             if not self._core.busy:
                 self._busy.clear()
 
-    async def _guard(self, work: Any) -> None:
+    async def _guard(self, work: Callable[[], Awaitable[None]]) -> None:
         try:
-            await work
+            await work()
         except asyncio.CancelledError:
             raise
         except Exception as fault:

@@ -1,4 +1,4 @@
-"""What a probe saw, as lines for people: its layers, what may come next, and what another reading makes of it."""
+"""Formats what a probe saw: its layers, the next tokens, and how plain reading differs."""
 
 from __future__ import annotations
 

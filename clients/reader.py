@@ -1,4 +1,4 @@
-"""What the reader of a streamed turn has seen: its pieces, its progress, and how it ended. No waiting here."""
+"""What the reader of a streamed turn has seen: its pieces, its progress, and how it ended. It never waits."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from clients.requests import Reply, reply_of
 from ssmprov.errors import SsmprovError
 
 BATCH = 8
-"""Pieces that a reader takes before the core is told: far fewer than the half of a window."""
+"""Pieces that a reader takes before it tells the core: far fewer than half a window."""
 
 B = TypeVar("B")
 
 
 class Source(Protocol[B]):
-    """The face that a stream belongs to."""
+    """The client that a stream belongs to."""
 
     def open(self, call: Call) -> B: ...
     def cancel(self, request_id: bytes, mode: str = "drop") -> None: ...
@@ -29,7 +29,7 @@ class Source(Protocol[B]):
 class Reader(Generic[B]):
     """The reading end of one streamed turn, which both faces' streams build on.
 
-    The pieces are whole characters. An error of the turn is raised when it is reached, and by the reply again.
+    The pieces are whole characters. The turn's error is raised when reading reaches it, and again by the reply.
     """
 
     def __init__(
@@ -58,11 +58,11 @@ class Reader(Generic[B]):
         return self._call.id
 
     def cancel(self, mode: str = "keep") -> None:
-        """Ask for an early end: read on for how it ended."""
+        """Ask to end early. Keep reading to learn how it ended."""
         self._source.cancel(self.id, mode)
 
     def close(self) -> None:
-        """Drop what has not ended."""
+        """Drop the turn if it has not ended."""
         if not self._ended:
             self._source.forget(self.id, self._box)
             self._take(cancelled("the stream was closed before its end"))
@@ -76,7 +76,7 @@ class Reader(Generic[B]):
         self.close()
 
     def _take(self, event: Event) -> str | None:
-        """Note an event; the piece of text that it brought, if any."""
+        """Record an event and return the piece of text in it, if any."""
         match event:
             case Text(text, tokens):
                 self.pieces.append(text)
@@ -101,7 +101,7 @@ class Reader(Generic[B]):
         return None
 
     def _finished(self) -> Reply:
-        """The reply of a turn that has ended; raises its error."""
+        """The reply of a turn that has ended. Raises its error."""
         if self._error is not None:
             raise self._error
         assert self._reply is not None, "the turn has not ended"

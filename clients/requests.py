@@ -1,4 +1,4 @@
-"""What a client's methods ask, and how the answers are read: written once, as plans, for both faces."""
+"""What a client's methods ask and how they read the answers, written once, as plans, for both clients."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ R = TypeVar("R")
 
 
 class TurnOptions(TypedDict, total=False):
-    """What a turn takes beside its prompt. All are optional; `ops.Turn` tells what they mean.
+    """What a turn takes besides its prompt. All are optional; `ops.Turn` explains them.
 
-    `context` and `save` may be written `MODEL:NAME`. `ttl_s` is the time in which it must end, in seconds.
-    `request_id` is 16 bytes: a saving turn that is sent again under the same one has one effect.
+    `context` and `save` may be written `MODEL:NAME`. `ttl_s` is the time limit in seconds.
+    `request_id` is 16 bytes: a saving turn that is sent again with the same id takes effect only once.
     """
 
     model: str
@@ -49,9 +49,9 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 class Seen(msgspec.Struct, frozen=True):
-    """What a probe saw, and what the model would write after the text: as it was probed, and plainly.
+    """What a probe saw, and what the model would write after the text, as probed and as read plainly.
 
-    Bytes of a reply that are no text are escaped: nothing keeps a probe from ending in the middle of a character.
+    Bytes of a reply that are not text are escaped, because a probe may end in the middle of a character.
     """
 
     result: ops.Probed
@@ -59,22 +59,34 @@ class Seen(msgspec.Struct, frozen=True):
     plain_reply: str
 
 
-def turn(prompt: str, options: TurnOptions, *, stream: bool) -> Plan[Call]:
-    """The call of a turn, its model found."""
-    context = options.get("context", "")
-    create = options.get("create", False)
-    model, (context, save) = yield from resolve(
-        options.get("model", ""), [context, options.get("save", "")], known="" if create else context
-    )
+def turn(
+    prompt: str,
+    *,
+    stream: bool,
+    model: str = "",
+    context: str = "",
+    save: str = "",
+    if_head: str | None = None,
+    create: bool = False,
+    settings: str = "",
+    values: Mapping[str, float] | None = None,
+    seed: int | None = None,
+    max_tokens: int | None = None,
+    max_chars: int | None = None,
+    ttl_s: float = TTL_S,
+    request_id: bytes | None = None,
+) -> Plan[Call]:
+    """The call for a turn, after finding its model."""
+    model, (context, save) = yield from resolve(model, [context, save], known="" if create else context)
     args = ops.Turn(
         save=save,
-        if_head=options.get("if_head"),
+        if_head=if_head,
         create=create,
-        settings=options.get("settings", ""),
-        values=dict(options.get("values") or {}),
-        seed=options.get("seed"),
-        max_tokens=options.get("max_tokens"),
-        max_chars=options.get("max_chars"),
+        settings=settings,
+        values=dict(values or {}),
+        seed=seed,
+        max_tokens=max_tokens,
+        max_chars=max_chars,
         stream=stream,
     )
     return Call(
@@ -82,10 +94,10 @@ def turn(prompt: str, options: TurnOptions, *, stream: bool) -> Plan[Call]:
         args,
         model,
         context,
-        encode_text(prompt),
-        "text" if stream else "collect",
-        options.get("ttl_s", TTL_S),
-        options.get("request_id") or wire.new_id(),
+        payload=encode_text(prompt),
+        kind="text" if stream else "collect",
+        ttl_s=ttl_s,
+        id=request_id or wire.new_id(),
     )
 
 
@@ -116,19 +128,19 @@ def models() -> Plan[list[ops.ModelStatus]]:
 def ls(
     prefix: str = "", *, model: str = "", after: str = "", limit: int = 200, reserved: bool = False
 ) -> Plan[ops.Page]:
-    """A page of a model's names, after the name `after`."""
+    """One page of a model's names, starting after the name `after`."""
     return (yield from ask(operations.LS, ops.List(prefix, after, limit, reserved), model=model))
 
 
 def show(ref: str, *, model: str = "") -> Plan[ops.Shown]:
-    """One checkpoint: what made it, what it holds, which names it has."""
+    """One checkpoint: what made it, what it holds and which names it has."""
     return (yield from ask(operations.SHOW, ops.Show(), ref, model=model))
 
 
 def text(ref: str, *, model: str = "", since_root: bool = False) -> Plan[str]:
-    """The very text that a context has read, from its root.
+    """The exact text that a context has read, from its root.
 
-    With `since_root` also what followed an opaque root, which has itself read nobody knows what.
+    `since_root` also allows an opaque root, whose own text is unknown, and returns what followed it.
     """
     model, (ref,) = yield from resolve(model, [ref], known=ref)
     parts = bytearray()
@@ -164,10 +176,10 @@ def fork(
     if_head: str | None = None,
     ttl_s: float = TTL_S,
 ) -> Plan[ops.ForkResult]:
-    """Further names for a context, pinned to workers where `on` or `spread` say so.
+    """Give a context more names, pinned to workers if `on` or `spread` say so.
 
-    `overwrite` moves names that exist; with `if_head` only those that stand at that object, else it raises Conflict.
-    It waits for the turns of all these names, for at most `ttl_s` seconds.
+    `overwrite` moves existing names. With `if_head` they must be at that object, or it raises Conflict.
+    It waits at most `ttl_s` seconds for the turns of all these names.
     """
     model, (source, *names) = yield from resolve(model, [source, *targets], known=source)
     workers = [_worker(name, model) for name in on]
@@ -178,29 +190,29 @@ def fork(
 
 
 def move(name: str, worker: str = "", *, model: str = "") -> Plan[None]:
-    """Pin a context to a worker and make it hot there; '' takes the pin away."""
+    """Pin a context to a worker and load it there; '' removes the pin."""
     model, (name,) = yield from resolve(model, [name], known=name)
     yield Call(operations.MOVE.name, ops.Move(_worker(worker, model) if worker else ""), model, name)
 
 
 def rm(names: Sequence[str], *, model: str = "") -> Plan[None]:
-    """Take names away; `gc` collects what nothing reaches any more."""
+    """Remove names. `gc` then deletes what nothing reaches any more."""
     model, bare = yield from resolve(model, names, known=names[0] if names else "")
     yield Call(operations.RM.name, ops.Remove(bare), model)
 
 
 def verify(*, model: str = "") -> Plan[ops.Verified]:
-    """Hash a model's whole store again."""
+    """Check a model's whole store by hashing it again."""
     return (yield from ask(operations.VERIFY, ops.Verify(), model=model))
 
 
 def repair(*, model: str = "") -> Plan[ops.Verified]:
-    """Mend what can be mended of a model's store while it serves, then verify it."""
+    """Repair what can be repaired in a model's store while it serves, then verify it."""
     return (yield from ask(operations.REPAIR, ops.Repair(), model=model))
 
 
 def gc(*, model: str = "", dry_run: bool = False) -> Plan[ops.Collected]:
-    """Collect what no name, history or pin reaches."""
+    """Delete what no name, history or pin reaches."""
     return (yield from ask(operations.GC, ops.Collect(dry_run), model=model))
 
 
@@ -208,7 +220,7 @@ def replay(ref: str = "", *, model: str = "", save: str = "", prime: str | None 
     """Read a context's tokens again from its root, or the text `prime` into a new one."""
     model, (ref, save) = yield from resolve(model, [ref, save], known=ref)
     payload = b"" if prime is None else encode_text(prime)
-    raw, _ = yield Call(operations.REPLAY.name, ops.Replay(save, prime is not None), model, ref, payload)
+    raw, _ = yield Call(operations.REPLAY.name, ops.Replay(save, prime is not None), model, ref, payload=payload)
     return wire.unpack(raw, ops.Replayed)
 
 
@@ -235,11 +247,11 @@ def probe(
     look = look or Look()
     args = ops.Probe(look.routing, look.topk, list(look.masked), look.where, top, reply_tokens)
     try:
-        raw, replies = yield Call(operations.PROBE.name, args, model, ref, payload, ttl_s=ttl_s)
+        raw, replies = yield Call(operations.PROBE.name, args, model, ref, payload=payload, ttl_s=ttl_s)
     except NotFound:
         if not (or_empty and ref):
             raise
-        raw, replies = yield Call(operations.PROBE.name, args, model, "", payload, ttl_s=ttl_s)
+        raw, replies = yield Call(operations.PROBE.name, args, model, payload=payload, ttl_s=ttl_s)
     result = wire.unpack(raw, ops.Probed)
     parts = replies[: result.reply_bytes], replies[result.reply_bytes :]
     return Seen(result, *(part.decode("utf-8", "backslashreplace") for part in parts))

@@ -1,4 +1,4 @@
-"""The thread behind a blocking client: it alone touches the socket and the core."""
+"""The thread of a blocking client. Only this thread touches the socket and the core."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from ssmprov.errors import SsmprovError
 from ssmprov.keys import Credentials
 
 BATCH = 256
-"""Messages taken before commands and times are looked at."""
+"""Messages to take before checking commands and times."""
 
 CLOSE_S = 2.0
 
 Box = SimpleQueue[Event]
-"""Where the events of one request go; the core's windows bound what lies in it."""
+"""Holds the events of one request; the core's windows limit how many."""
 
 Command = Callable[[float], list[Action]]
 
@@ -63,11 +63,11 @@ class LinkThread(threading.Thread):
     # -- for other threads
 
     def open(self, request: wire.Request, payloads: list[bytes], kind: str) -> Box:
-        """Ask something; the box gets its events, and a `Result` at the end whatever happens."""
+        """Open a request. The box gets its events, and in the end always a `Result`."""
         box: Box = SimpleQueue()
 
         def begin(now: float) -> list[Action]:
-            if self._closing:  # it came behind the farewell: nobody would answer it
+            if self._closing:  # it came after BYE: no one would answer it
                 box.put(cancelled("this client is closed"))
                 return []
             try:
@@ -83,7 +83,7 @@ class LinkThread(threading.Thread):
         return box
 
     def forget(self, request_id: bytes, box: Box) -> None:
-        """Cancel a request that nobody waits for any more, if this is still its box."""
+        """Cancel a request that is no longer wanted, if this is still its box."""
 
         def end(_now: float) -> list[Action]:
             return self._core.forget(request_id) if self._desk.drop(request_id, box) else []
@@ -91,7 +91,7 @@ class LinkThread(threading.Thread):
         self.post(end)
 
     def post(self, command: Command) -> bool:
-        """Have a command run on the thread; False where it runs no more."""
+        """Run a command on the thread; False if the thread has stopped."""
         with self._lock:
             if self._closing or self._failed is not None:
                 return False
@@ -101,7 +101,7 @@ class LinkThread(threading.Thread):
             return True
 
     def close(self) -> None:
-        """Say BYE and end, within about two seconds."""
+        """Send BYE and stop, within about two seconds."""
         self.post(self._leave)
         self.join(CLOSE_S)
 
@@ -147,7 +147,7 @@ class LinkThread(threading.Thread):
             self._flush()
 
     def _receive(self) -> bool:
-        """Take what has come, in bounded batches; whether the socket was emptied."""
+        """Receive messages in bounded batches and return whether the socket is now empty."""
         for _ in range(BATCH):
             if not sockets.has_more(self._socket):
                 return True

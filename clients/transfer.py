@@ -1,4 +1,4 @@
-"""Files of exports and imports: written beside their place and renamed when whole; hashed before they are sent."""
+"""Files of exports and imports: a download is renamed when complete, an upload is hashed before it is sent."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from ssmprov.errors import BadRequest, Corrupt, NotFound
 
 
 class Download:
-    """An exported file on its way to `path`. Whatever stands there is replaced only by a whole, checked file.
+    """An exported file that is being written to `path`. An existing file is replaced only by a complete, checked one.
 
-    Raises OSError where the disk does not take it.
+    Raises OSError if the disk cannot hold it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -32,11 +32,9 @@ class Download:
         self._bytes += len(data)
 
     def finish(self, exported: ops.Exported) -> None:
-        """Check, flush to the disk and rename. Raises Corrupt where bytes or hash are not what was promised."""
+        """Check, flush to the disk and rename. Raises Corrupt if size or hash differ from what was promised."""
         if self._bytes != exported.bytes or self._hash.hexdigest() != exported.sha256:
-            raise Corrupt(
-                f"{self._bytes} of {exported.bytes} bytes arrived, or their hash is another one: export it again"
-            )
+            raise Corrupt(f"{self._bytes} of {exported.bytes} bytes arrived, or their hash differs: export it again")
         with durable.naming(self._path):
             self._file.flush()
             os.fsync(self._file.fileno())
@@ -49,7 +47,7 @@ class Download:
             os.close(directory)
 
     def close(self) -> None:
-        """Leave nothing behind of a download that did not finish; after `finish` it does nothing."""
+        """Remove an unfinished download. Does nothing after `finish`."""
         self._file.close()
         self._part.unlink(missing_ok=True)
 
@@ -68,12 +66,12 @@ class Upload:
         self.size = self._file.tell()
 
     def piece(self, offset: int) -> tuple[bytes, bool]:
-        """At most 1 MiB from byte `offset`, and whether it is the last. Raises BadRequest for a file cut short."""
+        """At most 1 MiB from byte `offset`, and whether it is the last piece. Raises BadRequest if the file shrank."""
         self._file.seek(offset)
         data = self._file.read(min(wire.MAX_PAYLOAD, self.size - offset))
         last = offset + len(data) >= self.size
         if not data and not last:
-            raise BadRequest("the file grew shorter while it was being imported: nothing was imported")
+            raise BadRequest("the file shrank during the import, so nothing was imported")
         return data, last
 
     def close(self) -> None:

@@ -351,7 +351,10 @@ class Conductor(QObject):
             if wishes.context not in (target.save, target.also):
                 return Sent(reply, None)
             after = (turn.before + reply.text).encode("utf-8", "surrogateescape")
-            return Sent(reply, Change(len(transcript), b"", after, head, reply.result.object))
+            change = Change(
+                at=len(transcript), before=b"", after=after, head_before=head, head_after=reply.result.object
+            )
+            return Sent(reply, change)
 
         def done(sent: Sent) -> None:
             self._sent(sent, wishes)

@@ -14,9 +14,9 @@ from composer.branching.edit_turn import EditTurnDialog
 from composer.branching.fork_dialog import ForkDialog
 from composer.conductor import BUSY, Compose, Conductor
 from composer.link import Job
-from composer.many import Rerolls
 from composer.moves import Moves
 from composer.reading.transcript_pane import TranscriptPane
+from composer.rerolls import Rerolls
 from composer.watching import Watcher
 from composer.writing.compose_panel import ComposePanel
 from ssmprov import durable

@@ -1,1 +1,1 @@
-"""Experiments on models, which serve nobody: what is found here informs the rest."""
+"""Experiments on models. They are not part of serving; their findings inform the rest."""

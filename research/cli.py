@@ -7,9 +7,9 @@ import click
 from ssmprov.main import LazyGroup
 
 ENTRY_POINTS: dict[str, tuple[str, str]] = {
-    "smoke": ("research.asm.smoke:main", "Read, step, resume and one training step: shapes and finiteness."),
-    "train-mini": ("training.asm_mini:main", "Train a small model on the shipped text."),
-    "probe": ("research.asm.probe:main", "The Paris margin, routing against residual, slots knocked out."),
+    "smoke": ("research.asm.smoke:main", "Read, step, resume and train one step; check shapes and finite numbers."),
+    "train-mini": ("training.asm_mini:main", "Train a small model on the text that comes with the project."),
+    "probe": ("research.asm.probe:main", "Measure the Paris margin, compare routing with residual, knock out slots."),
 }
 """As `ssmprov.main.COMMANDS`."""
 

@@ -1,4 +1,4 @@
-"""How a specialist is asked: as the filter that will use it asks, in turns of a transcript."""
+"""Asks a specialist the way that its filter will: in turns of a transcript."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from ssmprov.errors import Unavailable, Unreachable, WorkerLost
 from ssmprov.transcript import FENCE, turns_of
 
 PAUSES_S = (0.0, 1.0, 3.0, 6.0)
-"""Between asking and asking again."""
+"""The pause before asking again."""
 
 CLEAN = frozenset({"fence", "end"})
-"""Stop reasons of an answer that came to its own end."""
+"""Stop reasons of an answer that ended by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ class Answer:
 
     @property
     def ended(self) -> bool:
-        """Whether it stopped by its own end."""
+        """Whether it ended by itself."""
         return self.stop in CLEAN
 
 

@@ -1,4 +1,4 @@
-"""What a run with gradients begins with: the weights of a served model, on this machine, and an earlier run."""
+"""What a run with gradients starts from: the weights of a served model on this machine, and an earlier run."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from ssmprov.errors import BadRequest, NotFound, Unsupported, WrongModel, neares
 from training.policy import Architecture
 
 BEGINNING = "none"
-"""In place of a run: the model as it is."""
+"""Stands in for a run: the model itself."""
 
 ARCHITECTURES: dict[str, Architecture] = {"rwkv": "rwkv7", "asm": "asm"}
 EMBEDDED = {"@mini": mini.path, "@asm-mini": mini.asm_path}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class LocalModel:
     """A model whose state and weights can be tuned here; `scan` and `pos_mode` as its table says them."""
 
@@ -49,9 +49,13 @@ def base_of(client: Client, model: str) -> LocalModel:
     embedded = EMBEDDED.get(table.path)
     path = embedded() if embedded else configured.path(table.path)
     if not path.is_file():
-        raise NotFound(f"{path} is not there: tuning needs the weights of {model} on this machine")
+        raise NotFound(f"{path} does not exist: tuning needs the weights of {model} on this machine")
     return LocalModel(
-        model, ARCHITECTURES[runtime], path, *(table.options.get(key) or None for key in ("scan", "pos_mode"))
+        model=model,
+        architecture=ARCHITECTURES[runtime],
+        path=path,
+        scan=table.options.get("scan") or None,
+        pos_mode=table.options.get("pos_mode") or None,
     )
 
 
@@ -61,12 +65,12 @@ def fingerprint_of(client: Client, model: str) -> str:
 
 
 def refuse_another(client: Client, base: LocalModel, fingerprint: str) -> None:
-    """Raises WrongModel where the weights here are not those that are served."""
+    """Raises WrongModel if the weights here are not those that are served."""
     served = fingerprint_of(client, base.model)
     if served != fingerprint:
         raise WrongModel(
-            f"{base.path} is the model {fingerprint[:12]}, and {base.model} is served with {served[:12]}: restart its "
-            "workers, or name the right file in the configuration",
+            f"{base.path} holds the model {fingerprint[:12]}, but {base.model} is served with {served[:12]}: "
+            "restart its workers, or name the right file in the configuration",
             made_by=fingerprint,
             needed=served,
         )
@@ -82,13 +86,15 @@ def parent_of(ledger: Ledger, stage: Stage, wanted: str, model: str) -> Run | No
     if wanted:
         run = ledger.run(wanted)
         if run.status != "completed" or not state_of(ledger, run).is_file():
-            what = f"is {run.status}" if run.status != "completed" else f"has left no {STATE} in its folder"
+            what = f"is {run.status}" if run.status != "completed" else f"has no {STATE} in its folder"
             what = "read rows through the broker" if run.kind == "prime" else what
-            raise BadRequest(f"the run {run.id} {what}: only a completed run of `tune` or `train` can be gone on from")
+            raise BadRequest(
+                f"the run {run.id} {what}: you can only continue from a completed run of `tune` or `train`"
+            )
         if run.model != model:
             raise BadRequest(
-                f"the run {run.id} is of the model {run.model}, and the plan names {model}: begin with a run of that "
-                f"model, or with the model itself (`--from {BEGINNING}`)"
+                f"the run {run.id} used the model {run.model}, but the plan names {model}: start from a run of that "
+                f"model, or from the model itself (`--from {BEGINNING}`)"
             )
         return run
     earlier = STAGES[: STAGES.index(stage)]

@@ -34,7 +34,7 @@ MAX_TOKENS = 512
 
 @click.group()
 def specialist() -> None:
-    """Make a context that does one thing well: train or prime it, judge it by probes, promote it under a live name.
+    """Make a context that does one thing well: train or prime it, test it with probes, then promote it.
 
     \b
     ssmprov specialist init draw --track svg --model rwkv7-mini
@@ -47,10 +47,12 @@ def specialist() -> None:
 
 def _selecting(command: Any) -> Any:
     for option in (
-        click.option("--step", type=click.IntRange(1), help="What the run had made at a step that was kept."),
-        click.option("--pass", "stage_pass", type=click.IntRange(1), help="Which run of the stage (else the last)."),
+        click.option("--step", type=click.IntRange(1), help="The context that the run kept at this step."),
+        click.option(
+            "--pass", "stage_pass", type=click.IntRange(1), help="Which run of the stage (default: the last)."
+        ),
         click.option("--stage", type=STAGE, help="The last completed run of a stage."),
-        click.option("--run", "run_id", default="", metavar="ID", help="A run by its id."),
+        click.option("--run", "run_id", default="", metavar="ID", help="The run with this id."),
     ):
         command = option(command)
     return command
@@ -58,11 +60,13 @@ def _selecting(command: Any) -> Any:
 
 @specialist.command("init")
 @click.argument("name")
-@click.option("--track", type=click.Choice(sorted(GRAMMARS)), required=True, help="What it is to do.")
-@click.option("--model", required=True, shell_complete=complete_model, help="The model to begin with.")
-@click.option("--public", default="", metavar="NAME", help="The name that filters use (else the specialist's own).")
+@click.option("--track", type=click.Choice(sorted(GRAMMARS)), required=True, help="What the specialist should do.")
+@click.option("--model", required=True, shell_complete=complete_model, help="The model to start from.")
+@click.option(
+    "--public", default="", metavar="NAME", help="The name that filters use (default: the specialist's name)."
+)
 @click.option("--rows", "count", type=click.IntRange(1, 1_000_000), default=2000, show_default=True)
-@click.option("--data", type=click.Path(path_type=Path), help="A file of your own rows (else the track's).")
+@click.option("--data", type=click.Path(path_type=Path), help="A file with your own rows (default: the track's rows).")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=1, show_default=True)
 def init(name: str, track: str, model: str, public: str, count: int, data: Path | None, seed: int) -> None:
     """Make the folder specialists/NAME with a plan to edit, rows, and a contract of probes."""
@@ -77,7 +81,7 @@ def init(name: str, track: str, model: str, public: str, count: int, data: Path 
 @click.option("--stage", type=STAGE, default="stage_a", show_default=True)
 @json_option
 def check(name: str, stage: Stage, as_json: bool) -> None:
-    """Hold the rows against the data contract, split them, and keep them apart from the probes."""
+    """Check the format of the rows, split them, and set aside those whose prompts are used by probes."""
     found = open_specialist(home_of(), name).data(stage)
     if as_json:
         echo_json(found.summary)
@@ -85,13 +89,13 @@ def check(name: str, stage: Stage, as_json: bool) -> None:
     for file in found.reports:
         click.echo(f"{file.path}: {file.rows} rows, {file.bytes} bytes, {file.repeated} repeated")
     echo_table(("PART", "ROWS"), [(part, len(rows)) for part, rows in found.parts.items()])
-    click.echo(f"{found.held_out} rows are held out: a probe asks their prompt", err=True)
+    click.echo(f"{found.held_out} rows are set aside because a probe uses their prompt", err=True)
 
 
 @specialist.command("prime")
 @click.argument("name")
 @click.option("--stage", type=STAGE, default="stage_a", show_default=True)
-@click.option("--examples", type=click.IntRange(1), help="How many rows to read (else the plan's).")
+@click.option("--examples", type=click.IntRange(1), help="How many rows to read (default: the plan's number).")
 @json_option
 def prime_(name: str, stage: Stage, examples: int | None, as_json: bool) -> None:
     """Read training rows into a context through the broker; it works with every runtime."""
@@ -120,7 +124,7 @@ def prime_(name: str, stage: Stage, examples: int | None, as_json: bool) -> None
 @_selecting
 @json_option
 def eval_(name: str, run_id: str, stage: Stage | None, stage_pass: int | None, step: int | None, as_json: bool) -> None:
-    """Ask a run's context every probe of the contract, through the broker, and score its answers."""
+    """Ask a run's context every probe of the contract through the broker, and score the answers."""
     one = open_specialist(home_of(), name)
     run = _selected(one, run_id, stage, stage_pass, step)
     measured = run.settings.get("reply_tokens")
@@ -156,9 +160,9 @@ def eval_(name: str, run_id: str, stage: Stage | None, stage_pass: int | None, s
 @specialist.command("promote")
 @click.argument("name")
 @_selecting
-@click.option("--force", is_flag=True, help="Promote what has not passed its gate; the ledger will say so.")
-@click.option("--dry-run", is_flag=True, help="Say what would move, and move nothing.")
-@click.option("--list-runs", is_flag=True, help="List what could be promoted.")
+@click.option("--force", is_flag=True, help="Promote a run that has not passed its gate, and note that in the ledger.")
+@click.option("--dry-run", is_flag=True, help="Show what would change without changing it.")
+@click.option("--list-runs", is_flag=True, help="List the runs that can be promoted.")
 @json_option
 def promote(
     name: str,
@@ -171,7 +175,7 @@ def promote(
     list_runs: bool,
     as_json: bool,
 ) -> None:
-    """Move the public name to a run's context, by compare-and-swap, if the run passes its gate."""
+    """Move the public name to a run's context if the run passes its gate."""
     one = open_specialist(home_of(), name)
     if list_runs:
         _tell_runs(one, as_json)
@@ -190,7 +194,7 @@ def promote(
         echo_json({"run": run.id, "label": run.label, "dry_run": dry_run, "forced": forced, "public": swap.public,
                    "model": swap.model, "before": swap.before, "after": swap.after})  # fmt: skip
     elif swap.before == swap.after:
-        click.echo(f"{swap.model}:{swap.public} stands at {short(swap.after)} already ({run.label})")
+        click.echo(f"{swap.model}:{swap.public} is already at {short(swap.after)} ({run.label})")
     else:
         verb = "would move" if dry_run else "moved"
         click.echo(f"{verb} {swap.model}:{swap.public} from {short(swap.before)} to {short(swap.after)} ({run.label})")
@@ -200,7 +204,7 @@ def promote(
 @click.argument("name")
 @json_option
 def rollback(name: str, as_json: bool) -> None:
-    """Move the public name back to where it stood before the last promotion."""
+    """Move the public name back to where it was before the last promotion."""
     one = open_specialist(home_of(), name)
     with exclusive(one.path), connect() as client:
         promotion.settle(client, one.ledger)
@@ -209,14 +213,18 @@ def rollback(name: str, as_json: bool) -> None:
     if as_json:
         echo_json(done)
     else:
-        click.echo(f"{done.details['public']} stands at {short(done.details['after'])} again")
+        click.echo(f"{done.details['public']} is back at {short(done.details['after'])}")
 
 
 @specialist.command("report")
 @click.argument("name")
-@click.option("--out", type=click.Path(path_type=Path, dir_okay=False), help="Where to write it (else in its folder).")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Where to write the page (default: the specialist's folder).",
+)
 def report_(name: str, out: Path | None) -> None:
-    """Write one page of HTML, which needs no network, on the runs, gates, probes and what was promoted."""
+    """Write one HTML page about the runs, gates, probes and promotions. It needs no network."""
     one = open_specialist(home_of(), name)
     one.ledger.bury()
     path = out or one.path / report.FILE
@@ -228,7 +236,7 @@ def report_(name: str, out: Path | None) -> None:
 @click.argument("name")
 @json_option
 def runs(name: str, as_json: bool) -> None:
-    """List the runs and what came of them."""
+    """List the runs and their results."""
     one = open_specialist(home_of(), name)
     one.ledger.bury()
     _tell_runs(one, as_json)
@@ -236,9 +244,9 @@ def runs(name: str, as_json: bool) -> None:
 
 def _selected(one: Specialist, run_id: str, stage: Stage | None, stage_pass: int | None, step: int | None) -> Run:
     if run_id and (stage or stage_pass):
-        raise click.UsageError("choose a run by --run, or by --stage and --pass")
+        raise click.UsageError("choose a run with --run, or with --stage and --pass")
     if stage_pass and not stage:
-        raise click.UsageError("--pass counts the runs of a --stage: give both")
+        raise click.UsageError("--pass counts the runs of a stage: give --stage, too")
     run = one.ledger.run(run_id) if run_id else one.ledger.latest(stage, stage_pass)
     if step:
         return run.at(step)

@@ -14,7 +14,7 @@ from ssmprov.errors import SsmprovError
 from ssmprov.formatting import short
 
 WIDEST = 72
-"""Characters of the reason that a table of runs shows."""
+"""How many characters of the reason a table of runs shows."""
 
 STAGE = click.Choice(get_args(Stage))
 

@@ -25,14 +25,14 @@ NEEDED = 'pip install "ssmprov[rwkv]"'
 def _learning(command: Any) -> Any:
     for option in (
         json_option,
-        click.option("--skip-parity", is_flag=True, help="Do not try the parity gate; the ledger will say so."),
-        click.option("--resume", is_flag=True, help="Go on with the last run of this stage that did not end."),
+        click.option("--skip-parity", is_flag=True, help="Skip the parity gate, and note that in the ledger."),
+        click.option("--resume", is_flag=True, help="Continue the last unfinished run of this stage."),
         click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True),
-        click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Of the order of rows (else the plan's)."),
-        click.option("--rate", type=click.FloatRange(0, 10, min_open=True), help="Learning rate (else the plan's)."),
-        click.option("--steps", type=click.IntRange(1, 1 << 31), help="Steps (else the plan's)."),
+        click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Seed of the row order (default: see plan)."),
+        click.option("--rate", type=click.FloatRange(0, 10, min_open=True), help="Learning rate (default: see plan)."),
+        click.option("--steps", type=click.IntRange(1, 1 << 31), help="Steps (default: see plan)."),
         click.option("--from", "start", default="", metavar="RUN",
-                     help="The run to go on from, or none (else the last of an earlier stage)."),
+                     help="The run to continue from, or none (default: the last of an earlier stage)."),
         click.option("--stage", type=STAGE, default="stage_a", show_default=True),
         click.argument("name"),
     ):  # fmt: skip
@@ -43,14 +43,14 @@ def _learning(command: Any) -> Any:
 @click.command("tune")
 @_learning
 def tune(**options: Any) -> None:
-    """Tune the initial state of an rwkv or asm model, its weights frozen: what comes of it is a context of it."""
+    """Tune the initial state of an rwkv or asm model with frozen weights. The result is a context of that model."""
     _run("tune", **options)
 
 
 @click.command("train")
 @_learning
 def train(**options: Any) -> None:
-    """Train the weights of a small rwkv or asm model: what comes of it is a context that carries them."""
+    """Train the weights of a small rwkv or asm model. The result is a context that carries the weights."""
     _run("train", **options)
 
 
@@ -75,7 +75,9 @@ def _run(
         data = one.data(stage)
         if resume:
             if any((steps, rate, start, seed is not None)):
-                raise click.UsageError("a run is gone on with as it was begun: --resume takes no other settings")
+                raise click.UsageError(
+                    "--resume continues a run with its original settings, so leave out the other options"
+                )
             run = one.ledger.again(stage, kind, learning.CHECKPOINT)
             settings = msgspec.convert(run.settings["fit"], Settings)
             if skip_parity:
@@ -96,7 +98,9 @@ def _run(
             )
         torch.set_num_threads(threads)
         with one.ledger.alive(run.id), ending(one, run), session.stopping() as stopping, _bar(run, settings) as said:
-            learner = learning.Learner(one, client, local, run, settings, data, parent)
+            learner = learning.Learner(
+                one=one, client=client, local=local, run=run, settings=settings, data=data, start=parent
+            )
             learning.learn(
                 learner,
                 skip_parity=skip_parity or bool(run.options.get("skip_parity")),
@@ -138,5 +142,5 @@ def _loaded() -> tuple[Any, Any, Any, Any]:
         from specialists import bases, learning
         from training import session
     except ModuleNotFoundError as error:
-        raise Unsupported(f"tuning computes with {error.name}, which is not installed: {NEEDED}") from None
+        raise Unsupported(f"tuning needs {error.name}, which is not installed: {NEEDED}") from None
     return bases, learning, session, torch

@@ -39,7 +39,7 @@ Text = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
 Texts = Annotated[tuple[Text, ...], Meta(max_length=64)]
 
 
-class ProbeTable(msgspec.Struct, forbid_unknown_fields=True, rename={"kind": "type"}):
+class ProbeTable(msgspec.Struct, forbid_unknown_fields=True, rename={"kind": "type"}, kw_only=True):
     """One prompt, and what is expected of the answer to it."""
 
     id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -55,10 +55,17 @@ class ProbeTable(msgspec.Struct, forbid_unknown_fields=True, rename={"kind": "ty
     def expecting(self, starts: str = "") -> Expected:
         """What a scorer is to look for; `starts` holds for all probes of a contract that say nothing else."""
         tags, _ = tags_of(self.prompt)
-        return Expected(tags, self.starts or starts, self.contains, self.forbids, self.exactly, self.matches)
+        return Expected(
+            tags=tags,
+            starts=self.starts or starts,
+            contains=self.contains,
+            forbids=self.forbids,
+            exactly=self.exactly,
+            matches=self.matches,
+        )
 
 
-class Contract(msgspec.Struct, forbid_unknown_fields=True):
+class Contract(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A whole contract. `samples` are taken of each probe; at temperature 0 they are to be equal."""
 
     track: str
@@ -75,16 +82,16 @@ def read_contract(path: Path) -> tuple[Contract, str]:
     """A contract, and the sha256 of its file. Raises BadRequest that names the key which is wrong."""
     data = path.read_bytes()
     if len(data) > MAX_BYTES:
-        raise BadRequest(f"{path} has {len(data)} bytes, and a contract may have {MAX_BYTES}")
+        raise BadRequest(f"{path} has {len(data)} bytes; a contract may have at most {MAX_BYTES}")
     try:
         content = tomllib.loads(data.decode("utf-8"))
         contract = msgspec.convert(content, Contract)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"{path} is no TOML: {error}") from None
+        raise BadRequest(f"{path} is not valid TOML: {error}") from None
     except msgspec.ValidationError as error:
         raise BadRequest(f"{path}: {error}") from None
     if contract.schema != SCHEMA:
-        raise BadRequest(f"{path}: its schema is {contract.schema!r}, and this version reads {SCHEMA!r}")
+        raise BadRequest(f"{path}: its schema is {contract.schema!r}, but this version reads {SCHEMA!r}")
     try:
         grammar_of(contract.track)
         scorer_of(contract.scorer)
@@ -98,7 +105,7 @@ def read_contract(path: Path) -> tuple[Contract, str]:
         try:
             re.compile(probe.matches)
         except re.error as error:
-            raise BadRequest(f"{path}: `matches` of {probe.id!r} is no regular expression: {error}") from None
+            raise BadRequest(f"{path}: `matches` of {probe.id!r} is not a valid regular expression: {error}") from None
     return contract, hashlib.sha256(data).hexdigest()
 
 

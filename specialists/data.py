@@ -49,7 +49,7 @@ def load_data(plan: Plan, folder: Path, contract: Contract, rows: str = "") -> D
         refuse_contamination(found.parts)
     else:
         if not (rows or table.rows):
-            raise BadRequest("[data] names no rows: write `rows`, or `train`, `validation` and `test`")
+            raise BadRequest("[data] names no rows: add `rows`, or `train`, `validation` and `test`")
         all_rows, report = _read(plan, folder, rows or table.rows)
         found, reports = split(all_rows, plan.shares, table.split_seed), [report]
     asked = {_sense(probe.prompt) for probe in contract.probe}
@@ -71,7 +71,7 @@ def _sense(prompt: str) -> str | frozenset[str]:
 def _read(plan: Plan, folder: Path, name: str) -> tuple[list[Row], Report]:
     path = folder / name
     if not path.is_file():
-        raise BadRequest(f"{path} is not there: the plan names it as rows of {plan.track}")
+        raise BadRequest(f"{path} does not exist, but the plan names it as rows of {plan.track}")
     rows, report = read_rows(path, grammar_of(plan.track), ascii_only=plan.data.ascii)
     report.refuse()
     return rows, report

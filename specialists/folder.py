@@ -59,7 +59,7 @@ rows = "rows_b.txt"        # the same things, asked for in more ways
 """
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Specialist:
     """A folder with its plan and contract read and checked."""
 
@@ -103,7 +103,9 @@ class Specialist:
 def path_of(home: Path, name: str) -> Path:
     """Raises BadRequest for what cannot be a specialist's name."""
     if not NAME.match(name):
-        raise BadRequest(f"{name!r} is no name of a specialist: small letters, digits, - and _, 48 at most")
+        raise BadRequest(
+            f"{name!r} is not a valid name for a specialist: use up to 48 lowercase letters, digits, - and _"
+        )
     return home / SPECIALISTS / name
 
 
@@ -112,19 +114,21 @@ def open_specialist(home: Path, name: str) -> Specialist:
     path = path_of(home, name)
     if not path.is_dir():
         known = sorted(folder.name for folder in (home / SPECIALISTS).glob("*") if (folder / PLAN_FILE).is_file())
-        told = f": there are {', '.join(known)}" if known else ": `ssmprov specialist init` makes one"
+        told = f": choose from {', '.join(known)}" if known else ": `ssmprov specialist init` creates one"
         raise NotFound(f"there is no specialist {name!r}{told}")
     plan = read_plan(path)
     if plan.name != name:
-        raise BadRequest(f"{path / PLAN_FILE} is the plan of {plan.name!r}, and its folder is called {name!r}")
+        raise BadRequest(f"{path / PLAN_FILE} is the plan of {plan.name!r}, but its folder is called {name!r}")
     contract_path = path / plan.eval.contract
     if not contract_path.is_file():
-        raise BadRequest(f"{contract_path} is not there: the plan names it as its contract")
+        raise BadRequest(f"{contract_path} does not exist, but the plan names it as its contract")
     contract, digest = read_contract(contract_path)
     if contract.track != plan.track:
-        raise BadRequest(f"{contract_path} is a contract of {contract.track}, and the plan is of {plan.track}")
+        raise BadRequest(
+            f"{contract_path} is a contract for the track {contract.track}, but the plan is for {plan.track}"
+        )
     gates = read_gates(path / plan.eval.gates) if plan.eval.gates else GATES
-    return Specialist(path, plan, contract, digest, gates)
+    return Specialist(path=path, plan=plan, contract=contract, contract_digest=digest, gates=gates)
 
 
 def init(
@@ -146,10 +150,10 @@ def init(
     """
     path = path_of(home, name)
     if path.exists():
-        raise Conflict(f"{path} is there already: choose another name, or move it away")
+        raise Conflict(f"{path} already exists: choose another name, or move it away")
     wide = b""
     if rows is None and track not in TRACKS:
-        raise BadRequest(f"the track {track} brings no rows of its own: name yours, --data FILE")
+        raise BadRequest(f"the track {track} has no built-in rows: give your own with --data FILE")
     if rows is None:
         shipped = track_of(track)
         written = _lines(shipped.rows(seed, count))
@@ -178,7 +182,7 @@ def _own(path: Path, track: str) -> tuple[bytes, str]:
     """The rows of a file, or of all `*.txt` of a folder, and the contract that they are judged by."""
     files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
-        raise BadRequest(f"{path} holds no rows: --data names a file of rows, or a folder of .txt files")
+        raise BadRequest(f"{path} has no rows: --data takes a file of rows or a folder of .txt files")
     rows = list[Row]()
     for file in files:
         found, report = read_rows(file, grammar_of(track), ascii_only=False)
@@ -192,5 +196,5 @@ def _own(path: Path, track: str) -> tuple[bytes, str]:
     short = (row for row in parts.parts["test"] if max(len(row.prompt), len(row.answer)) <= MAX_TEXT)
     asked = list({row.prompt: row for row in short}.values())[:MOST_PROBES]
     if not asked:
-        raise BadRequest(f"{path}: every row to judge by has more than {MAX_TEXT} characters: add shorter ones")
+        raise BadRequest(f"{path}: every row for the probes has more than {MAX_TEXT} characters: add shorter ones")
     return data, contract_of(track, [(row.prompt, row.answer) for row in asked])

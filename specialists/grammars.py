@@ -65,16 +65,16 @@ def _ended(text: str, at: int) -> None:
 def _tagged(line: str, first: str = "") -> tuple[tuple[str, ...], int]:
     tags, at = tags_of(line)
     if not tags:
-        raise Offended(0, "a row begins with tags, such as [circle][palette:cool]")
+        raise Offended(0, "a row must begin with tags, such as [circle][palette:cool]")
     if first and tags[0] != first:
-        raise Offended(0, f"the first tag of such a row is [{first}]")
+        raise Offended(0, f"the first tag of such a row must be [{first}]")
     return tags, at
 
 
 def _svg(line: str) -> Taken:
     tags, at = _tagged(line)
     if not line.startswith("<svg", at):
-        raise Offended(at, "after the tags comes <svg")
+        raise Offended(at, "<svg must follow the tags")
     end = line.rfind("</svg>")
     if end < 0:
         raise Offended(len(line), "</svg> is missing")
@@ -94,7 +94,7 @@ def _routing(line: str) -> Taken:
 def _code(line: str) -> Taken:
     tags, at = _tagged(line, "code")
     if not any(tag.startswith("lang:") for tag in tags):
-        raise Offended(0, "a row of code says its language, such as [lang:python]")
+        raise Offended(0, "a row of code must name its language, such as [lang:python]")
     _, answer_at = element("prompt", line, at)
     _, after = element("solution", line, answer_at)
     _ended(line, after)
@@ -104,12 +104,12 @@ def _code(line: str) -> Taken:
 def _pairs(line: str) -> Taken:
     prompt, tab, answer = line.partition(PAIR)
     if not tab:
-        raise Offended(len(line), "a tabulator stands between prompt and answer")
+        raise Offended(len(line), "a tab must separate prompt and answer")
     if PAIR in answer:
-        raise Offended(len(prompt) + 1 + answer.index(PAIR), "a second tabulator: write \\t within a text")
+        raise Offended(len(prompt) + 1 + answer.index(PAIR), "a second tab: write \\t inside a text")
     for text, at in ((prompt, 0), (answer, len(prompt) + 1)):
         if not text.strip():
-            raise Offended(at, "prompt and answer are not empty")
+            raise Offended(at, "prompt and answer must not be empty")
     return prompt, answer, tags_of(prompt)[0]
 
 
@@ -119,7 +119,7 @@ GRAMMARS = {
         Grammar("svg", "[tag]...<svg ...>...</svg>", _svg),
         Grammar("routing", "[route][tag]...<query>..</query><plan>..</plan><final_agent>..</final_agent>", _routing),
         Grammar("code", "[code][lang:x][tag]...<prompt>..</prompt><solution>..</solution>", _code),
-        Grammar("pairs", "PROMPT, a tabulator, ANSWER", _pairs),
+        Grammar("pairs", "PROMPT, a tab, ANSWER", _pairs),
     )
 }
 
@@ -127,5 +127,5 @@ GRAMMARS = {
 def grammar_of(name: str) -> Grammar:
     """Raises BadRequest for a name that is none."""
     if name not in GRAMMARS:
-        raise BadRequest(f"there are no rows of {name!r}{nearest(name, GRAMMARS)}")
+        raise BadRequest(f"there is no kind of rows called {name!r}{nearest(name, GRAMMARS)}")
     return GRAMMARS[name]

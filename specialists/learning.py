@@ -25,7 +25,8 @@ from specialists.settings import Settings
 from ssmprov import durable
 from ssmprov.errors import BadRequest, Cancelled, Conflict, NoSpace, NotFound, WrongModel
 from ssmprov.statefile import MAX_BYTES, Origin, read_state, write_state
-from training.fit import CHECKPOINT, Curve, Fit, FitError, OfAnotherRun, fit
+from training.checkpoint import NAME as CHECKPOINT
+from training.fit import Curve, Fit, FitError, OfAnotherRun, fit
 from training.methods import Trace
 from training.opening import open_policy
 from training.policy import Kind, Policy, PolicyError, Start
@@ -35,7 +36,7 @@ FIRST_TURN = 1
 """A tuned state has read no turn: the first question to it is turn 1."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Learner:
     """All that a run with gradients needs. `start` is the run that is gone on from, None for the model itself."""
 
@@ -92,7 +93,9 @@ class Learner:
         if self.start is not None:
             path = state_of(self.one.ledger, self.start)
             if not path.is_file():
-                raise NotFound(f"{path} is not there: begin with another run, or with the model itself (`--from none`)")
+                raise NotFound(
+                    f"{path} does not exist: start from another run, or from the model itself (`--from none`)"
+                )
             state = read_state(path)
             self._refuse_foreign(self.start, state.origin.fingerprint)
             given = Start(state.arrays, state.weights)
@@ -107,8 +110,8 @@ class Learner:
         served = fingerprint_of(self.client, self.run.model)
         if made_by != served:
             raise WrongModel(
-                f"the run {start.id} was made with the model {made_by[:12]}, and {self.run.model} is served with "
-                f"{served[:12]} now: begin with a run of that one, or with the model itself (`--from none`)",
+                f"the run {start.id} was made with the model {made_by[:12]}, but {self.run.model} is served with "
+                f"{served[:12]} now: start from a run of that model, or from the model itself (`--from none`)",
                 made_by=made_by,
                 needed=served,
             )
@@ -116,16 +119,16 @@ class Learner:
     def teaching(self, policy: Policy) -> Teaching:
         one, plan = self.one, self.one.plan
         return Teaching(
-            policy,
-            self.run.stage,
-            self.data,
-            self.asked,
-            self.settings,
-            self.run.seed,
-            Reward(one.contract),
-            grammar_of(plan.track),
-            self.pairs,
-            plan.data.ascii,
+            policy=policy,
+            stage=self.run.stage,
+            data=self.data,
+            asked=self.asked,
+            settings=self.settings,
+            seed=self.run.seed,
+            reward=Reward(one.contract),
+            grammar=grammar_of(plan.track),
+            pairs=self.pairs,
+            ascii=plan.data.ascii,
         )
 
 
@@ -145,14 +148,14 @@ def learn(
     run, settings = learner.run, learner.settings
     if run.model != learner.local.model:
         raise BadRequest(
-            f"the run {run.id} is of the model {run.model}, and the plan names {learner.local.model} now: put the plan "
-            "back, or begin a new run without --resume"
+            f"the run {run.id} used the model {run.model}, but the plan names {learner.local.model} now: put the plan "
+            "back, or start a new run without --resume"
         )
     policy = learner.open()
     refuse_another(learner.client, learner.local, policy.base.fingerprint)
     if (size := sum(4 * tensor.numel() for tensor in policy.tensors.values())) > MAX_BYTES:
         raise BadRequest(
-            f"{learner.local.path} has {size} bytes of weights, and a context brings {MAX_BYTES} at most: tune its "
+            f"{learner.local.path} has {size} bytes of weights, but a context can carry at most {MAX_BYTES}: tune its "
             "state instead (`ssmprov specialist tune`)"
         )
     stage = objective_of(learner.teaching(policy))
@@ -172,8 +175,8 @@ def learn(
             policy,
             stage.loss,
             Fit(
-                settings.steps,
-                settings.rate,
+                steps=settings.steps,
+                rate=settings.rate,
                 check_every=settings.check_every,
                 patience=patience,
                 save_every_s=settings.save_every_s,
@@ -187,8 +190,8 @@ def learn(
         )
     except OfAnotherRun:
         raise BadRequest(
-            f"the run {run.id} cannot be gone on with: the model, or its rows, their split, pairs, roles or scorer are "
-            "others than when it began. Put them back, or begin a new run without --resume"
+            f"the run {run.id} cannot continue: the model, its rows, their split, the pairs, roles or scorer have "
+            "changed since it started. Put them back, or start a new run without --resume"
         ) from None
     except FitError as error:
         raise (NoSpace if isinstance(error.__cause__, OSError) else BadRequest)(str(error)) from None
@@ -199,7 +202,7 @@ def learn(
     run.steps, run.loss = fitted.step, summary_of(fitted.curve)
     run.settings["stopped"] = fitted.stopped
     if fitted.stopped == "asked":
-        raise Cancelled(f"stopped at step {fitted.step} of {settings.steps}: --resume goes on with it")
+        raise Cancelled(f"stopped at step {fitted.step} of {settings.steps}: --resume continues it")
     run.made = _put(learner, policy, learner.directory / STATE, learner.name)
     for step in range(settings.keep_every, fitted.step, settings.keep_every) if settings.keep_every else ():
         if kept := head_of(learner.client, run.model, learner.kept_name(step)):  # unless somebody took it away
@@ -237,7 +240,9 @@ def _try_parity(learner: Learner, policy: Policy, told: Callable[[str], None]) -
         imported = f"{scratch}/start"
         client.import_(state_of(learner.one.ledger, learner.start), imported, model=run.model)
     try:
-        subject = parity.Subject(policy, client, run.model, reference, learner.asked, scratch)
+        subject = parity.Subject(
+            policy=policy, client=client, model=run.model, reference=reference, asked=learner.asked, scratch=scratch
+        )
         parity.gate(learner.one.path, subject, run.kind, told)
     finally:
         if imported:

@@ -1,7 +1,7 @@
-"""What really happened: an append-only file of records, one line each, of which the last one of a run counts.
+"""The history of a specialist: an append-only file with one record per line. A run's last record counts.
 
-A run holds its lock as long as its process lives, so that one which died is known by a lock that anyone can take: the
-next start writes down that it failed. A line that a power cut has torn is left out and told.
+A run holds its lock while its process lives. If anyone can take the lock, the run has died: the
+next start records that it failed. A line torn by a power cut is left out.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from ssmprov.errors import BadRequest, Conflict, Corrupt, NotFound, nearest
 
 SCHEMA = "ssmprov.run.v1"
 STATE = "state.safetensors"
-"""What a run with gradients made, in its folder."""
+"""The file in a run's folder with the result of a run with gradients."""
 
 MAX_LINE = 1 << 20
 MAX_BYTES = 64 << 20
@@ -72,12 +72,12 @@ class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
             return self
         if str(step) not in self.kept:
             there = ", ".join([*self.kept, *([str(self.steps)] if self.made else [])]) or "none"
-            raise NotFound(f"the run {self.id} has kept nothing of step {step}; there is {there} (`keep_every`)")
+            raise NotFound(f"the run {self.id} kept nothing at step {step}; it kept {there} (see `keep_every`)")
         return msgspec.structs.replace(self, id=f"{self.id}:{step}", steps=step, made=self.kept[str(step)])
 
 
 class Event(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """Something that was done with a run that had ended: an evaluation, a promotion, a rollback."""
+    """Something done with a completed run: an evaluation, a promotion, a rollback."""
 
     schema: str = "ssmprov.event.v1"
     event: Literal["evaluated", "promoting", "promoted", "rolled_back", "refused"]
@@ -97,7 +97,7 @@ class Ledger:
         self.path = folder / "ledger.jsonl"
 
     def records(self) -> list[Record]:
-        """Every record in order. Raises Corrupt for a line that is none, but for a torn last one."""
+        """Every record in order. Raises Corrupt for an invalid line, except for a torn last one."""
         if not self.path.exists():
             return []
         if (size := self.path.stat().st_size) > MAX_BYTES:
@@ -112,10 +112,10 @@ class Ledger:
             kind: type[Record] = Event if "event" in content else Run
             return msgspec.convert(content, kind)
         except (msgspec.MsgspecError, TypeError) as error:
-            raise Corrupt(f"{self.path}, line {number}, is no record: {error}") from None
+            raise Corrupt(f"{self.path}, line {number}, is not a valid record: {error}") from None
 
     def runs(self) -> list[Run]:
-        """The runs in order, each as its last record says."""
+        """The runs in order, each in the state of its last record."""
         found: dict[str, Run] = {}
         for record in self.records():
             if isinstance(record, Run):
@@ -141,7 +141,7 @@ class Ledger:
         ]
         if not runs:
             what = f"{stage or 'any stage'}{'' if stage_pass is None else f', pass {stage_pass}'}"
-            raise NotFound(f"no run of {what} has been completed: `ssmprov specialist runs` lists them")
+            raise NotFound(f"no run of {what} has completed: `ssmprov specialist runs` lists the runs")
         return runs[-1]
 
     def append(self, record: Record) -> None:
@@ -166,7 +166,7 @@ class Ledger:
     # -- beginning and ending
 
     def begin(self, **fields: Any) -> Run:
-        """A new run of a kind and stage; its folder is made. Whoever died before is written down as failed."""
+        """Start a new run of a kind and stage and make its folder. Runs that died are recorded as failed."""
         self.bury()
         runs = self.runs()
         stage = fields["stage"]
@@ -177,7 +177,7 @@ class Ledger:
         return run
 
     def again(self, stage: Stage, kind: Kind, holding: str) -> Run:
-        """The last run of a kind and stage that failed and whose folder holds a file, to go on with: it is running.
+        """Continue the last failed run of a kind and stage whose folder holds a file; it is running again.
 
         Raises NotFound.
         """
@@ -189,18 +189,18 @@ class Ledger:
             and (self.directory(run.id) / holding).is_file()
         ]
         if not found:
-            raise NotFound(f"there is no {kind} run of {stage} to go on with: begin one without --resume")
+            raise NotFound(f"there is no {kind} run of {stage} to continue: start one without --resume")
         run = found[-1]
         run.status, run.ended, run.why = "running", "", ""
         self.append(run)
         return run
 
     def bury(self) -> list[Run]:
-        """Write down as failed each run that says it is running and whose process is gone."""
+        """Record as failed each run that says it is running but whose process is gone."""
         dead = []
         for run in self.runs():
             if run.status == "running" and not self._alive(run.id):
-                run.status, run.ended, run.why = "failed", now(), "its process ended before it did"
+                run.status, run.ended, run.why = "failed", now(), "its process ended before the run was complete"
                 self.append(run)
                 dead.append(run)
         return dead
@@ -210,8 +210,8 @@ class Ledger:
 
     @contextmanager
     def alive(self, run_id: str) -> Iterator[None]:
-        """Hold a run's lock. Raises Conflict where another process does."""
-        with _locked(self.directory(run_id) / "lock", f"the run {run_id} is under way in another process"):
+        """Hold a run's lock. Raises Conflict if another process holds it."""
+        with _locked(self.directory(run_id) / "lock", f"the run {run_id} is in progress in another process"):
             yield
 
     def _alive(self, run_id: str) -> bool:
@@ -226,8 +226,8 @@ class Ledger:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Be the only one who runs something on a specialist. Raises Conflict."""
-    with _locked(folder / ".lock", f"{folder.name}: another run of this specialist is under way"):
+    """Hold the specialist's lock, so that nothing else runs on it. Raises Conflict."""
+    with _locked(folder / ".lock", f"{folder.name}: another run of this specialist is in progress"):
         yield
 
 
@@ -238,14 +238,14 @@ def _locked(path: Path, why: str) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise Conflict(f"{why}: wait for its end, or end it") from None
+            raise Conflict(f"{why}: wait until it ends, or stop it") from None
         yield
     finally:
         os.close(descriptor)
 
 
 def _end_of_last_line(path: str, end: int) -> int:
-    """Where the last whole line of a file ends."""
+    """The end of a file's last whole line."""
     with open(path, "rb") as file:
         file.seek(max(0, end - MAX_LINE - 1))
         start = file.tell()
@@ -253,7 +253,7 @@ def _end_of_last_line(path: str, end: int) -> int:
 
 
 def _new_id(runs: list[Run]) -> str:
-    """The time, and a number where a second has several."""
+    """The time, and a number if several fall in one second."""
     stamp = datetime.now(UTC).strftime("%Y%m%d_%H%M%S")
     taken = {run.id for run in runs}
     number = 1

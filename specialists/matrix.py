@@ -34,7 +34,7 @@ def read_matrix(folder: Path) -> Matrix:
     try:
         return msgspec.json.decode(path.read_bytes(), type=Matrix)
     except msgspec.DecodeError as error:
-        raise Corrupt(f"{path} is no matrix: {error}; move it away, and evaluate again") from None
+        raise Corrupt(f"{path} is not a valid matrix: {error}; move it away and evaluate again") from None
 
 
 def upsert(folder: Path, run: Run, entry: dict[str, Any]) -> None:

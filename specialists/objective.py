@@ -36,7 +36,7 @@ MOST_ASKED = 256
 """Training prompts that the policy answers at most, to find pairs."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Objective:
     """`whole` steps belong together.
 
@@ -54,7 +54,7 @@ class Objective:
     whole: int = 1
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Teaching:
     """What a policy is taught, and how. `pairs` is the file of pairs, None where the policy's own answers make them."""
 
@@ -73,7 +73,7 @@ class Teaching:
         """How the policy is asked for answers of its own."""
         tokenizer = self.policy.base.tokenizer
         stop = tuple(tokenizer.encode(FENCE))
-        return Sampling(max_tokens, tokenizer.end, (stop,), self.settings.temperature)
+        return Sampling(max_tokens=max_tokens, end=tokenizer.end, stops=(stop,), temperature=self.settings.temperature)
 
 
 def objective_of(teaching: Teaching) -> Objective:
@@ -94,13 +94,13 @@ def objective_of(teaching: Teaching) -> Objective:
         left_out = set(packed.oversize)
         fitting = [sample for sample in train if sample.row not in left_out]
         found = Objective(
-            Supervised(policy, packed, teaching.seed),
-            validation(policy, _some(checked)),
-            longest,
-            sorted(packed.oversize + checked.oversize),
-            round(packed.fill, 4),
-            packed.real_tokens,
-            settings.reply_tokens or reply_budget(fitting, policy.room),
+            loss=Supervised(policy, packed, teaching.seed),
+            check=validation(policy, _some(checked)),
+            longest=longest,
+            oversize=sorted(packed.oversize + checked.oversize),
+            fill=round(packed.fill, 4),
+            tokens=packed.real_tokens,
+            reply_tokens=settings.reply_tokens or reply_budget(fitting, policy.room),
         )
         if teaching.stage in BY_PREFERENCE:
             _by_preference(teaching, found, [row for row in rows["train"] if row.line not in left_out])
@@ -127,7 +127,13 @@ def _by_preference(teaching: Teaching, found: Objective, rows: Sequence[Row]) ->
 
     prompts = [encode(teaching.asked.question(row.prompt), row.line) for row in rows]
     asking = Asking(
-        prompts, reward, sampling, settings.group, settings.prompts, whole=settings.reuse, seed=teaching.seed
+        prompts=prompts,
+        reward=reward,
+        sampling=sampling,
+        group=settings.group,
+        prompts_per_step=settings.prompts,
+        whole=settings.reuse,
+        seed=teaching.seed,
     )
     kind = Grpo if teaching.stage == "grpo" else Ppo
     found.loss = kind(policy, asking, clip=settings.clip, beta=settings.beta)
@@ -162,8 +168,8 @@ def _found(teaching: Teaching, rows: Sequence[Row], sampling: Sampling) -> list[
             pairs.append(Pair(prompt, encode(asked.answer(row.answer), row.line), answer.tokens, row.line))
     if not pairs:
         raise BadRequest(
-            f"of {len(chosen)} answers of the policy none was worse than its row's own: there is nothing to prefer. "
-            "Name a file of pairs in the plan (`pairs`), or go on to another stage"
+            f"none of the policy's {len(chosen)} answers was worse than the row's own answer, so nothing is preferred. "
+            "Name a file of pairs in the plan (`pairs`), or choose another stage"
         )
     return pairs
 
@@ -174,7 +180,7 @@ def _speller(policy: Policy) -> Callable[[Sequence[int]], str]:
 
 
 def _some(packed: Packed) -> Packed:
-    """Batches of about `VALIDATION_TOKENS`, one at least, of rows of all lengths."""
+    """At least one batch, of about `VALIDATION_TOKENS`, with rows of all lengths."""
     batches = list(packed.batches)
     Random(0).shuffle(batches)
     kept, tokens = list[Sequence[Sample | Lane]](), 0

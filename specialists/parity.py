@@ -49,7 +49,7 @@ fp32 leaves the order of sums, the others their own rounding: 11 and 8 bits of e
 """
 
 CANDIDATES = 512
-"""Tokens among which a second one that spells text is looked for."""
+"""How many tokens to search for a second one that spells text."""
 
 TTL_S = 120.0
 
@@ -64,7 +64,7 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """The whole gate; `fingerprint` is over all that it depends on."""
+    """The whole gate. `fingerprint` covers everything that it depends on."""
 
     fingerprint: str
     at: str
@@ -76,7 +76,7 @@ class Report(msgspec.Struct, frozen=True):
         return all(check.status == "PASS" for check in self.checks)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
     """What is held against each other: the policy as a run begins it, and the context that is served for the same
     start ('' is the empty one)."""
@@ -87,7 +87,7 @@ class Subject:
     reference: str
     asked: Asked
     scratch: str
-    """A name for what is thrown away again."""
+    """A name for temporary contexts."""
 
     def fingerprint(self, what: str) -> str:
         """Over the model and its dtype, the start, the packages that compute, and `what` is trained."""
@@ -114,8 +114,8 @@ def gate(folder: Path, subject: Subject, what: str, said: Callable[[str], None])
     if not report.passed:
         failed = ", ".join(f"{check.id} {check.metrics}" for check in checks if check.status == "FAIL")
         raise Refused(
-            f"the parity gate fails, and nothing was trained: {failed}; {folder / FILE} tells all "
-            "(--skip-parity trains all the same, and the ledger will say so)"
+            f"the parity gate failed, so nothing was trained: {failed}; see {folder / FILE} "
+            "(--skip-parity trains anyway and notes that in the ledger)"
         )
     return report
 
@@ -258,7 +258,7 @@ def _same(a: str, b: str) -> float:
 
 
 class _Scratch:
-    """Names that are gone afterwards, whatever happens."""
+    """Temporary names that are always removed in the end."""
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject

@@ -1,4 +1,4 @@
-"""`plan.toml`: what a specialist is to become. The operator edits it; nothing of ours writes it again after `init`."""
+"""`plan.toml`: what a specialist should become. You edit it; the program never changes it after `init`."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from ssmprov.names import check_model, check_name
 SCHEMA = "ssmprov.specialist.v1"
 FILE = "plan.toml"
 HOTTEST = 0.7
-"""A temperature above this is a choice that has to be made explicitly."""
+"""A temperature above this is recorded as a risky choice."""
 
 Whole = Annotated[int, Meta(ge=1, le=1 << 31)]
 Rate = Annotated[float, Meta(gt=0, le=10)]
 Packing = Literal["rows", "stream"]
 
 
-class DataTable(msgspec.Struct, forbid_unknown_fields=True):
+class DataTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`[data]`: one file of rows that is split, or one for each part; paths are relative to the plan.
 
     `ascii` false is a risk that the ledger records.
@@ -53,7 +53,7 @@ class EvalTable(msgspec.Struct, forbid_unknown_fields=True):
     max_tokens: Whole | None = None
 
 
-class StageTable(msgspec.Struct, forbid_unknown_fields=True):
+class StageTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`[stages.NAME]`: `rows` replaces the data's for this stage; `examples` of them are primed with.
 
     The others say how it is tuned or trained; what is left out follows from kind and stage (`specialists.settings`).
@@ -81,7 +81,7 @@ class StageTable(msgspec.Struct, forbid_unknown_fields=True):
     save_every_s: Annotated[float, Meta(ge=0, le=86_400)] | None = None
 
 
-class Plan(msgspec.Struct, forbid_unknown_fields=True):
+class Plan(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """A whole plan. `public` is the name that filters use; `model` the one that is primed or started from.
 
     `roles` are those of the question and the answer in a transcript: the ones of the filter that will use it.
@@ -113,9 +113,9 @@ def read_plan(folder: Path) -> Plan:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
         plan = msgspec.convert(content, Plan)
     except FileNotFoundError:
-        raise BadRequest(f"{path} is not there: `ssmprov specialist init` writes one") from None
+        raise BadRequest(f"{path} does not exist: `ssmprov specialist init` writes one") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise BadRequest(f"{path} is no TOML: {error}") from None
+        raise BadRequest(f"{path} is not valid TOML: {error}") from None
     except msgspec.ValidationError as error:
         raise BadRequest(f"{path}: {error}") from None
     try:
@@ -127,9 +127,9 @@ def read_plan(folder: Path) -> Plan:
 
 def _check(plan: Plan) -> None:
     if plan.schema != SCHEMA:
-        raise BadRequest(f"its schema is {plan.schema!r}, and this version reads {SCHEMA!r}")
+        raise BadRequest(f"its schema is {plan.schema!r}, but this version reads {SCHEMA!r}")
     if not NAME.match(plan.name):
-        raise BadRequest(f"{plan.name!r} is no name of a specialist: small letters, digits, - and _")
+        raise BadRequest(f"{plan.name!r} is not a valid name for a specialist: use lowercase letters, digits, - and _")
     grammar_of(plan.track)
     check_model(plan.model)
     check_name(plan.public)
@@ -138,9 +138,9 @@ def _check(plan: Plan) -> None:
     _ = plan.shares
     data = plan.data
     if data.rows and data.of_parts:
-        raise BadRequest("[data] names either `rows`, which are split, or `train`, `validation` and `test`")
+        raise BadRequest("[data] must name either `rows`, which are split, or `train`, `validation` and `test`")
     if data.of_parts and not (data.train and data.validation and data.test):
-        raise BadRequest("[data] names files for some parts: give `train`, `validation` and `test` all three")
+        raise BadRequest("[data] names files for only some parts: give all of `train`, `validation` and `test`")
 
 
 def risks(plan: Plan, temperature: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Priming: rows are read through the broker into a context, as turns of a transcript. It works on every runtime."""
+"""Priming: reads rows into a context through the broker, as turns of a transcript. It works on every runtime."""
 
 from __future__ import annotations
 

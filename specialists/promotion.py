@@ -1,4 +1,4 @@
-"""Promotion: the public name moves to an evaluated run's context by compare-and-swap, and back by rollback.
+"""Promotion moves the public name to an evaluated run's context by compare-and-swap; rollback moves it back.
 
 What the name stood at before keeps a name of its own, so that a rollback always finds it. The ledger is written before
 and after the swap: one that died in between is told at the next command, by where the name stands.
@@ -16,9 +16,9 @@ from specialists.stages import Check
 from ssmprov.errors import BadRequest, Conflict, NotFound, Refused
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Swap:
-    """A public name, where it stands ('' nowhere) and where it is to stand."""
+    """A public name, the object it points to ('' for none), and the object it should point to."""
 
     model: str
     public: str
@@ -28,7 +28,7 @@ class Swap:
 
 
 def head_of(client: Client, model: str, name: str) -> str:
-    """The object at which a name stands; '' where there is none."""
+    """The object that a name points to; '' if there is none."""
     try:
         return client.show(name, model=model).row.object
     except NotFound:
@@ -58,7 +58,7 @@ def refuse_ungated(run: Run, checks: Sequence[Check] | None, *, force: bool) -> 
     if run.status != "completed":
         why = f"the run {run.id} is {run.status}"
     elif checks is None:
-        why = f"the run {run.id} has not been evaluated: `ssmprov specialist eval` does so"
+        why = f"the run {run.id} has not been evaluated: run `ssmprov specialist eval`"
     elif failed := [check for check in checks if not check.passed]:
         why = f"the run {run.id} does not pass the gate of {run.stage}: " + "; ".join(map(str, failed))
     else:
@@ -66,19 +66,23 @@ def refuse_ungated(run: Run, checks: Sequence[Check] | None, *, force: bool) -> 
     if not run.made:
         raise BadRequest(f"{why}; and it has made no context")
     if not force:
-        raise Refused(f"{why} (--force promotes it all the same, and the ledger will say so)")
+        raise Refused(f"{why} (--force promotes it anyway and notes that in the ledger)")
     return why
 
 
 def swap_of(client: Client, run: Run, public: str, folder: str) -> Swap:
     """What promoting a run would change."""
     return Swap(
-        run.model, public, head_of(client, run.model, public), run.made, f"{folder}/before/{run.id.replace(':', '-')}"
+        model=run.model,
+        public=public,
+        before=head_of(client, run.model, public),
+        after=run.made,
+        kept=f"{folder}/before/{run.id.replace(':', '-')}",
     )
 
 
 def promote(client: Client, ledger: Ledger, run: Run, swap: Swap, forced: str) -> Event:
-    """Move the public name. Raises Conflict where somebody moved it meanwhile: then nothing has changed."""
+    """Move the public name. Raises Conflict, with nothing changed, if it was moved in the meantime."""
     details = {"public": swap.public, "model": swap.model, "before": swap.before, "after": swap.after}
     if forced:
         details["forced"] = forced
@@ -107,7 +111,7 @@ def _move(client: Client, model: str, name: str, before: str, after: str) -> Non
 
 
 def settle(client: Client, ledger: Ledger) -> Event | None:
-    """Write down how a promotion ended whose process died within it."""
+    """Record how a promotion ended if its process died during it."""
     events = ledger.events()
     begun = next((event for event in reversed(events) if event.event != "evaluated"), None)
     if begun is None or begun.event != "promoting":
@@ -117,7 +121,7 @@ def settle(client: Client, ledger: Ledger) -> Event | None:
         event="promoted" if moved else "refused",
         run=begun.run,
         at=now(),
-        details=begun.details | {"why": "its process ended before it could say so"},
+        details=begun.details | {"why": "its process ended before it could record the outcome"},
     )
     ledger.append(found)
     return found
@@ -130,12 +134,12 @@ def rollback(client: Client, ledger: Ledger) -> Event:
     """
     standing = next((event for event in reversed(_standing(ledger)) if _moved(event)), None)
     if standing is None:
-        raise NotFound("nothing is promoted: there is nothing to roll back")
+        raise NotFound("nothing has been promoted, so there is nothing to roll back")
     details = standing.details
     if not details["before"]:
         raise NotFound(
             f"before {standing.run} the name {details['public']} did not exist: "
-            f"`ssmprov ckpt rm {details['public']}` takes it away"
+            f"`ssmprov ckpt rm {details['public']}` removes it"
         )
     now_at = head_of(client, details["model"], details["public"])
     if now_at not in ("", details["after"]):  # what a live filter has made of it since

@@ -57,7 +57,7 @@ def page(one: Specialist) -> str:
     runs, events, standing = ledger.runs(), ledger.events(), standing_of(ledger)
     entries = read_matrix(one.path).entries
     promoted = (
-        f"<p><b>{_text(one.plan.public)}</b> stands at the run <code>{_text(standing.run)}</code> "
+        f"<p><b>{_text(one.plan.public)}</b> is at the run <code>{_text(standing.run)}</code> "
         f"({_text(standing.at)}){', by force' if standing.details.get('forced') else ''}.</p>"
         if standing
         else f"<p>Nothing is promoted under <b>{_text(one.plan.public)}</b>.</p>"

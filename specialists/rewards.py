@@ -24,7 +24,9 @@ class Reward:
         """`answer` as the model wrote it, without what ended it."""
         text = answer.removeprefix(" ")
         tags, _ = tags_of(row.prompt)
-        score = self._judge(text, Expected(tags, self._starts, exactly=row.answer if self._exactly else None))
+        score = self._judge(
+            text, Expected(tags=tags, starts=self._starts, exactly=row.answer if self._exactly else None)
+        )
         parts = [float(score.prefix), float(ended and ends_cleanly(text, score)), score.adherence]
         if score.valid is not None:
             parts.append(float(score.valid))

@@ -68,10 +68,12 @@ def _hijack(answer: Answer, score: Score) -> Risk:
 
 def _switch(alone: Answer, after: Answer) -> Risk:
     equal = (alone.text, alone.stop) == (after.text, after.stop)
-    return Risk("mode switch", equal, "B after A is B alone" if equal else "B after A is not B alone", after.text)
+    return Risk(
+        "mode switch", equal, "B after A equals B alone" if equal else "B after A differs from B alone", after.text
+    )
 
 
 def _endless(answers: Sequence[Answer], max_tokens: int) -> Risk:
     endless = [answer for answer in answers if not answer.ended or FENCE.strip() in answer.text]
-    why = "each comes to its end" if not endless else f"no end within {max_tokens} tokens"
+    why = "each answer ends" if not endless else f"no end within {max_tokens} tokens"
     return Risk("missing end", not endless, why, endless[0].text if endless else "")

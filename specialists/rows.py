@@ -1,4 +1,4 @@
-"""The data contract of a specialist: a file of rows, one sample a line, each with a prompt and the answer to it.
+"""The data format of a specialist: a file of rows, one sample per line, each with a prompt and its answer.
 
 A row is what its track's grammar says (`specialists.grammars`). Within a row `\n` stands for a line break, `\t` for a
 tabulator and `\\` for a backslash, so that answers of several lines are one row. A trailing `<eos>` may say where a
@@ -19,7 +19,7 @@ from ssmprov.errors import BadRequest
 MAX_FILE_BYTES = 256 << 20
 MAX_ROW_BYTES = 1 << 20
 SHOWN = 8
-"""Offences that a report lists; the others are counted."""
+"""How many offences a report lists; the others are only counted."""
 
 EOS = "<eos>"
 _ESCAPE = re.compile(r"\\(.?)", re.DOTALL)
@@ -58,7 +58,7 @@ class Offence:
         return f"line {self.line}, column {self.column}{what}: {self.why}"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Report:
     """What was found in a file of rows. `offences` are the first few of `offended`."""
 
@@ -84,21 +84,21 @@ class Report:
         if self.passed:
             return
         if not self.rows and not self.offended:
-            raise BadRequest(f"{self.path} holds no row: write one sample a line")
+            raise BadRequest(f"{self.path} has no rows: write one sample per line")
         told = "\n".join(f"  {offence}" for offence in self.offences)
         more = f"\n  and {self.offended - len(self.offences)} more" if self.offended > len(self.offences) else ""
         raise BadRequest(f"{self.path} breaks the contract of {self.track} rows:\n{told}{more}")
 
 
 def read_rows(path: Path, grammar: Grammar, *, ascii_only: bool = True) -> tuple[list[Row], Report]:
-    """All rows of a file that keep the contract, and the report on those that do not.
+    """All valid rows of a file, and the report on the invalid ones.
 
     Raises BadRequest for a file that is too large to look at, OSError for one that cannot be read.
     """
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:
-        raise BadRequest(f"{path} has {size} bytes, and a file of rows may have {MAX_FILE_BYTES}: split it")
-    report = Report(str(path), grammar.name, ascii_only)
+        raise BadRequest(f"{path} has {size} bytes; a file of rows may have at most {MAX_FILE_BYTES}: split it")
+    report = Report(path=str(path), track=grammar.name, ascii=ascii_only)
     hashed, tags, seen = hashlib.sha256(), Counter[str](), set[str]()
     rows = []
     with path.open("rb") as file:
@@ -140,12 +140,12 @@ class _Broken(Exception):
 
 def _row(number: int, data: bytes, grammar: Grammar, ascii_only: bool) -> Row:
     if len(data) > MAX_ROW_BYTES:
-        raise _broken(number, data, MAX_ROW_BYTES, f"a row may have {MAX_ROW_BYTES} bytes")
+        raise _broken(number, data, MAX_ROW_BYTES, f"a row may have at most {MAX_ROW_BYTES} bytes")
     if (at := data.find(b"\0")) >= 0:
-        raise _broken(number, data, at, "a NUL: text holds none")
+        raise _broken(number, data, at, "a NUL is not allowed in text")
     if ascii_only and not data.isascii():
         at = next(i for i, byte in enumerate(data) if byte > 127)
-        raise _broken(number, data, at, "not ASCII: allow it with ascii = false, or write the character otherwise")
+        raise _broken(number, data, at, "not ASCII: set ascii = false to allow it, or replace the character")
     try:
         line = data.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -165,7 +165,7 @@ def unescaped(text: str, line: str) -> str:
     def undo(match: re.Match[str]) -> str:
         if match[1] not in _UNESCAPED or not match[1]:
             at = line.find(text) + match.start()
-            raise Offended(at, f"{match[0]!r} is no escape: write \\n, \\t or \\\\")
+            raise Offended(at, f"{match[0]!r} is not a valid escape: write \\n, \\t or \\\\")
         return _UNESCAPED[match[1]]
 
     return _ESCAPE.sub(undo, text)

@@ -63,7 +63,7 @@ def covering(tokenizer: Tokenizer) -> Callable[[str, int], list[int]]:
             at = next((i for i, (a, b) in enumerate(zip(spelt, wanted, strict=False)) if a != b), len(spelt))
             around = wanted[max(0, at - SHOWN // 2) : at + SHOWN // 2].decode(errors="replace")
             raise BadRequest(
-                f"line {line}: the model's tokenizer does not cover the data; what it cannot spell stands at byte {at} "
+                f"line {line}: the model's tokenizer does not cover the data: it cannot spell byte {at} "
                 f"of the turn, near {around!r}"
             )
         return tokens
@@ -77,9 +77,9 @@ def read_pairs(path: Path, grammar: Grammar, *, ascii_only: bool) -> list[Pair]:
     Raises BadRequest that names line and reason.
     """
     if not path.is_file():
-        raise BadRequest(f"{path} is not there: the plan names it as pairs")
+        raise BadRequest(f"{path} does not exist, but the plan names it as pairs")
     if (size := path.stat().st_size) > MAX_FILE_BYTES:
-        raise BadRequest(f"{path} has {size} bytes, and a file of pairs may have {MAX_FILE_BYTES}: split it")
+        raise BadRequest(f"{path} has {size} bytes; a file of pairs may have at most {MAX_FILE_BYTES}: split it")
     found = []
     for number, data in enumerate(path.read_bytes().split(b"\n"), 1):
         if not data.strip():
@@ -89,20 +89,20 @@ def read_pairs(path: Path, grammar: Grammar, *, ascii_only: bool) -> list[Pair]:
         except (Offended, UnicodeDecodeError) as error:
             raise BadRequest(f"{path}, line {number}: {error}") from None
     if not found:
-        raise BadRequest(f"{path} holds no pair: write one a line, ROW, a tabulator, and the rejected answer")
+        raise BadRequest(f"{path} has no pairs: write one per line: ROW, a tab, and the rejected answer")
     return found
 
 
 def _pair(number: int, data: bytes, grammar: Grammar, ascii_only: bool) -> Pair:
     if b"\0" in data:
-        raise Offended(0, "a NUL: text holds none")
+        raise Offended(0, "a NUL is not allowed in text")
     if ascii_only and not data.isascii():
-        raise Offended(0, "not ASCII: allow it with ascii = false, or write the character otherwise")
+        raise Offended(0, "not ASCII: set ascii = false to allow it, or replace the character")
     row, tab, rejected = data.decode("utf-8").removesuffix("\r").rpartition("\t")
     if not tab or not rejected:
-        raise Offended(0, "a pair is a row, a tabulator, and the answer that is not preferred")
+        raise Offended(0, "a pair is a row, a tab, and the rejected answer")
     prompt, answer, _ = grammar.take_apart(row)
     pair = Pair(number, unescaped(prompt, row), unescaped(answer, row), unescaped(rejected, rejected))
     if pair.chosen == pair.rejected:
-        raise Offended(0, "both answers are the same: nothing is preferred")
+        raise Offended(0, "both answers are the same, so neither is preferred")
     return pair

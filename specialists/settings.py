@@ -13,7 +13,7 @@ from specialists.stages import BY_PREFERENCE, Kind, Stage
 from ssmprov.errors import BadRequest
 
 
-class Settings(msgspec.Struct, frozen=True):
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """Of one run with gradients. `longest`: tokens of a row, prompt and answer; longer ones are left out and told.
 
     With `keep_every` what there is after every so many steps becomes a context, too, which `--step` chooses.
@@ -80,16 +80,16 @@ def settings_of(plan: Plan, kind: Kind, stage: Stage, *, steps: int | None, rate
     asked = {name: value for name, value in (("steps", steps), ("rate", rate)) if value is not None}
     found = Settings(**{**usual, **told, **asked})
     if math.isnan(found.rate):
-        raise BadRequest(f"stage {stage}: the rate is no number: give one such as {usual['rate']:g}")
+        raise BadRequest(f"stage {stage}: the rate must be a number, such as {usual['rate']:g}")
     if stage in ("grpo", "ppo") and found.steps % found.reuse:
         raise BadRequest(
-            f"stage {stage}: {found.steps} steps are no whole number of the {found.reuse} that use one batch of "
+            f"stage {stage}: {found.steps} steps is not a multiple of the {found.reuse} that share one batch of "
             "answers (`reuse`)"
         )
     if found.longest > found.batch_tokens:
         raise BadRequest(
-            f"stage {stage}: rows may have {found.longest} tokens (`longest`) and a batch {found.batch_tokens} "
-            "(`batch_tokens`): a batch holds the longest row at least"
+            f"stage {stage}: a row may have {found.longest} tokens (`longest`), but a batch only {found.batch_tokens} "
+            "(`batch_tokens`): a batch must be able to hold the longest row"
         )
     return found
 

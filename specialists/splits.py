@@ -1,4 +1,4 @@
-"""Train, validation and test: each row's part is decided by the hash of its prompt, so equal prompts never part."""
+"""Train, validation and test: the hash of a row's prompt decides its part, so equal prompts stay together."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ class Shares:
     def __post_init__(self) -> None:
         shares = (self.train, self.validation, self.test)
         if any(not 0 < share < 1 for share in shares) or abs(sum(shares) - 1) > 1e-9:
-            raise BadRequest(f"the shares of train, validation and test are positive and sum to 1, not {shares}")
+            raise BadRequest(f"the shares of train, validation and test must be positive and sum to 1, not {shares}")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Contamination:
     """A row of one part whose text (`row`) or prompt alone (`prompt`) stands in another part, too."""
 
@@ -41,7 +41,7 @@ class Contamination:
 
     def __str__(self) -> str:
         what = "the row" if self.kind == "row" else "the prompt of the row"
-        return f"{what} in line {self.line} of {self.part} stands in line {self.other_line} of {self.other}, too"
+        return f"{what} in line {self.line} of {self.part} is also in line {self.other_line} of {self.other}"
 
 
 @dataclass(slots=True)
@@ -54,8 +54,8 @@ class Split:
             if not rows:
                 count = sum(map(len, self.parts.values()))
                 raise BadRequest(
-                    f"no row fell to {part}: {count} rows with too few different prompts. Add rows, change the seed "
-                    "of the split, or give the parts in files of their own"
+                    f"{part} got no rows: the {count} rows have too few different prompts. Add rows, change the seed "
+                    "of the split, or put each part in a file"
                 )
 
 
@@ -83,9 +83,9 @@ def contamination(parts: Mapping[Part, Sequence[Row]]) -> list[Contamination]:
     for part in PARTS:
         for row in parts.get(part, ()):
             for kind, digest, known in (("row", row.digest, rows), ("prompt", row.prompt_digest, prompts)):
-                where = known.setdefault(digest, (part, row.line))
-                if where[0] != part:
-                    found.append(Contamination(kind, part, row.line, *where))
+                other, other_line = known.setdefault(digest, (part, row.line))
+                if other != part:
+                    found.append(Contamination(kind=kind, part=part, line=row.line, other=other, other_line=other_line))
                     break
     return found
 
@@ -95,4 +95,4 @@ def refuse_contamination(parts: Mapping[Part, Sequence[Row]]) -> None:
     if found := contamination(parts):
         told = "\n".join(f"  {one}" for one in found[:SHOWN])
         more = f"\n  and {len(found) - SHOWN} more" if len(found) > SHOWN else ""
-        raise BadRequest(f"the parts are not apart:\n{told}{more}")
+        raise BadRequest(f"the parts overlap:\n{told}{more}")

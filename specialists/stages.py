@@ -1,4 +1,4 @@
-"""The stages of a specialist, the kinds of runs, and the gate that each stage has to pass."""
+"""The stages of a specialist, the kinds of runs, and the gate that each stage must pass."""
 
 from __future__ import annotations
 
@@ -72,18 +72,18 @@ def read_gates(path: Path) -> Mapping[Stage, Gate]:
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadRequest(f"{path} is no TOML: {error}") from None
+        raise BadRequest(f"{path} is not valid TOML: {error}") from None
     found = dict(GATES)
     for name, table in content.items():
         if name not in STAGES:
-            raise BadRequest(f"{path}: {name!r} is no stage{nearest(name, STAGES)}")
+            raise BadRequest(f"{path}: {name!r} is not a stage{nearest(name, STAGES)}")
         if not isinstance(table, dict) or not table:
-            raise BadRequest(f"{path}: [{name}] holds no gate: write METRIC = LEAST in it")
+            raise BadRequest(f"{path}: [{name}] has no gates: write METRIC = MINIMUM in it")
         for metric, least in table.items():
             if metric not in METRICS:
-                raise BadRequest(f"{path}: nobody computes {metric!r}{nearest(metric, METRICS)}")
+                raise BadRequest(f"{path}: there is no metric {metric!r}{nearest(metric, METRICS)}")
             if isinstance(least, bool) or not isinstance(least, int | float) or not 0 <= least <= 1:
-                raise BadRequest(f"{path}: {metric} of {name} takes a number from 0 to 1, not {least!r}")
+                raise BadRequest(f"{path}: {metric} of {name} must be a number from 0 to 1, not {least!r}")
         found[stage_of(name)] = {metric: float(least) for metric, least in table.items()}
     return found
 
@@ -93,4 +93,4 @@ def stage_of(name: str) -> Stage:
     for stage in STAGES:
         if stage == name:
             return stage
-    raise BadRequest(f"{name!r} is no stage{nearest(name, STAGES)}")
+    raise BadRequest(f"{name!r} is not a stage{nearest(name, STAGES)}")

@@ -29,7 +29,7 @@ TINY = {"embed_dim": 16, "num_heads": 2, "num_slots": 5, "slotspace_dim": 6, "ma
 @functools.cache
 def golden() -> tuple[dict[str, Any], dict[str, Tensor]]:
     """The manifest and all tensors."""
-    with safe_open(Path(__file__).with_name("asa_golden.safetensors"), "pt") as file:
+    with safe_open(Path(__file__).parent / "models" / "asm" / "asa_golden.safetensors", "pt") as file:
         return json.loads(file.metadata()["manifest"]), {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
 
 

@@ -1,7 +1,8 @@
 """Trains a small Addressed State Model on a CPU: `python -m training.asm_mini`.
 
-Run again, it goes on from its last checkpoint. The directory gets `checkpoint.pth`, `weights.safetensors` (with its
-configuration: `models.asm.load_checkpoint` needs nothing else), `losses.json`, `losses.png` and `training.log`.
+If you run it again, it continues from its last checkpoint. The directory gets `checkpoint.pth`, `weights.safetensors`
+(with its configuration: `models.asm.load_checkpoint` needs nothing else), `losses.json`, `losses.png` and
+`training.log`.
 """
 
 from __future__ import annotations
@@ -17,12 +18,10 @@ from training import plot
 from training.asm_trainee import ASMTrainee
 from training.data import batches
 from training.loop import Settings, Stream, Trainer, TrainingError
-from training.options import usable_device
+from training.options import COUNT, POSITIVE, run_options, usable_device
 from training.session import train
 from training.texts import HubTexts, text_batches
 
-POSITIVE = click.FloatRange(min=0, min_open=True)
-COUNT = click.IntRange(min=1)
 ROPE = ("none", "keys", "refinement", "both")
 STRENGTHS = (4.0, 0.5)
 
@@ -59,40 +58,33 @@ def asm_mini_config(*, rope: str = "none", **sizes: float) -> ASMTrainConfig:
 
 
 @click.command(context_settings={"show_default": True})
-@click.option("--outdir", type=click.Path(path_type=Path), default=Path("runs/asm-mini"), help="all files of the run")
-@click.option("--steps", type=COUNT, default=300, help="length of the run, unless --minutes is given")
-@click.option("--minutes", type=POSITIVE, help="length of the run by the clock")
-@click.option("--seed", default=1)
+@run_options(outdir="runs/asm-mini", steps=300, lanes=4, window=256)
 @click.option("--device", default="cpu", callback=usable_device, help="cpu, cuda, cuda:1, ...")
 @click.option(
     "--dataset",
-    help="a dataset of the Hugging Face hub, or a directory of texts, instead of the composed text; extra asm-data",
+    help="A Hugging Face dataset or a directory of texts instead of the composed text. Needs the extra asm-data.",
 )
-@click.option("--dataset-config", help="configuration of the dataset, such as wikitext-2-raw-v1")
-@click.option("--text-column", default="text", help="column of the dataset that holds the text")
+@click.option("--dataset-config", help="Configuration of the dataset, such as wikitext-2-raw-v1.")
+@click.option("--text-column", default="text", help="Column of the dataset that holds the text.")
 @click.option("--layers", type=COUNT, default=6)
 @click.option("--channels", type=COUNT, default=128)
 @click.option("--heads", type=COUNT, default=8)
-@click.option("--slots", type=COUNT, default=16, help="of a head")
-@click.option("--slotspace", type=COUNT, default=32, help="width of the refinement")
+@click.option("--slots", type=COUNT, default=16, help="Slots per head.")
+@click.option("--slotspace", type=COUNT, default=32, help="Width of the refinement.")
 @click.option(
-    "--strengths", nargs=2, type=POSITIVE, default=STRENGTHS, help="initial recency of the lowest and the highest layer"
+    "--strengths",
+    nargs=2,
+    type=POSITIVE,
+    default=STRENGTHS,
+    help="Initial recency of the lowest and the highest layer.",
 )
-@click.option("--rope", type=click.Choice(ROPE), default="none", help="what is turned by position")
+@click.option("--rope", type=click.Choice(ROPE), default="none", help="What is rotated by position.")
 @click.option("--write-temperature", type=POSITIVE, default=1 / 16)
 @click.option("--read-temperature", type=POSITIVE, default=0.5)
-@click.option("--lanes", type=COUNT, default=4, help="texts read side by side")
-@click.option("--window", type=COUNT, default=256, help="tokens a lane and step")
-@click.option("--rate", type=POSITIVE, default=3e-3, help="learning rate of AdamW")
-@click.option("--matrix-rate", type=POSITIVE, default=0.02, help="learning rate of Muon")
-@click.option("--cool-down", type=POSITIVE, default=0.58, help="share of the run in which the rates fall")
-@click.option("--threads", type=COUNT, default=1)
-@click.option("--compiled", is_flag=True, help="through torch.compile: needs a C++ compiler, a third faster")
 def main(
+    *,
+    settings: Settings,
     outdir: Path,
-    steps: int,
-    minutes: float | None,
-    seed: int,
     device: torch.device,
     dataset: str | None,
     dataset_config: str | None,
@@ -106,28 +98,13 @@ def main(
     rope: str,
     write_temperature: float,
     read_temperature: float,
-    lanes: int,
-    window: int,
-    rate: float,
-    matrix_rate: float,
-    cool_down: float,
     threads: int,
     compiled: bool,
 ) -> None:
-    """Train a small Addressed State Model over bytes, on the text that ships with the project or on a dataset.
+    """Train a small Addressed State Model over bytes, on the text that comes with the project or on a dataset.
 
-    Run again, it goes on from its last checkpoint; Ctrl-C leaves one.
+    If you run it again, it continues from its last checkpoint. Ctrl-C leaves one.
     """
-    settings = Settings(
-        seed=seed,
-        lanes=lanes,
-        window=window,
-        steps=steps,
-        minutes=minutes,
-        rate=rate,
-        matrix_rate=matrix_rate,
-        cool_down=cool_down,
-    )
 
     def make() -> Trainer[State]:
         try:
@@ -141,7 +118,7 @@ def main(
                 write_temperature=write_temperature,
                 read_temperature=read_temperature,
             )
-            trainee = ASMTrainee(config, seed, strengths=strengths, device=device, compiled=compiled)
+            trainee = ASMTrainee(config, settings.seed, strengths=strengths, device=device, compiled=compiled)
         except ConfigError as error:
             raise TrainingError(str(error)) from None
         return Trainer(trainee, settings, outdir, stream_of(settings, dataset, dataset_config, text_column))

@@ -41,7 +41,7 @@ class ASMTrainee:
 
     @classmethod
     def from_file(cls, path: Path) -> ASMTrainee:
-        """The model of a weights file, to go on with or to measure."""
+        """The model of a weights file, to train further or to measure."""
         trainee = cls.__new__(cls)
         trainee._take(asm.load_checkpoint(path, variant="online").model, compiled=False)
         return trainee

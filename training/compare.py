@@ -118,17 +118,19 @@ def _table(head: tuple[str, ...], rows: list[str]) -> list[str]:
 
 @click.command(context_settings={"show_default": True})
 @click.option("--outdir", type=click.Path(path_type=Path), default=Path("runs/compare"))
-@click.option("--rwkv7", type=click.Path(path_type=Path), help="instead of the shipped rwkv7-mini")
-@click.option("--asm", "asm_file", type=click.Path(path_type=Path), help="instead of the shipped asm-mini")
-@click.option("--count", type=click.IntRange(min=1), default=60, help="prompts of a kind")
+@click.option("--rwkv7", type=click.Path(path_type=Path), help="Use this file instead of the shipped rwkv7-mini.")
+@click.option(
+    "--asm", "asm_file", type=click.Path(path_type=Path), help="Use this file instead of the shipped asm-mini."
+)
+@click.option("--count", type=click.IntRange(min=1), default=60, help="Prompts of each kind.")
 @click.option("--seed", default=0)
-@click.option("--rounds", type=click.IntRange(min=1), default=5, help="of each timing")
+@click.option("--rounds", type=click.IntRange(min=1), default=5, help="Rounds of each timing.")
 @click.option(
     "--budget",
     type=click.FloatRange(min=0, min_open=True),
-    help="minutes that both are trained for from scratch, as a control",
+    help="As a control, train both from scratch for this many minutes.",
 )
-@click.option("--compiled", is_flag=True, help="the control through torch.compile: needs a C++ compiler")
+@click.option("--compiled", is_flag=True, help="Train the control with torch.compile. Needs a C++ compiler.")
 def main(
     outdir: Path,
     rwkv7: Path | None,

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 from ssmprov import rooms
+from training import checkpoint
 from training.loop import Point, TrainingError
 
 COMMANDS = {"rwkv7": "training.mini", "asm": "training.asm_mini"}
@@ -19,8 +20,8 @@ def run(outdir: Path, minutes: float, compiled: bool) -> dict[str, list[Point]]:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     directories = {name: outdir / f"control-{name}" for name in COMMANDS}
     for directory in directories.values():
-        if (directory / "checkpoint.pth").exists():
-            raise TrainingError(f"{directory} holds a run already: name another --outdir")
+        if (directory / checkpoint.NAME).exists():
+            raise TrainingError(f"{directory} already holds a run: choose another --outdir")
         directory.mkdir(parents=True, exist_ok=True)
     running = {}
     for name, module in COMMANDS.items():
@@ -36,7 +37,7 @@ def run(outdir: Path, minutes: float, compiled: bool) -> dict[str, list[Point]]:
     for name, code in codes.items():
         if code:
             said = (directories[name] / "output.txt").read_text(errors="replace").strip().splitlines()
-            raise TrainingError(f"{COMMANDS[name]} ended with code {code}: {said[-1] if said else 'no word'}")
+            raise TrainingError(f"{COMMANDS[name]} ended with code {code}: {said[-1] if said else 'no output'}")
     return {name: curve_of(directory / "losses.json") for name, directory in directories.items()}
 
 

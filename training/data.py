@@ -50,7 +50,7 @@ class Transcript:
         return "".join(text for text, _ in self.pieces)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Conversation:
     """Exchanges between a user and an agent, with the facts told so far and the mode in force."""
 
@@ -117,7 +117,7 @@ def conversation(rng: Random, split: Split) -> Conversation:
     """A conversation that has not begun: its first turn number, agent and perhaps a priming turn drawn."""
     words = Words(rng, split)
     turn = rng.choice((0, 0, 1, 1, 1)) if rng.random() < 0.5 else rng.randrange(10 ** rng.randint(1, 5))
-    talk = Conversation(words, Transcript(turn), rng.choice(AGENTS))
+    talk = Conversation(words=words, transcript=Transcript(turn), agent=rng.choice(AGENTS))
     draw = rng.random()
     if draw < 0.15:
         talk.transcript.add("CONTEXT", prose(words, rng.choice((20, 100, 300))), FILLER)

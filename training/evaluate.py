@@ -95,9 +95,9 @@ def report(rates: dict[str, Rate]) -> dict[str, dict[str, float]]:
 
 @click.command()
 @click.argument("path", metavar="WEIGHTS", type=click.Path(path_type=Path))
-@click.option("--count", default=100, show_default=True, help="prompts of a category")
+@click.option("--count", default=100, show_default=True, help="Prompts of each category.")
 @click.option("--seed", default=0, show_default=True)
-@click.option("--show", default=0, help="print that many wrong replies of each category")
+@click.option("--show", default=0, help="Print this many wrong replies of each category.")
 def main(path: Path, count: int, seed: int, show: int) -> None:
     torch.set_num_threads(1)
     try:

@@ -1,14 +1,12 @@
-"""Training on rows: steps of an objective over what a policy tunes, resumable at any checkpoint, with an early stop.
+"""Training on rows: optimises an objective over a policy's tensors. It can resume from any checkpoint and stop early.
 
 A checkpoint holds the tensors, the optimiser, the step, the curve and what the objective remembers: a run that was
-killed goes on from the last one as if it had never stopped, since batches are drawn by step and seed.
+killed continues from the last one as if it had never stopped, since batches are drawn by step and seed.
 """
 
 from __future__ import annotations
 
-import io
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,21 +16,25 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from training import checkpoint
 from training.policy import Policy
+from training.schedule import schedule
 
-CHECKPOINT = "checkpoint.pth"
+FLOOR = 0.1
+"""Of the learning rate, at the end of a run."""
+
 SMOOTH = 0.9
 
 
 class FitError(ValueError):
-    """A run that cannot begin or go on: numbers that are none, a checkpoint of another run, a full disk."""
+    """A run that cannot start or continue: numbers that are not finite, a checkpoint of another run, a full disk."""
 
 
 class OfAnotherRun(FitError):
-    """The checkpoint is of something else than what is to be trained."""
+    """The checkpoint belongs to another run."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
     """How long and how fast. `patience`: checks without a better validation loss after which it stops (0: never).
 
@@ -51,7 +53,17 @@ class Fit:
 
     def __post_init__(self) -> None:
         if self.whole < 1 or self.steps % self.whole:
-            raise FitError(f"{self.steps} steps are no whole number of {self.whole} steps that belong together")
+            raise FitError(f"{self.steps} steps is not a multiple of {self.whole}, the steps that belong together")
+
+    def factor(self, step: int) -> float:
+        """The factor on the rate: up to 1 at the last of `warm_up` steps, then down along a cosine to a tenth."""
+        return schedule(
+            step / self.steps,
+            warm_up=(self.warm_up - 1) / self.steps,
+            cool_down=max(1, self.steps - self.warm_up) / self.steps,
+            floor=FLOOR,
+            head_start=1 / self.steps,
+        )
 
 
 @dataclass(slots=True)
@@ -100,7 +112,7 @@ Loss = Callable[[int], Taken]
 
 @runtime_checkable
 class Remembers(Protocol):
-    """A loss with a memory of its own, which a checkpoint keeps: tensors, numbers, text, lists and dicts of them."""
+    """A loss with a memory that checkpoints keep: tensors, numbers, text, lists and dicts of them."""
 
     def state(self) -> dict[str, Any]: ...
 
@@ -122,14 +134,15 @@ def fit(
     asked_to_stop: Callable[[], bool] = lambda: False,
     said: Callable[[int, float], None] | None = None,
 ) -> Fitted:
-    """Run to the end, or go on from the directory's checkpoint. With `check` the best tensors are kept, else the last.
+    """Run to the end, starting from the directory's checkpoint if there is one. With `check`, the best tensors are
+    kept.
 
     `identity` names what is being trained on what, and how: a checkpoint of something else is refused. Raises FitError.
     """
     tensors = list(policy.tensors.values())
     optimizer = torch.optim.AdamW(tensors, lr=settings.rate, weight_decay=0.0, betas=(0.9, 0.99))
     memory = loss_of if isinstance(loss_of, Remembers) else None
-    run = _Run(policy, optimizer, memory, directory / CHECKPOINT, identity)
+    run = _Run(policy=policy, optimizer=optimizer, memory=memory, path=directory / checkpoint.NAME, identity=identity)
     run.resume()
     saved, stopped = time.monotonic(), run.stopped or "steps"
     while run.step < settings.steps and not run.stopped:
@@ -166,21 +179,13 @@ def _descend(run: _Run, taken: Taken, settings: Fit) -> None:
     taken.loss.backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(run.policy.tensors.values(), settings.clip, error_if_nonfinite=False)
     if not bool(norm.isfinite()):
-        raise FitError(f"the gradient of step {run.step + 1} is no number: try a smaller learning rate")
+        raise FitError(f"the gradient of step {run.step + 1} is not finite: try a smaller learning rate")
     for group in run.optimizer.param_groups:
-        group["lr"] = settings.rate * schedule(run.step, settings)
+        group["lr"] = settings.rate * settings.factor(run.step)
     run.optimizer.step()
 
 
-def schedule(step: int, settings: Fit) -> float:
-    """The factor on the rate: up in a line, then down along a cosine to a tenth."""
-    if step < settings.warm_up:
-        return (step + 1) / settings.warm_up
-    share = (step - settings.warm_up) / max(1, settings.steps - settings.warm_up)
-    return 0.55 + 0.45 * math.cos(math.pi * min(1.0, share))
-
-
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class _Run:
     policy: Policy
     optimizer: torch.optim.Optimizer
@@ -195,7 +200,7 @@ class _Run:
     stopped: str = ""
 
     def checked(self, loss: float, patience: int) -> bool:
-        """Note a validation loss; whether it is time to stop."""
+        """Record a validation loss and return whether it is time to stop."""
         self.curve.validation.append((self.step, loss))
         if loss < self.best_loss:
             self.best_loss, self.worse = loss, 0
@@ -210,13 +215,9 @@ class _Run:
             self.policy.tensors[name].copy_(tensor)
 
     def save(self) -> None:
-        """Whole or not at all. Raises FitError where there is no room; the former checkpoint stands."""
-        content = {
-            "identity": self.identity,
-            "step": self.step,
+        """Write the checkpoint. Raises FitError if it cannot be written; the previous one stays intact."""
+        more = {
             "stopped": self.stopped,
-            "tensors": {name: tensor.detach() for name, tensor in self.policy.tensors.items()},
-            "optimizer": self.optimizer.state_dict(),
             "memory": {} if self.memory is None else self.memory.state(),
             "training": self.curve.training,
             "validation": self.curve.validation,
@@ -225,18 +226,17 @@ class _Run:
             "best_loss": self.best_loss,
             "worse": self.worse,
         }
-        buffer = io.BytesIO()  # a file of its own torch would leave with an error that does not say what is wrong
-        torch.save(content, buffer)
-        part = self.path.with_suffix(".part")
         try:
-            with part.open("wb") as file:
-                file.write(buffer.getbuffer())
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(self.path)
+            checkpoint.write(
+                self.path,
+                of=self.identity,
+                step=self.step,
+                tensors=self.policy.tensors,
+                optimizers=[self.optimizer],
+                more=more,
+            )
         except OSError as error:
-            part.unlink(missing_ok=True)
-            last = "the one before stands" if self.path.exists() else "there is none before it"
+            last = "the previous one is intact" if self.path.exists() else "there is no previous one"
             raise FitError(
                 f"{self.path}: the checkpoint of step {self.step} cannot be written ({error.strerror}); {last}"
             ) from error
@@ -245,23 +245,21 @@ class _Run:
         if not self.path.exists():
             return
         try:
-            content = torch.load(self.path, weights_only=True)
-        except Exception as error:  # torch and its unpickler check little of what they read, and raise what comes of it
-            raise FitError(f"{self.path} cannot be read ({type(error).__name__}): remove it to begin anew") from None
-        if not isinstance(content, dict) or content.get("identity") != self.identity:
-            raise OfAnotherRun(f"{self.path} is of another run: remove it, or choose another folder")
+            content = checkpoint.read(self.path)
+        except checkpoint.CheckpointError as error:
+            raise FitError(f"{error}: remove it to start again") from None
+        if content.get("of") != self.identity:
+            raise OfAnotherRun(f"{self.path} belongs to another run: remove it, or choose another folder")
         try:
             self._load(content)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:  # of another version of this program
-            raise FitError(f"{self.path} does not fit ({type(error).__name__}): remove it to begin anew") from None
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise FitError(f"{self.path} does not fit ({type(error).__name__}): remove it to start again") from None
 
-    @torch.no_grad()
     def _load(self, content: dict[str, Any]) -> None:
-        for name, tensor in self.policy.tensors.items():
-            tensor.copy_(content["tensors"][name])
-        self.optimizer.load_state_dict(content["optimizer"])
-        self.step, self.stopped = content["step"], content["stopped"]
+        checkpoint.restore(content, self.policy.tensors, [self.optimizer])
+        more = content["more"]
+        self.step, self.stopped = content["step"], more["stopped"]
         if self.memory is not None:
-            self.memory.restore(content["memory"])
-        self.curve = Curve(list(content["training"]), list(content["validation"]), content["smoothed"])
-        self.best, self.best_loss, self.worse = content["best"], content["best_loss"], content["worse"]
+            self.memory.restore(more["memory"])
+        self.curve = Curve(list(more["training"]), list(more["validation"]), more["smoothed"])
+        self.best, self.best_loss, self.worse = more["best"], more["best_loss"], more["worse"]

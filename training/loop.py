@@ -20,7 +20,9 @@ import torch
 from safetensors import SafetensorError
 from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
 
+from training import checkpoint
 from training.data import Batch, batches
+from training.schedule import schedule
 from training.trainee import S, Trainee
 from training.words import Split
 
@@ -31,10 +33,10 @@ Stream = Callable[[Split], Iterator[Batch]]
 
 
 class TrainingError(Exception):
-    """A run that cannot begin or go on."""
+    """A run that cannot start or continue."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
     """A run. Its length is `steps`, or `minutes` of work where that is given: the schedule then follows the clock."""
 
@@ -50,8 +52,12 @@ class Settings:
     clip: float = 1.0
     save_every_s: float = 180.0
 
+    def factor(self, progress: float) -> float:
+        """The factor on the learning rates at `progress` of the run; nearly nothing at its end."""
+        return schedule(progress, warm_up=self.warm_up, cool_down=self.cool_down, floor=0.01, head_start=1e-3)
 
-@dataclass(slots=True)
+
+@dataclass(slots=True, kw_only=True)
 class Point:
     """A place on the curve of a run. Losses in nats a byte; held_out where it was measured."""
 
@@ -60,14 +66,6 @@ class Point:
     tokens: int
     loss: float
     held_out: float | None = None
-
-
-def schedule(progress: float, warm_up: float, cool_down: float) -> float:
-    """The factor on the learning rates at 0..1 of the run: up, level, and down along a cosine to nearly nothing."""
-    if progress < warm_up:
-        return (progress + 1e-3) / (warm_up + 1e-3)
-    left = (1 - min(progress, 1.0)) / cool_down
-    return 1.0 if left >= 1 else 0.01 + 0.99 * (0.5 - 0.5 * math.cos(math.pi * left))
 
 
 CHECKS = 6  # windows of each lane that the held-out loss is measured over
@@ -116,7 +114,7 @@ class Trainer(Generic[S]):
         loss.backward()  # type: ignore[no-untyped-call]
         self.state = state
         torch.nn.utils.clip_grad_norm_(self.trainee.tensors.values(), self.settings.clip)
-        factor = schedule(self.progress, self.settings.warm_up, self.settings.cool_down)
+        factor = self.settings.factor(self.progress)
         for optimizer, rate in zip(self.optimizers, (self.settings.matrix_rate, self.settings.rate), strict=True):
             for group in optimizer.param_groups:
                 group["lr"] = rate * factor
@@ -141,7 +139,9 @@ class Trainer(Generic[S]):
                 loss = self.take(next(stream))
                 now = time.monotonic()
                 self.seconds, before = self.seconds + now - before, now
-                self.curve.append(Point(self.step, round(self.seconds, 1), self._tokens, round(loss, 4)))
+                self.curve.append(
+                    Point(step=self.step, seconds=round(self.seconds, 1), tokens=self._tokens, loss=round(loss, 4))
+                )
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.3f}", refresh=False)
                 if self.step % 20 == 0:
@@ -168,7 +168,7 @@ class Trainer(Generic[S]):
     def save(self) -> None:
         """Writes `checkpoint.pth`, to go on from, `weights.safetensors` (fp32) and `losses.json`, each whole or not.
 
-        Raises TrainingError where it cannot; what stood there stands.
+        Raises TrainingError if it cannot; the previous files stay.
         """
         try:
             self._write()
@@ -178,56 +178,55 @@ class Trainer(Generic[S]):
 
     def _write(self) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
-        content: dict[str, Any] = {
-            "step": self.step,
-            "seconds": self.seconds,
-            "model": self.trainee.describe(),
-            "tensors": {name: tensor.detach() for name, tensor in self.trainee.tensors.items()},
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-            "curve": [asdict(point) for point in self.curve],
-            **self.trainee.state_tensors(self.state),
-        }
-        part = self.directory / "part.pth"
-        torch.save(content, part)
-        part.replace(self.directory / "checkpoint.pth")
+        curve = [asdict(point) for point in self.curve]
+        checkpoint.write(
+            self.directory / checkpoint.NAME,
+            of=self.trainee.describe(),
+            step=self.step,
+            tensors=self.trainee.tensors,
+            optimizers=self.optimizers,
+            more={"seconds": self.seconds, "curve": curve, "state": self.trainee.state_tensors(self.state)},
+        )
         self.trainee.save(self.directory / "weights.safetensors")
         part = self.directory / "losses.part.json"
-        part.write_text(json.dumps({"curve": content["curve"]}) + "\n")
+        part.write_text(json.dumps({"curve": curve}) + "\n")
         part.replace(self.directory / "losses.json")
 
     def resume(self) -> bool:
-        """Goes on from the directory's checkpoint, if there is one. Raises TrainingError where it is of another run."""
-        path = self.directory / "checkpoint.pth"
+        """Continues from the directory's checkpoint, if any. Raises TrainingError if it belongs to another run."""
+        path = self.directory / checkpoint.NAME
         if not path.exists():
             return False
         try:
-            content = torch.load(path, weights_only=True, map_location="cpu")
-            self._load(content)
-        except Exception as error:  # torch and its unpickler check little of what they read, and raise what comes of it
+            self._load(checkpoint.read(path))
+        except checkpoint.CheckpointError as error:
+            raise TrainingError(f"{error}: remove it, or name another --outdir") from error
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             detail = (str(error).strip() or repr(error)).splitlines()[0]
             raise TrainingError(
-                f"{path} cannot be resumed ({detail}): give the options it was begun with, or another --outdir"
+                f"{path} cannot be resumed ({detail}): use the options it was started with, or another --outdir"
             ) from error
         log.info("resumed at step %d", self.step)
         return True
 
     def _load(self, content: dict[str, Any]) -> None:
-        tensors, model = self.trainee.tensors, self.trainee.describe()
-        if (saved_model := content.get("model", model)) != model:
+        tensors, model, saved_model, more = (
+            self.trainee.tensors,
+            self.trainee.describe(),
+            content["of"],
+            content["more"],
+        )
+        if saved_model != model:
             differing = sorted(key for key in model if saved_model.get(key) != model[key])
-            raise ValueError(f"it is of a model with {differing[0]} {saved_model.get(differing[0])!r}")
+            raise ValueError(f"it belongs to a model with {differing[0]} {saved_model.get(differing[0])!r}")
         if content["tensors"].keys() != tensors.keys():
-            raise ValueError("it holds other tensors")
+            raise ValueError("it holds different tensors")
         for name, saved in content["tensors"].items():
             if saved.shape != tensors[name].shape:
                 raise ValueError(f"{name} has shape {list(saved.shape)}, not {list(tensors[name].shape)}")
-        state = self.trainee.state_from(content)
-        with torch.no_grad():
-            for name, tensor in tensors.items():
-                tensor.copy_(content["tensors"][name])
-        for optimizer, saved in zip(self.optimizers, content["optimizers"], strict=True):
-            optimizer.load_state_dict(saved)
-        self.step, self.seconds = content["step"], content["seconds"]
-        self.curve = [Point(**point) for point in content.get("curve", [])]
+        state = self.trainee.state_from(more["state"])
+        checkpoint.restore(content, tensors, self.optimizers)
+        self.step, self.seconds = content["step"], more["seconds"]
+        self.curve = [Point(**point) for point in more["curve"]]
         if self.trainee.lanes(state) == self.settings.lanes:  # otherwise the lanes begin anew
             self.state = state

@@ -29,7 +29,7 @@ class Sample:
 
     def __post_init__(self) -> None:
         if not 0 < self.answer_at < len(self.tokens):
-            raise ValueError(f"row {self.row}: a sample has a prompt and an answer, of a token each at least")
+            raise ValueError(f"row {self.row}: a sample needs a prompt and an answer of at least one token each")
 
     @property
     def answers(self) -> list[tuple[int, int]]:
@@ -62,7 +62,7 @@ class Lane:
         return [sample.row for sample in self.samples]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Batch:
     """Lanes to be read together, each from the start.
 
@@ -153,7 +153,13 @@ def tensors(lanes: Sequence[Sample | Lane]) -> Batch:
         for first, stop in lane.answers:
             weights[row, first - 1 : stop - 1] = 1.0
     lengths = torch.tensor([len(lane.tokens) - 1 for lane in lanes])
-    return Batch(tokens, targets, weights, lengths, list(chain.from_iterable(lane.rows for lane in lanes)))
+    return Batch(
+        tokens=tokens,
+        targets=targets,
+        weights=weights,
+        lengths=lengths,
+        rows=list(chain.from_iterable(lane.rows for lane in lanes)),
+    )
 
 
 def batch_at(packed: Packed, seed: int, step: int) -> Batch:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from training.loop import Point
 
-MISSING = "no plot: matplotlib is not installed (pip install 'ssmprov[bench]'); the losses are in losses.json"
+MISSING = "no plot because matplotlib is not installed (pip install 'ssmprov[bench]'); the losses are in losses.json"
 COLOURS = ("#2b7a78", "#c0562f", "#4a63a8", "#9a7b2d")
 
 

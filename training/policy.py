@@ -93,7 +93,7 @@ def checked(given: Arrays, shapes: Mapping[str, Sequence[int]], what: str) -> di
     for name in given.keys() ^ shapes.keys():
         if name in shapes:
             raise PolicyError(f"{what} lacks {name} of shape {list(shapes[name])}")
-        raise PolicyError(f"{what} holds {name}, which this model does not have")
+        raise PolicyError(f"{what} has {name}, which this model does not have")
     found = {}
     for name, shape in shapes.items():
         array = np.asarray(given[name])

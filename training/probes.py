@@ -26,7 +26,7 @@ Make = Callable[[Conversation], None]
 
 def begin(rng: Random, split: Split) -> Conversation:
     turn = rng.randrange(10 ** rng.randint(1, 5))
-    return Conversation(Words(rng, split), Transcript(turn))
+    return Conversation(words=Words(rng, split), transcript=Transcript(turn))
 
 
 def chat(talk: Conversation, exchanges: int) -> None:

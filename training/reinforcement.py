@@ -67,7 +67,9 @@ class _OnItsOwnAnswers(ABC):
         reference = None if self._reference is None else self._reference.logps(batch, temperature)
         logps = logps_of(self._policy, batch, temperature)
         old = logps.detach()
-        rollout = Rollout(batch, answers, rewards, reference, old, torch.zeros_like(old))
+        rollout = Rollout(
+            batch=batch, answers=answers, rewards=rewards, reference=reference, old=old, advantage=torch.zeros_like(old)
+        )
         rollout.advantage = self._advantage(rollout)
         self._number, self._rollout = number, rollout
         return rollout, logps

@@ -25,7 +25,7 @@ Reward = Callable[[int, Sequence[int], bool], float]
 """Which prompt, the tokens of the answer without what ended it, whether it ended -> what it is worth, finite."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
     """What is asked: in each batch `group` answers to each of `prompts_per_step` prompts, which serve `whole` steps.
 
@@ -46,10 +46,10 @@ class Asking:
         if min(self.group, self.prompts_per_step, self.whole) < 1:
             raise FitError("group, prompts_per_step and whole must each be at least 1")
         if self.sampling.temperature <= 0:
-            raise FitError("answers to learn from are drawn: the temperature must be more than 0")
+            raise FitError("the temperature must be more than 0, or all answers to a prompt are the same")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Rollout:
     """Answers to learn from, those of a prompt side by side. B = prompts x group.
 

@@ -28,7 +28,7 @@ class Rwkv7Trainee:
 
     @classmethod
     def from_file(cls, path: Path) -> Rwkv7Trainee:
-        """The model of a weights file, to go on with or to measure."""
+        """The model of a weights file, to train further or to measure."""
         trainee = cls(rwkv7.load(path).config, seed=0)
         with torch.no_grad():
             for name, tensor in rwkv7.read_tensors(path).items():

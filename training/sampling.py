@@ -12,7 +12,7 @@ from training.packing import PAD
 from training.policy import Policy, PolicyError
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
     """How answers are drawn and what ends one: the token `end`, or any sequence of `stops`, such as a fence's tokens.
 
@@ -27,11 +27,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1 or self.lanes < 1:
-            raise ValueError(f"an answer takes a token and a lane at least, not {self.max_tokens} and {self.lanes}")
+            raise ValueError(f"max_tokens and lanes must each be at least 1, not {self.max_tokens} and {self.lanes}")
         if self.temperature < 0:
             raise ValueError(f"the temperature must be 0 or more, not {self.temperature}")
         if not all(self.stops):
-            raise ValueError("a sequence of tokens that ends an answer has a token at least")
+            raise ValueError("a stop sequence must have at least one token")
 
     def closing(self, tokens: Sequence[int]) -> int:
         """How many of the last tokens end the answer; 0 where it goes on."""
@@ -73,7 +73,7 @@ def sample(policy: Policy, prompts: Sequence[Sequence[int]], sampling: Sampling,
             raise PolicyError(f"prompt {number} is empty")
         if policy.room is not None and len(prompt) >= policy.room:
             raise PolicyError(
-                f"prompt {number} has {len(prompt)} tokens, and this model's contexts end {policy.room} after the start"
+                f"prompt {number} has {len(prompt)} tokens, but this model's contexts end {policy.room} after the start"
             )
     generator = torch.Generator().manual_seed(seed)
     answers: list[Answer] = []

@@ -1,4 +1,4 @@
-"""What every training command does around its run: directory, log, signals, device, and words for what goes wrong."""
+"""What every training command does around its run: directory, log, signals, device, and error messages."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from types import FrameType
 import click
 import torch
 
+from training import checkpoint
 from training.loop import Trainer, TrainingError, log
 from training.trainee import S
 
@@ -32,7 +33,7 @@ def train(make: Callable[[], Trainer[S]], outdir: Path, threads: int) -> Trainer
     except (TrainingError, OSError) as error:
         raise click.ClickException(str(error)) from None
     if not ended:
-        click.echo(f"stopped at step {trainer.step}: the same command goes on from {outdir / 'checkpoint.pth'}")
+        click.echo(f"stopped at step {trainer.step}: run the same command to continue from {outdir / checkpoint.NAME}")
         raise click.exceptions.Exit(130)
     return trainer
 
@@ -44,7 +45,7 @@ def _logged(outdir: Path) -> Iterator[None]:
         outdir.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(outdir / "training.log")
     except OSError as error:
-        raise TrainingError(f"--outdir {outdir} cannot be written to ({error.strerror}): name a directory") from None
+        raise TrainingError(f"--outdir {outdir} cannot be written to ({error.strerror}): choose a directory") from None
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     level = log.level
     log.addHandler(handler)
@@ -59,7 +60,7 @@ def _logged(outdir: Path) -> Iterator[None]:
 
 @contextmanager
 def stopping() -> Iterator[Callable[[], bool]]:
-    """Whether somebody has asked for the end, by an interrupt or a termination; a second one ends at once."""
+    """Whether an interrupt or a termination has asked to stop. A second one ends the process at once."""
     asked = False
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

@@ -19,9 +19,13 @@ from training.readers import open_reader
 
 @click.command(context_settings={"show_default": True})
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--count", default=200, help="prompts of a category")
+@click.option("--count", default=200, help="Prompts of each category.")
 @click.option("--seed", default=0)
-@click.option("--into", type=click.Path(path_type=Path, exists=True, file_okay=False), help="instead of models/mini")
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    help="Directory to use instead of models/mini.",
+)
 def main(run: Path, count: int, seed: int, into: Path | None) -> None:
     torch.set_num_threads(1)
     try:

@@ -142,7 +142,7 @@ def any_skill(words: Words) -> Exchange:
     return words.rng.choices(list(SKILLS), list(SKILLS.values()))[0](words)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
     """Something told once: how it is told, acknowledged, asked for and given back."""
 
@@ -171,31 +171,55 @@ def new_fact(words: Words) -> Fact:
         who, name = pick(BEINGS), words.name()
         asked = pick((f"What is my {who} called?", f"What is my {who} called?", f"What is the name of my {who}?"))
         told = pick((f"My {who} is called {name}.", f"My {who} is called {name}.", f"I have a {who} called {name}."))
-        return Fact(who, told, f"Your {who} is called {name}.", asked, f"Your {who} is called {name}.")
+        return Fact(
+            key=who,
+            told=told,
+            noted=f"Your {who} is called {name}.",
+            asked=asked,
+            recalled=f"Your {who} is called {name}.",
+        )
     if kind == "thing":
         what, place = pick(THINGS), pick(words.places)
         where = f"The {what} is in the {place}."
-        return Fact(what, where, where, f"Where is the {what}?", where)
+        return Fact(key=what, told=where, noted=where, asked=f"Where is the {what}?", recalled=where)
     if kind == "secret":
         what = pick(SECRETS)
         value = str(words.number()) if "number" in what else pick((words.word(), words.code()))
         said = f"The {what} is {value}."
-        return Fact(what, said, said, f"What is the {what}?", said)
+        return Fact(key=what, told=said, noted=said, asked=f"What is the {what}?", recalled=said)
     if kind == "favourite":
         what = pick(FAVOURITES)
         pool = {"colour": words.colours, "place": words.places}
         value = str(words.number()) if what == "number" else pick([*pool.get(what, ()), words.noun(), words.noun()])
         said = f"favourite {what} is {value}."
-        return Fact(f"favourite {what}", f"My {said}", f"Your {said}", f"What is my favourite {what}?", f"Your {said}")
+        return Fact(
+            key=f"favourite {what}",
+            told=f"My {said}",
+            noted=f"Your {said}",
+            asked=f"What is my favourite {what}?",
+            recalled=f"Your {said}",
+        )
     if kind == "name":
         name = words.name()
         told = pick((f"My name is {name}.", f"I am called {name}."))
-        return Fact("name", told, f"Your name is {name}.", "What is my name?", f"Your name is {name}.")
+        return Fact(
+            key="name",
+            told=told,
+            noted=f"Your name is {name}.",
+            asked="What is my name?",
+            recalled=f"Your name is {name}.",
+        )
     town = words.invented().capitalize()
-    return Fact("home", f"I live in {town}.", f"You live in {town}.", "Where do I live?", f"You live in {town}.")
+    return Fact(
+        key="home",
+        told=f"I live in {town}.",
+        noted=f"You live in {town}.",
+        asked="Where do I live?",
+        recalled=f"You live in {town}.",
+    )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Mode:
     """How every later user turn is answered, as an earlier turn has set it."""
 
@@ -290,7 +314,7 @@ def new_mode(words: Words, kind: str | None = None) -> Mode:
     order += f": start at {count}." if kind == "counter" else "."
     if words.rng.random() < 0.6:
         order += " " + words.rng.choice(TAILS[kind])
-    return Mode(kind, order, f"I am {what}.", name, count)
+    return Mode(kind=kind, order=order, confirmed=f"I am {what}.", name=name, count=count)
 
 
 def quoted(text: str) -> str:

@@ -73,4 +73,4 @@ def _endless(texts: Callable[[], Iterable[str]]) -> Iterator[str]:
             empty = False
             yield text
         if empty:
-            raise TrainingError("there are too few documents: none is left to train on, or to hold out")
+            raise TrainingError("there are too few documents: some are needed to train on and some to hold out")

@@ -1,1 +1,1 @@
-"""A transcript on disk and the context that read it: what the shell and the Composer stand on."""
+"""A transcript on disk and the context that has read it. The shell and the Composer are built on this."""

@@ -1,14 +1,14 @@
-"""Which checkpoint stands at which place of a transcript, and how one context's transcript becomes another's.
+"""Finds the checkpoint for each place in a transcript, and how to turn one context's transcript into another's.
 
-A transcript holds what a context has read, one step after the other, and between them lines that no context has read:
-the bang line of a turn that was recorded with one. It stands directly before what was sent, behind the line feeds that
-end an open line before it:
+A transcript holds what a context has read, step by step, and between the steps lines that no context has read:
+the bang line of a turn that was recorded with one. It comes directly before the text that was sent, after the line
+feeds that end an open line before it:
 
     in the transcript    ...an open line \n\n !primed x\n (Turn 3) [USER]: ...
     read by the step                     \n\n             (Turn 3) [USER]: ...
 
-The walk goes from the end backwards, step by step, and stops where the two part: what is left out is not known, and
-nothing is guessed.
+The walk goes backwards from the end, step by step, and stops where the two differ. Whatever it has not reached is
+unknown; nothing is guessed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _CHUNK = 1 << 16
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A place in a transcript, and the state that has read everything before it.
+    """A place in a transcript, and the checkpoint that has read everything before it.
 
     `at` is in bytes; `object` is '' for the empty context. A bang line belongs to the turn that follows it, so the
     point before that turn stands before the bang line, too.
@@ -41,7 +41,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Alignment:
-    """Points in ascending order; the last one is the head's, where it agrees with the transcript.
+    """Points in ascending order. The last one is the head's, if the head agrees with the transcript.
 
     `differs`: the head has not read the end of the transcript; no point is offered then. `whole`: all that the context
     has read stands in the transcript, so its first point is the empty context's. `unread` are the byte ranges of
@@ -69,7 +69,7 @@ class Alignment:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """A transcript is kept up to byte `at`, and goes on with `tail`."""
+    """Keep a transcript up to byte `at` and continue it with `tail`."""
 
     at: int
     tail: bytes
@@ -80,7 +80,7 @@ def _place(point: Point) -> int:
 
 
 def align(transcript: bytes, steps: Sequence[Step], text: bytes) -> Alignment:
-    """Lay a lineage beside a transcript.
+    """Match a lineage against a transcript.
 
     `steps` are newest first, as `log` gives them, all or the newest ones; `text` is all that the head has read, so
     that the steps' texts are its slices from the end.
@@ -118,7 +118,7 @@ def align(transcript: bytes, steps: Sequence[Step], text: bytes) -> Alignment:
 
 
 def as_read(transcript: bytes, alignment: Alignment, begin: int, end: int) -> bytes:
-    """What a context reads of bytes [begin, end): all but the bang lines that the walk has passed."""
+    """The part of bytes [begin, end) that a context reads: all but the bang lines that the walk has passed."""
     parts = []
     for start, stop in alignment.unread:
         if begin < stop and start < end:
@@ -129,9 +129,9 @@ def as_read(transcript: bytes, alignment: Alignment, begin: int, end: int) -> by
 
 
 def route(transcript: bytes, alignment: Alignment, steps: Sequence[Step], text: bytes, other_text: bytes) -> Route:
-    """How the transcript becomes that of another context, whose whole text is `other_text`.
+    """How to turn the transcript into that of another context, whose whole text is `other_text`.
 
-    It is kept up to the last aligned place that both have read; where there is none, all of it is replaced.
+    It is kept up to the last aligned place that both have read. If there is none, all of it is replaced.
     """
     offsets: dict[str, int] = {}
     left = len(text)
@@ -154,7 +154,7 @@ def _place_of(
 ) -> tuple[int, tuple[int, int] | None] | None:
     """Where the step's text, text[start:stop], begins in transcript[:end], and the bang line that belongs to it.
 
-    `older` is the length of the text of the step before. None where the transcript says something else.
+    `older` is the length of the previous step's text. None if the transcript says something else.
     """
     said = text[start:stop]
     begin = end - len(said)
@@ -179,7 +179,7 @@ def _place_of(
 
 
 def _bang_line(transcript: bytes, end: int) -> int | None:
-    """Where the line that ends at byte `end` begins, if it is a bang line."""
+    """The start of the line that ends at byte `end`, if it is a bang line."""
     if end == 0 or transcript[end - 1] != 0x0A:
         return None
     floor = max(0, end - _LONGEST_BANG)
@@ -191,7 +191,7 @@ def _bang_line(transcript: bytes, end: int) -> int | None:
 
 
 def _shared(one: bytes, other: bytes) -> int:
-    """How many bytes two texts have in common from their beginning."""
+    """The length in bytes of the common prefix of two texts."""
     limit = min(len(one), len(other))
     at = 0
     while at < limit and one[at : at + _CHUNK] == other[at : at + _CHUNK]:
@@ -202,5 +202,5 @@ def _shared(one: bytes, other: bytes) -> int:
 
 
 def _within_character(text: bytes, at: int) -> bool:
-    """Whether byte `at` goes on with a UTF-8 character."""
+    """Whether byte `at` is in the middle of a UTF-8 character."""
     return at < len(text) and 0x80 <= text[at] <= 0xBF

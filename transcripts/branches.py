@@ -1,8 +1,8 @@
-"""The branches of a transcript: one directory's transcript and one context, which go back and forth together.
+"""The branches of a transcript: one directory's transcript and one context, which move back and forth together.
 
-The context NAME stands at the end of the transcript. To go elsewhere leaves a branch behind: its checkpoint gets the
+The context NAME is at the end of the transcript. Moving elsewhere leaves a branch behind: its checkpoint gets the
 name NAME.1, NAME.2 ..., and the transcript as it was is kept in `.transcript.NAME.1.txt`. The name then moves by
-compare-and-swap, and the transcript follows; a crash between the two is made good by whoever takes the lock next.
+compare-and-swap, then the transcript. After a crash between the two, the next process that takes the lock finishes it.
 """
 
 from __future__ import annotations
@@ -29,19 +29,19 @@ if TYPE_CHECKING:
     from clients.requests import Reply
 
 MAX_STEPS = 5000
-"""So many steps of a lineage are held against a transcript."""
+"""The most steps of a lineage that are matched against a transcript."""
 
 TRIES = 20
 NO_HEAD = "none"
 _NUMBER = 10
-"""Characters that a branch's number may take, with its dot."""
+"""The most characters of a branch's number, with its dot."""
 _MAX_FILE = 200
-"""Bytes of a name within that of a file, which may have 255 with all that is put around it."""
+"""The most bytes of a name inside a file name, which may have 255 bytes in all."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scene:
-    """A transcript beside its context, both as they stood at one moment. `head` is '' where there is no context yet."""
+    """A transcript and its context at one moment. `head` is '' if there is no context yet."""
 
     transcript: bytes
     head: str
@@ -50,9 +50,9 @@ class Scene:
     alignment: Alignment
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
-    """What going somewhere changed, so that it can be undone: the transcript from byte `at` on, and the head."""
+    """What a move changed, so that it can be undone: the transcript from byte `at` on, and the head."""
 
     at: int
     before: bytes
@@ -62,12 +62,19 @@ class Change:
 
     @property
     def back(self) -> Change:
-        return Change(self.at, self.after, self.before, self.head_after, self.head_before)
+        return Change(
+            at=self.at,
+            before=self.after,
+            after=self.before,
+            head_before=self.head_after,
+            head_after=self.head_before,
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A reply drawn beside the transcript: its name, its checkpoint, where and how the transcript would go on."""
+    """A reply drawn beside the transcript: its name, its checkpoint, and where and how it would continue the
+    transcript."""
 
     name: str
     object: str
@@ -75,9 +82,9 @@ class Candidate:
     tail: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Drawing:
-    """What is read after a checkpoint to draw a reply, and the names under which it is done.
+    """What to read after a checkpoint to draw replies, and the names to save them under.
 
     The transcript is `lead`, then `tail`, then the reply. `tail` may hold lines that no context reads.
     """
@@ -91,7 +98,7 @@ class Drawing:
 
 
 class Branches:
-    """All of it blocks, and may raise any error of `ssmprov.errors`, and OSError."""
+    """All methods block, and may raise any error of `ssmprov.errors`, or OSError."""
 
     def __init__(self, record: Record, client: Client, model: str, name: str) -> None:
         self.record = record
@@ -99,17 +106,18 @@ class Branches:
         self.model = model
         self.name = name
         self.row = name if _roomy(name) else f"{name[:60]}-{_digest(name)}"
-        """What its branches are called before their numbers: its name, where that leaves room for a number."""
+        """The prefix of its branches' names: its own name, if that leaves room for a number."""
 
     def scene(self) -> Scene:
-        """Look at both."""
+        """Read both now."""
         transcript = self.record.read()
         head = self.head()
         if not head:
-            return Scene(transcript, "", (), b"", align(transcript, (), b""))
+            return Scene(transcript=transcript, head="", steps=(), text=b"", alignment=align(transcript, (), b""))
         steps = self._lineage(head)
         text = self.text(head)
-        return Scene(transcript, head, tuple(steps), text, align(transcript, steps, text))
+        alignment = align(transcript, steps, text)
+        return Scene(transcript=transcript, head=head, steps=tuple(steps), text=text, alignment=alignment)
 
     def head(self) -> str:
         try:
@@ -118,7 +126,7 @@ class Branches:
             return ""
 
     def text(self, object_id: str) -> bytes:
-        """What a checkpoint has read, as far as it is known."""
+        """The text that a checkpoint has read, as far as it is known."""
         return self.client.text(f"#{object_id}", model=self.model, since_root=True).encode()
 
     def _lineage(self, head: str) -> list[Step]:
@@ -137,27 +145,27 @@ class Branches:
     def base(self, scene: Scene, at: int) -> Point:
         """The nearest checkpoint at or before byte `at` of the transcript.
 
-        Raises BadRequest where the context has not read that part of the transcript.
+        Raises BadRequest if the context has not read that part of the transcript.
         """
         point = scene.alignment.before(at)
         if point is None:
             raise BadRequest(
-                f"{self.name} has not read this part of the transcript: choose a later turn, or have it read anew"
+                f"{self.name} has not read this part of the transcript: choose a later turn, or let it read all again"
             )
         return point
 
     def reread(self, scene: Scene) -> Drawing:
-        """Make ready to have a context without past read the whole transcript."""
+        """Prepare to read the whole transcript into an empty context."""
         return Drawing(
-            Point(0, ""),
-            scene.transcript.decode("utf-8", "surrogateescape"),
-            tuple(self.fresh()),
-            b"",
-            scene.transcript,
+            point=Point(0, ""),
+            prompt=scene.transcript.decode("utf-8", "surrogateescape"),
+            names=tuple(self.fresh()),
+            lead=b"",
+            tail=scene.transcript,
         )
 
     def route(self, scene: Scene, object_id: str) -> Route:
-        """How the transcript becomes that of any other checkpoint of this model."""
+        """How to turn the transcript into that of any other checkpoint of this model."""
         if (point := scene.alignment.of(object_id)) is not None:
             return Route(point.at, b"")
         return route(scene.transcript, scene.alignment, scene.steps, scene.text, self.text(object_id))
@@ -172,7 +180,7 @@ class Branches:
         return self.record.directory / f".transcript.{quoted}.txt"
 
     def fresh(self, count: int = 1) -> list[str]:
-        """Names for new branches: none of them is in use, and none has a file."""
+        """Names for new branches that are not in use and have no file."""
         taken = {int(found) for found in self._numbers()}
         first = max(taken, default=0) + 1
         return [f"{self.row}.{number}" for number in range(first, first + count)]
@@ -197,7 +205,7 @@ class Branches:
         return rows
 
     def keep(self, object_id: str, transcript: bytes) -> str:
-        """Have a checkpoint and its transcript kept as a branch; its name. One that is kept already gets no second."""
+        """Keep a checkpoint and its transcript as a branch; its name. A second call returns the same branch."""
         for name in self.client.show(f"#{object_id}", model=self.model).names if object_id else []:
             if name.startswith(f"{self.row}.") and _holds(self.file_of(name), transcript):
                 return name
@@ -215,10 +223,10 @@ class Branches:
                     self.client.rm([name], model=self.model)
                 raise
             return name
-        raise Conflict(f"no name was free for the branch that is left behind: others take {self.row}.N all the time")
+        raise Conflict(f"no name was free for the branch left behind: other programs keep taking {self.row}.N")
 
     def check_free(self, name: str, transcript: bytes) -> None:
-        """Raises Conflict where another transcript is kept under a name: an earlier branch's, which is no name now."""
+        """Raises Conflict if the file of that name keeps another transcript: that of a branch since removed."""
         path = self.file_of(name)
         if path.exists() and not _holds(path, transcript):
             raise Conflict(f"another transcript is kept in {path.name}: choose another name, or move that file away")
@@ -228,13 +236,13 @@ class Branches:
         self._write(self.file_of(name), transcript)
 
     def _write(self, path: Path, transcript: bytes) -> None:
-        """Who may read the transcript may read what is kept of it, and nobody else."""
+        """The kept file gets the permissions of the transcript."""
         durable.replace(path, transcript)
         with contextlib.suppress(OSError):
             path.chmod((self.record.directory / TRANSCRIPT).stat().st_mode & 0o777)
 
     def kept_transcript(self, object_id: str) -> bytes | None:
-        """The transcript that was kept with a checkpoint, if one was and the checkpoint has read it."""
+        """The transcript that was kept with a checkpoint, if there is one and the checkpoint has read it."""
         names = self.client.show(f"#{object_id}", model=self.model).names
         files = [path for name in names if (path := self.file_of(name)).is_file()]
         if not files:
@@ -250,13 +258,13 @@ class Branches:
     # -- going elsewhere
 
     def go(self, writer: Writer, scene: Scene, at: int, tail: bytes, object_id: str) -> Change:
-        """Let the context stand at `object_id` ('' nowhere), and the transcript go on with `tail` after byte `at`.
+        """Move the context to `object_id` ('' removes it) and continue the transcript with `tail` after byte `at`.
 
-        What is left behind is kept as a branch first. Raises Conflict, and changes nothing, where transcript or context
-        are not what they were in the scene.
+        What is left behind is kept as a branch first. Raises Conflict and changes nothing if transcript or context
+        have changed since the scene was read.
         """
         self.check(scene)
-        change = Change(at, scene.transcript[at:], tail, scene.head, object_id)
+        change = Change(at=at, before=scene.transcript[at:], after=tail, head_before=scene.head, head_after=object_id)
         if not change.before and object_id == scene.head and not tail:
             return change
         kept = ""
@@ -264,15 +272,15 @@ class Branches:
             kept = self.keep(scene.head, scene.transcript)
         after = scene.transcript[:at] + tail
         move = Moving(
-            self.model,
-            self.name,
-            scene.head,
-            object_id,
-            at,
-            tail.decode("utf-8", "surrogateescape"),
-            hashlib.sha256(scene.transcript).hexdigest(),
-            highest_closed(after),
-            str(self.file_of(kept).name) if kept else "",
+            model=self.model,
+            name=self.name,
+            head=scene.head,
+            object=object_id,
+            at=at,
+            tail=tail.decode("utf-8", "surrogateescape"),
+            sha256=hashlib.sha256(scene.transcript).hexdigest(),
+            counter=highest_closed(after),
+            kept=self.file_of(kept).name if kept else "",
         )
         writer.move(move)
         try:
@@ -285,11 +293,13 @@ class Branches:
         return change
 
     def check(self, scene: Scene) -> None:
-        """Raises Conflict where transcript or context have gone on since."""
+        """Raises Conflict if transcript or context have changed since."""
         if self.record.read() != scene.transcript:
-            raise Conflict("the transcript has gone on meanwhile: look at it, and try again")
+            raise Conflict("the transcript has changed in the meantime: look at it and try again")
         if self.head() != scene.head:
-            raise Conflict(f"{self.name} has gone on meanwhile, without this transcript: look at it, and try again")
+            raise Conflict(
+                f"{self.name} has moved on in the meantime without this transcript: look at it and try again"
+            )
 
     def _move(self, head: str, object_id: str) -> None:
         if not object_id:
@@ -299,7 +309,7 @@ class Branches:
             self.client.fork(f"#{object_id}", [self.name], model=self.model, overwrite=bool(head), if_head=head or None)
 
     def leads(self, head: str, object_id: str) -> bool:
-        """Whether a checkpoint descends from the head, which is then not left behind."""
+        """Whether a checkpoint descends from the head, so that the head is not left behind."""
         if not head or not object_id or head == object_id:
             return not head or bool(object_id)
         return any(step.object == head for step in self._lineage(object_id))
@@ -307,9 +317,9 @@ class Branches:
     # -- other replies beside the transcript
 
     def draw(self, scene: Scene, at: int, text: bytes, count: int = 1, name: str = "") -> Drawing:
-        """Make ready to have the context read `text` at byte `at` of the transcript, `count` times, each under a name.
+        """Prepare to read `text` at byte `at` of the transcript `count` times, each time under a name.
 
-        Several are spread over the workers. `name` is the name for one; Conflict where it is taken.
+        Several are spread over the workers. `name` is for a single one; raises Conflict if it is taken.
         """
         point = self.base(scene, at)
         names = [name] if name else self.fresh(count)
@@ -325,7 +335,8 @@ class Branches:
                 names = self.fresh(count)
         prompt = (as_read(scene.transcript, scene.alignment, point.at, at) + text).decode("utf-8", "surrogateescape")
         tail = scene.transcript[point.at : at] + text
-        return Drawing(point, prompt, tuple(names), scene.transcript[: point.at], tail, workers)
+        lead = scene.transcript[: point.at]
+        return Drawing(point=point, prompt=prompt, names=tuple(names), lead=lead, tail=tail, workers=workers)
 
     def arguments(self, drawing: Drawing, index: int, **more: Any) -> dict[str, Any]:
         """The arguments of the turn that draws one of them."""
@@ -340,7 +351,7 @@ class Branches:
         }
 
     def drawn(self, drawing: Drawing, index: int, reply: Reply) -> Candidate:
-        """Keep a drawn reply as a branch of its own, with its transcript."""
+        """Keep a drawn reply as a separate branch, with its transcript."""
         name = drawing.names[index]
         tail = drawing.tail + reply.text.encode()
         path = self.file_of(name)
@@ -356,19 +367,19 @@ class Branches:
         return Candidate(name, reply.result.object, drawing.point.at, tail)
 
     def undrawn(self, drawing: Drawing, index: int) -> None:
-        """Take the name of one away that was not drawn."""
+        """Remove the name of one that was not drawn."""
         name = drawing.names[index]
         with contextlib.suppress(SsmprovError):  # another error is being told
             if self.client.show(name, model=self.model).row.object == drawing.point.object:
                 self.client.rm([name], model=self.model)
 
     def undraw(self, drawing: Drawing) -> None:
-        """Take the names of all away that were not drawn."""
+        """Remove the names of all that were not drawn."""
         for index in range(len(drawing.names)):
             self.undrawn(drawing, index)
 
     def pick(self, writer: Writer, scene: Scene, candidate: Candidate) -> Change:
-        """Go on with a candidate. Its name, which says no more than the context's own then, is taken away."""
+        """Continue with a candidate, and remove its name, which is no longer needed."""
         change = self.go(writer, scene, candidate.at, candidate.tail, candidate.object)
         with contextlib.suppress(SsmprovError):  # a name too many does no harm
             if self.client.show(candidate.name, model=self.model).row.object == candidate.object:
@@ -378,7 +389,7 @@ class Branches:
 
 
 def highest_closed(transcript: bytes) -> int:
-    """Where the counter stands for a transcript: the highest number of a turn that is closed."""
+    """The counter for a transcript: the highest number of a closed turn."""
     turns = turns_of(transcript.decode("utf-8", "surrogateescape"))
     return max((turn.number for turn in turns if turn.closed and turn.number < MAX_COUNTER), default=0)
 

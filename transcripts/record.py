@@ -1,12 +1,12 @@
 """The record of a directory: `.transcript.txt` and `.counter`, kept under one lock.
 
-Whoever holds the lock mints numbers and appends; a turn holds it from its number to its last byte, so two writers never
-share a number and never interleave. An append is first written whole to `.transcript.pending`, then carried out, then
-forgotten: after a crash the next one who takes the lock finds it and finishes it, or there is none.
+Only the holder of the lock assigns numbers and appends. A turn holds it from its number to its last byte, so two
+writers never share a number or interleave. An append is first written whole to `.transcript.pending`, then carried out,
+then removed. After a crash, the next process that takes the lock finishes it if it is there.
 
-What a turn asks of a server is written to `.transcript.asked` before it is sent, and forgotten with the append. Whoever
-finds it there asks again under the same id, which has one effect, and records the answer that was missed. A context
-that goes back, and its transcript with it, is noted in `.transcript.moving` in the same way.
+What a turn asks of a server is written to `.transcript.asked` before it is sent, and removed with the append. A process
+that finds it asks again under the same id, which takes effect only once, and records the missed answer. When a context
+and its transcript move back, that is noted in `.transcript.moving` in the same way.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import os
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
+
+import msgspec
 
 from ssmprov import durable
 from ssmprov.errors import BadRequest, Cancelled, NotFound
@@ -35,14 +36,14 @@ ASKED = ".transcript.asked"
 MOVING = ".transcript.moving"
 MAX_COUNTER = 10**15
 MAX_FILE = (1 << 63) - 1
-"""No file reaches beyond that."""
+"""No file can be larger."""
 
 LOOK_S = 0.05
-"""How often a wait for the lock that can be cancelled looks."""
+"""How often a cancellable wait for the lock tries again."""
 
 
 class Record:
-    """The record of one directory. Reading needs no lock; `Writer`s come from `locked`."""
+    """The record of one directory. Reading needs no lock. `locked` returns a `Writer`."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -53,28 +54,28 @@ class Record:
 
     @property
     def unfinished(self) -> bool:
-        """Whether something was sent or moved, and its record is not there yet."""
+        """Whether something was sent or moved and has not been recorded yet."""
         return any((self.directory / name).exists() for name in (ASKED, MOVING))
 
     def noted(self, request_id: str) -> bool:
-        """Whether a turn was sent under that id (hex), and its record is not there yet."""
-        try:
-            return bool(json.loads((self.directory / ASKED).read_bytes())["id"] == request_id)
-        except (OSError, ValueError, KeyError, TypeError, RecursionError):
-            return False
+        """Whether a turn was sent under that id (hex) and has not been recorded yet."""
+        with contextlib.suppress(OSError):
+            note = _note((self.directory / ASKED).read_bytes(), Asked)
+            return note is not None and note.id == request_id
+        return False
 
     def transcript(self) -> Transcript:
-        """What is recorded. Raises NotFound where there is no transcript."""
+        """The recorded turns. Raises NotFound if there is no transcript."""
         path = self.directory / TRANSCRIPT
         try:
             return Transcript(path.read_bytes().decode("utf-8", "surrogateescape"))
         except FileNotFoundError:
-            raise NotFound(f"there is no transcript here ({path}): PIPE begins one") from None
+            raise NotFound(f"there is no transcript here ({path}): PIPE starts one") from None
 
     def turn(self, number: int | None, *roles: str) -> Turn:
-        """The closed turn of that number, or the last one, of one of these roles (any, where none is named).
+        """The closed turn with that number, or the last one, with one of these roles (any role if none is given).
 
-        Of turns with one number the last is meant. Raises NotFound that says what there is.
+        If several turns have that number, the last one counts. Raises NotFound, which says what there is.
         """
         turns = self.transcript().turns
         wanted = " or ".join(roles) or "turn"
@@ -84,16 +85,18 @@ class Record:
             if not numbered:
                 others = [turn for turn in turns if turn.number == number]
                 what = (
-                    f"is {others[-1].role}" + ("" if others[-1].closed else ", and open") if others else "is not there"
+                    f"it is {others[-1].role}" + ("" if others[-1].closed else ", and open")
+                    if others
+                    else "there is none"
                 )
-                raise NotFound(f"no {wanted} turn {number}: it {what}")
+                raise NotFound(f"no {wanted} turn {number}: {what}")
             return numbered[-1]
         if not found:
             raise NotFound(f"the transcript has no closed {wanted} turn")
         return found[-1]
 
     def read(self) -> bytes:
-        """The transcript as it stands; empty where there is none."""
+        """The bytes of the transcript; empty if there is none."""
         try:
             return (self.directory / TRANSCRIPT).read_bytes()
         except FileNotFoundError:
@@ -103,9 +106,9 @@ class Record:
     def locked(
         self, on_wait: Callable[[], None] = lambda: None, cancelled: threading.Event | None = None
     ) -> Iterator[Writer]:
-        """Take the lock, waiting for it (`on_wait` is called first), and finish what a crash has left.
+        """Take the lock and finish what a crash has left. If the lock is taken, `on_wait` is called before waiting.
 
-        Raises Cancelled where `cancelled` is set meanwhile.
+        Raises Cancelled if `cancelled` is set while waiting.
         """
         path = self.directory / LOCK
         try:
@@ -126,7 +129,7 @@ class Record:
 
 
 def _wait(descriptor: int, cancelled: threading.Event | None) -> None:
-    """Wait for the lock. A wait that can be cancelled looks again and again: the system's own cannot be ended."""
+    """Wait for the lock. A cancellable wait tries again and again, because the system's own wait cannot be ended."""
     if cancelled is None:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         return
@@ -135,15 +138,15 @@ def _wait(descriptor: int, cancelled: threading.Event | None) -> None:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             return
         if cancelled.wait(LOOK_S):
-            raise Cancelled("nothing was sent: another turn of this transcript is under way")
+            raise Cancelled("nothing was sent: another turn of this transcript is in progress")
 
 
 @contextmanager
 def guarded(record: Record) -> Iterator[None]:
-    """For who holds the lock and runs code of others: a pending append can be neither made nor forged meanwhile.
+    """Use this while holding the lock to run foreign code: it can then neither create nor forge a pending append.
 
-    The file stands there empty, so that a sandbox sees it as one of the dot files that it guards. Left behind by a
-    crash it promises nothing, and is dropped.
+    The file exists but is empty, so that a sandbox sees it as one of the dot files that it guards. If a crash leaves it
+    behind, it promises nothing and is removed.
     """
     made = [path for name in (PENDING, ASKED, MOVING) if not (path := record.directory / name).exists()]
     for path in made:
@@ -155,15 +158,14 @@ def guarded(record: Record) -> Iterator[None]:
             path.unlink(missing_ok=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A turn that was sent: under which id (hex), when (seconds since 1970), with which arguments of a client.
 
     `boot` and `uptime` tell when on a clock that no one can set, as long as the machine runs.
-    `before` is recorded before its reply, the counter stands at `counter` then, and the context `also` follows it.
+    `before` is recorded before its reply; then the counter is `counter`, and the context `also` is updated, too.
     """
 
-    id: str
+    id: Annotated[str, msgspec.Meta(pattern=r"^[0-9a-fA-F]{32}\Z")]
     at: float
     prompt: str
     arguments: dict[str, Any]
@@ -174,11 +176,10 @@ class Asked:
     uptime: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Moving:
-    """A context's name on its way from object `head` to `object` ('' for none), and what the transcript is then.
+class Moving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A context's name that moves from object `head` to `object` ('' for none), and what the transcript becomes.
 
-    It keeps its first `at` bytes and goes on with `tail`; `sha256` is that of the transcript before, which is kept in
+    It keeps its first `at` bytes and continues with `tail`. `sha256` is that of the transcript before, which is kept in
     the file `kept`.
     """
 
@@ -186,15 +187,24 @@ class Moving:
     name: str
     head: str
     object: str
-    at: int
+    at: Annotated[int, msgspec.Meta(ge=0)]
     tail: str
     sha256: str
-    counter: int
+    counter: Annotated[int, msgspec.Meta(ge=0)]
     kept: str = ""
 
 
+class Head(msgspec.Struct, frozen=True, kw_only=True):
+    """The first line of a pending append: where its text goes, how long it is, its hash, and the counter after it."""
+
+    at: Annotated[int, msgspec.Meta(ge=0, le=MAX_FILE)]
+    bytes: int
+    sha256: str
+    counter: int | None
+
+
 class Writer:
-    """The one who holds the lock."""
+    """Writes a record. It exists only while the lock is held."""
 
     def __init__(self, record: Record) -> None:
         self._record = record
@@ -208,7 +218,7 @@ class Writer:
     def next_number(self) -> int:
         """The number of the next turn: one more than the counter, and than any turn recorded.
 
-        Raises BadRequest where no two numbers are left.
+        Raises BadRequest if fewer than two numbers are left.
         """
         number = max(self.counter(), self.highest()) + 1
         if number >= MAX_COUNTER:
@@ -218,7 +228,7 @@ class Writer:
         return number
 
     def counter(self) -> int:
-        """What `.counter` says, 0 where it says nothing."""
+        """The number in `.counter`, 0 if there is none."""
         try:
             number = int(self._counter.read_text(encoding="utf-8")[:40].strip())
         except (OSError, ValueError):
@@ -226,7 +236,7 @@ class Writer:
         return number if 0 <= number <= MAX_COUNTER else 0
 
     def highest(self) -> int:
-        """The highest number of a turn in the transcript, 0 without one. Numbers beyond any reason do not count."""
+        """The highest number of a turn in the transcript, 0 if there is none, ignoring any above MAX_COUNTER."""
         try:
             turns = self._record.transcript().turns
         except NotFound:
@@ -234,73 +244,59 @@ class Writer:
         return max((turn.number for turn in turns if turn.number <= MAX_COUNTER), default=0)
 
     def lead(self) -> str:
-        """What a header needs before it to stand at the beginning of a line: '' but after an open last line."""
+        """What must precede a header so that it begins a line: '' unless the last line is open."""
         with contextlib.suppress(FileNotFoundError, OSError), self._transcript.open("rb") as file:
             file.seek(-1, os.SEEK_END)
             return "" if file.read(1) == b"\n" else "\n\n"
         return ""
 
     def append(self, text: str, counter: int | None = None) -> None:
-        """Record a text, and where the counter stands then. Durable, and whole or not at all."""
+        """Record a text and the counter after it. Durable, and whole or not at all."""
         data = text.encode("utf-8", "surrogateescape")
         at = self._transcript.stat().st_size if self._transcript.exists() else 0
-        head = {"at": at, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest(), "counter": counter}
-        durable.replace(self._pending, json.dumps(head).encode() + b"\n" + data)
+        head = Head(at=at, bytes=len(data), sha256=hashlib.sha256(data).hexdigest(), counter=counter)
+        durable.replace(self._pending, msgspec.json.encode(head) + b"\n" + data)
         self._carry_out(head, data)
 
     def ask(self, asked: Asked) -> None:
         """Note, durably, what is about to be sent."""
-        durable.replace(self._asked, json.dumps(asdict(asked)).encode())
+        durable.replace(self._asked, json.dumps(msgspec.structs.asdict(asked)).encode())
 
     def asked(self) -> Asked | None:
-        """What was sent and has no record yet. A note that is none is dropped."""
+        """The turn that was sent and has not been recorded yet. A damaged note is removed."""
         try:
-            found = Asked(**json.loads(self._asked.read_bytes()))
-            bytes.fromhex(found.id)
-            texts = (found.id, found.prompt, found.before, found.also, found.boot)
-            sound = len(found.id) == 32 and all(isinstance(text, str) for text in texts)
-            sound = sound and _writable(*texts) and isinstance(found.arguments, dict)
-            sound = sound and isinstance(found.at, int | float) and isinstance(found.uptime, int | float)
-            if sound and (found.counter is None or isinstance(found.counter, int)):
-                return found
+            data = self._asked.read_bytes()
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, RecursionError):
-            pass
-        self.answered()
-        return None
+        if (found := _note(data, Asked)) is None:
+            self.answered()
+        return found
 
     def answered(self) -> None:
-        """Forget what was sent: it is recorded, or had no effect."""
+        """Forget the turn that was sent: it is recorded, or had no effect."""
         self._asked.unlink(missing_ok=True)
         durable.sync(self._directory)
 
     def move(self, move: Moving) -> None:
         """Note, durably, that a name is about to be moved."""
-        durable.replace(self._moving, json.dumps(asdict(move)).encode())
+        durable.replace(self._moving, json.dumps(msgspec.structs.asdict(move)).encode())
 
     def moving(self) -> Moving | None:
-        """The move that has not been carried out whole. A note that is none is dropped."""
+        """The move that has not been finished. A damaged note is removed."""
         try:
-            found = Moving(**json.loads(self._moving.read_bytes()))
-            texts = (found.model, found.name, found.head, found.object, found.tail, found.sha256, found.kept)
-            numbers = (found.at, found.counter)
-            sound = all(isinstance(text, str) for text in texts) and _writable(*texts)
-            if sound and all(type(n) is int and n >= 0 for n in numbers):
-                return found
+            data = self._moving.read_bytes()
         except FileNotFoundError:
             return None
-        except (ValueError, TypeError, RecursionError):
-            pass
-        self.moved()
-        return None
+        if (found := _note(data, Moving)) is None:
+            self.moved()
+        return found
 
     def carry_out_move(self, move: Moving) -> bool:
-        """Let the transcript follow its context; False, and nothing is changed, where it is not what it was."""
+        """Make the transcript match its context; False, with nothing changed, if it has changed since."""
         data, tail = self._record.read(), move.tail.encode("utf-8", "surrogateescape")
         if hashlib.sha256(data).hexdigest() == move.sha256:
             self.rewrite(data[: move.at] + tail, move.counter)
-        elif len(data) == move.at + len(tail) and data.endswith(tail):  # a crash came behind it
+        elif len(data) == move.at + len(tail) and data.endswith(tail):  # a crash came right after it
             self.set_counter(move.counter)
         else:
             return False
@@ -308,12 +304,12 @@ class Writer:
         return True
 
     def rewrite(self, data: bytes, counter: int) -> None:
-        """Let the transcript be another one, whole, and the counter with it."""
+        """Replace the whole transcript, and set the counter."""
         durable.replace(self._transcript.resolve(), data)
         self.set_counter(counter)
 
     def moved(self) -> None:
-        """Forget a move: it is carried out, or was not begun."""
+        """Forget a move: it is done, or never started."""
         self._moving.unlink(missing_ok=True)
         durable.sync(self._directory)
 
@@ -321,7 +317,7 @@ class Writer:
         durable.replace(self._counter, str(number).encode())
 
     def recover(self) -> None:
-        """Finish the append that a crash has left, if there is one."""
+        """Finish the append that a crash has left, if any."""
         for name in (PENDING, COUNTER, ASKED, MOVING, TRANSCRIPT):
             for torn in self._directory.glob(f"{name}.{'[0-9a-f]' * 8}"):
                 torn.unlink(missing_ok=True)
@@ -335,42 +331,46 @@ class Writer:
             return
         self._carry_out(head, data)
 
-    def _carry_out(self, head: dict[str, Any], data: bytes) -> None:
+    def _carry_out(self, head: Head, data: bytes) -> None:
         with durable.naming(self._transcript), self._transcript.open("ab+") as file:
-            file.seek(head["at"])
+            file.seek(head.at)
             there = file.read()
-            beyond = file.tell() < head["at"]
+            beyond = file.tell() < head.at
             if not there.startswith(data):
-                # The rest of it; or all of it, where the transcript was changed by others in between.
+                # The rest of it, or all of it if others have changed the transcript in between.
                 file.write(data[len(there) :] if data.startswith(there) and not beyond else data)
             file.flush()
             os.fsync(file.fileno())
-        if head["counter"] is not None:
-            self.set_counter(head["counter"])
+        if head.counter is not None:
+            self.set_counter(head.counter)
         self._asked.unlink(missing_ok=True)
         self._pending.unlink(missing_ok=True)
         durable.sync(self._directory)
 
 
-def _writable(*texts: str) -> bool:
-    """Whether the texts have bytes: JSON can also spell surrogates that stand for none."""
-    try:
-        return all(text.encode("utf-8", "surrogateescape") is not None for text in texts)
-    except UnicodeEncodeError:
-        return False
+N = TypeVar("N", bound=msgspec.Struct)
 
 
-def _head(first: bytes, data: bytes) -> dict[str, Any] | None:
-    """The first line of a pending file, if the rest is what it says."""
+def _note(data: bytes, kind: type[N]) -> N | None:
+    """What a note says, or None if it is damaged.
+
+    `json` reads it, because msgspec rejects the lone surrogates that represent bytes which are not UTF-8.
+    """
     try:
-        head = json.loads(first)
-        sound = (
-            isinstance(head["at"], int)
-            and 0 <= head["at"] <= MAX_FILE
-            and head["bytes"] == len(data)
-            and head["sha256"] == hashlib.sha256(data).hexdigest()
-            and (head["counter"] is None or isinstance(head["counter"], int))
-        )
-    except (ValueError, KeyError, TypeError, RecursionError):
+        found = msgspec.convert(json.loads(data), kind)
+        for value in msgspec.structs.astuple(found):
+            if isinstance(value, str):
+                value.encode("utf-8", "surrogateescape")  # JSON can also spell surrogates that stand for no byte
+    except (ValueError, RecursionError):
         return None
-    return head if sound else None
+    return found
+
+
+def _head(first: bytes, data: bytes) -> Head | None:
+    """The first line of a pending file, if the rest of the file is what it says."""
+    try:
+        head = msgspec.json.decode(first, type=Head)
+    except (ValueError, RecursionError):
+        return None
+    whole = head.bytes == len(data) and head.sha256 == hashlib.sha256(data).hexdigest()
+    return head if whole else None

@@ -1,6 +1,6 @@
-"""A turn sent and recorded as one act, whoever asks for it: the shell tools, or the window.
+"""Sends and records a turn as one act, for the shell tools and the window.
 
-It is noted before it is sent, and forgotten when it stands in the transcript. `take_up` finishes what was broken off.
+A turn is noted before it is sent, and the note is removed once it is recorded. `take_up` finishes what was interrupted.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ if TYPE_CHECKING:
     from clients.requests import Reply
 
 REMEMBERED_S = 3600.0
-"""A server knows the outcome of a turn at least that long."""
+"""A server remembers the outcome of a turn for at least this long."""
 
 PATIENCE_S = 30.0
-"""How long one waits for the server to give a turn free whose client was killed."""
+"""How long to wait until the server releases a turn whose client was killed."""
 
 UNKNOWN = (Unreachable, TimedOut, WorkerLost)
-"""Errors after which a turn may have been committed all the same."""
+"""Errors after which a turn may still have been committed."""
 
 LIVE = "live"
-"""The context that goes on from turn to turn where none is named, as that of a port does."""
+"""The context that continues from turn to turn if none is named."""
 
 Say = Callable[[str], None]
-"""Tells a person something that is no error."""
+"""Tells the user something that is not an error."""
 
 Ask = Callable[[str, bytes], "Reply"]
 """Sends a prompt under a request id, and returns when the turn has ended."""
@@ -42,7 +42,7 @@ Ask = Callable[[str, bytes], "Reply"]
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Which context a turn goes on with, how it is sampled, where it is saved, and what follows that name, too."""
+    """Which context a turn continues, how it is sampled, where it is saved, and which name is updated, too."""
 
     context: str = ""
     settings: str = ""
@@ -50,9 +50,9 @@ class Target:
     also: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
-    """A turn as it is sent, and what is recorded `before` its reply; `counter` is where the counter stands then."""
+    """A turn as it is sent, what is recorded `before` its reply, and the `counter` after it."""
 
     prompt: str
     before: str
@@ -67,7 +67,7 @@ def bang_line(text: str) -> str:
 
 
 def bang_target(text: str) -> Target:
-    """What a bang line asks for. Its outcome is left in the live context, too. Raises BadRequest."""
+    """What a bang line asks for. Its result is saved in the live context, too. Raises BadRequest."""
     bang = parse_bang(bang_line(text).rstrip("\n"))
     save = bang.save or LIVE
     check_name(split_model(save)[1])
@@ -77,19 +77,31 @@ def bang_target(text: str) -> Target:
 def outgoing(
     writer: Writer, text: str, number: int, last: int, bang: str = "", *, arguments: dict[str, Any], also: str = ""
 ) -> Outgoing:
-    """How a text is sent and recorded whose turns have the numbers from `number` to `last`."""
+    """How to send and record a text whose turns have the numbers `number` to `last`."""
     lead = writer.lead() if text.startswith("(Turn ") else ""
     before = lead + bang_line(bang) + text
-    return Outgoing(lead + text, before, last if last >= number else None, also, arguments)
+    counter = last if last >= number else None
+    return Outgoing(prompt=lead + text, before=before, counter=counter, also=also, arguments=arguments)
 
 
 def send(writer: Writer, client: Client, turn: Outgoing, ask: Ask, say: Say) -> Reply:
-    """Note the turn, have it asked, record it with its reply. A turn that fails records nothing."""
+    """Note the turn, ask it, record it with its reply. A failed turn records nothing."""
     request_id = wire.new_id()
     if turn.arguments.get("save"):
-        client.models()  # that a broker is there, before anything is written
-        what = (turn.prompt, turn.arguments, turn.before, turn.counter, turn.also)
-        writer.ask(Asked(request_id.hex(), time.time(), *what, boot(), uptime_s()))
+        client.models()  # fails if there is no broker, before anything is written
+        writer.ask(
+            Asked(
+                id=request_id.hex(),
+                at=time.time(),
+                prompt=turn.prompt,
+                arguments=turn.arguments,
+                before=turn.before,
+                counter=turn.counter,
+                also=turn.also,
+                boot=boot(),
+                uptime=uptime_s(),
+            )
+        )
     try:
         reply = ask(turn.prompt, request_id)
     except SsmprovError as error:
@@ -103,18 +115,18 @@ def send(writer: Writer, client: Client, turn: Outgoing, ask: Ask, say: Say) -> 
 
 
 def follow(client: Client, arguments: dict[str, Any], also: str, say: Say) -> None:
-    """Let the context `also` be what the turn's name is now. Errors are told: the turn is done and to be recorded."""
+    """Point the context `also` at the turn's result. Errors are only told: the turn still has to be recorded."""
     try:
         client.fork(arguments["save"], [also], model=arguments["model"], overwrite=True)
     except SsmprovError as error:
-        say(f"{also} is not what {arguments['save']} is now: {error.message}")
+        say(f"{also} could not be updated to match {arguments['save']}: {error.message}")
 
 
 def take_up(writer: Writer, connect: Callable[[], Client], say: Say) -> None:
-    """Finish what was broken off: a turn that was sent and not recorded, or a context that was moved and its file not.
+    """Finish what was interrupted: a turn that was sent but not recorded, or a context that was moved without its file.
 
     A turn is asked for again under its id: a server that has committed it gives the same reply, and reads nothing
-    twice. Raises Unreachable where there is something to finish and no broker answers, and the server's other errors.
+    twice. Raises Unreachable if there is something to finish and no broker answers, and the server's other errors.
     """
     if writer.moving() is not None:
         with connect() as client:
@@ -132,27 +144,27 @@ def _finish_move(writer: Writer, client: Client, say: Say) -> None:
     except NotFound:
         head = ""
     if head == move.object and writer.carry_out_move(move):
-        say(f"the transcript follows {move.name}, which was moved: what it held is kept in {move.kept}")
+        say(f"the transcript now matches {move.name}, which was moved; its old text is kept in {move.kept}")
         return
     if head != move.head:
         say(
-            f"{move.name} moved on before its transcript could follow: compare with "
+            f"{move.name} changed again before its transcript could follow: compare with "
             f"`ssmprov ckpt show {move.name} --text`"
         )
     writer.moved()
 
 
 def _must_be_served(client: Client, model: str, note: str) -> None:
-    """A model that is not served now knows no context: that says nothing of what became of it."""
+    """If a model is not served now, nothing is known about what became of the context."""
     if model and model not in {card.name for card in client.models()}:
         raise Unavailable(
-            f"what was broken off here is finished where {model} is served, and it is not served now: "
-            f"start it, or give that up with `rm {note}`"
+            f"something here was interrupted and can be finished only while {model} is served, which it is not: "
+            f"start it, or give up with `rm {note}`"
         )
 
 
 def _remembered(asked: Asked) -> bool:
-    """Whether a server still knows the outcome. Only past a restart of this machine is the wall clock believed."""
+    """Whether a server still knows the outcome. The wall clock is used only if this machine has restarted since."""
     if asked.boot and asked.boot == boot():
         return 0 <= uptime_s() - asked.uptime < REMEMBERED_S
     return 0 <= time.time() - asked.at < REMEMBERED_S
@@ -164,29 +176,32 @@ def _finish_turn(writer: Writer, connect: Callable[[], Client], say: Say) -> Non
     name = asked.arguments.get("save", "")
     if not _remembered(asked):
         say(
-            f"a turn was broken off too long ago to be taken up: {name} may have read it, and the transcript does not "
+            f"a turn was interrupted too long ago to be finished: {name} may have read it, but the transcript does not "
             f"hold it; compare with `ssmprov ckpt show {name} --text`"
         )
         writer.answered()
         return
-    say("recording a turn that was broken off")
+    say("recording a turn that was interrupted")
     until = time.monotonic() + PATIENCE_S
     with connect() as client:
+        from clients.requests import TurnOptions
+
+        known = {key: value for key, value in asked.arguments.items() if key in TurnOptions.__annotations__}
         _must_be_served(client, split_model(name)[0] or asked.arguments.get("model", ""), ASKED)
         while True:
             try:
-                reply = client.turn(asked.prompt, request_id=bytes.fromhex(asked.id), **asked.arguments)
+                reply = client.turn(asked.prompt, **known | {"request_id": bytes.fromhex(asked.id)})
                 break
             except (Unreachable, TimedOut, Unavailable):
                 raise
-            except Busy:  # until the server notices that the one who asked is gone
+            except Busy:  # until the server notices that the client is gone
                 if time.monotonic() > until:
                     raise
                 time.sleep(0.2)
             except SsmprovError as error:
                 if error.details.get("committed") == "unknown":  # settled when a worker of the model is back
                     raise
-                say(f"it had no effect: {error.message}")
+                say(f"the interrupted turn had no effect: {error.message}")
                 writer.answered()
                 return
         if asked.also:

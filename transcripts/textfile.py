@@ -10,7 +10,7 @@ MAX_FILE_BYTES = 8 << 20
 
 
 def bytes_of(file: Path, most: int) -> bytes:
-    """What is in a file, at most so many bytes of it (-1: all). A pipe or a device does not tell its size."""
+    """The content of a file, at most `most` bytes of it (-1: all). A pipe or a device does not tell its size."""
     try:
         with file.open("rb") as opened:
             return opened.read(most)
@@ -19,14 +19,14 @@ def bytes_of(file: Path, most: int) -> bytes:
 
 
 def text_of(file: Path) -> str:
-    """A file as the content of a turn. Raises BadRequest for what is no text."""
+    """A file as the content of a turn. Raises BadRequest if it is not text."""
     data = bytes_of(file, MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
-        raise BadRequest(f"{file} has more than {MAX_FILE_BYTES >> 20} MiB: that is no turn")
+        raise BadRequest(f"{file} has more than {MAX_FILE_BYTES >> 20} MiB, the limit for a turn")
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        raise BadRequest(f"{file} is no UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}") from None
+        raise BadRequest(f"{file} is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}") from None
     if "\0" in text:
-        raise BadRequest(f"{file} holds U+0000 at byte {text.encode().index(0)}: no turn can hold it")
+        raise BadRequest(f"{file} has U+0000 at byte {text.encode().index(0)}, which a turn cannot contain")
     return text

@@ -194,7 +194,7 @@ class ASMTrainConfig:
                     raise ConfigError(f"the configuration has no field {name!r}")
                 continue
             if target in found and found[target] != value:
-                raise ConfigError(f"the configuration gives {target} twice: {found[target]!r} and {value!r}")
+                raise ConfigError(f"the configuration sets {target} twice: {found[target]!r} and {value!r}")
             found[target] = value
         return cls(**{name: _of_type(name, value, known[name]) for name, value in found.items()})
 

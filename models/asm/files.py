@@ -51,7 +51,7 @@ def read_checkpoint(path: Path | str) -> tuple[dict[str, Tensor], Mapping[str, A
             found = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
         detail = (str(error).strip() or repr(error)).splitlines()[0]
-        raise WeightsError(f"{path}: the file is broken, cut short or of another format ({detail})") from error
+        raise WeightsError(f"{path}: the file is damaged, cut short or in another format ({detail})") from error
     except Exception as error:  # the unpickler refuses code with an error of its own
         detail = (str(error).strip() or repr(error)).splitlines()[0]
         raise WeightsError(f"{path}: the file holds more than tensors and plain values ({detail})") from error
@@ -71,7 +71,7 @@ def _mapping(config: Any, path: Path) -> Mapping[str, Any] | None:
         try:
             config = json.loads(config)
         except ValueError as error:
-            raise WeightsError(f"{path}: its configuration is no JSON ({error})") from None
+            raise WeightsError(f"{path}: its configuration is not valid JSON ({error})") from None
     if config is not None and not isinstance(config, Mapping):
         raise WeightsError(f"{path}: its configuration should be a mapping, found {type(config).__name__}")
     return config

@@ -22,7 +22,7 @@ RoutingOverride = Tensor | Callable[..., Tensor]
 t0..t1 of the call. `ctx` holds `layer`, `start` [B] and `lengths` [B]."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class InfoConfig:
     """What the intervening variant's info holds beside its scalars; None leaves it to the level."""
 
@@ -46,7 +46,7 @@ class InfoConfig:
         return {name for name, least in by_level.items() if (rank >= least if chosen[name] is None else chosen[name])}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Flags:
     """Options of one call, at the original's defaults."""
 

@@ -15,7 +15,7 @@ MODES = ("off", "delta_par", "delta_orth", "delta_par_plus_orth", "orth_gate")
 SCORES = ("orth_frac", "orth_ratio", "alpha_abs", "slot_peaked")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Intervention:
     """The `_intv_*` attributes of a layer, at the original's defaults."""
 
@@ -44,7 +44,7 @@ class Intervention:
             raise InputError(f"_intv_head_mask should have shape {[heads]}, found {list(self.head_mask.shape)}")
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Geometry:
     """delta against out1, both [B,H,T,d]: alpha [B,H,T], par + orth = delta."""
 
@@ -58,7 +58,7 @@ class Geometry:
     def of(cls, out1: Tensor, delta: Tensor) -> Geometry:
         alpha = (delta * out1).sum(dim=-1) / out1.square().sum(dim=-1).clamp_min(TINY)
         par = alpha.unsqueeze(-1) * out1
-        return cls(out1, delta, alpha, par, delta - par)
+        return cls(out1=out1, delta=delta, alpha=alpha, par=par, orth=delta - par)
 
     def measures(self) -> dict[str, Tensor]:
         """[B,H,T] each, under the names of the original's info."""

@@ -146,9 +146,19 @@ class AttentionLayer(nn.Module):
             if drop is not None and flags.slot_mask_where == "slotspace_only":
                 slot_weights = masked(slot_weights, drop, renormalise=not c.slotspace_signed_weights)
         trace = Trace(
-            span, write_logits, decay, slots, key_logits, content_logits, read_logits, weights, slot_weights,
-            strength, gamma, gate,
-        )  # fmt: skip
+            span=span,
+            write_logits=write_logits,
+            decay=decay,
+            slots=slots,
+            key_logits=key_logits,
+            content_logits=content_logits,
+            read_logits=read_logits,
+            read_weights=weights,
+            slot_weights=slot_weights,
+            strength=strength,
+            gamma=gamma,
+            gate=gate,
+        )
         out = self._mixed(trace)  # (B, H, T, d)
         y = self.out_proj(out.to(x.dtype).transpose(1, 2).flatten(2))  # (B, T, C)
         return self.dropout(y), memory, self._info(trace, flags) if flags.wants_info else None

@@ -116,7 +116,7 @@ def canonical(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
                 name = re.sub(pattern, ours, name)
                 break
         if name in named:
-            raise WeightsError(f"{source}: two tensors mean {name}, one of them {key}")
+            raise WeightsError(f"{source}: two tensors stand for {name}; one of them is {key}")
         named[name] = tensor
     return named
 
@@ -136,7 +136,7 @@ def _config(
     if "scan" not in options:
         size = options.get("write_chunk_size", ASMTrainConfig().write_chunk_size)
         raise WeightsError(
-            f'{path}: its configuration does not say the scan: give scan = "chunked:{size}" for weights of the '
+            f'{path}: its configuration does not name the scan: set scan = "chunked:{size}" for weights of the '
             'original, scan = "exact" for weights that were trained with the exact formula'
         )
     # The notebooks' models have no MLP biases, and no field that says so.
@@ -162,7 +162,7 @@ def _check_sizes(given: Mapping[str, Tensor], config: ASMTrainConfig, source: st
             raise WeightsError(f"{source}: {key} should have shape {list(shape)}, found {list(given[key].shape)}")
     blocks = {key.split(".")[1] for key in given if key.startswith("blocks.")}
     if len(blocks) < c.num_layers:
-        raise WeightsError(f"{source}: num_layers is {c.num_layers}, and there are tensors of {len(blocks)} blocks")
+        raise WeightsError(f"{source}: num_layers is {c.num_layers}, but there are tensors for {len(blocks)} blocks")
 
 
 def _tie(given: dict[str, Tensor], source: str) -> None:
@@ -171,7 +171,7 @@ def _tie(given: dict[str, Tensor], source: str) -> None:
         return
     head = given.setdefault("lm_head.weight", given["token_emb.weight"])
     if not torch.equal(head, given["token_emb.weight"]):
-        raise WeightsError(f"{source}: lm_head.weight differs from token_emb.weight, and tie_weights is on")
+        raise WeightsError(f"{source}: lm_head.weight differs from token_emb.weight, but tie_weights is on")
 
 
 def _whole_refinements(missing: list[str], expected: Mapping[str, Tensor], source: str) -> None:

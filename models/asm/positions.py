@@ -47,7 +47,7 @@ def alibi_slopes(heads: int) -> list[float]:
     return slopes if power == heads else slopes + alibi_slopes(2 * power)[::2][: heads - power]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
     """What one call reads: the same for every layer of a model, so it is made once.
 
@@ -130,7 +130,7 @@ def span_of(
         positions = counts % limit
     elif limit is not None and int((start + lengths).max()) > limit:
         longest = int((start + lengths).max())
-        raise InputError(f"{longest} tokens exceed max_seq_len {limit}; pos_mode='cyclic' reads on beyond it")
+        raise InputError(f"{longest} tokens exceed max_seq_len {limit}; pos_mode='cyclic' has no such limit")
     c = config
     slopes = torch.tensor(alibi_slopes(c.num_heads), device=start.device, dtype=dtype)
     write_rope = slot_rope = None
@@ -138,7 +138,17 @@ def span_of(
         write_rope = rope_tables(positions, c.head_dim, c.rope_base, dtype)
     if c.use_slotspace_refine and c.use_rope_slotspace:
         slot_rope = rope_tables(positions, c.slotspace_dim, c.rope_base_slotspace, dtype)
-    return Span(start, lengths, width, real, counts, positions, slopes, write_rope, slot_rope)
+    return Span(
+        start=start,
+        lengths=lengths,
+        width=width,
+        real=real,
+        counts=counts,
+        positions=positions,
+        slopes=slopes,
+        write_rope=write_rope,
+        slot_rope=slot_rope,
+    )
 
 
 def _check_lengths(lengths: Tensor, batch: int, width: int) -> None:

@@ -69,7 +69,7 @@ class Single:
         return self.slots.unsqueeze(2)
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Window:
     """S segments of U tokens at once, with ALiBi beside the weights instead of in them.
 

@@ -20,7 +20,7 @@ from models.asm.slots import Slots
 Info = dict[str, Any]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Trace:
     """Tensors [B,H,T,..]; `slot_weights` is None where there is no refinement."""
 

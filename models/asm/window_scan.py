@@ -62,7 +62,7 @@ def window_scan(
     den = fade @ w + factor * den_in.unsqueeze(3)  # (B, H, S, U, K)
     # A quotient's gradient has the square of the denominator, which fp32 may not hold; that of a logarithm has not.
     scale = (-den.clamp_min(torch.finfo(den.dtype).tiny).log()).exp()
-    window = Window(w, values, scale, fade, factor, num_in)
+    window = Window(w=w, v=values, scale=scale, fade=fade, factor=factor, num=num_in)
     with torch.no_grad():
         m = torch.maximum(ended[:, :, -1], reached[:, :, -1] - decay.flatten(2) * SEGMENT)  # (B, H, K)
         change = (reference[:, :, -1] - m).exp()  # the memory is relative to its largest logit again

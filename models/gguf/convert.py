@@ -91,7 +91,7 @@ def convert(
     config = check_shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()}, str(source))
     if config.head_size % HEAD_NUMBERS:
         raise WeightsError(
-            f"{source}: heads of {config.head_size} numbers: llama.cpp computes RWKV-7 in heads of {HEAD_NUMBERS}"
+            f"{source}: the heads have {config.head_size} numbers, but for RWKV-7 llama.cpp needs {HEAD_NUMBERS}"
         )
     writer = gguf.GGUFWriter(None, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.RWKV7])
     _describe(writer, config, source.stem, kind)

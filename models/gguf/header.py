@@ -46,7 +46,7 @@ class Value:
     end: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TensorInfo:
     """A tensor's place: `shape` with the fastest axis first, `start` in bytes from the beginning of the file."""
 
@@ -204,4 +204,4 @@ def _placed(cursor: _Cursor, data: int, name: str, shape: tuple[int, ...], numbe
             f"{cursor.path}: the file is cut short: the tensor {name} ends at byte {data + offset + nbytes}, "
             f"the file at {cursor.size}"
         )
-    return TensorInfo(name, shape, kind, data + offset, nbytes)
+    return TensorInfo(name=name, shape=shape, kind=kind, start=data + offset, nbytes=nbytes)

@@ -14,7 +14,7 @@ from models.gguf.header import GgufError, Header, read_header
 PART = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
     """A model at rest. Numbers that the file does not say are 0, texts empty."""
 
@@ -97,11 +97,13 @@ def read_parts(path: Path | str) -> tuple[Header, ...]:
     named = PART.fullmatch(path.name)
     if named is None or int(named["count"]) != count or int(named["number"]) != number + 1:
         raise GgufError(
-            f"{path}: this is part {number + 1} of {count}, and its name does not say so: it should end in "
+            f"{path}: this is part {number + 1} of {count}, but its name should end in "
             f"-{number + 1:05}-of-{count:05}.gguf"
         )
     if number:
-        raise GgufError(f"{path}: this is part {number + 1} of {count}: name the first, {_part(path, named, 1).name}")
+        raise GgufError(
+            f"{path}: this is part {number + 1} of {count}: give the first one, {_part(path, named, 1).name}"
+        )
     headers = [first]
     for other in range(2, count + 1):
         part = _part(path, named, other)

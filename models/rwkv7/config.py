@@ -12,7 +12,7 @@ class WeightsError(ValueError):
     """A weights file that cannot be used; the message names file, key, expected and found shape."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
     """Sizes of a model. In shape comments: L layers, C channels, H heads, N head_size, V vocabulary."""
 

@@ -47,7 +47,7 @@ class Gates:
         return torch.add(self.base, torch.bmm(hidden, self.up)).sigmoid_()
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class TimeMix:
     mix: Tensor  # (6, 1, C): r, k, v, w, a, g
     rkv: Products
@@ -77,7 +77,7 @@ class Block:
     channel: ChannelMix
 
 
-@dataclass(slots=True, repr=False)
+@dataclass(slots=True, repr=False, kw_only=True)
 class Weights:
     """A model ready to run: see `models.rwkv7.load`."""
 

@@ -42,7 +42,7 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except Exception as error:  # torch and its unpickler check little of what they read, and raise what comes of it
         detail = (str(error).strip() or repr(error)).splitlines()[0]
-        raise WeightsError(f"{path}: the file is broken, cut short or of another format ({detail})") from error
+        raise WeightsError(f"{path}: the file is damaged, cut short or in another format ({detail})") from error
     if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
         raise WeightsError(f"{path}: the file should hold a dict of tensors, found {type(found).__name__}")
     return found

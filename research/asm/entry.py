@@ -36,17 +36,21 @@ def common_options(outdir: str) -> Callable[[Decorated], Decorated]:
                 show_default=True,
                 expose_value=False,
                 callback=lambda _, __, count: torch.set_num_threads(count),
-                help="Of the CPU; more are for large models.",
+                help="CPU threads; more help only with large models.",
             ),
             click.option(
                 "--outdir",
                 type=click.Path(path_type=Path, file_okay=False),
                 default=Path(outdir),
                 show_default=True,
-                help="Where the results go.",
+                help="Directory for the results.",
             ),
             click.option(
-                "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Of what is random."
+                "--seed",
+                type=click.IntRange(0, 2**63 - 1),
+                default=0,
+                show_default=True,
+                help="Seed for everything random.",
             ),
             click.option(
                 "--device", callback=usable_device, default="cpu", show_default=True, help="cpu, cuda:0, mps, ..."
@@ -70,7 +74,7 @@ def one_line_errors(body: Callable[P, R]) -> Callable[P, R]:
         except RuntimeError as error:  # on a CPU, only the text tells that memory did not suffice
             if not isinstance(error, torch.OutOfMemoryError) and "tried to allocate" not in str(error):
                 raise
-            raise click.ClickException(f"the memory of the device does not suffice for this model ({error})") from None
+            raise click.ClickException(f"the device does not have enough memory for this model ({error})") from None
         except OSError as error:
             if error.errno == errno.EPIPE:
                 raise

@@ -40,17 +40,19 @@ SIDES = {"routing": "routing", "residual": "residual", "residual_frozen": "resid
 @click.option(
     "--checkpoint",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="The model; without it asm-mini where it is shipped, else a fresh one.",
+    help="The model file (default: asm-mini if it is installed, else a new model).",
 )
 @click.option(
-    "--fresh", is_flag=True, help="A freshly initialised model instead: what the measures say of nothing learnt."
+    "--fresh", is_flag=True, help="Use a new, untrained model, to see what the measures say without any learning."
 )
-@click.option("--scan", metavar="exact|chunked:N", help="Of a checkpoint that does not say its own.")
-@click.option("--layer", type=click.IntRange(min=0), help="The layer to steer, from 0; the middle one by default.")
+@click.option("--scan", metavar="exact|chunked:N", help="The scan of a checkpoint that does not name one.")
+@click.option(
+    "--layer", type=click.IntRange(min=0), help="The layer to steer, counted from 0 (default: the middle one)."
+)
 @click.option(
     "--tokenizer",
     type=click.Path(path_type=Path, file_okay=False, exists=True),
-    help="A directory with GPT-2's vocab.json and merges.txt, for a model of that vocabulary.",
+    help="Directory with GPT-2's vocab.json and merges.txt, for a model with that vocabulary.",
 )
 @one_line_errors
 def main(
@@ -66,9 +68,9 @@ def main(
     """Measure the Paris margin, routing against residual, and slot knock-out of an Addressed State Model."""
     outdir.mkdir(parents=True, exist_ok=True)
     if checkpoint is None and scan is not None:
-        raise click.UsageError("--scan is that of a --checkpoint")
+        raise click.UsageError("--scan needs a --checkpoint")
     if checkpoint is not None and fresh:
-        raise click.UsageError("give either --checkpoint or --fresh")
+        raise click.UsageError("give --checkpoint or --fresh, not both")
     model, source = _model(None if fresh else checkpoint or _shipped(), scan, seed)
     layers = model.config.num_layers
     if layer is None:
@@ -134,7 +136,7 @@ def report(found: dict[str, Any]) -> str:
         lines.append(f"  {label:25} {values}  slope {steering[name]['slope']:.4g}")
     lines.append("slots masked, mean KL of the next token in nats:")
     if not found["knock_out"]:
-        lines.append("  left out, since the model has a single slot")
+        lines.append("  left out because the model has only one slot")
     for one in found["knock_out"]:
         parts = (
             f"{name} used ({', '.join(map(str, one[name]))}) {one[f'{name}_kl']:.3g}" for name in ("most", "least")

@@ -36,7 +36,7 @@ TOLERANCE = 1e-4
 """How far the same logits may differ between two ways to compute them in fp32, relative to the largest (at least 1)."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
     """One variant under one scan. `steps_differ`: largest difference of a logit, token by token against at once."""
 
@@ -66,11 +66,11 @@ class NotFinite(Exception):
 @click.option(
     "--checkpoint",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Try this model instead of a tiny fresh one.",
+    help="Try this model instead of a tiny new one.",
 )
 @one_line_errors
 def main(device: torch.device, seed: int, outdir: Path, checkpoint: Path | None) -> None:
-    """Try an Addressed State Model out: read, step, resume, one training step; shapes and finiteness."""
+    """Try out an Addressed State Model: read, step, resume and train one step; check shapes and finite numbers."""
     outdir.mkdir(parents=True, exist_ok=True)
     model = _model("baseline", SCANS[0], seed, checkpoint, device)
     config, parameters = model.config, sum(parameter.numel() for parameter in model.parameters())
@@ -137,7 +137,9 @@ def read(model: ASMLanguageModel, tokens: Tensor) -> tuple[Tensor, Reading]:
         stepped.append(out)
     difference = _agree(torch.cat(stepped, dim=1), logits, f"the logits token by token and at once, {where}")
     size = sum(tensor.nbytes for _, tensor in state.memory.items()) // state.batch
-    return logits, Reading(model.variant, state.scan, list(logits.shape), size, difference)
+    return logits, Reading(
+        variant=model.variant, scan=state.scan, logits=list(logits.shape), state_bytes=size, steps_differ=difference
+    )
 
 
 def train_step(model: ASMLanguageModel, tokens: Tensor) -> Training:

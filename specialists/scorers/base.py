@@ -9,7 +9,7 @@ MAX_ANSWER = 64 * 1024
 """Characters of an answer that are judged; what is longer is not valid."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
     """What a probe expects of an answer.
 
@@ -33,7 +33,7 @@ class Hit:
     shown: bool
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
     """The judgement of one answer. `valid` is None where no parser for it is at hand; `why` says what is wrong.
 

@@ -50,15 +50,17 @@ def code(answer: str, expected: Expected) -> Score:
     try:
         program, end = element("solution", text, 0)
     except Offended as offended:
-        return Score(False, prefix, hits, None, f"character {offended.at + 1}: {offended.why}")
+        return Score(
+            valid=False, prefix=prefix, hits=hits, end=None, why=f"character {offended.at + 1}: {offended.why}"
+        )
     end += len(answer) - len(text)
     try:
         check(language, program)
     except _Fault as fault:
-        return Score(False, prefix, hits, end, str(fault))
+        return Score(valid=False, prefix=prefix, hits=hits, end=end, why=str(fault))
     except _Absent as absent:
-        return Score(None, prefix, hits, end, str(absent))
-    return Score(True, prefix, hits, end)
+        return Score(valid=None, prefix=prefix, hits=hits, end=end, why=str(absent))
+    return Score(valid=True, prefix=prefix, hits=hits, end=end)
 
 
 def check(language: str, program: str) -> None:

@@ -32,10 +32,19 @@ def route(answer: str, expected: Expected) -> Score:
     except Offended as offended:
         if wanted:
             hits.append(Hit(f"[{AGENT}:{wanted}]", False))
-        return Score(False, prefix, hits, None, f"character {offended.at + 1}: {offended.why}")
+        return Score(
+            valid=False, prefix=prefix, hits=hits, end=None, why=f"character {offended.at + 1}: {offended.why}"
+        )
     if wanted:
         hits.append(Hit(f"[{AGENT}:{wanted}]", agent == AGENTS.get(wanted, wanted)))
     steps = [step for step in plan.split(";") if step.strip()]
     known = agent in AGENTS.values()
     why = "" if known else f"{agent!r} is no agent: {', '.join(AGENTS.values())}"
-    return Score(known and bool(steps), prefix, hits, lead + at, why, {"steps": float(len(steps))})
+    return Score(
+        valid=known and bool(steps),
+        prefix=prefix,
+        hits=hits,
+        end=lead + at,
+        why=why,
+        extra={"steps": float(len(steps))},
+    )

@@ -37,7 +37,12 @@ def text_rules(answer: str, expected: Expected) -> Score:
     else:
         why = ""
     return Score(
-        not why, answer.lstrip().startswith(expected.starts), hits, len(answer.rstrip()), why, {"repetition": repeated}
+        valid=not why,
+        prefix=answer.lstrip().startswith(expected.starts),
+        hits=hits,
+        end=len(answer.rstrip()),
+        why=why,
+        extra={"repetition": repeated},
     )
 
 

@@ -19,5 +19,9 @@ def turn(answer: str, expected: Expected) -> Score:
     else:
         why = ""
     return Score(
-        not why, answer.lstrip().startswith(expected.starts), text_hits(answer, expected), len(answer.rstrip()), why
+        valid=not why,
+        prefix=answer.lstrip().startswith(expected.starts),
+        hits=text_hits(answer, expected),
+        end=len(answer.rstrip()),
+        why=why,
     )

@@ -25,8 +25,8 @@ def xml(answer: str, expected: Expected) -> Score:
         if root.tag.rpartition("}")[2] != name:
             raise ParseError(f"its root is {root.tag}, not {name}")
     except ParseError as error:
-        return Score(False, prefix, hits + drawing_hits(expected.tags, None), end, str(error))
-    return Score(True, prefix, hits + drawing_hits(expected.tags, root), end)
+        return Score(valid=False, prefix=prefix, hits=hits + drawing_hits(expected.tags, None), end=end, why=str(error))
+    return Score(valid=True, prefix=prefix, hits=hits + drawing_hits(expected.tags, root), end=end)
 
 
 def parse(text: str) -> Element:

@@ -13,7 +13,7 @@ from ssmprov.errors import BadRequest, nearest
 Compose = Callable[[Random], str]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Track:
     """`compose` makes one row, as it stands in a file; `wide` one of the wider kind that stage_b goes on with."""
 
@@ -46,9 +46,11 @@ def _composed(compose: Compose, seed: str, count: int) -> Iterator[str]:
 TRACKS = {
     track.name: track
     for track in (
-        Track("svg", "tags to a small drawing", "xml", svg.compose, svg.wide),
-        Track("routing", "a request to a route: plan and agent", "route", routing.compose),
-        Track("code", "a tagged request to C, Python, SQL, JSON or Bash", "code", code.compose),
+        Track(name="svg", about="tags to a small drawing", scorer="xml", compose=svg.compose, wide=svg.wide),
+        Track(name="routing", about="a request to a route: plan and agent", scorer="route", compose=routing.compose),
+        Track(
+            name="code", about="a tagged request to C, Python, SQL, JSON or Bash", scorer="code", compose=code.compose
+        ),
     )
 }
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Kind:
     """Requests of one agent: sentences with `{}` for the thing, the things, and the steps of the plan."""
 
@@ -20,30 +20,38 @@ class _Kind:
 
 
 _KINDS = (
-    _Kind("linux", "debug", "terminal", "shell_operator",
-          ("my {} is full", "the {} does not start", "why is the {} so slow"),
-          ("disk", "printer", "network", "server", "screen"), ("look at {}", "find the cause", "mend {}")),
-    _Kind("linux", "install", "terminal", "shell_operator",
-          ("install {}", "set up {} for me", "i need {} on this machine"),
-          ("python", "git", "ssh", "a compiler", "a database"), ("search {}", "install {}", "test {}")),
-    _Kind("program", "write", "editor", "code_editor",
-          ("write a function that {}", "a program that {}, please"),
-          ("sorts names", "adds numbers", "counts words", "reads a table"), ("plan it", "write it", "test that it {}")),
-    _Kind("program", "change", "editor", "code_editor",
-          ("rename {}", "make {} faster", "remove {} from the code"),
-          ("the parser", "the cache", "the old class", "the loop"), ("open {}", "change it", "run the tests")),
-    _Kind("world", "look-up", "search", "researcher",
-          ("what is {}", "tell me about {}", "find articles on {}"),
-          ("a comet", "the tide", "a guild", "photosynthesis"), ("search {}", "read", "sum up")),
-    _Kind("office", "send", "mail", "correspondent",
-          ("write to {} that i am late", "answer {}", "thank {} for the book"),
-          ("anna", "the bank", "my landlord", "our team"), ("draft to {}", "check", "send")),
-    _Kind("office", "meet", "calendar", "scheduler",
-          ("meet {} on monday", "when is {} free", "move the talk with {}"),
-          ("anna", "the doctor", "the team", "my teacher"), ("look up {}", "find a time", "book it")),
-    _Kind("home", "tidy", "files", "librarian",
-          ("where is {}", "sort {}", "make a copy of {}"),
-          ("my tax form", "the holiday photos", "last year's notes"), ("find {}", "do it", "report")),
+    _Kind(domain="linux", intent="debug", agent="terminal", name="shell_operator",
+          asks=("my {} is full", "the {} does not start", "why is the {} so slow"),
+          things=("disk", "printer", "network", "server", "screen"),
+          plan=("look at {}", "find the cause", "mend {}")),
+    _Kind(domain="linux", intent="install", agent="terminal", name="shell_operator",
+          asks=("install {}", "set up {} for me", "i need {} on this machine"),
+          things=("python", "git", "ssh", "a compiler", "a database"),
+          plan=("search {}", "install {}", "test {}")),
+    _Kind(domain="program", intent="write", agent="editor", name="code_editor",
+          asks=("write a function that {}", "a program that {}, please"),
+          things=("sorts names", "adds numbers", "counts words", "reads a table"),
+          plan=("plan it", "write it", "test that it {}")),
+    _Kind(domain="program", intent="change", agent="editor", name="code_editor",
+          asks=("rename {}", "make {} faster", "remove {} from the code"),
+          things=("the parser", "the cache", "the old class", "the loop"),
+          plan=("open {}", "change it", "run the tests")),
+    _Kind(domain="world", intent="look-up", agent="search", name="researcher",
+          asks=("what is {}", "tell me about {}", "find articles on {}"),
+          things=("a comet", "the tide", "a guild", "photosynthesis"),
+          plan=("search {}", "read", "sum up")),
+    _Kind(domain="office", intent="send", agent="mail", name="correspondent",
+          asks=("write to {} that i am late", "answer {}", "thank {} for the book"),
+          things=("anna", "the bank", "my landlord", "our team"),
+          plan=("draft to {}", "check", "send")),
+    _Kind(domain="office", intent="meet", agent="calendar", name="scheduler",
+          asks=("meet {} on monday", "when is {} free", "move the talk with {}"),
+          things=("anna", "the doctor", "the team", "my teacher"),
+          plan=("look up {}", "find a time", "book it")),
+    _Kind(domain="home", intent="tidy", agent="files", name="librarian",
+          asks=("where is {}", "sort {}", "make a copy of {}"),
+          things=("my tax form", "the holiday photos", "last year's notes"),
+          plan=("find {}", "do it", "report")),
 )  # fmt: skip
 
 

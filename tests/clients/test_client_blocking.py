@@ -227,10 +227,10 @@ def test_a_context_of_two_models_must_say_which(client: Client, router: Any) -> 
     [
         ({"prompt": "x" * (8 * 2**20 + 1)}, "8 MiB"),
         ({"prompt": "\ud800"}, "surrogate"),
-        ({"prompt": "x", "save": "../x"}, "no name"),
+        ({"prompt": "x", "save": "../x"}, "not a valid name"),
         ({"prompt": "x", "context": "y" * 300}, "."),
         ({"prompt": "x", "request_id": b"short"}, "16 bytes"),
-        ({"prompt": "x", "ttl_s": 0}, "time to live"),
+        ({"prompt": "x", "ttl_s": 0}, "ttl_s must be"),
         ({"prompt": "x", "seed": -1}, "seed"),
     ],
 )
@@ -244,7 +244,7 @@ def test_one_id_is_open_only_once(client: Client, router: Any) -> None:
     router.hold = True
     with client.stream("hi", model="m", request_id=b"i" * 16) as stream:
         next(stream)
-        with pytest.raises(BadRequest, match="fresh id"):
+        with pytest.raises(BadRequest, match="new id"):
             client.turn("hi", model="m", request_id=b"i" * 16)
         stream.cancel("keep")
         assert stream.reply.result.stop == "cancelled"

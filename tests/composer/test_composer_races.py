@@ -205,7 +205,7 @@ def test_more_replies_are_drawn_beside_the_same_transcript_only(stage: Stage, ta
     stage.idle()
     assert len(rerolls.found) == 2
     rerolls._picked(0)
-    stage.until(lambda: "has gone on meanwhile" in stage.notices)
+    stage.until(lambda: "in the meantime" in stage.notices)
     stage.idle()
     assert stage.transcript == whole
     assert agrees(stage, talk)
@@ -295,7 +295,7 @@ def test_a_window_closed_while_it_finishes_what_was_broken_off_does_not_wait_for
     text = "(Turn 1) [SLOW]: "
     arguments = {"model": "talk", "context": "live", "save": "live", "create": True}
     with Record(tmp_path).locked() as writer:
-        writer.ask(Asked("4" * 32, time.time(), text, arguments, text, 1))
+        writer.ask(Asked(id="4" * 32, at=time.time(), prompt=text, arguments=arguments, before=text, counter=1))
     with opened(qtbot, cluster.endpoint, tmp_path) as stage:
         stage.until(lambda: "recording a turn" in stage.notices)
         stage.window._leave()

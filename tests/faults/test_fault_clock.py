@@ -136,7 +136,7 @@ def test_a_turn_that_was_broken_off_is_taken_up_all_the_same(
         )
     finally:
         clock.set(0)
-    assert (done.returncode, done.stderr) == (0, "recording a turn that was broken off\n")
+    assert (done.returncode, done.stderr) == (0, "recording a turn that was interrupted\n")
     text = (tmp_path / ".transcript.txt").read_text()
     assert "go on" in text
     with house.client() as client:

@@ -23,7 +23,10 @@ def random_tokens(config: Config, batch: int, length: int, seed: int = 0) -> Ten
 @cache
 def small_weights() -> Weights:
     """Not a fixture, for hypothesis prints the arguments of a failing test."""
-    return rwkv7.random_weights(Config(2, 64, 32, 50, 96, 4, 4, 4, 4), seed=6)
+    return rwkv7.random_weights(
+        Config(layers=2, channels=64, head_size=32, vocabulary=50, ffn=96, rank_w=4, rank_a=4, rank_v=4, rank_g=4),
+        seed=6,
+    )
 
 
 def stepwise(weights: Weights, tokens: Tensor, state: State) -> Tensor:
@@ -163,7 +166,9 @@ def test_nothing_of_a_forward_is_made_on_another_device(
 @pytest.mark.parametrize(("dtype", "bound"), [("fp32", 1e-4), ("bf16", 0.1)])
 def test_large_matrices_have_forms_of_their_own_and_say_the_same(dtype: Dtype, bound: float) -> None:
     """Against the products of training, which have none."""
-    config = Config(2, 512, 64, 257, 1024, 8, 8, 8, 8)
+    config = Config(
+        layers=2, channels=512, head_size=64, vocabulary=257, ffn=1024, rank_w=8, rank_a=8, rank_v=8, rank_g=8
+    )
     tensors = rwkv7.random_tensors(config, seed=7)
     weights = [rwkv7.assemble(tensors, dtype=dtype, inference=inference) for inference in (True, False)]
     assert dtype != "fp32" or isinstance(weights[0].blocks[0].channel.key, Large)

@@ -195,7 +195,7 @@ def test_a_missing_part_is_named(parts: list[Path], missing: int) -> None:
 
 
 def test_a_part_that_is_not_what_its_name_says_is_refused(parts: list[Path]) -> None:
-    with pytest.raises(gguf.GgufError, match=rf"part 2 of 3: name the first, {parts[0].name}"):
+    with pytest.raises(gguf.GgufError, match=rf"part 2 of 3: give the first one, {parts[0].name}"):
         gguf.describe(parts[1])
     with pytest.raises(gguf.GgufError, match=r"should end in -00001-of-00003\.gguf"):
         gguf.describe(parts[0].rename(parts[0].with_name("model.gguf")))

@@ -61,7 +61,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, tensors: dict[str, Tensor],
     path = tmp_path / f"model{suffix}"
     rwkv7.save(tensors, path)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(WeightsError, match="broken, cut short"):
+    with pytest.raises(WeightsError, match="damaged, cut short"):
         rwkv7.load(path)
 
 
@@ -72,7 +72,7 @@ def test_a_pickle_with_code_is_refused_unrun(tmp_path: Path) -> None:
 
     path = tmp_path / "model.pth"
     torch.save({"emb.weight": Trap()}, path, pickle_module=pickle)
-    with pytest.raises(WeightsError, match="broken, cut short or of another format"):
+    with pytest.raises(WeightsError, match="damaged, cut short or in another format"):
         rwkv7.load(path)
     assert not (tmp_path / "sprung").exists()
 

@@ -241,7 +241,7 @@ def test_a_seed_repeats_exactly_and_says_that_nothing_is_learnt(
     assert json.loads(texts[0])["margin"] != json.loads(texts[2])["margin"]
     out = capsys.readouterr().out
     assert "freshly initialised from seed 3, so nothing is learnt" in out
-    assert "not drawn, since matplotlib is not installed: install ssmprov[bench]" in out
+    assert "no plot because matplotlib is not installed: install ssmprov[bench]" in out
     assert not (tmp_path / "0" / "probe.png").exists()
 
 
@@ -282,7 +282,7 @@ def test_the_margin_itself_is_measured_with_the_vocabulary_of_gpt2(
 
 
 def test_a_vocabulary_that_does_not_do_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"the model has 31 tokens, which are no bytes \(257\).*--tokenizer"):
+    with pytest.raises(InputError, match=r"the model has 31 tokens, which is not the 257 of bytes.*--tokenizer"):
         wording.wording_for(31, None)
     with pytest.raises(InputError, match=r"vocab\.json: there is no such file"):
         wording.wording_for(31, tmp_path)
@@ -290,10 +290,10 @@ def test_a_vocabulary_that_does_not_do_says_what_is_wrong(tmp_path: Path, monkey
     with pytest.raises(InputError, match="' Paris' is 6 tokens there"):
         wording.wording_for(size, tmp_path)
     size = vocabulary(tmp_path, "ĠParis", "Ġthe")
-    with pytest.raises(InputError, match=f"{size} tokens there, and the model knows {size - 1}"):
+    with pytest.raises(InputError, match=f"{size} tokens there, but the model has {size - 1}"):
         wording.wording_for(size - 1, tmp_path)
     (tmp_path / "vocab.json").write_text("{")
-    with pytest.raises(InputError, match="its files are no vocabulary of GPT-2"):
+    with pytest.raises(InputError, match="its files are not GPT-2's vocabulary"):
         wording.wording_for(size, tmp_path)
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(InputError, match="needs the Python module 'tokenizers'"):
@@ -307,8 +307,8 @@ def test_a_vocabulary_that_does_not_do_says_what_is_wrong(tmp_path: Path, monkey
         ({}, [], "the model has 31 tokens", 1),
         ({"vocab_size": 257, "max_seq_len": 20}, [], "tokens exceed max_seq_len 20", 1),
         ({"vocab_size": 257}, ["--scan", "chunk"], "scan must be exact, chunked or chunked:<tokens>", 1),
-        (None, ["--scan", "exact"], "--scan is that of a --checkpoint", 2),
-        ({}, ["--fresh"], "either --checkpoint or --fresh", 2),
+        (None, ["--scan", "exact"], "--scan needs a --checkpoint", 2),
+        ({}, ["--fresh"], "give --checkpoint or --fresh, not both", 2),
     ],
 )
 def test_a_probe_that_cannot_be_made_is_one_line(

@@ -67,7 +67,7 @@ def test_a_checkpoint_is_tried_out(tmp_path: Path) -> None:
     ("changes", "message"),
     [
         ({"ln_f__weight": 3e38}, "not finite: the logits, variant baseline, scan exact"),
-        ({"ln_f__weight": float("nan")}, "ln_f.weight contains 16 values that are NaN or infinite"),
+        ({"ln_f__weight": float("nan")}, "ln_f.weight holds 16 values that are NaN or infinite"),
         ({"extra__weight": 1.0}, "the model has no tensor extra.weight"),
     ],
     ids=["overflow", "nan", "unknown key"],
@@ -117,8 +117,8 @@ def test_steps_that_give_other_logits_are_noticed() -> None:
 @pytest.mark.parametrize(
     ("words", "message", "code"),
     [
-        (["--device", "gpu9"], "'gpu9' is no device that torch can use here; there is cpu", 2),
-        (["--device", "meta"], "'meta' is no device", 2),
+        (["--device", "gpu9"], "torch cannot use the device 'gpu9' here; available: cpu", 2),
+        (["--device", "meta"], "torch cannot use the device 'meta' here", 2),
         (["--outdir", "{file}"], "is a file", 2),
         (["--outdir", "{file}/below"], "{file}/below: Not a directory", 1),
         (["--seed", "-1"], "--seed", 2),
@@ -146,7 +146,7 @@ def test_wrong_options_are_one_line(
 
 
 def test_memory_that_does_not_suffice_is_one_line_and_another_error_is_not_hidden() -> None:
-    with pytest.raises(click.ClickException, match="the memory of the device does not suffice"):
+    with pytest.raises(click.ClickException, match="the device does not have enough memory"):
         one_line_errors(lambda: torch.empty(2**55))()
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         one_line_errors(lambda: torch.ones(2, 3) @ torch.ones(2, 3))()

@@ -72,7 +72,7 @@ def test_kill_9_of_pipe_in_mid_turn_is_mended_by_the_next_one(slow: Cluster, tmp
             client.turn("", model="talk", context="live", create=True, max_tokens=1)  # queues behind it
         done = pipe(slow, tmp_path, "next")
         assert done.stdout == b"end)~~~\n\n"
-        assert done.stderr == b"recording a turn that was broken off\n"
+        assert done.stderr == b"recording a turn that was interrupted\n"
         text = recorded(tmp_path)
         assert [t.number for t in turns_of(text)] == [1, 2, 3]
         assert [t.content for t in turns_of(text)] == ["go on", (" word" * 60).strip(), "next"]
@@ -129,9 +129,9 @@ def test_a_turn_that_was_broken_off_long_ago_is_told_and_not_sent_again(talk: Cl
 
 
 def test_a_turn_that_had_no_effect_is_forgotten(talk: Cluster, tmp_path: Path) -> None:
-    asked(tmp_path, arguments={"save": "kept", "context": "nowhere"})
+    asked(tmp_path, arguments={"save": "kept", "context": "nowhere", "of_a_newer_program": 1})
     done = pipe(talk, tmp_path, "y")
-    assert (done.returncode, b"it had no effect" in done.stderr) == (0, True)
+    assert (done.returncode, b"the interrupted turn had no effect" in done.stderr) == (0, True)
     assert recorded(tmp_path) == turn(1, "USER", "y")
 
 

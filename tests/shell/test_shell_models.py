@@ -107,10 +107,10 @@ def test_an_official_file_of_its_own_family_and_dtype(alone: Run, tmp_path: Path
     ("name", "contents", "words"),
     [
         ("none.pth", None, "there is no such file"),
-        ("text.pth", b"hello", "broken, cut short or of another format"),
-        ("text.safetensors", b"hello", "broken, cut short or of another format"),
-        ("empty.safetensors", b"", "broken, cut short or of another format"),
-        ("cut.safetensors", mini.path().read_bytes()[:1_000_000], "broken, cut short or of another format"),
+        ("text.pth", b"hello", "damaged, cut short or in another format"),
+        ("text.safetensors", b"hello", "damaged, cut short or in another format"),
+        ("empty.safetensors", b"", "damaged, cut short or in another format"),
+        ("cut.safetensors", mini.path().read_bytes()[:1_000_000], "damaged, cut short or in another format"),
         ("notes.txt", b"hello", "no model file by its name"),
     ],
 )

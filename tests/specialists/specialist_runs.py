@@ -16,7 +16,7 @@ from cluster import Cluster
 
 from specialists.cli import specialist
 from ssmprov.errors import SsmprovError
-from training.fit import CHECKPOINT
+from training.checkpoint import NAME as CHECKPOINT
 
 WORDS = ("ash", "bee", "cup", "dog", "elm", "fox", "gum", "hat", "ink", "jar", "key", "log", "map", "net", "oak", "pen",
          "rod", "sun", "tin", "urn", "van", "wax", "yew", "zoo")  # fmt: skip

@@ -44,7 +44,7 @@ def test_where_training_and_serving_disagree_nothing_is_trained(house: Cluster) 
     state = "state.safetensors"
     (folder / "runs" / run["id"] / state).replace(folder / "runs" / other["id"] / state)
     said = refused("train", "apart", "--stage", "sft", "--from", other["id"])
-    assert "the parity gate fails, and nothing was trained: P5" in said
+    assert "the parity gate failed, so nothing was trained: P5" in said
     found = json.loads((folder / "parity.json").read_text())
     assert [check["status"] for check in found["checks"] if check["id"] != "P5"] == ["PASS"] * 6
     assert Ledger(folder).runs()[-1].status == "failed"
@@ -68,11 +68,11 @@ def _with_plan(folder: Path, change: tuple[str, str]) -> str:
 def test_rows_and_settings_that_cannot_be_learnt_from_fail_with_a_word(house: Cluster) -> None:
     folder = made(house, "odd")
     assert "none of" in _with_plan(folder, ("longest = 128", "longest = 8"))
-    assert "a batch holds the longest row" in _with_plan(folder, ("longest = 128", "longest = 4096"))
+    assert "a batch must be able to hold the longest row" in _with_plan(folder, ("longest = 128", "longest = 4096"))
     assert "`$.stages[...]`" in _with_plan(folder, ("examples = 2", "exmples = 2"))
     assert "there is no run 'gone'" in refused("tune", "odd", "--from", "gone")
     primed = good("prime", "odd")
-    assert "only a completed run of `tune` or `train`" in refused("tune", "odd", "--from", primed["id"])
+    assert "continue from a completed run of `tune` or `train`" in refused("tune", "odd", "--from", primed["id"])
     assert "try a smaller learning rate" in refused("train", "odd", "--rate", "10", "--steps", "400")
     states = {run.status for run in Ledger(folder).runs() if run.kind != "prime"}
     assert states == {"failed"}
@@ -84,7 +84,7 @@ def test_more_weights_than_a_context_brings_are_refused_before_anything_is_train
 ) -> None:
     made(house, "large")
     monkeypatch.setattr("specialists.learning.MAX_BYTES", 100_000)
-    assert "bytes of weights, and a context brings 100000 at most" in refused("train", "large")
+    assert "bytes of weights, but a context can carry at most 100000" in refused("train", "large")
     good("tune", "large", "--steps", "2", "--skip-parity")
 
 
@@ -140,7 +140,7 @@ def test_a_run_is_gone_on_with_as_what_it_was_begun_as_or_not_at_all(house: Clus
         (folder / file).write_text(before)
         return said
 
-    others = "or its rows, their split, pairs, roles or scorer are others than when it began"
+    others = "its rows, their split, the pairs, roles or scorer have changed since it started"
     assert others in gone_on_with("plan.toml", plan.replace('"INTERFACE"', '"ANSWER"'))
     assert others in gone_on_with("plan.toml", plan.replace("0.8, 0.1, 0.1", "0.7, 0.2, 0.1"))
     assert others in gone_on_with("rows.txt", rows.replace("\tyes", "\tno"))
@@ -161,7 +161,7 @@ def test_a_run_begins_with_what_its_own_model_made(house: Cluster) -> None:
     assert other["parent"] == "", "what another model made is nothing to begin with"
     path.unlink()
     assert "has left no state.safetensors" in refused("tune", "moved", "--from", run["id"])
-    assert "the rate is no number" in refused("tune", "moved", "--rate", "nan")
+    assert "the rate must be a number" in refused("tune", "moved", "--rate", "nan")
 
 
 def test_names_that_a_killed_parity_gate_has_left_are_taken_away(house: Cluster) -> None:

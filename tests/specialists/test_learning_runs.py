@@ -16,7 +16,7 @@ from specialists import report
 from specialists.cli import specialist
 from specialists.folder import open_specialist
 from specialists.ledger import Ledger
-from training.fit import CHECKPOINT
+from training.checkpoint import NAME as CHECKPOINT
 
 pytestmark = pytest.mark.usefixtures("at_home")
 
@@ -89,10 +89,10 @@ def test_a_run_that_is_killed_is_marked_and_goes_on_to_the_same_end(house: Clust
         learning(process, folder)
         process.send_signal(signal.SIGKILL)
     dead = good("runs", "killed")[-1]
-    assert (dead["status"], dead["why"]) == ("failed", "its process ended before it did")
+    assert (dead["status"], dead["why"]) == ("failed", "its process ended before the run was complete")
     asked = CliRunner().invoke(specialist, ["train", "killed", "--resume", "--steps", "9"])
     assert asked.exit_code == 2
-    assert "no other settings" in asked.output
+    assert "original settings" in asked.output
     run = good("train", "killed", "--resume")
     assert (run["id"], run["status"]) == (dead["id"], "completed")
     assert run["made"] == whole["made"], "as if it had never stopped"
@@ -142,7 +142,7 @@ def test_one_specialist_has_one_run_at_a_time(house: Cluster) -> None:
     with begun(house, "train", "busy", "--steps", "100000") as process:
         try:
             learning(process, folder)
-            assert "another run of this specialist is under way" in refused("tune", "busy")
+            assert "another run of this specialist is in progress" in refused("tune", "busy")
             assert good("runs", "busy")[-1]["status"] == "running"
             process.send_signal(signal.SIGINT)
             process.wait(30)
@@ -150,7 +150,7 @@ def test_one_specialist_has_one_run_at_a_time(house: Cluster) -> None:
             process.kill()
     (run,) = good("runs", "busy")
     assert run["status"] == "failed"
-    assert "--resume goes on with it" in run["why"]
+    assert "--resume continues it" in run["why"]
     assert run["steps"] > 0
 
 

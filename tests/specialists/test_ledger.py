@@ -76,12 +76,12 @@ with ledger.alive(run.id):
         assert child.stdout is not None
         run_id = child.stdout.readline().strip()
         assert ledger.bury() == []  # it lives
-        with pytest.raises(Conflict, match="under way in another process"), ledger.alive(run_id):
+        with pytest.raises(Conflict, match="in progress in another process"), ledger.alive(run_id):
             pass
         child.kill()
     other = begin(ledger, "sft")
     dead = ledger.run(run_id)
-    assert (dead.status, dead.why) == ("failed", "its process ended before it did")
+    assert (dead.status, dead.why) == ("failed", "its process ended before the run was complete")
     assert other.label == "sft_1", "a run that failed is no pass"
 
 
@@ -101,7 +101,7 @@ def test_a_line_that_is_no_record_is_told_and_left(ledger: Ledger) -> None:
     complete(ledger, begin(ledger))
     before = ledger.path.read_bytes()
     ledger.path.write_bytes(before + b'{"no": "record"}\n')
-    with pytest.raises(Corrupt, match="line 3, is no record"):
+    with pytest.raises(Corrupt, match="line 3, is not a valid record"):
         ledger.records()
     assert ledger.path.read_bytes().startswith(before)
 

@@ -53,16 +53,16 @@ def test_risky_choices_are_listed(tmp_path: Path) -> None:
     ("old", "new", "why"),
     [
         ("examples = 10", "exmples = 10", "exmples"),
-        ("[stages.sft]", "[stages.sftt]", "no stage"),
+        ("[stages.sft]", "[stages.sftt]", "is not a stage"),
         ("examples = 10", "examples = 0", "examples"),
-        ('name = "svg"', 'name = "../svg"', "no name of a specialist"),
-        ('track = "svg"', 'track = "png"', "no rows of 'png'"),
+        ('name = "svg"', 'name = "../svg"', "is not a valid name"),
+        ('track = "svg"', 'track = "png"', "no kind of rows called 'png'"),
         ('public = "draw"', 'public = "a b"', "a b"),
-        ('rows = "rows.txt"', 'train = "a"', "all three"),
+        ('rows = "rows.txt"', 'train = "a"', "give all of"),
         ('rows = "rows.txt"', 'rows = "a"\ntest = "b"', "either"),
         ('rows = "rows.txt"', "shares = [1, 1, 1]", "sum to 1"),
         ('name = "svg"', 'schema = "other"\nname = "svg"', "schema"),
-        ("[data]", "[data", "no TOML"),
+        ("[data]", "[data", "not valid TOML"),
     ],
 )
 def test_what_is_wrong_in_a_plan_is_named(tmp_path: Path, old: str, new: str, why: str) -> None:
@@ -88,9 +88,9 @@ def test_a_contract_is_read(tmp_path: Path) -> None:
     ("old", "new", "why"),
     [
         ('scorer = "xml"', 'scorer = "xlm"', "no scorer"),
-        ('track = "svg"', 'track = "x"', "no rows"),
+        ('track = "svg"', 'track = "x"', "no kind of rows"),
         ('contains = ["circle"]', 'contain = ["circle"]', "contain"),
-        ('contains = ["circle"]', 'matches = "("', "no regular expression"),
+        ('contains = ["circle"]', 'matches = "("', "not a valid regular expression"),
         ('contains = ["circle"]', 'type = "other"', "type"),
         ('scorer = "xml"', 'scorer = "xml"\nsamples = 2', "samples"),
         ("[[probe]]", '[[probe]]\nid = "a"\nprompt = "x"\n[[probe]]', "two probes"),

@@ -50,19 +50,19 @@ def test_a_row_is_a_prompt_and_its_answer(
 @pytest.mark.parametrize(
     ("track", "line", "column", "why"),
     [
-        ("svg", "<svg></svg>", 1, "begins with tags"),
-        ("svg", "[circle]", 9, "after the tags comes <svg"),
+        ("svg", "<svg></svg>", 1, "must begin with tags"),
+        ("svg", "[circle]", 9, "<svg must follow the tags"),
         ("svg", "[circle]<svg>", 14, "</svg> is missing"),
         ("svg", "[circle]<svg></svg> more", 20, "nothing may follow"),
-        ("svg", "[Circle]<svg></svg>", 1, "begins with tags"),
+        ("svg", "[Circle]<svg></svg>", 1, "must begin with tags"),
         ("routing", "[circle]<query>a</query>", 1, "[route]"),
         ("routing", "[route]<query>a</query><final_agent>", 24, "<plan> is expected"),
         ("routing", "[route]<query> </query>", 15, "is empty"),
-        ("code", "[code]<prompt>a</prompt>", 1, "says its language"),
-        ("code", r"[code][lang:c]<prompt>a</prompt><solution>\q</solution>", 43, "no escape"),
-        ("pairs", "no tabulator", 13, "a tabulator stands between"),
-        ("pairs", "a\tb\tc", 4, "a second tabulator"),
-        ("pairs", "\tb", 1, "not empty"),
+        ("code", "[code]<prompt>a</prompt>", 1, "must name its language"),
+        ("code", r"[code][lang:c]<prompt>a</prompt><solution>\q</solution>", 43, "is not a valid escape"),
+        ("pairs", "no tabulator", 13, "a tab must separate"),
+        ("pairs", "a\tb\tc", 4, "a second tab"),
+        ("pairs", "\tb", 1, "must not be empty"),
         ("svg", "[circle]<svg>é</svg>", 14, "not ASCII"),
         ("svg", "[circle]<svg>\0</svg>", 14, "a NUL"),
     ],
@@ -99,14 +99,14 @@ def test_the_first_offences_are_listed_and_all_are_counted(tmp_path: Path) -> No
 @pytest.mark.parametrize("data", [b"", b"\n \n"])
 def test_a_file_without_rows_is_refused(tmp_path: Path, data: bytes) -> None:
     _, report = read(tmp_path, data)
-    with pytest.raises(BadRequest, match="holds no row"):
+    with pytest.raises(BadRequest, match="has no rows"):
         report.refuse()
 
 
 def test_a_row_has_a_bounded_length(tmp_path: Path) -> None:
     rows, report = read(tmp_path, b"[circle]<svg>" + b"x" * (1 << 20) + b"</svg>\n" + SVG.encode())
     assert [row.line for row in rows] == [2]
-    assert "a row may have 1048576 bytes" in report.offences[0].why
+    assert "a row may have at most 1048576 bytes" in report.offences[0].why
 
 
 @given(st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\r"), min_size=1))

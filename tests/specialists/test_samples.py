@@ -68,7 +68,7 @@ def test_a_tokenizer_that_does_not_cover_the_data_is_refused_by_line() -> None:
 def test_pairs_are_a_row_and_the_answer_that_is_not_preferred(tmp_path: Path) -> None:
     path = tmp_path / "pairs.txt"
     path.write_text("[circle]<svg></svg>\t<svg>\n\nhi\n", newline="")
-    with pytest.raises(BadRequest, match="line 3: a pair is a row, a tabulator"):
+    with pytest.raises(BadRequest, match="line 3: a pair is a row, a tab"):
         read_pairs(path, grammar_of("svg"), ascii_only=True)
     path.write_text("[circle]<svg></svg>\t<svg>\\n\r\n")
     [pair] = read_pairs(path, grammar_of("svg"), ascii_only=True)
@@ -81,11 +81,11 @@ def test_pairs_are_a_row_and_the_answer_that_is_not_preferred(tmp_path: Path) ->
     ("line", "why"),
     [
         ("a\tb\tb", "both answers are the same"),
-        ("a\tb\t", "a pair is a row, a tabulator"),
-        ("a\tb\t\\q", "is no escape"),
+        ("a\tb\t", "a pair is a row, a tab"),
+        ("a\tb\t\\q", "is not a valid escape"),
         ("a\tb\t\u00e9", "not ASCII"),
         ("a\tb\0\tc", "a NUL"),
-        ("", "holds no pair"),
+        ("", "has no pairs"),
     ],
 )
 def test_a_file_of_pairs_that_is_none_is_refused(tmp_path: Path, line: str, why: str) -> None:
@@ -93,7 +93,7 @@ def test_a_file_of_pairs_that_is_none_is_refused(tmp_path: Path, line: str, why:
     path.write_text(f"{line}\n")
     with pytest.raises(BadRequest, match=why):
         read_pairs(path, grammar_of("pairs"), ascii_only=True)
-    with pytest.raises(BadRequest, match="is not there"):
+    with pytest.raises(BadRequest, match="does not exist"):
         read_pairs(tmp_path / "none.txt", grammar_of("pairs"), ascii_only=True)
 
 
@@ -104,15 +104,15 @@ def test_rows_of_ones_own_are_a_file_or_a_folder_and_nothing_is_made_of_bad_ones
     def made(name: str, data: Path | None, track: str = "pairs") -> Specialist:
         return init(tmp_path, name, track, "m", name, count=9, seed=1, examples=2, rows=data)
 
-    with pytest.raises(BadRequest, match="brings no rows of its own: name yours, --data FILE"):
+    with pytest.raises(BadRequest, match="has no built-in rows: give your own with --data FILE"):
         made("a", None)
-    with pytest.raises(BadRequest, match="holds no rows: --data names a file of rows, or a folder"):
+    with pytest.raises(BadRequest, match="has no rows: --data takes a file of rows or a folder"):
         made("a", rows)
     (rows / "b.txt").write_text("no tabulator\n")
     with pytest.raises(BadRequest, match="line 1, column 13: a tabulator"):
         made("a", rows)
     (rows / "b.txt").write_text("".join(f"b{n}\t{'y' * 17_000}\n" for n in range(30)))
-    with pytest.raises(BadRequest, match="every row to judge by has more than 16384 characters"):
+    with pytest.raises(BadRequest, match="every row for the probes has more than 16384 characters"):
         made("a", rows)
     assert not (tmp_path / "specialists").exists()
 
@@ -158,7 +158,7 @@ def test_a_reward_of_known_answers_is_that_they_are_said(tmp_path: Path) -> None
 @pytest.mark.parametrize("stage", STAGES)
 @pytest.mark.parametrize("kind", ["tune", "train"])
 def test_every_stage_has_settings_that_the_plan_and_the_command_go_before(kind: str, stage: str) -> None:
-    plan = Plan("x", "svg", "m", "x", stages={stage: StageTable(rate=0.5, group=3)})
+    plan = Plan(name="x", track="svg", model="m", public="x", stages={stage: StageTable(rate=0.5, group=3)})
     found = settings_of(plan, kind, stage, steps=None, rate=None)  # type: ignore[arg-type]
     assert found.steps % found.reuse == 0
     assert (found.rate, found.group) == (0.5, 3)
@@ -168,11 +168,11 @@ def test_every_stage_has_settings_that_the_plan_and_the_command_go_before(kind: 
 
 def test_choices_that_carry_a_risk_are_told() -> None:
     table = StageTable(packing="stream", reply_tokens=9, temperature=0.9)
-    plan = Plan("x", "svg", "m", "x", stages={"grpo": table, "sft": table})
+    plan = Plan(name="x", track="svg", model="m", public="x", stages={"grpo": table, "sft": table})
     told = [risks_of(settings_of(plan, "train", stage, steps=2, rate=None), stage) for stage in ("sft", "grpo")]
     assert told == [
         {"packing": "stream", "reply_tokens": 9},
         {"packing": "stream", "reply_tokens": 9, "temperature": 0.9},
     ]
-    with pytest.raises(BadRequest, match="3 steps are no whole number of the 2"):
+    with pytest.raises(BadRequest, match="3 steps is not a multiple of the 2"):
         settings_of(plan, "train", "grpo", steps=3, rate=None)

@@ -19,7 +19,7 @@ BARS = "<svg>" + "".join(f'<rect x="{x}" height="{10 + 5 * x}" fill="#d94"/>' fo
 
 
 def score(scorer: str, answer: str, tags: str = "", **expected: object) -> Score:
-    return SCORERS[scorer](answer, Expected(tuple(tags.split()), **expected))  # type: ignore[arg-type]
+    return SCORERS[scorer](answer, Expected(tags=tuple(tags.split()), **expected))  # type: ignore[arg-type]
 
 
 def shown(scored: Score) -> dict[str, bool]:

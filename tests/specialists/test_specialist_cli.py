@@ -129,7 +129,7 @@ def test_from_rows_to_a_filter_that_answers_with_the_new_specialist_at_once(hous
 
     good(sh, "rollback", draw)
     assert head(house, draw) == before
-    assert "nothing is promoted" in refused(sh, "rollback", draw, code=4)
+    assert "nothing has been promoted" in refused(sh, "rollback", draw, code=4)
     assert sh("specialist", "report", draw).returncode == 0
     page = (folder(house, draw) / "report.html").read_text()
     assert run["id"] in page
@@ -164,7 +164,7 @@ def test_a_run_is_chosen_by_stage_and_pass(house: Cluster, sh: Run, draw: str) -
     assert good(sh, "promote", draw, "--stage", "stage_a", "--pass", "1")["run"] == first["id"]
     assert "has not been evaluated" in refused(sh, "promote", draw)
     assert "no run of sft" in refused(sh, "promote", draw, "--stage", "sft", code=4)
-    assert "give both" in refused(sh, "promote", draw, "--pass", "1", code=2)
+    assert "give --stage, too" in refused(sh, "promote", draw, "--pass", "1", code=2)
 
 
 def test_a_contract_that_has_changed_asks_for_a_new_evaluation(house: Cluster, sh: Run, draw: str) -> None:
@@ -214,6 +214,6 @@ def test_a_model_that_is_not_served_is_a_failed_run(house: Cluster, sh: Run, dra
 
 
 def test_names_that_are_none_or_taken(sh: Run, draw: str) -> None:
-    assert "is there already" in refused(sh, "init", draw, "--track", "svg", "--model", "talk", code=5)
-    assert "no name of a specialist" in refused(sh, "init", "../x", "--track", "svg", "--model", "talk")
+    assert "already exists" in refused(sh, "init", draw, "--track", "svg", "--model", "talk", code=5)
+    assert "is not a valid name" in refused(sh, "init", "../x", "--track", "svg", "--model", "talk")
     assert "there is no specialist 'nobody'" in refused(sh, "runs", "nobody", code=4)

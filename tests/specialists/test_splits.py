@@ -33,7 +33,7 @@ def test_the_shares_are_about_as_asked() -> None:
 
 
 def test_an_empty_part_is_refused() -> None:
-    with pytest.raises(BadRequest, match=r"no row fell to (validation|test)"):
+    with pytest.raises(BadRequest, match=r"(validation|test) got no rows"):
         split(rows_of(["a"] * 50), Shares(0.98, 0.01, 0.01), 0).refuse_empty()
 
 
@@ -51,6 +51,6 @@ def test_what_stands_in_two_parts_is_told() -> None:
         ("prompt", 1, "train", 2),
         ("row", 2, "train", 1),
     ]
-    with pytest.raises(BadRequest, match="the row in line 2 of test stands in line 1 of train, too"):
+    with pytest.raises(BadRequest, match="the row in line 2 of test is also in line 1 of train"):
         refuse_contamination({"train": train, "test": test})
     refuse_contamination({"train": train, "test": test[2:]})

@@ -41,14 +41,14 @@ def test_gates_can_be_given(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "why"),
     [
-        ("[stage_a]\nvalid_rat = 0.5", "nobody computes 'valid_rat'.*valid_rate"),
-        ("[stage_c]\nvalid_rate = 0.5", "no stage"),
+        ("[stage_a]\nvalid_rat = 0.5", "there is no metric 'valid_rat'.*valid_rate"),
+        ("[stage_c]\nvalid_rate = 0.5", "is not a stage"),
         ("[stage_a]\nvalid_rate = 2", "from 0 to 1"),
         ("[stage_a]\nvalid_rate = true", "from 0 to 1"),
         ("[stage_a]\nvalid_rate = nan", "from 0 to 1"),
-        ("[stage_a]", "holds no gate"),
-        ("stage_a = 1", "holds no gate"),
-        ("[stage_a", "no TOML"),
+        ("[stage_a]", "has no gates"),
+        ("stage_a = 1", "has no gates"),
+        ("[stage_a", "not valid TOML"),
     ],
 )
 def test_a_gate_that_cannot_be_is_refused(tmp_path: Path, text: str, why: str) -> None:

@@ -31,7 +31,7 @@ def test_rows_keep_the_contract_and_are_all_that_their_tags_ask_for(tmp_path: Pa
     for row in {row.digest: row for row in rows}.values():
         if not {"lang:c", "lang:bash"}.isdisjoint(row.tags):
             continue
-        score = judge(row.answer, Expected(row.tags))
+        score = judge(row.answer, Expected(tags=row.tags))
         assert score.passes, (row, score)
         assert ends_cleanly(row.answer, score)
 
@@ -67,7 +67,9 @@ def test_what_a_probe_asks_is_held_out_whatever_the_order_of_its_tags(tmp_path: 
     (tmp_path / "validation").write_text(f"[b][a]<svg> </svg>\n[d]{drawn}\n")
     (tmp_path / "train").write_text("".join(f"{prompt}{drawn}\n" for prompt in ("[a][b]", "[a]", "[a][b][c]")))
     data = DataTable(train="train", validation="validation", test="test")
-    found = load_data(Plan("x", "svg", "m", "x", data=data), tmp_path, read_contract(contract)[0])
+    found = load_data(
+        Plan(name="x", track="svg", model="m", public="x", data=data), tmp_path, read_contract(contract)[0]
+    )
     assert [row.prompt for row in found.parts["train"]] == ["[a]", "[a][b][c]"]
     assert [row.prompt for row in found.parts["validation"]] == ["[d]"]
     assert found.held_out == 2
@@ -79,7 +81,7 @@ def test_programs_of_c_and_bash_are_parsed(tmp_path: Path) -> None:
     path.write_text("".join(f"{row}\n" for row in TRACKS["code"].rows(2, 60)))
     rows, _ = read_rows(path, grammar_of("code"))
     some = [row for row in rows if not {"lang:c", "lang:bash"}.isdisjoint(row.tags)][:12]
-    assert all(scorer_of("code")(row.answer, Expected(row.tags)).passes for row in some)
+    assert all(scorer_of("code")(row.answer, Expected(tags=row.tags)).passes for row in some)
 
 
 @pytest.mark.parametrize("name", TRACKS)

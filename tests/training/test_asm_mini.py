@@ -92,7 +92,7 @@ def test_an_interrupt_leaves_a_checkpoint(tmp_path: Path, monkeypatch: pytest.Mo
     before = signal.getsignal(signal.SIGINT)
     result = run(tmp_path, steps=50)
     assert result.exit_code == 130
-    assert "stopped at step 2: the same command goes on from" in result.output
+    assert "stopped at step 2: run the same command to continue from" in result.output
     assert "Traceback" not in result.output
     assert torch.load(tmp_path / "checkpoint.pth", weights_only=True)["step"] == 2
     assert signal.getsignal(signal.SIGINT) is before
@@ -113,7 +113,7 @@ def test_what_cannot_be_is_said_in_a_line(tmp_path: Path, monkeypatch: pytest.Mo
     assert f"--outdir {file} cannot be written to" in refused(run(file))
     assert file.read_text() == "mine"
     wrong = run(tmp_path / "a", "--device", "nonsense")
-    assert (wrong.exit_code, "'nonsense' is no device that torch can use here" in wrong.output) == (2, True)
+    assert (wrong.exit_code, "torch cannot use the device 'nonsense' here" in wrong.output) == (2, True)
     assert "16 does not divide into 3 heads" in refused(run(tmp_path / "b", "--heads", "3"))
     monkeypatch.setitem(sys.modules, "datasets", None)
     monkeypatch.setattr("training.texts.find_spec", lambda _: None)
@@ -123,7 +123,7 @@ def test_what_cannot_be_is_said_in_a_line(tmp_path: Path, monkeypatch: pytest.Mo
 def test_another_model_is_not_resumed(tmp_path: Path) -> None:
     assert run(tmp_path).exit_code == 0
     before = (tmp_path / "checkpoint.pth").read_bytes()
-    assert "of a model with num_slots 4" in refused(run(tmp_path, "--slots", "8"))
+    assert "belongs to a model with num_slots 4" in refused(run(tmp_path, "--slots", "8"))
     assert (tmp_path / "checkpoint.pth").read_bytes() == before
 
 

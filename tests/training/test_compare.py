@@ -89,7 +89,10 @@ def test_either_is_shipped(files: dict[str, Path], tmp_path: Path, kind: str, na
 
 def test_the_control_sets_losses_against_seconds_and_tokens() -> None:
     def curve(loss: float, speed: int) -> list[Point]:
-        return [Point(step, step * 1.0, step * speed, loss / step, 0.5) for step in range(1, 9)]
+        return [
+            Point(step=step, seconds=step * 1.0, tokens=step * speed, loss=loss / step, held_out=0.5)
+            for step in range(1, 9)
+        ]
 
     lines = control.table({"rwkv7": curve(8.0, 100), "asm": curve(16.0, 50)}, rows=2)
     assert lines[0] == "| seconds | rwkv7, loss | asm, loss |"

@@ -13,7 +13,8 @@ from policy_toys import BASE
 from torch import Tensor
 
 from models import rwkv7
-from training.fit import CHECKPOINT, Curve, Fit, FitError, Taken, fit, schedule
+from training.checkpoint import NAME as CHECKPOINT
+from training.fit import Curve, Fit, FitError, Taken, fit
 from training.objectives import advantages, answer_logps, clipped, cross_entropy, divergence, dpo, token_logps
 from training.packing import Packed, Sample, batch_at, pack, tensors
 from training.policy import Arrays, Kind, Policy, Start
@@ -50,7 +51,7 @@ def test_an_overfit_reaches_its_loss(tmp_path: Path, kind: Kind) -> None:
     policy, packed = policy_of(kind), rows(5)
     before = loss_on(policy, packed)
     rate = 0.04 if kind == "train" else 0.3
-    fitted = fit(policy, _ce(policy, packed), Fit(40, rate), tmp_path, identity="x")
+    fitted = fit(policy, _ce(policy, packed), Fit(steps=40, rate=rate), tmp_path, identity="x")
     after = loss_on(policy, packed)
     assert fitted.step == 40
     assert fitted.curve.trend > 0
@@ -112,7 +113,7 @@ def test_the_gradient_of_the_tuner_is_that_of_finite_differences() -> None:
 @pytest.mark.parametrize("stop_at", [1, 4, 11])
 def test_a_run_that_was_broken_off_goes_on_as_if_it_had_not(tmp_path: Path, stop_at: int) -> None:
     whole, broken = policy_of("train"), policy_of("train")
-    settings, packed = Fit(12, 0.01, check_every=4), rows()
+    settings, packed = Fit(steps=12, rate=0.01, check_every=4), rows()
     (tmp_path / "whole").mkdir()
     one = fit(
         whole, _ce(whole, packed), settings, tmp_path / "whole", identity="x", check=lambda: loss_on(whole, packed)
@@ -147,7 +148,12 @@ def test_it_stops_early_with_the_best(tmp_path: Path) -> None:
         return next(losses)
 
     fitted = fit(
-        policy, _ce(policy, packed), Fit(100, 0.01, check_every=2, patience=2), tmp_path, identity="x", check=check
+        policy,
+        _ce(policy, packed),
+        Fit(steps=100, rate=0.01, check_every=2, patience=2),
+        tmp_path,
+        identity="x",
+        check=check,
     )
     assert (fitted.stopped, fitted.step) == ("early", 8)
     assert torch.equal(policy.tensors["head.weight"], kept[1])
@@ -155,12 +161,15 @@ def test_it_stops_early_with_the_best(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_another_run_and_one_that_is_none_are_refused(tmp_path: Path) -> None:
     policy, packed = policy_of("train"), rows()
-    fit(policy, _ce(policy, packed), Fit(2, 0.01), tmp_path, identity="x")
-    with pytest.raises(FitError, match="of another run"):
-        fit(policy, _ce(policy, packed), Fit(3, 0.01), tmp_path, identity="y")
+    fit(policy, _ce(policy, packed), Fit(steps=2, rate=0.01), tmp_path, identity="x")
+    with pytest.raises(FitError, match="belongs to another run"):
+        fit(policy, _ce(policy, packed), Fit(steps=3, rate=0.01), tmp_path, identity="y")
+    torch.save({"identity": "x", "step": 2}, tmp_path / CHECKPOINT)
+    with pytest.raises(FitError, match="written by another version of this program: remove it"):
+        fit(policy, _ce(policy, packed), Fit(steps=3, rate=0.01), tmp_path, identity="x")
     (tmp_path / CHECKPOINT).write_bytes(b"nothing")
     with pytest.raises(FitError, match="cannot be read"):
-        fit(policy, _ce(policy, packed), Fit(3, 0.01), tmp_path, identity="x")
+        fit(policy, _ce(policy, packed), Fit(steps=3, rate=0.01), tmp_path, identity="x")
 
 
 def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
@@ -169,7 +178,7 @@ def test_a_loss_that_is_no_number_ends_the_run(tmp_path: Path) -> None:
         fit(
             policy,
             lambda _: Taken(policy.tensors["head.weight"].sum() * math.nan, 0.0),
-            Fit(3, 0.01),
+            Fit(steps=3, rate=0.01),
             tmp_path,
             identity="x",
         )
@@ -183,8 +192,8 @@ def test_a_gradient_that_is_no_number_ends_the_run_with_no_tensor_changed(tmp_pa
         zero = policy.tensors["head.weight"] - before
         return Taken(zero.square().sum().sqrt(), 0.0)  # 0, and its slope is infinite
 
-    with pytest.raises(FitError, match="the gradient of step 1 is no number"):
-        fit(policy, loss, Fit(3, 0.01), tmp_path, identity="x")
+    with pytest.raises(FitError, match="the gradient of step 1 is not finite"):
+        fit(policy, loss, Fit(steps=3, rate=0.01), tmp_path, identity="x")
     assert torch.equal(policy.tensors["head.weight"], before)
 
 
@@ -208,7 +217,7 @@ class Counting:
 
 @pytest.mark.parametrize("died_at", [1, 5, 8])
 def test_a_run_that_died_within_steps_that_belong_together_goes_on_before_them(tmp_path: Path, died_at: int) -> None:
-    settings, packed = Fit(9, 0.01, check_every=4, save_every_s=0, whole=3), rows()
+    settings, packed = Fit(steps=9, rate=0.01, check_every=4, save_every_s=0, whole=3), rows()
     whole, died, again = policy_of("train"), policy_of("train"), policy_of("train")
     for name in ("whole", "died"):
         (tmp_path / name).mkdir()
@@ -222,7 +231,7 @@ def test_a_run_that_died_within_steps_that_belong_together_goes_on_before_them(t
         fit(died, Counting(died, packed), settings, tmp_path / "died", identity="x", check=lambda: 1.0, said=die)
     if died_at > 3:
         found = torch.load(tmp_path / "died" / CHECKPOINT, weights_only=True)
-        assert (found["step"], found["memory"]) == (3 * (died_at // 3), {"count": 3 * (died_at // 3)})
+        assert (found["step"], found["more"]["memory"]) == (3 * (died_at // 3), {"count": 3 * (died_at // 3)})
     two = fit(again, Counting(again, packed), settings, tmp_path / "died", identity="x", check=lambda: 1.0)
     assert two.curve == one.curve
     assert [step for step, _ in one.curve.validation] == [6, 9]
@@ -231,7 +240,7 @@ def test_a_run_that_died_within_steps_that_belong_together_goes_on_before_them(t
 
 def test_a_run_that_stopped_early_has_ended(tmp_path: Path) -> None:
     policy, packed = policy_of("train"), rows()
-    settings, losses = Fit(20, 0.01, check_every=1, patience=1), iter([2.0, 3.0])
+    settings, losses = Fit(steps=20, rate=0.01, check_every=1, patience=1), iter([2.0, 3.0])
     first = fit(policy, _ce(policy, packed), settings, tmp_path, identity="x", check=lambda: next(losses))
     again = policy_of("train")
     second = fit(again, _ce(again, packed), settings, tmp_path, identity="x", check=lambda: next(losses))
@@ -241,23 +250,25 @@ def test_a_run_that_stopped_early_has_ended(tmp_path: Path) -> None:
 
 def test_a_full_disk_is_told_and_the_former_checkpoint_stands(tmp_path: Path) -> None:
     policy, packed = policy_of("train"), rows()
-    fit(policy, _ce(policy, packed), Fit(2, 0.01), tmp_path, identity="x")
+    fit(policy, _ce(policy, packed), Fit(steps=2, rate=0.01), tmp_path, identity="x")
     before = (tmp_path / CHECKPOINT).read_bytes()
     (tmp_path / CHECKPOINT).with_suffix(".part").symlink_to("/dev/full")
-    with pytest.raises(FitError, match=r"step 3 cannot be written \(No space left on device\); the one before stands"):
-        fit(policy, _ce(policy, packed), Fit(3, 0.01), tmp_path, identity="x")
+    with pytest.raises(
+        FitError, match=r"step 3 cannot be written \(No space left on device\); the previous one is intact"
+    ):
+        fit(policy, _ce(policy, packed), Fit(steps=3, rate=0.01), tmp_path, identity="x")
     assert (tmp_path / CHECKPOINT).read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == [CHECKPOINT]
 
 
 def test_steps_that_belong_together_are_whole() -> None:
-    with pytest.raises(FitError, match="7 steps are no whole number of 2"):
-        Fit(7, 0.1, whole=2)
+    with pytest.raises(FitError, match="7 steps is not a multiple of 2"):
+        Fit(steps=7, rate=0.1, whole=2)
 
 
 def test_the_rate_rises_and_falls() -> None:
-    settings = Fit(100, 1.0, warm_up=10)
-    factors = [schedule(step, settings) for step in range(100)]
+    settings = Fit(steps=100, rate=1.0, warm_up=10)
+    factors = [settings.factor(step) for step in range(100)]
     assert factors[:10] == sorted(factors[:10])
     assert factors[10:] == sorted(factors[10:], reverse=True)
     assert max(factors) == pytest.approx(1.0)

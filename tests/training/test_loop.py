@@ -11,7 +11,7 @@ from models import rwkv7
 from models.rwkv7 import Config
 from training.data import batches
 from training.evaluate import greedy, rate
-from training.loop import Settings, Trainer, schedule
+from training.loop import Settings, Trainer
 from training.probes import probes
 from training.readers import Rwkv7Reader
 from training.rwkv7_trainee import Rwkv7Trainee
@@ -60,7 +60,8 @@ def test_a_run_by_the_clock_ends(tmp_path: Path) -> None:
 
 
 def test_the_rate_rises_holds_and_falls() -> None:
-    rates = [schedule(progress / 100, warm_up=0.1, cool_down=0.5) for progress in range(101)]
+    run = Settings(warm_up=0.1, cool_down=0.5)
+    rates = [run.factor(progress / 100) for progress in range(101)]
     assert rates[:11] == sorted(rates[:11])
     assert set(rates[10:51]) == {1.0}
     assert rates[50:] == sorted(rates[50:], reverse=True)

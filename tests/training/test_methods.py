@@ -41,7 +41,7 @@ def reward(_: int, tokens: Sequence[int], ended: bool) -> float:
 
 def asking(**options: Any) -> Asking:
     given: dict[str, Any] = {"group": 8, "prompts_per_step": 4, "seed": 1, **options}
-    return Asking(PROMPTS, given.pop("reward", reward), Sampling(5, end=0), **given)
+    return Asking(prompts=PROMPTS, reward=given.pop("reward", reward), sampling=Sampling(max_tokens=5, end=0), **given)
 
 
 METHODS: dict[str, Callable[..., Grpo | Ppo]] = {"grpo": Grpo, "ppo": Ppo}
@@ -53,7 +53,7 @@ def test_supervised_learns_the_answers(tmp_path: Path, packing: Callable[..., An
     policy = policy_of("train")
     check = validation(policy, packed)
     before = check()
-    fitted = fit(policy, Supervised(policy, packed, 1), Fit(25, 0.03), tmp_path, identity="x", check=check)
+    fitted = fit(policy, Supervised(policy, packed, 1), Fit(steps=25, rate=0.03), tmp_path, identity="x", check=check)
     assert check() < 0.3 * before
     assert fitted.curve.trend > 0
 
@@ -66,7 +66,7 @@ def test_dpo_prefers_the_chosen_ever_more(tmp_path: Path, kind: Kind) -> None:
     assert first.value == pytest.approx(0.6931, abs=1e-3), "the policy is its reference at the start"
     loss = Dpo(policy, PAIRS, beta=0.5, pairs_per_step=4)
     rate = 0.01 if kind == "train" else 0.1
-    fitted = fit(policy, loss, Fit(20, rate, warm_up=1), tmp_path, identity="x")
+    fitted = fit(policy, loss, Fit(steps=20, rate=rate, warm_up=1), tmp_path, identity="x")
     assert fitted.curve.trend > 0.1
     assert loss.trace["accuracy"][-1] == 1.0
     assert loss.trace["margin"][-1] > 1
@@ -76,7 +76,7 @@ def test_dpo_prefers_the_chosen_ever_more(tmp_path: Path, kind: Kind) -> None:
 @pytest.mark.parametrize("method", METHODS)
 def test_the_reward_rises_by_the_weights(tmp_path: Path, method: str) -> None:
     loss = METHODS[method](policy := policy_of("train"), asking(whole=2), beta=0.01)
-    fitted = fit(policy, loss, Fit(24, 0.02, warm_up=1, whole=2), tmp_path, identity="x")
+    fitted = fit(policy, loss, Fit(steps=24, rate=0.02, warm_up=1, whole=2), tmp_path, identity="x")
     assert fitted.curve.trend > 0.15
     assert fitted.curve.training[0][1] == -loss.trace["reward"][0]
     assert max(loss.trace["clipped"][1::2]) > 0
@@ -96,15 +96,15 @@ def test_the_reward_rises_by_the_state_alone(
         policy.base.tokenizer.encode("e"),
     )
     given = Asking(
-        prompts,
-        lambda _, tokens, __: list(tokens).count(wanted) / 2,
-        Sampling(2, end=0),
+        prompts=prompts,
+        reward=lambda _, tokens, __: list(tokens).count(wanted) / 2,
+        sampling=Sampling(max_tokens=2, end=0),
         group=16,
         prompts_per_step=2,
         whole=2,
     )
     loss = METHODS[method](policy, given, beta=0.01)
-    fit(policy, loss, Fit(8, rate, warm_up=1, whole=2), tmp_path, identity="x")
+    fit(policy, loss, Fit(steps=8, rate=rate, warm_up=1, whole=2), tmp_path, identity="x")
     assert loss.trace["reward"][-1] > loss.trace["reward"][0] + 0.1
 
 
@@ -115,7 +115,7 @@ def test_beta_holds_the_policy_near_its_reference(tmp_path: Path, method: str) -
         policy = policy_of("train")
         loss = METHODS[method](policy, asking(), beta=beta)
         (tmp_path / str(beta)).mkdir()
-        fit(policy, loss, Fit(6, 0.02, warm_up=1), tmp_path / str(beta), identity="x")
+        fit(policy, loss, Fit(steps=6, rate=0.02, warm_up=1), tmp_path / str(beta), identity="x")
         strayed[beta] = sum(loss.trace["divergence"][-2:]) / 2
     assert strayed[3.0] < 0.3 * strayed[0.001]
 
@@ -208,7 +208,9 @@ def test_a_run_that_died_ends_as_one_that_did_not(tmp_path: Path, method: str) -
                 raise SystemExit
 
         whole = 1 if method == "dpo" else 2
-        found = fit(policy, loss, Fit(6, 0.02, save_every_s=0, whole=whole), tmp_path / name, identity="x", said=said)
+        found = fit(
+            policy, loss, Fit(steps=6, rate=0.02, save_every_s=0, whole=whole), tmp_path / name, identity="x", said=said
+        )
         return found.curve, loss.state()
 
     one, again = policy_of("train"), policy_of("train")
@@ -233,7 +235,7 @@ def test_the_reference_stays_and_nothing_of_the_policy_moves(tmp_path: Path, mod
 
 
 def test_answers_come_again_by_their_number() -> None:
-    given = Asking([[1, 2]], reward, Sampling(5), prompts_per_step=1)
+    given = Asking(prompts=[[1, 2]], reward=reward, sampling=Sampling(max_tokens=5), prompts_per_step=1)
     one, again, next_one = (roll_out(policy_of("train"), given, number)[1] for number in (0, 0, 1))
     assert one == again != next_one
 
@@ -253,9 +255,9 @@ def test_what_cannot_be_learnt_from_is_told() -> None:
     with pytest.raises(FitError, match="beta must be more than 0"):
         Dpo(policy, PAIRS, beta=0)
     with pytest.raises(FitError, match="no prompt"):
-        Asking([], reward, Sampling(3))
+        Asking(prompts=[], reward=reward, sampling=Sampling(max_tokens=3))
     with pytest.raises(FitError, match="temperature must be more than 0"):
-        Asking(PROMPTS, reward, Sampling(3, temperature=0))
+        Asking(prompts=PROMPTS, reward=reward, sampling=Sampling(max_tokens=3, temperature=0))
     with pytest.raises(FitError, match="group must be at least 2"):
         Grpo(policy, asking(group=1))
     with pytest.raises(FitError, match=r"the reward of an answer to prompt \d is nan"):

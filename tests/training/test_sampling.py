@@ -25,7 +25,9 @@ def test_each_token_has_the_probability_that_training_sees(
 ) -> None:
     policy = toy(tmp_path, model, kind)  # type: ignore[arg-type]
     stir(policy, 0.02)
-    answers = sample(policy, PROMPTS, Sampling(12, end=0, stops=((5,), (60, 61)), temperature=temperature), seed=3)
+    answers = sample(
+        policy, PROMPTS, Sampling(max_tokens=12, end=0, stops=((5,), (60, 61)), temperature=temperature), seed=3
+    )
     for prompt, answer in zip(PROMPTS, answers, strict=True):
         row = torch.tensor([[*prompt, *answer.tokens]])
         wanted = token_logps(policy.logits(row[:, :-1]) / temperature, row[:, 1:])[0, len(prompt) - 1 :]
@@ -34,23 +36,23 @@ def test_each_token_has_the_probability_that_training_sees(
 
 def test_the_same_seed_gives_the_same_answers_and_another_does_not(tmp_path: Path) -> None:
     policy = toy(tmp_path, "rwkv7", "train")
-    first, again, other = (sample(policy, PROMPTS, Sampling(9), seed) for seed in (1, 1, 2))
+    first, again, other = (sample(policy, PROMPTS, Sampling(max_tokens=9), seed) for seed in (1, 1, 2))
     assert first == again != other
     assert first[1] != first[3], "the same prompt is answered by draws of its own"
     stir(policy, 0.5)
-    assert sample(policy, PROMPTS, Sampling(9), 1) != first
+    assert sample(policy, PROMPTS, Sampling(max_tokens=9), 1) != first
 
 
 def test_an_answer_ends_by_end_stop_or_length(tmp_path: Path) -> None:
     policy = toy(tmp_path, "rwkv7", "train")
-    plain = sample(policy, [[9]], Sampling(9), 4)[0]
+    plain = sample(policy, [[9]], Sampling(max_tokens=9), 4)[0]
     assert (len(plain.tokens), plain.ended, plain.body) == (9, False, plain.tokens)
-    ended = sample(policy, [[9]], Sampling(9, end=plain.tokens[3]), 4)[0]
+    ended = sample(policy, [[9]], Sampling(max_tokens=9, end=plain.tokens[3]), 4)[0]
     assert ended == Answer(plain.tokens[:4], plain.logps[:4], 1)
     assert ended.body == plain.tokens[:3]
-    stopped = sample(policy, [[9]], Sampling(9, stops=(plain.tokens[3:6], (256, 256))), 4)[0]
+    stopped = sample(policy, [[9]], Sampling(max_tokens=9, stops=(plain.tokens[3:6], (256, 256))), 4)[0]
     assert (stopped.tokens, stopped.closing, stopped.body) == (plain.tokens[:6], 3, plain.tokens[:3])
-    together = sample(policy, [[9], [9, 8]], Sampling(9, end=plain.tokens[3]), 4)
+    together = sample(policy, [[9], [9, 8]], Sampling(max_tokens=9, end=plain.tokens[3]), 4)
     assert together[0].tokens == ended.tokens
     assert len(together[1].tokens) == 9, "the other goes on"
 
@@ -71,10 +73,10 @@ def test_what_is_drawn_follows_the_probabilities() -> None:
 
 def test_a_prompt_that_cannot_be_answered_is_told(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="prompt 1 is empty"):
-        sample(toy(tmp_path, "rwkv7", "tune"), [[1], []], Sampling(3), 0)
-    with pytest.raises(PolicyError, match="prompt 0 has 2047 tokens, and this model's contexts end 2047 after"):
-        sample(toy(tmp_path, "exact", "tune"), [[1] * 2047], Sampling(3), 0)
-    assert len(sample(toy(tmp_path, "exact", "tune"), [[1] * 2044], Sampling(9), 0)[0].tokens) == 3
+        sample(toy(tmp_path, "rwkv7", "tune"), [[1], []], Sampling(max_tokens=3), 0)
+    with pytest.raises(PolicyError, match="prompt 0 has 2047 tokens, but this model's contexts end 2047 after"):
+        sample(toy(tmp_path, "exact", "tune"), [[1] * 2047], Sampling(max_tokens=3), 0)
+    assert len(sample(toy(tmp_path, "exact", "tune"), [[1] * 2044], Sampling(max_tokens=9), 0)[0].tokens) == 3
     for wrong in ({"max_tokens": 0}, {"max_tokens": 1, "temperature": -1.0}, {"max_tokens": 1, "stops": ((),)}):
         with pytest.raises(ValueError):
             Sampling(**wrong)  # type: ignore[arg-type]

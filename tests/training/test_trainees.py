@@ -119,7 +119,7 @@ def test_a_loss_that_is_no_number_ends_the_run_and_leaves_the_checkpoint(tmp_pat
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
     Trainer(KINDS["asm"](), settings(4), tmp_path).save()
     other = ASMTrainee(asm_mini_config(num_layers=2, embed_dim=32, num_heads=2, num_slots=8, slotspace_dim=8), seed=2)
-    with pytest.raises(TrainingError, match="of a model with num_heads 4"):
+    with pytest.raises(TrainingError, match="belongs to a model with num_heads 4"):
         Trainer(other, settings(4), tmp_path).resume()
     with pytest.raises(TrainingError, match=r"checkpoint\.pth cannot be resumed"):
         Trainer(KINDS["rwkv7"](), settings(4), tmp_path).resume()
@@ -128,13 +128,19 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"no checkpoint", b"PK\x03\x04"])
 def test_a_broken_checkpoint_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "checkpoint.pth").write_bytes(content)
-    with pytest.raises(TrainingError, match=r"checkpoint\.pth cannot be resumed"):
+    with pytest.raises(TrainingError, match=r"checkpoint\.pth cannot be read"):
+        Trainer(KINDS["asm"](), settings(4), tmp_path).resume()
+
+
+def test_a_checkpoint_of_an_older_program_is_refused(tmp_path: Path) -> None:
+    torch.save({"step": 3, "seconds": 1.0, "tensors": {}, "optimizers": []}, tmp_path / "checkpoint.pth")
+    with pytest.raises(TrainingError, match="written by another version of this program: remove it"):
         Trainer(KINDS["asm"](), settings(4), tmp_path).resume()
 
 
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "run").mkdir()
-    (tmp_path / "run/part.pth").mkdir()
+    (tmp_path / "run/checkpoint.part").mkdir()
     with pytest.raises(TrainingError, match="run: step 0 cannot be saved"):
         Trainer(KINDS["asm"](), settings(4), tmp_path / "run").save()
 

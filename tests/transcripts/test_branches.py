@@ -191,7 +191,7 @@ def test_a_name_that_others_moved_is_not_moved_and_nothing_changes(play: Play) -
     play.client.turn("more", model="talk", context=play.branches.name, save=play.branches.name)
     head = play.branches.head()
     point = scene.alignment.points[1]
-    with play.record.locked() as writer, pytest.raises(Conflict, match="has gone on meanwhile"):
+    with play.record.locked() as writer, pytest.raises(Conflict, match="has moved on in the meantime"):
         play.branches.go(writer, scene, point.at, b"", point.object)
     assert (play.text, play.branches.head()) == (whole, head)
     assert not (play.record.directory / MOVING).exists()
@@ -216,7 +216,7 @@ def test_a_transcript_that_others_changed_is_not_cut(play: Play) -> None:
     scene = play.branches.scene()
     with (play.record.directory / TRANSCRIPT).open("ab") as file:
         file.write(b"a note by hand\n")
-    with play.record.locked() as writer, pytest.raises(Conflict, match="transcript has gone on"):
+    with play.record.locked() as writer, pytest.raises(Conflict, match="transcript has changed"):
         play.branches.go(writer, scene, 0, b"", "")
     assert play.text.endswith(b"a note by hand\n")
     assert play.branches.head() == scene.head
@@ -322,7 +322,7 @@ def test_a_crash_behind_the_transcript_still_sets_the_counter(play: Play, monkey
     assert (play.record.directory / COUNTER).read_text() == "2"
     assert play.text == whole[: point.at]
     assert play.agree()
-    assert not any("moved on before" in text for text in told)
+    assert not any("changed again before" in text for text in told)
 
 
 def test_a_note_waits_for_its_model(play: Play) -> None:
@@ -330,7 +330,10 @@ def test_a_note_waits_for_its_model(play: Play) -> None:
     play.say("one")
     whole = play.text
     with play.record.locked() as writer:
-        writer.move(Moving("gone", "x", "ab" * 32, "", 0, "", hashlib.sha256(whole).hexdigest(), 0, "kept"))
+        digest, head = hashlib.sha256(whole).hexdigest(), "ab" * 32
+        writer.move(
+            Moving(model="gone", name="x", head=head, object="", at=0, tail="", sha256=digest, counter=0, kept="kept")
+        )
     told: list[str] = []
     with pytest.raises(Unavailable, match="gone is served"), play.record.locked() as writer:
         take_up(writer, play.connect, told.append)
@@ -338,7 +341,8 @@ def test_a_note_waits_for_its_model(play: Play) -> None:
     assert (play.record.directory / MOVING).exists()
     with play.record.locked() as writer:
         writer.moved()
-        writer.ask(Asked("1" * 32, time.time(), "x", {"model": "gone", "save": "x", "context": "x"}, "x", 9))
+        arguments = {"model": "gone", "save": "x", "context": "x"}
+        writer.ask(Asked(id="1" * 32, at=time.time(), prompt="x", arguments=arguments, before="x", counter=9))
     with pytest.raises(Unavailable, match="gone is served"), play.record.locked() as writer:
         take_up(writer, play.connect, told.append)
     assert play.record.noted("1" * 32)

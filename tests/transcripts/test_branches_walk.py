@@ -44,7 +44,8 @@ class Walker:
                 writer, self.client, turn, lambda p, i: self.client.turn(p, request_id=i, **arguments), lambda _: None
             )
         after = (turn.before + reply.text).encode()
-        self.did(Change(len(before.transcript), b"", after, before.head, reply.result.object))
+        at, head = len(before.transcript), reply.result.object
+        self.did(Change(at=at, before=b"", after=after, head_before=before.head, head_after=head))
 
     def did(self, change: Change) -> None:
         if change.before != change.after or change.head_before != change.head_after:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from ssmprov.errors import BadRequest, NotFound
 from ssmprov.transcript import FENCE, turn
 from transcripts import record as module
-from transcripts.record import COUNTER, PENDING, TRANSCRIPT, Record
+from transcripts.record import ASKED, COUNTER, MOVING, PENDING, TRANSCRIPT, Asked, Moving, Record
 
 ROOT = Path(__file__).parents[2]
 
@@ -79,7 +80,11 @@ def test_turns_are_found_by_number_and_role(tmp_path: Path) -> None:
     assert record.turn(None, "FILE").content == "a"
     assert record.turn(None, "BASH", "PYTHON").content == "b"
     assert (record.turn(2).content, record.turn(2, "BASH").content) == ("c", "b")
-    for number, roles, says in [(1, ("BASH",), "it is FILE"), (3, ("BASH",), "BASH, and open"), (9, (), "not there")]:
+    for number, roles, says in [
+        (1, ("BASH",), "it is FILE"),
+        (3, ("BASH",), "BASH, and open"),
+        (9, (), "there is none"),
+    ]:
         with pytest.raises(NotFound, match=says):
             record.turn(number, *roles)
     with pytest.raises(NotFound, match="no closed PYTHON turn"):
@@ -252,3 +257,61 @@ def test_a_pending_file_that_is_none_is_dropped(tmp_path: Path, junk: bytes) -> 
     assert add(record, "USER", "two") == 2
     assert (tmp_path / TRANSCRIPT).read_text() == turn(1, "USER", "one") + turn(2, "USER", "two")
     assert FENCE in (tmp_path / TRANSCRIPT).read_text()
+
+
+OLD_ASKED = {"id": "ab" * 16, "at": 1, "prompt": "p", "arguments": {"save": "a"}, "before": "b", "counter": None}
+"""A note as it was written before it told the boot and the uptime."""
+
+MOVE = Moving(model="m", name="n", head="h", object="o", at=3, tail="t\udcff", sha256="s", counter=5, kept="k")
+
+
+def test_a_note_reads_back_as_it_was_written(tmp_path: Path) -> None:
+    """A transcript may hold bytes that are not UTF-8: in a text they are lone surrogates."""
+    asked = Asked(
+        id="ab" * 16, at=1.5, prompt="p\udcff", arguments={"seed": 7}, before="b", counter=4, boot="x", uptime=9.0
+    )
+    with Record(tmp_path).locked() as writer:
+        writer.ask(asked)
+        writer.move(MOVE)
+        assert (writer.asked(), writer.moving()) == (asked, MOVE)
+
+
+def test_a_note_of_an_older_program_still_reads(tmp_path: Path) -> None:
+    (tmp_path / ASKED).write_text(json.dumps(OLD_ASKED))
+    assert Record(tmp_path).noted("ab" * 16)
+    with Record(tmp_path).locked() as writer:
+        found = writer.asked()
+    assert found == Asked(id="ab" * 16, at=1.0, prompt="p", arguments={"save": "a"}, before="b", counter=None)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"id": "ab"},
+        {"id": "xy" * 16},
+        {"at": "now"},
+        {"prompt": 1},
+        {"prompt": "\ud800"},
+        {"arguments": []},
+        {"counter": 1.5},
+        {"uptime": None},
+        {"more": 1},
+    ],
+)
+def test_a_damaged_note_of_a_turn_is_dropped(tmp_path: Path, change: dict[str, object]) -> None:
+    (tmp_path / ASKED).write_text(json.dumps(OLD_ASKED | change))
+    assert not Record(tmp_path).noted("ab" * 16)
+    with Record(tmp_path).locked() as writer:
+        assert writer.asked() is None
+    assert not (tmp_path / ASKED).exists()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"at": -1}, {"at": True}, {"counter": -1}, {"counter": None}, {"tail": 1}, {"kept": "\ud800"}, {"more": 1}],
+)
+def test_a_damaged_note_of_a_move_is_dropped(tmp_path: Path, change: dict[str, object]) -> None:
+    (tmp_path / MOVING).write_text(json.dumps(msgspec.structs.asdict(MOVE) | change))
+    with Record(tmp_path).locked() as writer:
+        assert writer.moving() is None
+    assert not (tmp_path / MOVING).exists()

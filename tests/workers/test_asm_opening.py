@@ -58,7 +58,7 @@ def test_identity_and_size_are_of_the_model_and_not_of_the_file(tmp_path: Path) 
 
 def test_published_weights_need_their_scan_in_the_table(tmp_path: Path) -> None:
     path = published(tmp_path)
-    with pytest.raises(BadRequest, match=r'final\.pt: .*does not say the scan: give scan = "chunked:8"'):
+    with pytest.raises(BadRequest, match=r'final\.pt: .*does not name the scan: set scan = "chunked:8"'):
         opened(path)
     chunked, exact = opened(path, scan="chunked:8"), opened(path, scan="exact", pos_mode="cyclic")
     assert "chunked:8 absolute:2048" in chunked.identity.layout

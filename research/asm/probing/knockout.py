@@ -13,7 +13,7 @@ from research.asm.probing.reading import Prompts, attention_of, look, next_token
 COUNT = 3
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class KnockOut:
     """The most and the least used slots of a layer, their share of its reads, and the mean KL in nats without them."""
 
@@ -41,8 +41,20 @@ def knock_outs(model: ASMLanguageModel, prompts: Prompts) -> list[KnockOut]:
         used = usage(info["read_weights"], prompts.lengths)
         order: list[int] = used.argsort(descending=True, stable=True).tolist()
         most, least = order[:count], order[-count:]
-        kl = [float(divergence(plain, _without(model, prompts, layer, slots)).mean()) for slots in (most, least)]
-        found.append(KnockOut(layer, most, least, float(used[most].sum()), float(used[least].sum()), *kl))
+        kl_most, kl_least = (
+            float(divergence(plain, _without(model, prompts, layer, slots)).mean()) for slots in (most, least)
+        )
+        found.append(
+            KnockOut(
+                layer=layer,
+                most=most,
+                least=least,
+                most_share=float(used[most].sum()),
+                least_share=float(used[least].sum()),
+                most_kl=kl_most,
+                least_kl=kl_least,
+            )
+        )
     return found
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MISSING = "not drawn, since matplotlib is not installed: install ssmprov[bench]"
+MISSING = "no plot because matplotlib is not installed: install ssmprov[bench]"
 COLOURS = {"capital": "#2b7a78", "landmark": "#4a63a8", "history": "#9a7b2d", "control": "#c0562f"}
 SIDES = {"routing": "#2b7a78", "residual": "#c0562f", "residual_frozen": "#8a8f98"}
 DPI = 130

@@ -63,7 +63,7 @@ class Steered:
     slope: float
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
     """`unforced` is the mean margin that nothing was done to: routing starts from its point in the subspace instead."""
 
@@ -103,12 +103,12 @@ def compare(model: ASMLanguageModel, prompts: Prompts, layer: int, margin: Calla
 
     gradient = gradient_of(residual_at, residual_space)
     return Comparison(
-        layer,
-        mean_margin(),
-        list(SWEEP),
-        _steered(routing_at, routing_space, gradient_of(routing_at, routing_space)),
-        _steered(residual_at, residual_space, gradient),
-        _steered(frozen_at, residual_space, gradient),
+        layer=layer,
+        unforced=mean_margin(),
+        sweep=list(SWEEP),
+        routing=_steered(routing_at, routing_space, gradient_of(routing_at, routing_space)),
+        residual=_steered(residual_at, residual_space, gradient),
+        residual_frozen=_steered(frozen_at, residual_space, gradient),
     )
 
 

@@ -12,7 +12,7 @@ BYTES = 257
 """The size of a vocabulary that is taken for bytes: id 0 ends a text, id 1 + b is the byte b."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wording:
     """`encode` turns a prompt into ids below `size`; the margin is log P(better) - log P(worse) after it."""
 
@@ -58,7 +58,7 @@ def gpt2_wording(directory: Path) -> Wording:
     try:
         tokenizer = Tokenizer(models.BPE.from_file(*map(str, files)))
     except Exception as error:  # the library raises nothing narrower
-        raise InputError(f"{directory}: its files are no vocabulary of GPT-2 ({str(error).splitlines()[0]})") from None
+        raise InputError(f"{directory}: its files are not GPT-2's vocabulary ({str(error).splitlines()[0]})") from None
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
 
     def encode(text: str) -> list[int]:
@@ -68,7 +68,9 @@ def gpt2_wording(directory: Path) -> Wording:
     for word in (" Paris", " the"):
         ids = encode(word)
         if len(ids) != 1:
-            raise InputError(f"{directory}: {word!r} is {len(ids)} tokens there, and the margin needs it to be one")
+            raise InputError(
+                f"{directory}: {word!r} is {len(ids)} tokens there, but the margin needs it to be one token"
+            )
         pair += ids
     return Wording(
         encode=encode,
@@ -85,11 +87,11 @@ def wording_for(vocabulary: int, directory: Path | None) -> Wording:
     if directory is not None:
         found = gpt2_wording(directory)
         if found.size > vocabulary:
-            raise InputError(f"{directory}: {found.size} tokens there, and the model knows {vocabulary}")
+            raise InputError(f"{directory}: {found.size} tokens there, but the model has {vocabulary}")
         return found
     if vocabulary != BYTES:
         raise InputError(
-            f"the model has {vocabulary} tokens, which are no bytes ({BYTES}): give the directory of GPT-2's "
+            f"the model has {vocabulary} tokens, which is not the {BYTES} of bytes: give the directory of GPT-2's "
             "vocab.json and merges.txt as --tokenizer"
         )
     return bytes_wording()

@@ -9,7 +9,7 @@ import pickle
 import struct
 import tempfile
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 
@@ -321,8 +321,12 @@ def note_seeds() -> list[bytes]:
     digest = hashlib.sha256(text).hexdigest()
     head = {"at": 0, "bytes": len(text), "sha256": digest, "counter": 1}
     pending = json.dumps(head).encode() + b"\n" + text
-    asked = json.dumps(asdict(Asked("ab" * 16, 1.0, "hi", {"save": "a"}, "before", 2, "b"))).encode()
-    moving = json.dumps(asdict(Moving("talk", "a", "ab", "cd", 3, "tail", digest, 5, "kept"))).encode()
+    asked = msgspec.json.encode(
+        Asked(id="ab" * 16, at=1.0, prompt="hi", arguments={"save": "a"}, before="before", counter=2, also="b")
+    )
+    moving = msgspec.json.encode(
+        Moving(model="talk", name="a", head="ab", object="cd", at=3, tail="tail", sha256=digest, counter=5, kept="kept")
+    )
     glue = b"\x00\x01\x02"
     return [
         glue.join((pending, asked, moving, b"1", b"")),

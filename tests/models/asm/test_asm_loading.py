@@ -82,7 +82,7 @@ def test_a_file_that_does_not_say_its_scan_needs_one(tmp_path: Path) -> None:
     model = tiny_model(write_chunk_size=4)
     path = tmp_path / "final.pt"
     torch.save({"model": model.state_dict(), "cfg": plain_config(model, "scan")}, path)
-    with pytest.raises(WeightsError, match=r'final\.pt: .*does not say the scan: give scan = "chunked:4"'):
+    with pytest.raises(WeightsError, match=r'final\.pt: .*does not name the scan: set scan = "chunked:4"'):
         load_checkpoint(path)
     exact, chunked = (load_checkpoint(path, scan=scan).model for scan in ("exact", "chunked"))
     assert torch.equal(logits(exact), logits(model))
@@ -168,7 +168,7 @@ def test_a_tensor_that_does_not_fit_is_named(key: str, value: Tensor, words: str
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"num_layers": 10**9}, "num_layers is 1000000000, and there are tensors of 2 blocks"),
+        ({"num_layers": 10**9}, "num_layers is 1000000000, but there are tensors for 2 blocks"),
         ({"vocab_size": 10**12}, r"token_emb\.weight should have shape \[1000000000000, 16\], found \[31, 16\]"),
         ({"mlp_ratio": 1e9}, r"blocks\.0\.mlp\.0\.weight should have shape \[16000000000, 16\], found \[64, 16\]"),
         ({"slotspace_dim": 10**9}, r"slot_in\.weight should have shape \[1000000000, 5\], found \[6, 5\]"),
@@ -187,7 +187,7 @@ def test_a_scalar_may_be_stored_with_an_axis() -> None:
 
 def test_two_tensors_of_one_meaning_are_refused() -> None:
     tensors = prefixed("lm.legacy.weights.") | prefixed("lm.canonical.weights.")
-    with pytest.raises(WeightsError, match=r"two tensors mean blocks\.0\."):
+    with pytest.raises(WeightsError, match=r"two tensors stand for blocks\.0\."):
         load_tensors(tensors, tiny_config())
 
 
@@ -197,7 +197,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, suffix: str, kept: int) -> 
     path = tmp_path / f"model{suffix}"
     save_checkpoint(tiny_model(), path)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(WeightsError, match=rf"model\{suffix}: the file (is broken|holds more)"):
+    with pytest.raises(WeightsError, match=rf"model\{suffix}: the file (is damaged|holds more)"):
         load_checkpoint(path)
 
 
@@ -220,7 +220,7 @@ def test_a_pickle_with_code_is_refused_unrun(tmp_path: Path) -> None:
         ("list.pt", [1, 2], "should hold a dict of tensors"),
         ("empty.pt", {}, "should hold a dict of tensors"),
         ("config.pt", {"model": {"a": torch.ones(1)}, "cfg": 3}, "its configuration should be a mapping, found int"),
-        ("text.pt", {"model": {"a": torch.ones(1)}, "cfg": "{"}, "its configuration is no JSON"),
+        ("text.pt", {"model": {"a": torch.ones(1)}, "cfg": "{"}, "its configuration is not valid JSON"),
     ],
 )
 def test_other_files_are_refused_in_plain_words(tmp_path: Path, name: str, content: Any, words: str) -> None:
