@@ -63,7 +63,7 @@ def at_least(value: float, *, of: Literal["ratio", "measured"] = "ratio") -> Bou
     return Bound("at least", value, of)
 
 
-class Figure(msgspec.Struct, frozen=True):
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
     """`measured` over `against`, in `unit`; the ratio is taken within each round.
 
     `target` is what is aimed at, `limit` what nothing can pass where that is not the other side itself.
@@ -99,7 +99,7 @@ class Line(msgspec.Struct, frozen=True):
     points: list[Point]
 
 
-class Curve(msgspec.Struct, frozen=True):
+class Curve(msgspec.Struct, frozen=True, kw_only=True):
     """How something grows: `y` over `x`, each with its unit, for one or several lines."""
 
     group: str
@@ -128,7 +128,16 @@ def figure(
     """A figure of two sides, each with its label and a value for every round."""
     ratios = [a / b for a, b in zip(measured[1], against[1], strict=True)]
     ours, theirs = (Side(label, spread(values)) for label, values in (measured, against))
-    return Figure(group, name, unit, ours, theirs, spread(ratios), target, limit)
+    return Figure(
+        group=group,
+        name=name,
+        unit=unit,
+        measured=ours,
+        against=theirs,
+        ratio=spread(ratios),
+        target=target,
+        limit=limit,
+    )
 
 
 def curve(
@@ -146,7 +155,7 @@ def curve(
         Line(label, [Point(at, spread(values)) for at, values in sorted(points.items())])
         for label, points in lines.items()
     ]
-    return Curve(group, name, x, y, drawn, log_x, log_y)
+    return Curve(group=group, name=name, x=x, y=y, lines=drawn, log_x=log_x, log_y=log_y)
 
 
 def interleave(rounds: int, sides: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:

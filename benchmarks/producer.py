@@ -35,7 +35,7 @@ def text_of(tokens: int) -> bytes:
     return (TOKENS * (tokens // PERIOD + 1))[: tokens * TOKEN_BYTES]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Stream:
     """One turn: what is to be written, since when, and what was sent of it."""
 
@@ -88,7 +88,12 @@ class Producer:
             elif isinstance(message, wire.Request):
                 tokens = wire.unpack(message.args, ops.Turn).max_tokens or 0
                 self._streams[message.id] = Stream(
-                    envelope, message, text_of(tokens), tokens, monotonic(), message.credit
+                    envelope=envelope,
+                    request=message,
+                    text=text_of(tokens),
+                    tokens=tokens,
+                    began=monotonic(),
+                    credit=message.credit,
                 )
             elif isinstance(message, wire.Credit) and message.id in self._streams:
                 self._streams[message.id].credit += message.n

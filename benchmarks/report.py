@@ -18,7 +18,7 @@ from benchmarks.measure import Curve, Figure, Line, Spread
 VERSION = 2
 
 
-class Machine(msgspec.Struct):
+class Machine(msgspec.Struct, kw_only=True):
     """What the figures were taken on. `load` is the number of processes that wanted a core before the run began.
 
     `llama` is the version of llama-cpp-python, '' where it is not installed.
@@ -36,7 +36,7 @@ class Machine(msgspec.Struct):
     llama: str = ""
 
 
-class Report(msgspec.Struct):
+class Report(msgspec.Struct, kw_only=True):
     """`taken` is in seconds since 1970."""
 
     machine: Machine

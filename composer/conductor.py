@@ -30,9 +30,9 @@ CHANGED_MS = 300
 BUSY = "One thing at a time: a turn is under way. Esc stops it."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wishes:
-    """With which model and context turns go on, and how they are sampled."""
+    """The model and context that the next turn uses, and how it is sampled."""
 
     model: str = ""
     context: str = LIVE

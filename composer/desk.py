@@ -27,7 +27,6 @@ from transcripts.textfile import text_of
 
 MOST_REPLIES = 16
 DEFAULT_REPLIES = 4
-CHOOSE = "Choose a turn first: click it, or Alt+Up and Alt+Down."
 
 
 class Desk(QObject):

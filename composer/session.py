@@ -14,7 +14,7 @@ FILE = ".composer.json"
 MAX_BYTES = 4 * 1024 * 1024
 
 
-class Session(msgspec.Struct):
+class Session(msgspec.Struct, kw_only=True):
     """One window's state. Unknown keys of a file are passed over, so an older window reads a newer one's file.
 
     `geometry` and `layout` are Qt's, in base64 (the latter knows which docks are shown); `compose` and `sampling`

@@ -70,11 +70,11 @@ class Steering(QObject):
     def wish(self) -> None:
         """What the next turn goes on with is what the panels say."""
         self._conductor.wishes = Wishes(
-            self._workers.model,
-            self._workers.context or LIVE,
-            self._sampling.chosen_set,
-            self._sampling.overrides(),
-            self._sampling.seed,
+            model=self._workers.model,
+            context=self._workers.context or LIVE,
+            settings=self._sampling.chosen_set,
+            values=self._sampling.overrides(),
+            seed=self._sampling.seed,
         )
 
     def refresh(self) -> None:

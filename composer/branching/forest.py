@@ -22,7 +22,7 @@ KEEP_NEAR = 4
 """So many steps before the head are never folded: they are the ones that one goes back to."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
     """A checkpoint. `parent` is its nearest shown ancestor, '' for a root; `step_tokens` were read since that one.
 
@@ -121,7 +121,7 @@ class Forest:
         return found[::-1]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Line:
     """A row of the tree: a node, or a run of plain steps folded into one; `lines` are nested below it.
 
@@ -145,7 +145,7 @@ def lay_out(forest: Forest) -> list[Line]:
         others: list[tuple[list[Line], str]] = []
         following: Node | None = forest.nodes[object]
         while following is not None:
-            line = Line(following.object, following, starts=not chain)
+            line = Line(key=following.object, node=following, starts=not chain)
             chain.append(line)
             below = forest.children(following.object)
             others += [(line.lines, other.object) for other in reversed(below[1:])]
@@ -185,7 +185,7 @@ def _fold(run: list[Line]) -> list[Line]:
     if len(run) < FOLD_FROM:
         return run
     nodes = tuple(line.node for line in run if line.node is not None)
-    return [Line(f"fold:{nodes[0].object}", None, nodes, lines=run)]
+    return [Line(key=f"fold:{nodes[0].object}", node=None, folded=nodes, lines=run)]
 
 
 def _above_cut(log: Sequence[Step], parents: Mapping[str, str]) -> str:

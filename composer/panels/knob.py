@@ -14,9 +14,9 @@ from ssmprov.settings import RANGES, WHOLE
 LOG_STEPS = 200
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """What a person sees of a setting, and how far its slider goes; `step` 0 is a logarithmic one."""
+    """How a setting is shown, and the range of its slider. A `step` of 0 makes the slider logarithmic."""
 
     title: str
     tip: str
@@ -47,14 +47,30 @@ class Scale:
 
 
 SCALES = {
-    "temp": Scale("Temperature", "0 always takes the likeliest token; higher is bolder", 0, 2, 0.05),
-    "top_p": Scale("Top p", "Only the likeliest tokens that make up this share; 1 is off", 0, 1, 0.01),
-    "top_k": Scale("Top k", "Only so many of the likeliest tokens; 0 is off", 0, 200, 1),
-    "min_p": Scale("Min p", "Only tokens at least this likely, as a share of the likeliest; 0 is off", 0, 1, 0.01),
-    "pen_freq": Scale("Frequency penalty", "Against tokens by how often they came; 0 is off", -2, 2, 0.05),
-    "pen_pres": Scale("Presence penalty", "Against tokens that came at all; 0 is off", -2, 2, 0.05),
-    "pen_rep": Scale("Repetition penalty", "Divides the logits of tokens that came; 1 is off", 0.5, 2, 0.05),
-    "max": Scale("Longest reply", "Characters after which a reply ends", 64, 1 << 20, 0),
+    "temp": Scale(
+        title="Temperature", tip="0 always takes the likeliest token; higher is bolder", low=0, high=2, step=0.05
+    ),
+    "top_p": Scale(
+        title="Top p", tip="Only the likeliest tokens that make up this share; 1 is off", low=0, high=1, step=0.01
+    ),
+    "top_k": Scale(title="Top k", tip="Only so many of the likeliest tokens; 0 is off", low=0, high=200, step=1),
+    "min_p": Scale(
+        title="Min p",
+        tip="Only tokens at least this likely, as a share of the likeliest; 0 is off",
+        low=0,
+        high=1,
+        step=0.01,
+    ),
+    "pen_freq": Scale(
+        title="Frequency penalty", tip="Against tokens by how often they came; 0 is off", low=-2, high=2, step=0.05
+    ),
+    "pen_pres": Scale(
+        title="Presence penalty", tip="Against tokens that came at all; 0 is off", low=-2, high=2, step=0.05
+    ),
+    "pen_rep": Scale(
+        title="Repetition penalty", tip="Divides the logits of tokens that came; 1 is off", low=0.5, high=2, step=0.05
+    ),
+    "max": Scale(title="Longest reply", tip="Characters after which a reply ends", low=64, high=1 << 20, step=0),
 }
 
 

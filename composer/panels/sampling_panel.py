@@ -225,7 +225,7 @@ class SamplingPanel(QWidget):
             self._say(f"{error.message}.")
             return
         if not name:
-            self._say("Write a name for the set first.")
+            self._say("Enter a name for the set first.")
             return
         self.close_name()
         self.save_wanted.emit(name, self.values())

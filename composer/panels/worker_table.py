@@ -16,6 +16,7 @@ from PyQt6.QtWidgets import (
     QWidget,
 )
 
+from ssmprov.formatting import size
 from ssmprov.ops import WorkerStatus
 
 COLUMNS = ("Worker", "State", "Slots", "tokens/s", "read/s", "In memory")
@@ -29,14 +30,6 @@ TIPS = (
 )
 SLOTS = 2
 _SHARE = Qt.ItemDataRole.UserRole
-
-
-def size(count: int) -> str:
-    """Bytes as one reads them."""
-    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= factor:
-            return f"{count / factor:.1f} {unit}"
-    return f"{count} B"
 
 
 class _Bar(QStyledItemDelegate):

@@ -204,7 +204,7 @@ class WorkersPanel(QWidget):
         try:
             check_name(name)
         except BadRequest:
-            self._say(f"This is no name for a context: {RULE}.")
+            self._say(f"This is not a valid name for a context: {RULE}. Names that begin with @ are reserved.")
             return
         self._say("")
         self._context = name

@@ -14,7 +14,7 @@ CONTRAST = 4.5
 _START = 177_653  # keeps USER, INTERFACE and CONTEXT 87 degrees apart, and all roles that are shipped at least 13
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Theme:
     """Colours as CSS takes them. `dark` says which way they were mixed."""
 

@@ -66,13 +66,13 @@ def read_line(line: str) -> str:
             warnings.simplefilter("ignore")  # a backslash that means nothing stands for itself
             value = ast.literal_eval(line.strip())
     except SyntaxError as error:
-        raise ValueError(f"this is no string in quotes ({error.msg})") from None
+        raise ValueError(f"this is not a string in quotes ({error.msg})") from None
     except (ValueError, TypeError, MemoryError, RecursionError):
-        raise ValueError("this is no string in quotes") from None
+        raise ValueError("this is not a string in quotes") from None
     if not isinstance(value, str):
-        raise ValueError(f"this is {type(value).__name__}, not a string: put it in quotes")
+        raise ValueError(f"this has the type {type(value).__name__}: put it in quotes to make it a string")
     if found := unsendable(value):
-        raise ValueError(found.partition(" ")[2].partition(" ")[2])
+        raise ValueError(f"this contains {found[1]}")
     return value
 
 

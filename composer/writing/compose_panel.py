@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from PyQt6.QtCore import Qt, QTimer, pyqtSignal
 from PyQt6.QtGui import QDragEnterEvent, QDropEvent, QFont, QPalette
@@ -27,8 +27,11 @@ BANG_TIP = (
     "Optional: !CONTEXT SETTINGS SAVE\nThe turn begins from that context, is sampled with that set, and is saved under "
     "that name as well. The live context goes on from there."
 )
-BUSY = "A turn is under way: wait for its end, or stop it with Esc. Your text stays here."
+BUSY = "A turn is running. Wait for it to end, or press Esc to stop it. Your text stays here."
 MAX_STATE_CHARS = 1 << 20
+
+Trouble = Literal["", "draft", "busy", "empty", "lists"]
+"""What the notice of the panel is about: the draft, a running turn, an empty prompt, or the files of the lists."""
 
 
 class ComposePanel(QWidget):
@@ -47,7 +50,7 @@ class ComposePanel(QWidget):
         self._editors: dict[str, ChoicesEditor] = {}
         self._busy = False
         self._in_flight: Draft | None = None
-        self._told = ""  # the trouble that is shown
+        self._shown: Trouble = ""  # the trouble that is shown now
 
         # In the order in which Tab goes through them.
         self.prompt = PromptEdit(self)
@@ -124,7 +127,7 @@ class ComposePanel(QWidget):
     def draft(self) -> Draft:
         """What Send would send."""
         opening, divider, reply = (self.boxes[name].chosen for name in LISTS)
-        return Draft(self.prompt.text, self.bang.text().strip(), opening, divider, reply)
+        return Draft(self.prompt.text, bang=self.bang.text().strip(), opening=opening, divider=divider, reply=reply)
 
     def send(self) -> None:
         """Send as the drop-downs say."""
@@ -136,7 +139,7 @@ class ComposePanel(QWidget):
         if not draft.slash and not draft.opening and draft.text:
             self._say("A half step needs a role: choose one under From.")
             return
-        self._send(Draft(draft.text, draft.bang, draft.opening, HALF_FENCE))
+        self._send(Draft(draft.text, bang=draft.bang, opening=draft.opening, divider=HALF_FENCE))
 
     def send_full(self) -> None:
         """Send a closed turn, and ask for the reply."""
@@ -145,27 +148,29 @@ class ComposePanel(QWidget):
             if not draft.slash and not chosen and draft.text:
                 self._say(f"A full step needs two roles: choose one under {title}.")
                 return
-        self._send(Draft(draft.text, draft.bang, draft.opening, FENCE, draft.reply))
+        self._send(Draft(draft.text, bang=draft.bang, opening=draft.opening, divider=FENCE, reply=draft.reply))
 
     def send_raw(self) -> None:
         """Send the text as it is."""
-        self._send(Draft(self.prompt.text, self.bang.text().strip()))
+        self._send(Draft(self.prompt.text, bang=self.bang.text().strip()))
 
     def _send(self, draft: Draft) -> None:
         if self._busy:
-            self._say(BUSY)
+            self._say(BUSY, "busy")
+        elif draft.empty:
+            self._say(NOTHING, "empty")
+            self.focus_prompt()
         elif problem := draft.problem():
             self._say(problem)
-            if problem == NOTHING:
-                self.focus_prompt()
         else:
             self._say("")
             self._in_flight = draft
             self.sent.emit(draft)
 
-    def _say(self, sentence: str) -> None:
-        if sentence or self._told:
-            self._told = sentence
+    def _say(self, sentence: str, what: Trouble = "draft") -> None:
+        """Show a trouble; '' clears the one that is shown."""
+        if sentence or self._shown:
+            self._shown = what if sentence else ""
             self.trouble.emit(sentence)
 
     def set_busy(self, busy: bool) -> None:
@@ -174,7 +179,7 @@ class ComposePanel(QWidget):
         for button in (self.send_button, self.half_button, self.full_button, self.raw_button):
             button.setEnabled(not busy)
         self.stop_button.setEnabled(busy)
-        if not busy and self._told == BUSY:
+        if not busy and self._shown == "busy":
             self._say("")
 
     def accept(self) -> None:
@@ -243,14 +248,14 @@ class ComposePanel(QWidget):
         troubles = self.choices.troubles()
         if troubles:
             more = f" ({len(troubles) - 1} more)" if len(troubles) > 1 else ""
-            self._say(f"{troubles[0]}{more} Choose “{EDIT}” in the list to mend it.")
-        elif self._told.startswith("."):
+            self._say(f"{troubles[0]}{more} Choose “{EDIT}” in the list to fix it.", "lists")
+        elif self._shown == "lists":
             self._say("")
 
     def _on_text(self) -> None:
         length = len(self.prompt.text)
         self.count.setText(f"{length:,} character{'' if length == 1 else 's'}" if length else "")
-        if length and self._told == NOTHING:
+        if length and self._shown == "empty":
             self._say("")
 
     def _on_files(self, paths: list[Path]) -> None:
