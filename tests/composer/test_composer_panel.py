@@ -308,7 +308,7 @@ def test_a_dropped_folder_is_refused_with_a_sentence(shown: Shown, tmp_path: Pat
     data.setUrls([QUrl.fromLocalFile(str(tmp_path))])
     drop(shown.panel, data)
     assert shown.files == []
-    assert "no folders" in shown.troubles[-1]
+    assert "not folders" in shown.troubles[-1]
 
 
 def test_dropped_text_is_inserted(shown: Shown) -> None:

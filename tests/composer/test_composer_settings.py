@@ -390,4 +390,4 @@ def test_a_context_that_differs_says_so(line: StatusLine) -> None:
     assert line.about.text() == "live · 12,345 tokens"
     line.context("live", 12345, True)
     assert "differs" in line.about.text()
-    assert "go back" in line.about.toolTip()
+    assert "Go back" in line.about.toolTip()
