@@ -45,7 +45,7 @@ class Wishes:
         return {"settings": self.settings, "values": dict(self.values), "seed": self.seed}
 
     @property
-    def anew(self) -> dict[str, Any]:
+    def with_new_seed(self) -> dict[str, Any]:
         """The same sampling with a new seed, because the same seed would give the same reply."""
         return self.sampling | {"seed": secrets.randbits(63)}
 

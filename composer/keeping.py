@@ -61,7 +61,7 @@ class Keeper(QObject):
         self._workers.set_context(context or found.context or LIVE)
         if found.send_key in ("shift+enter", "enter", "ctrl+enter"):
             self._compose.send_key = found.send_key
-        self._troubles.stand("session", found.trouble, error=True)
+        self._troubles.report("session", found.trouble, error=True)
         self._timer.start()
 
     def save(self) -> None:
@@ -78,7 +78,7 @@ class Keeper(QObject):
             send_key=self._compose.send_key,
         )
         if now != self._saved:
-            self._troubles.stand("session", session.save(self._directory, now))
+            self._troubles.report("session", session.save(self._directory, now))
         self._saved = now
 
     def stop(self) -> None:

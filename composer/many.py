@@ -89,7 +89,7 @@ class Rerolls(QObject):
 
     def _one(self, picker: RerollPicker, branches: Branches, drawing: Drawing, index: int, card: int) -> None:
         this = self._drawing
-        arguments = branches.arguments(drawing, index, **self._conductor.wishes.anew)
+        arguments = branches.arguments(drawing, index, **self._conductor.wishes.with_new_seed)
 
         def work(job: Job) -> tuple[Candidate, str]:
             reply = job.ask(drawing.prompt, wire.new_id(), arguments)

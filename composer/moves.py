@@ -120,7 +120,7 @@ class Moves(QObject):
         """Let the model write turn `index` of the book again. What followed it stays on the old branch."""
         turn = self._turn(index)
         if turn is not None:
-            self._rewrite(self.byte_of(index), turn.head, **self._conductor.wishes.anew)
+            self._rewrite(self.byte_of(index), turn.head, **self._conductor.wishes.with_new_seed)
 
     def edit(self, index: int, role: str, content: str, *, regenerate: bool, reply_role: str) -> None:
         """Change a turn. With `regenerate` the model writes the next turn again; otherwise it reads what follows."""
@@ -133,7 +133,7 @@ class Moves(QObject):
         following = next((item for item in items[index + 1 :] if isinstance(item, Turn)), None)
         if regenerate:
             next_role = following.role if following is not None else reply_role
-            self._rewrite(at, edited + header(turn.number + 1, next_role), **self._conductor.wishes.anew)
+            self._rewrite(at, edited + header(turn.number + 1, next_role), **self._conductor.wishes.with_new_seed)
         else:
             rest = "".join(item.text for item in items[index + 1 :])
             self._rewrite(at, edited + rest, max_tokens=0)

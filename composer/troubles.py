@@ -32,7 +32,7 @@ class Troubles(QObject):
         self._serve = serve
         self._refresh = refresh
         self._unreached: set[str] = set()
-        self._standing: dict[str, str] = {}
+        self._reported: dict[str, str] = {}
 
     def show(self, error: SsmprovError) -> None:
         text = advice.sentence(error)
@@ -62,12 +62,12 @@ class Troubles(QObject):
             self._notices.forget(text)
         self._unreached.clear()
 
-    def stand(self, source: str, text: str, *, error: bool = False) -> None:
+    def report(self, source: str, text: str, *, error: bool = False) -> None:
         """Show the problem of one part of the window in place of its previous one. '' means that there is none."""
-        if before := self._standing.pop(source, ""):
+        if before := self._reported.pop(source, ""):
             self._notices.forget(before)
         if text:
-            self._standing[source] = text
+            self._reported[source] = text
             if error:
                 self._notices.show_error(text)
             else:
