@@ -171,7 +171,7 @@ class WorkersPanel(QWidget):
         if model is None:
             self.details.setText("This model is not served now." if self._model and self._status is not None else "")
         else:
-            said = (model.runtime, model.architecture, model.dtype, f"{model.state_bytes / 2**20:.1f} MiB a context")
+            said = (model.runtime, model.architecture, model.dtype, f"{model.state_bytes / 2**20:.1f} MiB per context")
             self.details.setText(" · ".join(part for part in said if part))
         self.details.setToolTip(self.details.text())
         self._form.setRowVisible(self.details, bool(self.details.text()))
