@@ -6,7 +6,9 @@ from PyQt6.QtGui import QColor, QPalette
 from PyQt6.QtWidgets import QApplication, QLineEdit, QPushButton, QVBoxLayout, QWidget
 from pytestqt.qtbot import QtBot
 
+from composer.advice import sentence
 from composer.panels.notice_bar import NoticeBar
+from ssmprov.errors import Unreachable
 
 
 @pytest.fixture
@@ -162,3 +164,13 @@ def test_it_follows_light_and_dark(bar: NoticeBar, qtbot: QtBot) -> None:
     window.setPalette(QPalette(QColor(40, 40, 44)))
     assert light > 180
     qtbot.waitUntil(lambda: corner().lightness() < 110)
+
+
+def test_a_missing_broker_is_described_by_the_details_of_the_error() -> None:
+    error = Unreachable("words that may change", endpoint="ipc:///run/x", reason="it said so")
+    assert sentence(error) == "No broker answers at ipc:///run/x (it said so)."
+
+
+def test_a_broker_that_went_away_leaves_the_outcome_open() -> None:
+    error = Unreachable("words that may change", endpoint="ipc:///run/x", effect="unknown")
+    assert sentence(error) == "The broker at ipc:///run/x went away. It is not known whether the request took effect."
