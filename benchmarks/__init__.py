@@ -1,6 +1,6 @@
-"""Speed, measured side by side: each figure is a ratio of two things taken in the same run (`make bench`).
+"""Benchmarks (`make bench`): each figure compares two sides that are measured in the same run.
 
-One file per group of figures; `measure` takes the samples, `report` writes them down. `serving`, `peers`, `bare`
-and `bare_llama` are the processes that are measured: everything served by `ssmprov up`, sockets without ssmprov, models
-without it.
+There is one file per group of figures. `measure` takes the samples and `report` writes them. The measured processes
+are `serving` (models served by `ssmprov up`), `peers` (sockets without ssmprov), `bare` and `bare_llama` (models
+without ssmprov).
 """

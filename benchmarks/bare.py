@@ -1,6 +1,6 @@
-"""The model without ssmprov, in a process of its own: `python -P -m benchmarks.bare WEIGHTS THREADS`.
+"""The model without ssmprov, in a separate process: `python -P -m benchmarks.bare WEIGHTS THREADS`.
 
-It takes commands as lines of JSON and answers each with one, so that it is at rest while the served model is measured.
+It reads commands as lines of JSON and answers each with one line, so it is idle while the served model is measured.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from workers.runtimes import base
 BANDWIDTH_BYTES = 256 << 20
 
 FORKS = 32
-"""Slots that one context is forked into."""
+"""The number of slots that one context is forked into."""
 
 T = TypeVar("T")
 
 
 class Bare:
-    """One set of weights, stepped by the plainest loop there is."""
+    """One set of weights, run by the simplest possible loop."""
 
     def __init__(self, path: Path, threads: int) -> None:
         torch.set_num_threads(threads)
@@ -39,7 +39,7 @@ class Bare:
         self._tokenizer = rwkv7.tokenizer_for(self._weights.config)
 
     def decode(self, prompts: list[str], tokens: int) -> dict[str, Any]:
-        """Read prompts of equal length side by side, write that many greedy tokens after each; seconds and texts."""
+        """Read prompts of equal length in one batch and write greedy tokens after each. Returns seconds and texts."""
         began = perf_counter()
         read = torch.tensor([self._tokenizer.encode(prompt) for prompt in prompts])  # (B, T)
         state = rwkv7.new_state(self._weights.config, len(prompts))
@@ -57,7 +57,7 @@ class Bare:
         return {"tokens": len(self._tokenizer.encode(text))}
 
     def prefill(self, text: str, step: int) -> dict[str, Any]:
-        """Read a text in slices and choose the first token after it; seconds."""
+        """Read a text in slices and choose the first token after it. Returns seconds."""
         began = perf_counter()
         read = torch.tensor([self._tokenizer.encode(text)])
         state = rwkv7.new_state(self._weights.config, 1)
@@ -67,10 +67,10 @@ class Bare:
         return {"seconds": perf_counter() - began}
 
     def fork(self, count: int) -> dict[str, Any]:
-        """Put a state into a slot of a worker's runtime, and copy as many bytes; seconds, medians of so many.
+        """Load a state into a slot of a worker's runtime, and copy the same number of bytes. Returns median seconds.
 
-        `load` is one of them, `loads` those into 32 slots; `save` takes a state out of a slot, `fresh` is a copy into
-        memory of its own.
+        `load` is one load, `loads` are loads into 32 slots, `save` takes a state out of a slot, and `fresh` copies
+        into new memory.
         """
         runtime = base.load("rwkv", base.Plan(path=self._path, slots=1 + FORKS, options={"threads": self._threads}))
         runtime.forward([base.Feed(0, [1])])
@@ -98,7 +98,7 @@ class Bare:
         }
 
     def bandwidth(self) -> dict[str, Any]:
-        """Bytes of a large matrix that a product with a vector reads in a second, and those that a token reads."""
+        """The memory bandwidth of a matrix-vector product, and the bytes that a decode step reads."""
         rows = torch.ones(BANDWIDTH_BYTES // 4 // 4096, 4096)
         vector = torch.ones(4096)
         torch.mv(rows, vector)

@@ -1,7 +1,7 @@
-"""llama.cpp without ssmprov, and the runtime over it without a worker, both over one file and with one thread.
+"""llama.cpp without ssmprov, and its runtime without a worker, both with the same file and one thread.
 
-`python -P -m benchmarks.bare_llama GGUF CACHE SEQUENCES N_CTX`: like `bare`, it is at rest while the served model runs.
-The sequences are the library's, and n_ctx is for each of them.
+`python -P -m benchmarks.bare_llama GGUF CACHE SEQUENCES N_CTX`: like `bare`, it is idle while the served model runs.
+SEQUENCES are those of the library, and N_CTX is per sequence.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ TEXT = "".join(f"Line {number} of many, to be read by one model.\n" for number i
 
 
 class Library:
-    """A GGUF and one context of some sequences, with the library's defaults wherever there are any."""
+    """A GGUF and one context with several sequences, with the library's defaults."""
 
     def __init__(self, path: str, sequences: int, n_ctx: int) -> None:
         lib = self._lib = native.library()
@@ -39,14 +39,14 @@ class Library:
         params.n_threads = params.n_threads_batch = 1
         self._context = lib.llama_init_from_model(self._model, params)
         if not self._context:
-            raise RuntimeError(f"llama.cpp does not open {path}{native.why()}")
+            raise RuntimeError(f"llama.cpp cannot open {path}{native.why()}")
         self._memory = lib.llama_get_memory(self._context)
         self._vocab = lib.llama_model_get_vocab(self._model)
         self._vocabulary = lib.llama_vocab_n_tokens(self._vocab)
         self._batch = lib.llama_batch_init(N_BATCH, 0, 1)
 
     def decode(self, prompts: list[str], tokens: int) -> dict[str, Any]:
-        """Read prompts of equal length side by side, write that many greedy tokens after each; seconds and texts."""
+        """Read prompts of equal length in one batch and write greedy tokens after each. Returns seconds and texts."""
         began = perf_counter()
         self._lib.llama_memory_clear(self._memory, False)
         rows = [self._tokens(prompt) for prompt in prompts]
@@ -62,7 +62,7 @@ class Library:
         return {"seconds": seconds, "texts": texts}
 
     def prime(self, text: str, tokens: int) -> ctypes.Array[ctypes.c_uint8]:
-        """Let the first sequence read so many tokens of a text; room for its state."""
+        """Let the first sequence read this many tokens of a text. Returns a buffer for its state."""
         self._lib.llama_memory_clear(self._memory, False)
         self._read([self._tokens(text)[:tokens]], 0)
         return (ctypes.c_uint8 * int(self._lib.llama_state_seq_get_size(self._context, 0)))()
@@ -76,7 +76,7 @@ class Library:
         assert taken == len(state)
 
     def _read(self, rows: list[list[int]], position: int) -> list[int]:
-        """One decode of a row for each sequence; where in the batch each row's last token is."""
+        """Decode one row for each sequence. Returns the index in the batch of each row's last token."""
         batch, at, lasts = self._batch, 0, []
         for sequence, row in enumerate(rows):
             for offset, token in enumerate(row):
@@ -89,7 +89,7 @@ class Library:
             lasts.append(at - 1)
         batch.n_tokens = at
         if self._lib.llama_decode(self._context, batch):
-            raise RuntimeError(f"llama.cpp does not decode{native.why()}")
+            raise RuntimeError(f"llama.cpp cannot decode{native.why()}")
         return lasts
 
     def _logits(self, at: int) -> base.Logits:
@@ -108,7 +108,7 @@ class Library:
 
 
 class Bare:
-    """The library, and the runtime over a model of its own."""
+    """The library, and a runtime with its own copy of the model."""
 
     def __init__(self, path: str, cache: str, sequences: int, n_ctx: int) -> None:
         self._library = Library(path, sequences, n_ctx)
@@ -121,7 +121,7 @@ class Bare:
         return self._library.decode(prompts, tokens)
 
     def prefill(self, tokens: int, step: int) -> dict[str, Any]:
-        """Let the runtime read a text, so many tokens at a time; seconds."""
+        """Let the runtime read a text, `step` tokens at a time. Returns seconds."""
         runtime = self._runtime
         runtime.load(0, {})
         began = perf_counter()
@@ -130,7 +130,7 @@ class Bare:
         return {"seconds": perf_counter() - began}
 
     def states(self, tokens: int, count: int) -> dict[str, Any]:
-        """What is done with the state of a context that has read so many tokens; median seconds of each."""
+        """Measure operations on the state of a context that has read this many tokens. Returns median seconds."""
         runtime, library = self._runtime, self._library
         runtime.load(0, {})
         runtime.forward([base.Feed(0, self._text[:tokens])])
@@ -144,7 +144,9 @@ class Bare:
         def clear() -> None:
             nonlocal foreign
             runtime.load(1, {})
-            foreign = {name: np.array(array) for name, array in arrays.items()}  # bytes that nobody has seen yet
+            foreign = {
+                name: np.array(array) for name, array in arrays.items()
+            }  # new arrays that the runtime does not know
 
         steps: dict[str, Callable[[], object]] = {
             "fork": lambda: runtime.load(1, arrays),

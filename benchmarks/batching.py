@@ -1,7 +1,7 @@
-"""Continuous batching: what a long prompt costs those who write, what shared prompts save, and what scheduling costs.
+"""Continuous batching: how a long prompt delays other streams, what shared prompts save, and the scheduler's overhead.
 
-Torch has one thread, so that the broker and the client have the other core. No prompt is used twice, unless that is
-what is measured: its state would be in memory.
+Torch has one thread, so the broker and the client can use the other core. No prompt is used twice unless that is
+measured, because its state would be in memory.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ THREADS = 1
 ROUNDS = 5
 SLOTS = 8
 GAP_MS = 200.0
-"""The default of `gap_ms`."""
+"""The default value of `gap_ms`."""
 
 WORD = {MINI: "e", LARGE: " the"}
 """One token of each model."""
 
 DEFAULT = {"temp": 0.7, "top_p": 0.95, "top_k": 40, "pen_freq": 0.2, "pen_pres": 0.1, "pen_rep": 1.1}
-"""The sampling set that RWKV-7 models are served with."""
+"""The default sampling set of RWKV-7 models."""
 
 ENDLESS = {**streams.GREEDY, "max": 1 << 20}
 
@@ -73,7 +73,7 @@ def _model(plan: Plan, name: str, path: Path) -> list[Figure]:
 
 
 class _Served:
-    """Turns of two clients of one model."""
+    """Runs turns of two clients on one model."""
 
     def __init__(self, client: Client, other: Client, word: str) -> None:
         self._client = client
@@ -82,11 +82,11 @@ class _Served:
         self._fresh = iter(range(1, 1_000_000))
 
     def prompt(self, tokens: int) -> str:
-        """One of about that many tokens, that nobody has read yet."""
+        """A new prompt of about this many tokens."""
         return f"{next(self._fresh)}:" + self._word * tokens
 
     def read(self, tokens: int) -> float:
-        """Seconds from asking to the first token after a new prompt."""
+        """Seconds from sending a new prompt to the first token."""
         return self.first(self.prompt(tokens))
 
     def first(self, prompt: str, *, other: bool = False) -> float:
@@ -96,14 +96,14 @@ class _Served:
         return perf_counter() - began
 
     def all_first(self, prompts: list[str]) -> float:
-        """Seconds until the last of some turns, begun together, has its first token."""
+        """Seconds until all of these turns, started together, have their first token."""
         began = perf_counter()
         with ThreadPoolExecutor(len(prompts)) as pool:
             list(pool.map(self.first, prompts))
         return perf_counter() - began
 
     def write(self, pieces: list[float], ended: threading.Event) -> None:
-        """Stream until the event, and note when each piece came."""
+        """Stream until the event, and record when each piece arrived."""
         with self._other.stream(
             self.prompt(4), model=streams.MODEL, max_tokens=1_000_000, values=ENDLESS, ttl_s=600
         ) as stream:
@@ -122,7 +122,7 @@ def _gaps(plan: Plan, name: str, served: _Served, rounds: int) -> list[Figure]:
     plan.say(f"batching: {name}, a stream beside a prompt of {tokens:,} tokens")
 
     def beside() -> tuple[float, float, float]:
-        """The stream's median gap alone and its worst one beside the reader, and what the reader took; in seconds."""
+        """The stream's median gap alone, its worst gap during the prefill, and the prefill's time, in seconds."""
         pieces: list[float] = []
         ended = threading.Event()
         writer = threading.Thread(target=served.write, args=(pieces, ended))
@@ -182,7 +182,7 @@ def _shared(plan: Plan, name: str, served: _Served, rounds: int) -> list[Figure]
 
 
 def _fairness(plan: Plan, name: str, served: _Served, rounds: int) -> list[Figure]:
-    """What a client with one turn waits for its first token while another's seven turns read, too."""
+    """How long one turn waits for its first token while seven turns of another client are in prefill."""
     tokens = plan.size(200, 1000) if name == MINI else 200
     plan.say(f"batching: {name}, one turn beside seven of another client")
 

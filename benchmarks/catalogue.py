@@ -1,4 +1,4 @@
-"""A catalogue of many checkpoints: what people ask of it, and what a save and a fork cost, as it grows."""
+"""The catalogue of checkpoints: the cost of queries, saves and forks as it grows."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ GROUP = "catalogue"
 SIZES = (1, 10, 100, 1_000, 10_000, 100_000)
 QUICK_SIZES = (1, 10, 100, 1_000)
 SMALL = 1_000
-"""The catalogue that the largest one is held against: the smallest that has a node with 999 ancestors."""
+"""The catalogue that the largest one is compared with: the smallest one with a node of 999 ancestors."""
 
 DEEP = 1_000
-"""Steps of the one deep lineage; all others have `SHORT`. Each step has a name."""
+"""Steps in the one deep lineage. All others have `SHORT` steps. Each step has a name."""
 
 SHORT = 10
 PAGE = 200
 TREE_PAGE = 400
 INSERTED = 5_000
-"""Steps in one transaction while a catalogue is built."""
+"""Steps per transaction while a catalogue is built."""
 
 IDENTITY = Identity("0" * 64, "rwkv7", "bench", "fp32")
 LS, ANCESTORS = f"a page of ls ({PAGE} names)", f"{DEEP:,} ancestors of a deep node, with the beginnings of their texts"
 TARGETS: dict[str, Bound] = {LS: at_most(10, of="measured"), ANCESTORS: at_most(10, of="measured")}
 DRAWN = {LS: "page of ls", ANCESTORS: "1,000 ancestors", "resolve a name": "resolve", "fork": "fork", "save": "save"}
-"""What the curve shows, and how it is called there."""
+"""The actions in the curve, and their labels."""
 
 
 class Library:
-    """A store with so many checkpoints. The forks and saves that are measured come on top of them."""
+    """A store with this many checkpoints. The measured forks and saves add more."""
 
     def __init__(self, directory: Path, checkpoints: int) -> None:
         self._store = Store(directory, "bench", IDENTITY)
@@ -75,7 +75,7 @@ class Library:
         }
 
     def _save(self) -> None:
-        """Commit a root with a state of a few bytes, so that it is the catalogue that counts."""
+        """Commit a root with a tiny state, so that the catalogue dominates the time."""
         number = next(self._numbers)
         window = np.array([number], np.int32)
         snapshot = Snapshot(arrays={"state": window}, logits=None, window=window, tokens=1, seed=1)
@@ -87,10 +87,10 @@ def measure(plan: Plan) -> list[Figure | Curve]:
     with ExitStack() as held:
         sides: dict[str, Callable[[], dict[str, float]]] = {}
         for size in sizes:
-            plan.say(f"catalogue: {size:,} checkpoints are made")
+            plan.say(f"catalogue: building {size:,} checkpoints")
             library = held.enter_context(closing(Library(plan.scratch / f"catalogue-{size}", size)))
             sides[str(size)] = partial(_milliseconds, library.actions(), plan.size(2, 5))
-        plan.say("catalogue: what each of them answers")
+        plan.say("catalogue: measuring each of them")
         taken = interleave(plan.rounds, sides)
     large, small = str(sizes[-1]), str(min(SMALL, sizes[-2]))
     figures: list[Figure | Curve] = [
@@ -118,7 +118,7 @@ def _milliseconds(actions: dict[str, Callable[[], object]], count: int) -> dict[
 
 
 def _catalogue(directory: Path) -> Catalogue:
-    """The store's catalogue, not flushed until it is full."""
+    """The store's catalogue, without flushing to disk while it is filled."""
     path = directory / "catalogue.sqlite"
     catalogue = Catalogue(path, open_catalogue(path, directory / "lock", Files()))
     catalogue.run("PRAGMA synchronous = OFF")
@@ -126,7 +126,7 @@ def _catalogue(directory: Path) -> Catalogue:
 
 
 def _fill(catalogue: Catalogue, checkpoints: int) -> None:
-    """Insert the steps as commits do, but many in one transaction, and as if their objects had been collected."""
+    """Insert steps as commits do, but many per transaction, and as if gc had deleted their objects."""
     parent, total = "", 0
     for start in range(0, checkpoints, INSERTED):
         with catalogue.change():

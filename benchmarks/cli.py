@@ -1,4 +1,4 @@
-"""`ssmprov bench`: measure, print Markdown tables, and write them with the same as JSON and with plots as PNG."""
+"""`ssmprov bench`: runs the benchmarks, prints Markdown tables, and writes Markdown, JSON and PNG plots."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from benchmarks.measure import Plan
 
 
 @click.command("bench")
-@click.option("--only", multiple=True, type=click.Choice(list(GROUPS)), help="This group alone; may be repeated.")
-@click.option("--quick", is_flag=True, help="The small model and few samples: to try it out, not to quote.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="The JSON file to write.")
+@click.option("--only", multiple=True, type=click.Choice(list(GROUPS)), help="Run only this group. Can be repeated.")
+@click.option("--quick", is_flag=True, help="Use the small model and few samples: a trial run, not for publication.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="JSON file to write.")
 @click.option(
     "--out",
     type=click.Path(path_type=Path, file_okay=False),
     default=Path("bench-out"),
     show_default=True,
-    help="Where all of it goes, and what is written while measuring: choose the disk to be measured.",
+    help="Folder for the results and for the data of the benchmarks. Choose a folder on the disk to measure.",
 )
 @click.option(
     "--show",
     type=click.Path(path_type=Path, dir_okay=False, exists=True),
-    help="Measure nothing: print and draw what an earlier run wrote as JSON.",
+    help="Measure nothing. Print and plot the JSON file of an earlier run.",
 )
 def bench(only: tuple[str, ...], quick: bool, json_file: Path | None, out: Path, show: Path | None) -> None:
     """Measure ssmprov against bare sockets, bare models, the bare disk and llama-server, side by side."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was started is ended
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that started processes are stopped
     out.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
     if show is None:
@@ -48,11 +48,11 @@ def bench(only: tuple[str, ...], quick: bool, json_file: Path | None, out: Path,
     drawn = plots.draw(measured, out)
     click.echo(f"drawn into {out}: {', '.join(path.name for path in drawn)}" if drawn else plots.MISSING, err=True)
     if failed:
-        raise click.ClickException(f"not measured to the end: {', '.join(failed)}; what went wrong stands above")
+        raise click.ClickException(f"these groups failed: {', '.join(failed)}. The errors are above")
 
 
 def _measure(names: tuple[str, ...], quick: bool, out: Path, path: Path) -> tuple[report.Report, list[str]]:
-    """Measure some groups, writing down what there is after each; and which of them failed."""
+    """Run these groups and write the report after each. Returns the report and the groups that failed."""
     measured = report.Report(machine=report.machine(), quick=quick)
     failed = []
     with tempfile.TemporaryDirectory(prefix="run-", dir=out) as scratch:
@@ -62,7 +62,7 @@ def _measure(names: tuple[str, ...], quick: bool, out: Path, path: Path) -> tupl
             plan = Plan(directory, quick, lambda text: click.echo(text, err=True))
             try:
                 measured.add(load(name)(plan))
-            except Exception as error:  # the other groups are still worth their time
+            except Exception as error:  # still run the other groups
                 click.echo(f"{name}: {type(error).__name__}: {error}", err=True)
                 failed.append(name)
             report.write(measured, path)
@@ -73,4 +73,4 @@ def _read(path: Path) -> report.Report:
     try:
         return report.read(path)
     except (msgspec.MsgspecError, OSError) as error:
-        raise click.UsageError(f"{path} is no file that `ssmprov bench` of this version wrote: {error}") from None
+        raise click.UsageError(f"{path} was not written by `ssmprov bench` of this version: {error}") from None

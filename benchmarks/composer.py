@@ -1,4 +1,4 @@
-"""The window's transcript against a bare text edit: opening five megabytes, and drawing one more token of a stream."""
+"""The window's transcript against a plain text edit: opening five megabytes, and drawing one more token."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 GROUP = "composer"
 TURNS = 7192
 LONG = 20_000
-"""Characters of a long turn that streams; a usual one has 700."""
+"""Characters in a long streaming turn. A usual one has 700."""
 
 USUAL = 700
 WORDS = ("the state of a context is what the model has read and a fork of it costs nothing so try again " * 2)[
@@ -31,10 +31,10 @@ WORDS = ("the state of a context is what the model has read and a fork of it cos
 
 
 def measure(plan: Plan) -> list[Figure | Curve]:
-    """Figures of a window that draws on no screen; none, and a word why, where PyQt6 is not installed."""
+    """Figures of a window without a screen. Empty, after saying why, if PyQt6 is not installed."""
     needed = ("PyQt6", "markdown_it", "mdit_py_plugins", "ziamath", "pygments")
     if missing := [name for name in needed if find_spec(name) is None]:
-        plan.say(f"composer: skipped, since {', '.join(missing)} is not installed: pip install 'ssmprov[composer]'")
+        plan.say(f"composer: skipped because {', '.join(missing)} is not installed: pip install 'ssmprov[composer]'")
         return []
     os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
     from PyQt6.QtWidgets import QApplication
@@ -76,7 +76,7 @@ def _opening(plan: Plan) -> list[Figure]:
 
 
 def _open_pane(directory: Path, *, wait: bool) -> float:
-    """Milliseconds from nothing until the last turns are painted, or all of those that are loaded at first."""
+    """Milliseconds until the last turns are painted, or with `wait` until all initially loaded turns are."""
     from composer.reading.book import Book
     from composer.reading.transcript_pane import TranscriptPane
 
@@ -104,7 +104,7 @@ def _open_bare(path: Path) -> float:
 
 
 def _streaming(plan: Plan, name: str, size: int) -> list[Figure]:
-    """The cost of a token, painted, at the end of a turn of that size."""
+    """The cost of drawing one more token at the end of a turn of this size."""
     from PyQt6.QtWidgets import QPlainTextEdit
 
     from composer.reading.book import Book
@@ -137,7 +137,7 @@ def _streaming(plan: Plan, name: str, size: int) -> list[Figure]:
 
 
 def _stream(pane: TranscriptPane, number: int, content: str) -> Callable[[str], None]:
-    """Begin a stream of that content; how a token is added to it and drawn."""
+    """Start a stream with this content. Returns a function that adds a token and draws it."""
     pane.book.begin(header(number, "INTERFACE") + content)
     pane.rendered.update_now()
 
@@ -166,7 +166,7 @@ def _append(edit: QPlainTextEdit, begun: str) -> Callable[[str], None]:
 
 
 def _tokens(add: Callable[[str], None], count: int, widget: QWidget) -> float:
-    """The mean milliseconds of a token, with its painting; a formula among them now and then."""
+    """The mean milliseconds per token, including painting. Some of the tokens are formulas."""
     taken = []
     for number in range(count):
         token = f" $x_{{{number % 5}}}$" if number % 10 == 9 else f" {WORDS[number % len(WORDS)]}"
@@ -179,7 +179,7 @@ def _tokens(add: Callable[[str], None], count: int, widget: QWidget) -> float:
 
 
 def transcript(turns: int) -> Iterator[str]:
-    """Turns of about 700 characters with five formulas in four of them, and code and lists now and then."""
+    """Turns of about 700 characters. Four turns have five formulas; some have code or lists."""
     for number in range(1, turns + 1):
         passages = itertools.islice(_passages(number), 3)
         yield turn(number, ("USER", "INTERFACE")[number % 2], "\n\n".join(passages))

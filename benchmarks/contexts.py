@@ -1,4 +1,4 @@
-"""What is done to contexts: fork, save and load against the bare disk, restore against reading the text again."""
+"""Operations on contexts: fork, save and load against the bare disk, restore against reading the text again."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ LOGITS = "restore from disk to the first logits"
 TOKEN = "restore from disk to the first token"
 HOT_TOKEN = "restore from memory to the first token"
 READINGS = 5
-"""Rounds of what reads the whole text again."""
+"""Rounds of measurements that read the whole text again."""
 
 FORKS = 32
 TOGETHER = 8
 PROMPT_TOKENS = 13_000
 PREFILL_CHARS = 2000
 SLICE = 128
-"""Tokens of a prompt that a worker reads between two decode steps, by default."""
+"""The default number of prompt tokens that a worker reads between two decode steps."""
 
 MINI, LARGE = "mini", "0.1B"
 SHAPES = {MINI: (5, 128, 257), LARGE: (12, 768, 65536)}
-"""Layers, channels and vocabulary of the states that are saved."""
+"""Layers, channels and vocabulary of the saved states."""
 
 
 def measure(plan: Plan) -> list[Figure | Curve]:
@@ -148,24 +148,24 @@ def _served(plan: Plan, name: str, path: Path) -> list[Figure]:
 
 
 def _save(client: Client, number: int) -> None:
-    """A turn that reads one token and saves; its seed makes a checkpoint that the store does not have."""
+    """Run a turn that reads one token and saves. Its seed makes the checkpoint a new one."""
     client.turn("x", model=HOT, context="primed", save=f"save-{number}", max_tokens=0, seed=number)
 
 
 def _restore_ms(client: Client, count: int) -> float:
-    """The median time in which the worker has a context's logits at hand, by its own clock: they are in the file."""
+    """The median time until the worker has a context's logits from its file, by the worker's clock."""
     return statistics.median(_first_token(client, COLD, "disk", context="primed").restore_ms for _ in range(count))
 
 
 def _prime(client: Client, text: str, file: Path) -> None:
-    """Let the one model read a text, and give the other one the same context by a file."""
+    """Let one model read a text, and copy the context to the other one with a file."""
     client.turn(text, model=HOT, save="primed", max_tokens=0)
     client.export("primed", file, model=HOT)
     client.import_(file, "primed", model=COLD)
 
 
 def _first_token(client: Client, model: str, restored: str, *, prompt: str = "", context: str = "") -> TurnResult:
-    """A turn of one token. Raises RuntimeError where its context or prompt was not read as it should be."""
+    """Run a turn of one token. Raises RuntimeError if its context or prompt was not restored as expected."""
     result = client.turn(prompt, model=model, context=context, max_tokens=1, values=GREEDY).result
     again = result.prefill_tokens + result.shared_tokens
     if (result.restored, again, result.reply_tokens) != (restored, 0, 1):
@@ -174,7 +174,7 @@ def _first_token(client: Client, model: str, restored: str, *, prompt: str = "",
 
 
 def _transcript(bare: Companion, tokens: int) -> str:
-    """A text of about that many tokens of the model."""
+    """A text of about this many tokens."""
     turns = [header(n, ("INTERFACE", "USER")[n % 2]) + f"line {n} of many" + FENCE for n in range(1, tokens)]
     some = "".join(turns[:100])
     size = len(some) * tokens // bare.tell(do="count", text=some)["tokens"]

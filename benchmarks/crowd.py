@@ -1,7 +1,7 @@
-"""From one client to a hundred: requests a second and latency, through the broker and through zmq.proxy.
+"""From one client to a hundred: requests per second and latency, through the broker and through zmq.proxy.
 
-Each client is a raw DEALER that asks its next thing once the last is answered; all of them live in one process of
-their own. A bare peer answers at once: registered as a worker with a slot for every turn, or behind the proxy.
+Each client is a raw DEALER that sends its next request when the last one is answered. All clients run in one separate
+process. A bare peer answers at once, either as a worker with a slot for every turn or behind the proxy.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ WARM_S = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One round of one side at one number of clients: requests a second, and latencies in seconds."""
+    """One round of one side with one number of clients: requests per second, and latencies in seconds."""
 
     rate: float
     p50: float
@@ -40,7 +40,7 @@ class Taken:
 
 
 class Crowd:
-    """Some clients of one endpoint."""
+    """Several clients of one endpoint."""
 
     def __init__(self, endpoint: str, greets: bool) -> None:
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
@@ -51,7 +51,7 @@ class Crowd:
             self._all[0].wait_for(MODEL)
 
     def run(self, count: int, seconds: float) -> dict[str, float]:
-        """Have the first `count` clients ask for so long, after a moment to warm up that is no longer."""
+        """Let the first `count` clients send requests for this time, after a short warm-up."""
         self._ask(count, min(WARM_S, seconds))
         latencies, took = self._ask(count, seconds)
         latencies.sort()
@@ -71,7 +71,9 @@ class Crowd:
             for one, _ in poller.poll():
                 while one in asked and sockets.has_more(one):
                     message, _ = wire.decode(one.recv_multipart())
-                    if not isinstance(message, wire.Final | wire.Request):  # behind a proxy the request itself comes
+                    if not isinstance(
+                        message, wire.Final | wire.Request
+                    ):  # behind a proxy the request itself comes back
                         continue
                     now = perf_counter()
                     latencies.append(now - asked.pop(one))

@@ -1,6 +1,6 @@
-"""Decoding through broker, worker and blocking client against the plainest loop over the same weights.
+"""Decoding through broker, worker and blocking client against the simplest loop over the same weights.
 
-Torch has one thread on both sides, so that the broker and the client have the other core.
+Torch has one thread on both sides, so the broker and the client can use the other core.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ THREADS = 1
 FEW = (1, 2, 4, 8)
 MANY = (16, 32, 64)
 MANY_ROUNDS = 5
-"""Rounds of what takes long."""
+"""Rounds of slow measurements."""
 
 
 def measure(plan: Plan) -> list[Figure | Curve]:
@@ -50,7 +50,7 @@ def _model(plan: Plan, name: str, path: Path, tokens: int) -> list[Figure | Curv
         taken = interleave(plan.rounds, few) | interleave(min(plan.rounds, MANY_ROUNDS), many)
         bandwidth = bare.tell(do="bandwidth")
     curve = streams.scale(GROUP, name, (*FEW, *MANY), taken)
-    if name == MINI:  # its weights stay in the cache
+    if name == MINI:  # its weights stay in the CPU cache
         return [*streams.figures(GROUP, name, FEW, taken), curve]
     limit = (
         f"{bandwidth['token_bytes'] / 1e6:.0f} MB a step at {bandwidth['bytes_per_s'] / 1e9:.1f} GB/s: "

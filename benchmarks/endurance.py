@@ -1,8 +1,8 @@
-"""Memory over many turns: what a worker and the broker hold after all of them, against after the first ones.
+"""Memory over many turns: what a worker and the broker use after all turns, against after the first ones.
 
-Each turn reads a letter, writes two tokens and saves, to one context after the other. The worker's states in memory may
-take `HOT_MIB`, a fraction of what all contexts have, so that states come and go from early on; gc runs as often as
-each context has had a turn.
+Each turn reads a letter, writes two tokens and saves, on one context after the other. The worker may keep `HOT_MIB` of
+states in memory. That is a fraction of all contexts, so states are evicted from early on. gc runs each time all
+contexts have had a turn.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ CLIENTS = 8
 HOT_MIB = 64
 QUICK_HOT_MIB = 2
 READINGS = 5
-"""Of the memory, at the beginning and at the end: the rounds of the figures."""
+"""Memory readings at the beginning and at the end, which are the rounds of the figures."""
 
 MIB = 1 << 20
 WORKER, BROKER, HOT = "worker", "broker", "states in memory"
 ANSWERS = "answers are kept for 300 s, within 64 MiB"
-"""What the broker's memory grows by until then, by default."""
+"""Why the broker's memory grows: its default cache of answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """Bytes by what holds them, after so many turns."""
+    """Memory use in bytes by holder, after this many turns."""
 
     turns: int
     bytes: dict[str, int]
@@ -58,7 +58,7 @@ def measure(plan: Plan) -> list[Figure | Curve]:
     with Serving(plan.scratch / "endurance", table) as serving, Client(serving.endpoint) as client:
         readings = list(_turns(plan, client, serving.pids, turns, contexts, block))
     figures: list[Figure | Curve] = []
-    # The first turn of a context loads nothing; from the second on states come from the disk, too.
+    # The first turn of a context loads nothing. From the second turn on, states are also loaded from disk.
     for before in (contexts, 2 * contexts):
         after = [reading for reading in readings if reading.turns <= before][-READINGS:]
         end = readings[-len(after) :]
@@ -88,7 +88,7 @@ def measure(plan: Plan) -> list[Figure | Curve]:
 def _turns(
     plan: Plan, client: Client, pids: dict[str, int], turns: int, contexts: int, block: int
 ) -> Iterator[Reading]:
-    """Run them in blocks, each side by side on different contexts, and read the memory between two blocks."""
+    """Run turns in parallel blocks on different contexts, and read the memory between two blocks."""
 
     def one(number: int) -> None:
         name = f"context/{number % contexts}"
@@ -117,7 +117,7 @@ def _memory(client: Client, pids: dict[str, int]) -> dict[str, int]:
 
 
 def _rollup(pid: int) -> dict[str, int]:
-    """What Linux says of a process's resident memory; shared pages count in part in its PSS."""
+    """The resident memory of a process as reported by Linux. Its PSS counts shared pages in part."""
     rows = (line.split() for line in Path(f"/proc/{pid}/smaps_rollup").read_text(encoding="ascii").splitlines()[1:])
     return {row[0][:-1].upper(): int(row[1]) << 10 for row in rows if row[0] in ("Rss:", "Pss:")}
 

@@ -1,8 +1,8 @@
 """Many streams at once through the broker, from a producer whose tokens cost nothing.
 
-The same producer answers raw readers directly, behind zmq.proxy, and as a worker of the broker; then the threads of
-one blocking client read the last. Tokens come by the clock, more than are asked for; what a reader has not yet granted
-credit for gathers, so that streams coalesce where something cannot keep up. Every byte is checked.
+The same producer answers raw readers directly, behind zmq.proxy, and as a worker of the broker. The worker's streams
+are also read by the threads of one blocking client. Tokens come by the clock, faster than they can be read. Tokens
+without credit are collected, so pieces get larger if something cannot keep up. Every byte is checked.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ READERS = 4
 """Connections that share the streams."""
 
 RATE = 8000
-"""Tokens a second that each stream is offered."""
+"""Tokens per second offered to each stream."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One round of one side: tokens a second, PARTIALs in all, and CPU seconds of what lies between."""
+    """One round of one side: tokens per second, PARTIALs in all, and CPU seconds of the process in between."""
 
     rate: float
     partials: int
@@ -54,15 +54,15 @@ class Open:
     unread: int = 0
 
     def take(self, seq: int, offset: int, piece: bytes, text: bytes) -> None:
-        """The next piece of `text`. Raises RuntimeError where it is another one."""
+        """Take the next piece of `text`. Raises RuntimeError if it is not the expected piece."""
         if (seq, offset) != (self.seq + 1, self.have) or not text.startswith(piece, offset):
-            raise RuntimeError("a stream has a gap, or another text")
+            raise RuntimeError("a stream has a gap or the wrong text")
         self.seq, self.have = seq, offset + len(piece)
         self.unread += 1
 
 
 class Reader(Raw):
-    """One connection that reads some streams and holds every byte against what it should be."""
+    """One connection that reads several streams and checks every byte."""
 
     def begin(self, streams: int, tokens: int) -> None:
         self.text = text_of(tokens)
@@ -75,7 +75,7 @@ class Reader(Raw):
             self.socket.send_multipart(wire.encode(request, [b"x"]))
 
     def take(self) -> None:
-        """All that has come. Raises RuntimeError for an error, a gap or a wrong byte."""
+        """Read everything that has arrived. Raises RuntimeError for an error, a gap or a wrong byte."""
         while self.open and sockets.has_more(self.socket):
             message, payloads = wire.decode(self.socket.recv_multipart())
             if isinstance(message, wire.Partial):
@@ -173,7 +173,7 @@ def _read_by(client: Client, tokens: int, between: int) -> Taken:
         thread.join()
     seconds = perf_counter() - began
     if any(text.encode() != text_of(tokens) for text in texts):
-        raise RuntimeError("a stream of the client has another text")
+        raise RuntimeError("a stream of the client has the wrong text")
     return Taken(STREAMS * tokens / seconds, sum(pieces), cpu_s(between) - used)
 
 

@@ -1,8 +1,8 @@
-"""One to four workers of one model: decoding contexts, short turns, and turns that save into the store they share.
+"""One to four workers of one model: decoding contexts, short turns, and turns that save into their shared store.
 
-Every worker computes with one thread. Beside the decoding workers as many bare loops over the same weights run, each in
-a process of its own, with the same contexts shared out among them. Where the curves bend, the cores that were used say
-whether it is for want of them.
+Every worker computes with one thread. The decoding workers are compared with the same number of bare loops over the
+same weights, each in a separate process with its share of the contexts. The number of used cores shows whether a lack
+of cores bends the curves.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TURNS, SAVES = "turns", "saving turns"
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What a round gave a second, and how many cores it kept busy: the broker, all workers, and who asked."""
+    """The rate of a round, and the number of cores used by the broker, the workers and the clients."""
 
     rate: float
     broker: float = 0.0
@@ -43,7 +43,7 @@ class Taken:
 
 
 def measure(plan: Plan) -> list[Figure | Curve]:
-    """Everything is served at once, by workers that are at rest but for those of the model that is asked."""
+    """Serve all models at once. Only the workers of the measured model are busy."""
     path = weights.endless_mini(plan.scratch / "fleet.safetensors")
     script = plan.scratch / "script.json"
     script.write_text(SCRIPT, encoding="utf-8")
@@ -72,7 +72,7 @@ def measure(plan: Plan) -> list[Figure | Curve]:
 
 
 def _tables(path: Path, script: Path, count: int) -> list[dict[str, object]]:
-    """The two models that have so many workers."""
+    """The two models with this many workers."""
     common = {"workers": count, "slots": CONTEXTS, "hot_bytes": "64 MiB"}
     mini = {"name": f"mini-{count}", "runtime": "rwkv", "path": str(path), "threads": 1}
     scripted = {"name": f"scripted-{count}", "runtime": "scripted", "path": str(script)}
@@ -80,7 +80,7 @@ def _tables(path: Path, script: Path, count: int) -> list[dict[str, object]]:
 
 
 def _bare(companions: Sequence[Companion], tokens: int) -> Taken:
-    """As many plain loops at once, each with its share of the contexts."""
+    """Run the bare loops at the same time, each with its share of the contexts."""
     shares = [list(LETTERS[row : CONTEXTS : len(companions)]) for row in range(len(companions))]
     seconds = _at_once(
         [
@@ -92,14 +92,14 @@ def _bare(companions: Sequence[Companion], tokens: int) -> Taken:
 
 
 def _served(serving: Serving, client: Client, count: int, tokens: int) -> Taken:
-    """Contexts that stream side by side. Raises RuntimeError for a reply of another length."""
+    """Stream all contexts at the same time. Raises RuntimeError if a reply has the wrong length."""
 
     def run(letter: str) -> None:
         with client.stream(letter, model=f"mini-{count}", max_tokens=tokens, values=GREEDY) as stream:
             for _ in stream:
                 pass
             if (found := stream.reply.result.reply_tokens) != tokens:
-                raise RuntimeError(f"a reply of {found} tokens, where {tokens} were asked for")
+                raise RuntimeError(f"a reply has {found} tokens instead of {tokens}")
 
     def ask() -> float:
         return _at_once([partial(run, letter) for letter in LETTERS[:CONTEXTS]])
@@ -108,7 +108,7 @@ def _served(serving: Serving, client: Client, count: int, tokens: int) -> Taken:
 
 
 def _asked(serving: Serving, askers: Sequence[Companion], count: int, turns: int, save: bool) -> Taken:
-    """Turns of one token from several processes, some from each thread."""
+    """Run turns of one token from the threads of several processes."""
     tell = [partial(asker.tell, do="turns", model=f"scripted-{count}", turns=turns, save=save) for asker in askers]
 
     def clock() -> float:
@@ -120,7 +120,7 @@ def _asked(serving: Serving, askers: Sequence[Companion], count: int, turns: int
 def _watched(
     serving: Serving, workers: str, count: int, clients_s: Callable[[], float], ask: Callable[[], float]
 ) -> Taken:
-    """The rate of `count` things in the seconds that `ask` gives, and what each part computed meanwhile."""
+    """The rate of `count` things in the seconds that `ask` returns, and the CPU use of each part during it."""
     pids = [pid for name, pid in serving.pids.items() if name.startswith(workers)]
 
     def clocks() -> tuple[float, float, float]:
@@ -132,7 +132,7 @@ def _watched(
 
 
 def _at_once(actions: Sequence[Callable[[], object]]) -> float:
-    """The seconds until all are done, each in a thread of its own. Raises what the first of them raised."""
+    """Run each action in a thread. Returns the seconds until all are done; raises the first error."""
     raised: list[BaseException] = []
 
     def run(action: Callable[[], object]) -> None:

@@ -1,6 +1,6 @@
-"""A client process with some threads, each of which takes one turn after the other.
+"""A client process with several threads, each of which runs one turn after the other.
 
-`python -P -m benchmarks.fleet_client ENDPOINT THREADS`: it is at rest until it is told what to ask.
+`python -P -m benchmarks.fleet_client ENDPOINT THREADS`: it is idle until it gets a command.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Asker:
         self._threads = threads
 
     def turns(self, model: str, turns: int, save: bool) -> dict[str, Any]:
-        """So many turns by each thread, each of one token; with `save` every one moves its thread's own name."""
+        """Run turns of one token in each thread. With `save`, each thread saves under its own name."""
         done = [0] * self._threads
 
         def run(row: int) -> None:

@@ -1,4 +1,4 @@
-"""Forks of a context that is in memory: what the rwkv runtime takes for them, against copies of as many bytes."""
+"""Forks of a context in memory: the time of the rwkv runtime against copying the same number of bytes."""
 
 from __future__ import annotations
 

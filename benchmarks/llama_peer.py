@@ -1,6 +1,6 @@
-"""llama-server beside us: found, started with the same model, and asked over HTTP by as many threads as streams.
+"""llama-server for comparison: found, started with the same model, and called over HTTP by one thread per stream.
 
-It listens on a Unix socket, as our broker does. Its caches of prompts are off: no prompt comes twice.
+It listens on a Unix socket, as our broker does. Its prompt caches are off, because no prompt is used twice.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from time import perf_counter
 from typing import Any
 
 PROGRAM = "SSMPROV_LLAMA_SERVER"
-"""The environment's name for the program's file."""
+"""The environment variable that names the program."""
 
 START_S = 120.0
 STOP_S = 20.0
@@ -29,7 +29,7 @@ GREEDY = {"temperature": 0.0, "samplers": ["temperature"], "ignore_eos": True}
 
 @dataclass(frozen=True, slots=True)
 class Stream:
-    """A streamed answer: seconds until its first text, the longest wait for a further one, and the text."""
+    """A streamed answer: seconds until its first piece, the longest gap between pieces, and the text."""
 
     first_s: float
     gap_s: float
@@ -37,7 +37,7 @@ class Stream:
 
 
 class Watch:
-    """Takes down when pieces of a stream come."""
+    """Records when the pieces of a stream arrive."""
 
     def __init__(self) -> None:
         self._came = [perf_counter()]
@@ -54,14 +54,14 @@ class Watch:
 
 
 def program() -> Path | None:
-    """The file of llama-server: the one that the environment names, else the one that `make llama-server` built."""
+    """The program llama-server: from the environment, or the one that `make llama-server` built."""
     named = os.environ.get(PROGRAM)
     found = Path(named) if named else Path(sys.prefix) / "llama-server" / "bin" / "llama-server"
     return found if found.is_file() else None
 
 
 class LlamaServer:
-    """A llama-server of its own, with one slot for each of `streams` contexts of `n_ctx` tokens."""
+    """A llama-server process with one slot for each of `streams` contexts of `n_ctx` tokens."""
 
     def __init__(self, file: Path, model: Path, *, streams: int, n_ctx: int, threads: int) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="llama-server-")
@@ -93,7 +93,7 @@ class LlamaServer:
         self._folder.cleanup()
 
     def stream(self, prompt: str, tokens: int) -> Stream:
-        """Have a text continued by so many tokens. Raises RuntimeError for any other number."""
+        """Continue a text by this many tokens. Raises RuntimeError for any other number."""
         watch = Watch()
         connection, response = self._post("/completion", prompt=prompt, n_predict=tokens, stream=True, **GREEDY)
         last: dict[str, Any] = {}
@@ -104,21 +104,21 @@ class LlamaServer:
                     if last["content"]:
                         watch.take(last["content"])
         if last.get("tokens_predicted") != tokens:
-            raise RuntimeError(f"llama-server wrote {last.get('tokens_predicted')} tokens, and was asked for {tokens}")
+            raise RuntimeError(f"llama-server wrote {last.get('tokens_predicted')} tokens instead of {tokens}")
         return watch.stream()
 
     def tokens(self, text: str) -> list[int]:
         return [int(token) for token in self._ask("/tokenize", content=text)["tokens"]]
 
     def prime(self, tokens: list[int], name: str) -> None:
-        """Have a text read, and its slot written to a file."""
+        """Read a text and write its slot to a file."""
         self._ask("/completion", prompt=tokens, n_predict=0, id_slot=0, cache_prompt=True)
         self._ask("/slots/0?action=save", filename=name)
 
     def resume(self, tokens: list[int], name: str) -> None:
-        """Restore a slot and write one token after the text that it has read and the last of `tokens`, which is new.
+        """Restore a slot, read the last of `tokens`, which is new to it, and write one token.
 
-        Raises RuntimeError where it read more than that one token again.
+        Raises RuntimeError if it read more than that one token.
         """
         self._ask("/slots/0?action=restore", filename=name)
         done = self._ask("/completion", prompt=tokens, n_predict=1, id_slot=0, cache_prompt=True, **GREEDY)
@@ -137,11 +137,11 @@ class LlamaServer:
         if response.status != http.client.OK:
             said = response.read().decode(errors="replace")
             connection.close()
-            raise RuntimeError(f"llama-server answers {path} with {response.status}: {said}")
+            raise RuntimeError(f"llama-server answered {path} with status {response.status}: {said}")
         return connection, response
 
     def _await(self) -> None:
-        """Until it has loaded its model."""
+        """Wait until it has loaded its model."""
         deadline = time.monotonic() + START_S
         while True:
             try:
@@ -154,7 +154,7 @@ class LlamaServer:
                 pass
             if self._process.poll() is not None or time.monotonic() > deadline:
                 said = self._log.read_text(encoding="utf-8", errors="replace")
-                raise RuntimeError(f"llama-server does not serve:\n{said[-2000:]}")
+                raise RuntimeError(f"llama-server did not start:\n{said[-2000:]}")
             time.sleep(0.05)
 
 

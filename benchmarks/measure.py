@@ -1,4 +1,4 @@
-"""Taking figures: every round measures each side once, so that what disturbs one side disturbs the other."""
+"""Measuring: every round measures each side once, so that a disturbance affects both sides."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One run: `scratch` is an empty directory on the disk to be measured, `say` tells a watcher how far it is."""
+    """One run. `scratch` is an empty directory on the disk to measure; `say` prints progress."""
 
     scratch: Path
     quick: bool
@@ -32,7 +32,7 @@ class Plan:
 
 
 class Spread(msgspec.Struct, frozen=True):
-    """What the rounds gave."""
+    """The results of all rounds."""
 
     median: float
     min: float
@@ -48,7 +48,7 @@ class Side(msgspec.Struct, frozen=True):
 
 
 class Bound(msgspec.Struct, frozen=True):
-    """What a figure's ratio should be, or what was measured itself: at most or at least `value`."""
+    """A target for a figure's ratio or its measured value: at most or at least `value`."""
 
     kind: Literal["at most", "at least"]
     value: float
@@ -63,10 +63,10 @@ def at_least(value: float, *, of: Literal["ratio", "measured"] = "ratio") -> Bou
     return Bound("at least", value, of)
 
 
-class Figure(msgspec.Struct, frozen=True):
+class Figure(msgspec.Struct, frozen=True, kw_only=True):
     """`measured` over `against`, in `unit`; the ratio is taken within each round.
 
-    `target` is what is aimed at, `limit` what nothing can pass where that is not the other side itself.
+    `target` is the goal. `limit` describes a hard limit if that is not the other side itself.
     """
 
     group: str
@@ -88,7 +88,7 @@ class Figure(msgspec.Struct, frozen=True):
 
 
 class Point(msgspec.Struct, frozen=True):
-    """What the rounds gave at one place of a curve."""
+    """The results of all rounds at one point of a curve."""
 
     x: float
     spread: Spread
@@ -99,8 +99,8 @@ class Line(msgspec.Struct, frozen=True):
     points: list[Point]
 
 
-class Curve(msgspec.Struct, frozen=True):
-    """How something grows: `y` over `x`, each with its unit, for one or several lines."""
+class Curve(msgspec.Struct, frozen=True, kw_only=True):
+    """One or more lines of `y` over `x`. `x` and `y` name the quantities or units."""
 
     group: str
     name: str
@@ -125,10 +125,19 @@ def figure(
     target: Bound | None = None,
     limit: str = "",
 ) -> Figure:
-    """A figure of two sides, each with its label and a value for every round."""
+    """Make a figure of two sides, each with its label and one value per round."""
     ratios = [a / b for a, b in zip(measured[1], against[1], strict=True)]
     ours, theirs = (Side(label, spread(values)) for label, values in (measured, against))
-    return Figure(group, name, unit, ours, theirs, spread(ratios), target, limit)
+    return Figure(
+        group=group,
+        name=name,
+        unit=unit,
+        measured=ours,
+        against=theirs,
+        ratio=spread(ratios),
+        target=target,
+        limit=limit,
+    )
 
 
 def curve(
@@ -141,16 +150,16 @@ def curve(
     log_x: bool = False,
     log_y: bool = False,
 ) -> Curve:
-    """A curve of lines, each with the values of every round at some places."""
+    """Make a curve. Each line has the values of all rounds at its points."""
     drawn = [
         Line(label, [Point(at, spread(values)) for at, values in sorted(points.items())])
         for label, points in lines.items()
     ]
-    return Curve(group, name, x, y, drawn, log_x, log_y)
+    return Curve(group=group, name=name, x=x, y=y, lines=drawn, log_x=log_x, log_y=log_y)
 
 
 def interleave(rounds: int, sides: Mapping[str, Callable[[], T]]) -> dict[str, list[T]]:
-    """Run every side once in each round, in an order that turns; what each gave, round by round."""
+    """Run every side once per round, in rotating order. Returns the results of each side by round."""
     names = list(sides)
     taken: dict[str, list[T]] = {name: [] for name in names}
     for number in range(rounds):
@@ -171,5 +180,5 @@ def median_s(count: int, action: Callable[[], object]) -> float:
 
 
 def cpu_s(pid: int) -> float:
-    """The CPU time that all threads of a process have used; Linux names its clock by the complement of its id."""
+    """The CPU time of all threads of a process. Linux derives the clock's number from the process id."""
     return time.clock_gettime_ns((~pid << 3) | 2) / 1e9

@@ -1,4 +1,4 @@
-"""A context from one worker to another on the same host: asked for by a client, until it is hot there and pinned."""
+"""Moving a context between two workers on the same host, until it is in memory there and pinned."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from clients import Client
 
 GROUP = "move"
 ALLOWED_MS = 5.0
-"""What the way through client and broker and the pin's commit may take beside the copy and the hash."""
+"""The time allowed for client, broker and the commit of the pin, in addition to copy and hash."""
 
 
 def measure(plan: Plan) -> list[Figure | Curve]:
@@ -50,7 +50,7 @@ def _moved(plan: Plan, name: str, path: Path) -> Figure:
 
 
 def _prepared(client: Client, count: int) -> Iterator[str]:
-    """So many contexts, each of a state of its own, that only the first worker has in memory."""
+    """This many contexts with different states, in the memory of the first worker only."""
     client.turn("x", model=MODEL, save="seed", max_tokens=0, values=GREEDY)
     names = [f"context-{number}" for number in range(count)]
     client.fork("seed", names, on=[f"{MODEL}/0"] * count)
@@ -60,7 +60,7 @@ def _prepared(client: Client, count: int) -> Iterator[str]:
 
 
 def _move_ms(client: Client, name: str) -> float:
-    """Raises RuntimeError where a turn would not find it in the other worker's memory."""
+    """Move a context. Raises RuntimeError if it is not in the other worker's memory afterwards."""
     began = time.perf_counter()
     client.move(name, f"{MODEL}/1")
     took = 1000 * (time.perf_counter() - began)

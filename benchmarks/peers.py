@@ -1,9 +1,9 @@
-"""Sockets without ssmprov, each in a process of its own: what a round trip costs at least.
+"""Sockets without ssmprov, each in a separate process: the least cost of a round trip.
 
-router FRONT          answers each request itself: the bare DEALER-ROUTER
+router FRONT          answers each request itself: bare DEALER-ROUTER
 proxy FRONT BACK      zmq.proxy between clients and an answerer
-forwarder FRONT       the same as a Poller loop in Python over one ROUTER, as the broker has it, that decides nothing
-answerer BACK [NAME]  answers what a proxy or a forwarder hands on
+forwarder FRONT       the same with a Poller loop in Python over one ROUTER, like the broker's but without decisions
+answerer BACK [NAME]  answers the requests that a proxy or a forwarder passes on
 worker FRONT MODEL [SLOTS]
                       registers with a broker as the worker of a model, and answers each request at once
 """

@@ -1,4 +1,4 @@
-"""Plots as PNG: one of all ratios that have a target, and one of each curve. Needs matplotlib, of the extra `bench`."""
+"""Plots as PNG: one of all figures with a target, and one of each curve. Needs matplotlib (extra `bench`)."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from benchmarks.report import Report, number
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MISSING = "not drawn, since matplotlib is not installed: install ssmprov[bench]"
+MISSING = "no plots, because matplotlib is not installed: install ssmprov[bench]"
 MET, MISSED, MUTED = "#2b7a78", "#c0562f", "#8a8f98"
 LINES = ("#2b7a78", "#c0562f", "#4a63a8", "#9a7b2d", "#7d4f8f", "#5c6670")
 DPI = 130
 
 
 def draw(report: Report, directory: Path) -> list[Path]:
-    """Draw what a run found into a directory; the files, none without matplotlib."""
+    """Plot a report into a directory. Returns the files; empty without matplotlib."""
     if find_spec("matplotlib") is None:
         return []
     import matplotlib as mpl
@@ -35,7 +35,7 @@ def draw(report: Report, directory: Path) -> list[Path]:
 
 
 def _reached(figure: Figure) -> float | None:
-    """How much of its target a figure takes: 1 is the target itself, less is better; None without one."""
+    """How much of its target a figure uses: 1 is the target itself, less is better. None without a target."""
     if figure.target is None or (found := _found(figure, figure.target)) <= 0:
         return None
     return found / figure.target.value if figure.target.kind == "at most" else figure.target.value / found
@@ -46,7 +46,7 @@ def _found(figure: Figure, target: Bound) -> float:
 
 
 def _targets(figures: list[Figure], path: Path) -> Path:
-    """A bar for each figure with a target, from the target (1) to what was found: to the left of it where it is met."""
+    """One bar per figure, from its target (1) to the result. It points to the left if the target is met."""
     from matplotlib import pyplot
 
     drawing, axes = pyplot.subplots(figsize=(9, 1.2 + 0.24 * len(figures)), layout="constrained")
@@ -72,7 +72,7 @@ def _targets(figures: list[Figure], path: Path) -> Path:
     axes.set_xticks(powers, [number(x) if x >= 1 else f"1/{number(1 / x)}" for x in powers])
     axes.minorticks_off()
     axes.axvline(1, color=MUTED, linewidth=0.8)
-    axes.set_xlabel("share of the target that is taken: left of 1 it is met")
+    axes.set_xlabel("result as a share of the target: left of 1 the target is met")
     return _save(drawing, path)
 
 

@@ -1,10 +1,10 @@
-"""A worker whose tokens cost nothing: they come by the clock, and what has gathered goes out with each step.
+"""A worker whose tokens cost nothing: they come by the clock, and each step sends the tokens collected so far.
 
 direct FRONT RATE          answers clients itself, as a ROUTER
-behind BACK RATE           answers what a zmq.proxy hands on
+behind BACK RATE           answers the requests that a zmq.proxy passes on
 worker FRONT RATE MODEL    registers with a broker
 
-RATE is in tokens a second for each stream. A PARTIAL goes out when there is credit for one.
+RATE is in tokens per second for each stream. A PARTIAL is sent when there is credit for it.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ TOKEN_BYTES = len(TOKENS) // PERIOD
 
 
 def text_of(tokens: int) -> bytes:
-    """What so many tokens say."""
+    """The text of this many tokens."""
     return (TOKENS * (tokens // PERIOD + 1))[: tokens * TOKEN_BYTES]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Stream:
-    """One turn: what is to be written, since when, and what was sent of it."""
+    """One turn: its text, when it began, and how much of it was sent."""
 
     envelope: list[bytes]
     request: wire.Request
@@ -50,7 +50,7 @@ class Stream:
 
 
 class Producer:
-    """Answers turns on a DEALER or ROUTER whose messages come with an envelope, or none."""
+    """Answers turns on a DEALER or ROUTER socket, whose messages may have an envelope."""
 
     def __init__(self, socket: zmq.Socket[bytes], rate: float, *, enveloped: bool) -> None:
         self._socket = socket
@@ -88,7 +88,12 @@ class Producer:
             elif isinstance(message, wire.Request):
                 tokens = wire.unpack(message.args, ops.Turn).max_tokens or 0
                 self._streams[message.id] = Stream(
-                    envelope, message, text_of(tokens), tokens, monotonic(), message.credit
+                    envelope=envelope,
+                    request=message,
+                    text=text_of(tokens),
+                    tokens=tokens,
+                    began=monotonic(),
+                    credit=message.credit,
                 )
             elif isinstance(message, wire.Credit) and message.id in self._streams:
                 self._streams[message.id].credit += message.n
@@ -114,7 +119,7 @@ class Producer:
         self._outbox.append([*envelope, *wire.encode(message, payloads or [])])
 
     def _flush(self) -> None:
-        """Send what a step has written, in one go."""
+        """Send all messages of a step together."""
         for frames in self._outbox:
             self._socket.send_multipart(frames)
         self._outbox.clear()

@@ -1,4 +1,4 @@
-"""Figures and curves as Markdown tables and as JSON."""
+"""Writes figures and curves as Markdown tables and as JSON."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from benchmarks.measure import Curve, Figure, Line, Spread
 VERSION = 2
 
 
-class Machine(msgspec.Struct):
-    """What the figures were taken on. `load` is the number of processes that wanted a core before the run began.
+class Machine(msgspec.Struct, kw_only=True):
+    """The machine of the measurements. `load` is the number of processes that wanted a core before the run.
 
-    `llama` is the version of llama-cpp-python, '' where it is not installed.
+    `llama` is the version of llama-cpp-python, '' if it is not installed.
     """
 
     cpu: str
@@ -36,8 +36,8 @@ class Machine(msgspec.Struct):
     llama: str = ""
 
 
-class Report(msgspec.Struct):
-    """`taken` is in seconds since 1970."""
+class Report(msgspec.Struct, kw_only=True):
+    """All results of a run. `taken` is in seconds since 1970."""
 
     machine: Machine
     quick: bool
@@ -89,15 +89,15 @@ def write(report: Report, path: Path) -> None:
 
 
 def read(path: Path) -> Report:
-    """What `write` wrote. Raises MsgspecError for anything else."""
+    """Read a file made by `write`. Raises MsgspecError for anything else."""
     found = msgspec.json.decode(path.read_bytes(), type=Report)
     if found.version != VERSION:
-        raise msgspec.ValidationError(f"it has version {found.version}, not {VERSION}")
+        raise msgspec.ValidationError(f"it has version {found.version} instead of {VERSION}")
     return found
 
 
 def markdown(report: Report) -> str:
-    """A section for each group: medians, with the smallest and the largest round in brackets."""
+    """One section per group: medians, with the smallest and the largest round in brackets."""
     groups = dict.fromkeys([*(one.group for one in report.figures), *(one.group for one in report.curves)])
     parts = []
     for group in groups:
@@ -111,7 +111,7 @@ def markdown(report: Report) -> str:
     parts.append(
         f"{found.cores} cores of {found.cpu}, {found.memory_gib:g} GiB, {found.system}, Python {found.python}, "
         f"ZeroMQ {found.zmq}, SQLite {found.sqlite}, torch {found.torch}{llama}; load {found.load:g} before the run"
-        + ("; quick: not to be quoted" if report.quick else "")
+        + ("; quick run, not for publication" if report.quick else "")
     )
     return "\n\n".join(parts)
 
@@ -143,7 +143,7 @@ def _target(figure: Figure) -> str:
 
 
 def _curve(curve: Curve) -> list[str]:
-    """A row for each place, a column for each line."""
+    """One row per point, one column per line."""
     rows = [
         f"{curve.name} ({curve.y}):",
         "",
@@ -164,7 +164,7 @@ def _show(spread: Spread) -> str:
 
 
 def number(value: float) -> str:
-    """Three digits that count."""
+    """A number with three significant digits."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.3g}"

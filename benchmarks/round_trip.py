@@ -1,8 +1,8 @@
-"""Requests through the broker against bare sockets: latency, and the broker's CPU for each.
+"""Requests through the broker against bare sockets: latency, and the broker's CPU time per request.
 
-The client is raw pyzmq in this process, and every side is sent REQUESTs of one size over ipc. `settings.show` of a
-model without a sampling set goes to the worker and back and touches no file. The bare worker answers it at once, so
-that what remains is the broker's. `status` is answered by the broker itself. The turn reads one token, writes none.
+The client is raw pyzmq in this process, and every side gets REQUESTs of one size over ipc. `settings.show` of a model
+without a sampling set goes to the worker and back and reads no file. The bare worker answers it at once, so the rest
+of the time is the broker's. The broker answers `status` itself. The turn reads one token and writes none.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SCRIPT = {"replies": [{"after": "", "pieces": ["yes"]}]}
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One round of one side: its latencies in seconds, sorted, and the CPU seconds per request of what is between."""
+    """One round of one side: sorted latencies in seconds, and CPU seconds per request of the process in between."""
 
     latencies: list[float]
     cpu: float
@@ -52,13 +52,13 @@ class Raw:
         self.socket.close()
 
     def greet(self) -> None:
-        """Introduce ourselves to a broker."""
+        """Say HELLO to a broker and wait for its answer."""
         self.socket.send_multipart(wire.encode(wire.Hello(wire.new_id(), agent="benchmarks")))
         while not isinstance(wire.decode(self.socket.recv_multipart())[0], wire.Hello):
             pass
 
     def wait_for(self, model: str) -> None:
-        """Ask a model something until it serves."""
+        """Send requests to a model until it answers."""
         deadline = monotonic() + START_S
         while True:
             try:
@@ -69,13 +69,13 @@ class Raw:
                 sleep(0.05)
 
     def echo(self, op: str, args: msgspec.Struct) -> None:
-        """To a bare peer and back."""
+        """Send a request to a bare peer and wait for its answer."""
         frames, _ = _request(op, args, MODEL)
         self.socket.send_multipart(frames)
         self.socket.recv_multipart()
 
     def ask(self, op: str, args: msgspec.Struct, model: str = MODEL) -> None:
-        """To the broker, and until the terminal answer. Raises RuntimeError where that is an error."""
+        """Send a request to the broker and wait for the final answer. Raises RuntimeError if that is an error."""
         frames, request_id = _request(op, args, model)
         self.socket.send_multipart(frames)
         while True:

@@ -1,6 +1,6 @@
-"""The scheduler over a real runtime, in a process of its own: `python -P -m benchmarks.scheduler WEIGHTS THREADS`.
+"""The scheduler with a real runtime, in a separate process: `python -P -m benchmarks.scheduler WEIGHTS THREADS`.
 
-The runtime is wrapped in a clock: what a step takes outside of the model's forward is the scheduler's own.
+A clock wraps the runtime. The time of a step outside of the model's forward is the scheduler's overhead.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from workers.turn import Limits, Turn
 from workers.turns import vocabulary_of
 
 CHARACTERS = 1 << 20
-"""More than any turn here writes."""
+"""The limit of a reply, which no turn here reaches."""
 
 
 class Clocked:
-    """A runtime that notes when each forward of all slots began and ended."""
+    """A runtime that records when each forward of all slots began and ended."""
 
     def __init__(self, runtime: Runtime) -> None:
         self._runtime = runtime
@@ -54,14 +54,14 @@ class Clocked:
 
 
 class Scheduler:
-    """Turns that write side by side, one in each slot, without worker and broker."""
+    """Runs one turn in each slot at the same time, without worker and broker."""
 
     def __init__(self, path: Path, threads: int, slots: int) -> None:
         self._runtime = base.load("rwkv", base.Plan(path=path, slots=slots, options={"threads": threads}))
         self._vocabulary = vocabulary_of(self._runtime)
 
     def run(self, prompts: list[str], tokens: int, settings: dict[str, float]) -> dict[str, float]:
-        """Median seconds of a step, and of what of it was spent outside of the forward."""
+        """The median seconds of a step, and of its part outside of the forward."""
         clocked: Any = Clocked(self._runtime)
         done: queue.SimpleQueue[Job] = queue.SimpleQueue()
         batch = Batch(clocked, Pace(128, 1.0), StateCache(0), lambda _: None, done.put)

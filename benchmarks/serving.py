@@ -1,4 +1,4 @@
-"""What is measured through the broker: `ssmprov up` in a working directory of its own, on every socket it has."""
+"""The served side of the measurements: `ssmprov up` in a separate working directory."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Ready(msgspec.Struct):
 
 
 class Serving:
-    """Serves some models while its `with` block lasts."""
+    """Serves models in a `with` block."""
 
     def __init__(self, home: Path, *models: Model) -> None:
         self._home = home
@@ -71,7 +71,7 @@ class Serving:
         while not ready.exists():
             if self._up.poll() is not None or time.monotonic() > deadline:
                 log_text = (self._home / "up.log").read_text(encoding="utf-8", errors="replace")
-                raise RuntimeError(f"`ssmprov up` does not serve:\n{log_text}")
+                raise RuntimeError(f"`ssmprov up` did not start:\n{log_text}")
             time.sleep(0.05)
         found = msgspec.json.decode(ready.read_bytes(), type=Ready)
         self.endpoint, self.pids = found.endpoint, found.pids
@@ -88,7 +88,7 @@ class Serving:
 
 
 class Companion:
-    """A Python process of this package beside the measuring one: `benchmarks.MODULE ARGUMENTS`."""
+    """A second Python process of this package: `benchmarks.MODULE ARGUMENTS`."""
 
     def __init__(self, module: str, *arguments: str) -> None:
         self._process = subprocess.Popen(
@@ -105,7 +105,7 @@ class Companion:
         return self._process.pid
 
     def hear(self) -> Any:
-        """The next line that it prints, as JSON; the first one says that it is ready."""
+        """Read the next line that it prints, as JSON. The first line means that it is ready."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -113,7 +113,7 @@ class Companion:
         return json.loads(line)
 
     def tell(self, **command: Any) -> Any:
-        """Give it a command; its answer."""
+        """Send a command and return its answer."""
         assert self._process.stdin is not None
         self._process.stdin.write(json.dumps(command) + "\n")
         self._process.stdin.flush()
@@ -125,7 +125,7 @@ class Companion:
 
 
 def obey(commands: Mapping[str, Callable[..., object]]) -> None:
-    """The other end of a `Companion`: say that it is ready, and answer each command until there are no more."""
+    """The other end of a `Companion`: report that it is ready, then answer each command until input ends."""
     print("true", flush=True)
     for line in sys.stdin:
         command = json.loads(line)
@@ -133,7 +133,7 @@ def obey(commands: Mapping[str, Callable[..., object]]) -> None:
 
 
 def environment() -> dict[str, str]:
-    """That of a child: this shell's, without what it says of ssmprov."""
+    """The environment of a child: this shell's without the variables of ssmprov."""
     return {key: value for key, value in os.environ.items() if not key.startswith("SSMPROV_")}
 
 

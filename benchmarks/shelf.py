@@ -1,4 +1,4 @@
-"""A checkpoint store with a context in it, and the plainest ways to do the same on the same disk."""
+"""A checkpoint store with a context in it, and the simplest ways to do the same on the same disk."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ EXPIRES_S = 3600.0
 
 
 class Shelf:
-    """One directory with a store and without one. The context's state has the shape of an RWKV-7 model's."""
+    """A store and bare files in one directory. The context's state has the shape of an RWKV-7 state."""
 
     def __init__(self, directory: Path, layers: int, channels: int, vocabulary: int) -> None:
         directory.mkdir()
@@ -47,11 +47,11 @@ class Shelf:
         self._commits.close()
 
     def save(self) -> None:
-        """Commit a state that the store has not seen, under a new name."""
+        """Commit a new state under a new name."""
         self.save_together(1)
 
     def save_together(self, count: int) -> None:
-        """Commit several, as a worker does with turns that end together. Raises what one of them came to."""
+        """Commit several states, as a worker does for turns that end together. Raises the first error."""
         for done in self._store.commit_all([self._commit() for _ in range(count)]):
             if isinstance(done, SsmprovError):
                 raise done
@@ -66,7 +66,7 @@ class Shelf:
         )
 
     def write(self, count: int = 1) -> None:
-        """As many bytes, durably, by the plainest way, one file after the other."""
+        """Write the same number of bytes durably in the simplest way, one file after the other."""
         for _ in range(count):
             self._write()
 
@@ -82,18 +82,18 @@ class Shelf:
         os.close(directory)
 
     def fork(self, count: int = 1) -> None:
-        """Further durable names for a context, in one call."""
+        """Give a context more names durably, in one call."""
         names = [f"fork-{self._next()}" for _ in range(count)]
         self._store.fork(Ref("save-1"), names, request=_key(), answer=lambda _: b"done")
 
     def copy(self, count: int) -> None:
-        """As many copies of the state in memory, by a plain memcpy."""
+        """Copy the state in memory this many times, with a plain memcpy."""
         for _ in range(count):
             for source, target in zip(self._arrays.values(), self._copies, strict=True):
                 np.copyto(target, source)
 
     def commit(self) -> None:
-        """One row, one transaction."""
+        """Insert one row in one transaction."""
         self._commits.execute("INSERT INTO names VALUES (?, ?)", (f"fork-{self._next()}", 1))
 
     def load(self) -> None:

@@ -1,7 +1,7 @@
-"""Contexts that write side by side: streamed through the broker, and by a bare model over the same weights.
+"""Contexts that decode at the same time: streamed through the broker, and by a bare model with the same weights.
 
-Both read one token, then write greedily; the served side streams, each context to a thread of one client. The two
-never run at the same time.
+Both read one token and then write greedily. The served side streams each context to a thread of one client. The two
+sides never run at the same time.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ from benchmarks.serving import Companion
 from clients import Client
 
 MODEL = "model"
-"""The name under which the model is served."""
+"""The name of the served model."""
 
 LETTERS = string.ascii_letters + string.digits + "+-"
-"""A prompt for each of up to 64 contexts, of one token in every vocabulary."""
+"""Prompts for up to 64 contexts. Each is one token in every vocabulary."""
 
 GREEDY = {"temp": 0.0, "pen_freq": 0.0, "pen_pres": 0.0, "pen_rep": 1.0}
-"""Whatever the served model's sampling set says: the other side has no penalties."""
+"""Overrides the served model's sampling set, because the other side has no penalties."""
 
 
 GAIN_AT = 8
-"""Contexts at which the gain of the served model is held against that of the bare one."""
+"""The number of contexts at which the gains of the served and the bare model are compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """One round of one side: tokens a second over all contexts, and what was written."""
+    """One round of one side: tokens per second over all contexts, and the texts."""
 
     rate: float
     texts: list[str]
 
 
 Rounds = Mapping[str, Sequence[Taken]]
-"""Of sides `served N` and `bare N`, with N contexts."""
+"""The rounds of the sides `served N` and `bare N`, with N contexts."""
 
 
 def sides(client: Client, bare: Companion, counts: Sequence[int], tokens: int) -> dict[str, Callable[[], Taken]]:
-    """Served and bare at each number of contexts, each writing so many tokens."""
+    """The served and the bare side for each number of contexts, each writing this many tokens."""
     found: dict[str, Callable[[], Taken]] = {}
     for count in counts:
         found[f"bare {count}"] = partial(_bare, bare, count, tokens)
@@ -58,7 +58,7 @@ def _bare(bare: Companion, count: int, tokens: int) -> Taken:
 
 
 def _served(client: Client, count: int, tokens: int) -> Taken:
-    """The rate from the first request until the last answer. Raises RuntimeError for a reply of another length."""
+    """The rate from the first request to the last answer. Raises RuntimeError if a reply has the wrong length."""
 
     def run(letter: str) -> tuple[str, int]:
         with client.stream(letter, model=MODEL, max_tokens=tokens, values=GREEDY) as stream:
@@ -70,7 +70,7 @@ def _served(client: Client, count: int, tokens: int) -> Taken:
     seconds = perf_counter() - began
     texts, lengths = [text for text, _ in replies], [length for _, length in replies]
     if set(lengths) != {tokens}:
-        raise RuntimeError(f"replies of {lengths} tokens, where each should have {tokens}")
+        raise RuntimeError(f"replies have {lengths} tokens instead of {tokens} each")
     return Taken(count * tokens / seconds, texts)
 
 
@@ -84,10 +84,10 @@ def figures(
     gain: Bound | None = None,
     limit: str = "",
 ) -> list[Figure]:
-    """Served against bare at each number of contexts, then what each side gains over its one context.
+    """Served against bare for each number of contexts, then the gain of each side over one context.
 
-    `target` and `limit` are those of one context, `gain` is that of eight: the gain of the served model over that
-    of the bare one.
+    `target` and `limit` are for one context. `gain` is the target for eight contexts: the gain of the served model
+    over the gain of the bare one.
     """
     found = []
     for count in counts:
@@ -105,7 +105,7 @@ def figures(
 
 
 def scale(group: str, name: str, counts: Sequence[int], taken: Rounds) -> Curve:
-    """Tokens a second of each side over the number of contexts."""
+    """Tokens per second of each side over the number of contexts."""
     lines = {side: {float(count): _rates(taken, f"{side} {count}") for count in counts} for side in ("served", "bare")}
     return curve(group, f"{name}: contexts that write", x="contexts", y="tokens/s", lines=lines, log_x=True, log_y=True)
 

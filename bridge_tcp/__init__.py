@@ -1,1 +1,1 @@
-"""The null-terminated TCP protocol of port 6502, translated into client calls."""
+"""Translates the NUL-terminated TCP protocol of port 6502 into client calls."""

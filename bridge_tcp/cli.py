@@ -1,4 +1,4 @@
-"""`ssmprov bridge`: one bridge in the foreground."""
+"""`ssmprov bridge`: runs one bridge in the foreground."""
 
 from __future__ import annotations
 
@@ -25,20 +25,26 @@ log = logging.getLogger(__name__)
 
 
 @click.command()
-@click.option("--config", type=click.Path(path_type=Path), envvar="SSMPROV_CONFIG", help="The TOML configuration.")
-@click.option("--home", type=click.Path(path_type=Path), envvar="SSMPROV_HOME", help="The working directory.")
-@click.option("--broker", "endpoint", envvar="SSMPROV_BROKER", help="The broker's endpoint.")
-@click.option("--index", type=click.IntRange(0), help="Which [[bridge]] of the configuration, from 0.")
+@click.option("--config", type=click.Path(path_type=Path), envvar="SSMPROV_CONFIG", help="Configuration file (TOML).")
+@click.option("--home", type=click.Path(path_type=Path), envvar="SSMPROV_HOME", help="Working directory.")
+@click.option("--broker", "endpoint", envvar="SSMPROV_BROKER", help="Endpoint of the broker.")
 @click.option(
-    "--port", type=click.IntRange(0, 65535), help="The port, instead of the configured one; 0 takes a free one."
+    "--index", type=click.IntRange(0), help="Number of the [[bridge]] table in the configuration, counted from 0."
 )
-@click.option("--model", help="The model, instead of the configured one.")
-@click.option("--ready-file", type=click.Path(path_type=Path), help="Write the bound address here (JSON) when serving.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), help="Port to use instead of the configured one; 0 picks a free port."
+)
+@click.option("--model", help="Model to use instead of the configured one.")
+@click.option(
+    "--ready-file",
+    type=click.Path(path_type=Path),
+    help="File to write the address to (JSON) once the bridge is serving.",
+)
 @click.option(
     "--insecure",
     is_flag=True,
     envvar=INSECURE_VARIABLE,
-    help="Listen beyond this machine too, for anybody: not advised.",
+    help="Accept connections from other machines, without authentication. Not recommended.",
 )
 def bridge(
     config: Path | None,
@@ -50,7 +56,7 @@ def bridge(
     ready_file: Path | None,
     insecure: bool,
 ) -> None:
-    """Serve the null-terminated TCP protocol of the old tools until SIGTERM or Ctrl-C."""
+    """Serve the NUL-terminated TCP protocol of the old tools until SIGTERM or Ctrl-C."""
     die_with_parent()
     try:
         logs.start("bridge")
@@ -65,9 +71,9 @@ def bridge(
 
 
 def choose(configured: Configuration, index: int | None, port: int | None, model: str | None) -> BridgeTable:
-    """The bridge to run: the one numbered `index`, or the one of `port`, or the only one; then what was given over it.
+    """The bridge to run: number `index`, or the one on `port`, or the only one. `port` and `model` override its table.
 
-    Raises BadRequest where none fits.
+    Raises BadRequest if no bridge or more than one fits.
     """
     tables = configured.tables.bridge
     given = {key: value for key, value in (("port", port), ("model", model)) if value is not None}
@@ -83,12 +89,12 @@ def choose(configured: Configuration, index: int | None, port: int | None, model
     if port is not None and model is not None:
         return BridgeTable(port, model)
     if fitting:
-        raise BadRequest("several bridges are configured: say which one with --index or --port")
-    raise BadRequest("no such bridge is configured: say --port and --model")
+        raise BadRequest("several bridges are configured: choose one with --index or --port")
+    raise BadRequest("no such bridge is configured: pass --port and --model")
 
 
 async def run(client: AsyncClient, table: BridgeTable, ready_file: Path | None, *, insecure: bool = False) -> None:
-    """Serve one bridge until a signal asks for its end."""
+    """Serve one bridge until a signal stops it."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, stop.set)

@@ -1,4 +1,4 @@
-"""The order of a port's requests: who waits for whom, and whose context becomes the port's live one."""
+"""The order of a port's requests: which request waits for which."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 class Ticket:
     """One request's place in the order of arrival.
 
-    `end_early` is set to `drop` when its client has gone, and to `keep` when the bridge is to end soon. `done` is set
-    once it neither runs nor has anything left to change.
+    `end_early` is set to `drop` when its client has disconnected, and to `keep` when the bridge shuts down. `done` is
+    set once the request has ended and will change nothing more.
     """
 
     number: int
@@ -26,14 +26,14 @@ class Ticket:
             self.end_early.set_result(mode)
 
     async def outlasts(self, work: asyncio.Future[Any]) -> bool:
-        """Wait for the work, or until this request is to end early; whether the work is done."""
+        """Wait for the work, or until this request must end early. Returns whether the work is done."""
         either: set[asyncio.Future[Any]] = {work, self.end_early}
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         return work.done()
 
 
 class Order:
-    """The requests under way. One without a bang line waits for all earlier ones, one with a bang line for none."""
+    """The running requests. Those without a bang line wait for all earlier ones; those with one never wait."""
 
     def __init__(self) -> None:
         self._count = 0
@@ -50,7 +50,7 @@ class Order:
         ticket.done.set()
 
     def earlier(self, ticket: Ticket, *, only_waiting: bool = False) -> list[Ticket]:
-        """The requests that arrived before this one and are not done; only those without a bang line if asked."""
+        """The unfinished requests that arrived before this one; on request only those without a bang line."""
         return [other for other in self._tickets if other.number < ticket.number and (other.waits or not only_waiting)]
 
     def end_all(self, mode: str) -> None:

@@ -1,4 +1,4 @@
-"""What a port asks of the broker: turns, loads and saves of contexts and sampling sets, and the slash commands."""
+"""A port's calls to the broker: turns, loading and saving of contexts and sampling sets, and slash commands."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ PAGE = 200
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a request leaves: its reply, the object (`#` and hash) that its context now is, and its settings.
+    """The result of a request: its reply, the new object (`#` and hash) of its context, and its settings.
 
-    '' and None stand for no change. `look` is how the probes that follow read.
+    '' and None mean no change. `look` says how later probes read.
     """
 
     reply: str
@@ -37,7 +37,7 @@ class Outcome:
 
 
 class Port:
-    """One port's calls to the broker, all of them for one model. They raise SsmprovError, or Refusal with a label."""
+    """One port's calls to the broker, all for one model. They raise SsmprovError, or Refusal with a label."""
 
     def __init__(self, client: AsyncClient, model: str, number: int, turn_s: float) -> None:
         self.client = client
@@ -49,7 +49,7 @@ class Port:
     async def turn(
         self, ticket: Ticket, prompt: str, context: str, settings: str, values: Mapping[str, float], save: str
     ) -> Reply:
-        """Run a turn, ended early where its ticket says so."""
+        """Run a turn. End it early if its ticket says so."""
         request_id = wire.new_id()
         turn = asyncio.create_task(
             self.client.turn(
@@ -69,28 +69,28 @@ class Port:
         return await turn
 
     async def fork(self, source: str, target: str) -> str:
-        """Give a context another name, whatever that named before; the object, as a reference."""
+        """Give a context another name, even if the name is taken. Returns the object as a reference."""
         result = await self.client.fork(source, [target], model=self.model, overwrite=True, ttl_s=self._turn_s)
         return f"#{result.object}"
 
     async def check_load(self, name: str) -> None:
-        """Raises the refusal of a context that cannot be loaded."""
+        """Raises Refusal if the context cannot be loaded."""
         with refusing(replies.LOAD):
             await self.client.show(name, model=self.model)
 
     async def load_set(self, name: str) -> Settings:
-        """A sampling set; '' is the model's default."""
+        """Load a sampling set; '' is the model's default."""
         with refusing(replies.LOAD_SET):
             shown = await self.client.settings_show(set_name(name) if name else "", model=self.model)
             return apply(Settings(), shown.values)
 
     async def forget(self, name: str) -> None:
-        """Remove a temporary name; one that stays is removed at the bridge's next start."""
+        """Remove a temporary name. If that fails, the next start of the bridge removes it."""
         with contextlib.suppress(SsmprovError):
             await self.client.rm([name], model=self.model)
 
     async def clean(self, keep: str) -> int:
-        """Remove the temporary names of earlier bridges, those that do not end in `keep`; how many there were."""
+        """Remove the temporary names of earlier bridges, which do not end in `keep`. Returns their number."""
         left: list[str] = []
         after, more = "", True
         while more:
@@ -103,7 +103,7 @@ class Port:
         return len(left)
 
     def check_bang(self, bang: Bang) -> None:
-        """Raises the refusal of the first word that cannot be right."""
+        """Raises Refusal for the first word that is not valid."""
         with refusing(replies.LOAD):
             self._check_ref(bang.load)
         with refusing(replies.LOAD_SET):
@@ -122,7 +122,7 @@ class Port:
     # -- slash commands
 
     async def command(self, slash: Slash, context: str, settings: Settings | None, look: Look) -> Outcome:
-        """Do a slash command on a context and settings (None for the model's default ones)."""
+        """Run a slash command on a context with these settings (None: the model's default)."""
         if slash.word in STORES:
             return await self._store(slash.word, slash.argument or STORES[slash.word], context, settings)
         if slash.word in KNOBS and slash.argument:
@@ -143,7 +143,7 @@ class Port:
         return await self.load_set("") if settings is None else settings
 
     async def _turned(self, slash: Slash, settings: Settings | None) -> Settings | None:
-        """The settings with one of them changed; None for a bad value, which changes nothing."""
+        """The settings with one value changed. None for a bad value, which changes nothing."""
         key, _ = KNOBS[slash.word]
         try:
             number = parse_value(key, slash.argument)
@@ -158,7 +158,7 @@ class Port:
         return "\n".join(probe_view.lines(seen, look)) + "\n"
 
     async def _look(self, slash: Slash, look: Look) -> Outcome:
-        """How probes read, told or set. A probe of one letter shows whether the model knows such a reading."""
+        """Show or set how probes read. A probe of one letter checks whether the model supports the setting."""
         chosen = look.turned(slash.word, slash.argument) if slash.argument else look
         await self.client.probe("a", model=self.model, look=chosen, ttl_s=self._turn_s)
         return Outcome("", look=chosen) if slash.argument else Outcome(look.shown(slash.word))

@@ -19,13 +19,13 @@ PROBE = "probe error"
 LOOK = {"/routing": "routing error", "/slotmask": "slotmask error"}
 
 ABOUT = {
-    "/t": "temperature: 0 always takes the likeliest token, more is bolder",
-    "/p": "draw from the likeliest tokens that together hold this share; 1 is off",
-    "/k": "draw from so many of the likeliest tokens; 0 is off",
-    "/min_p": "leave out tokens below this share of the likeliest one; 0 is off",
-    "/pen_freq": "penalty for each time a token was read of late; 0 is off",
-    "/pen_pres": "penalty for a token that was read of late at all; 0 is off",
-    "/pen_rep": "divides the score of a token that was read of late; 1 is off",
+    "/t": "temperature: 0 always picks the most likely token, higher values vary more",
+    "/p": "sample from the most likely tokens that together have this probability; 1 is off",
+    "/k": "sample from this many of the most likely tokens; 0 is off",
+    "/min_p": "skip tokens less likely than this share of the most likely one; 0 is off",
+    "/pen_freq": "penalty for each recent occurrence of a token; 0 is off",
+    "/pen_pres": "penalty for a token that has occurred recently; 0 is off",
+    "/pen_rep": "divides the score of a token that has occurred recently; 1 is off",
     "/max": "longest reply, in characters",
 }
 
@@ -47,7 +47,7 @@ def refusing(label: str) -> Iterator[None]:
 
 
 def value(word: str, settings: Settings) -> str:
-    """What `/t` and the like say without a value, such as `temp = 0.18`."""
+    """The reply to `/t` and the like without a value, such as `temp = 0.18`."""
     key, label = KNOBS[word]
     return f"{label} = {getattr(settings, key)}"
 
@@ -61,25 +61,25 @@ def loaded(name: str, what: str = "") -> str:
 
 
 def help_text(model: str, port: int, settings: Settings, look: Look) -> str:
-    """The answer to `/?`: what can be sent, and the port's current settings."""
+    """The reply to `/?`: what you can send, and the port's current settings."""
     lines = [
         f"# {model} on port {port}",
         "",
-        "Send a text and a NUL: it is read into the port's live context, and the reply is what the model writes.",
+        "Send text and a NUL byte: the port's live context reads the text, and the reply is what the model writes.",
         "",
-        "## First line, if wanted",
-        "- `!LOAD [SETTINGS [SAVE]]`: run in the context LOAD with the sampling set SETTINGS, and save as SAVE.",
+        "## Optional first line",
+        "- `!LOAD [SETTINGS [SAVE]]`: use the context LOAD and the sampling set SETTINGS, and save as SAVE.",
         "",
         "## Commands",
-        f"- `/save [NAME]`, `/load [NAME]`: the live context to and from a name ({DEFAULT_CONTEXT})",
-        f"- `/save_set [NAME]`, `/load_set [NAME]`: these settings to and from a named set ({DEFAULT_SET})",
+        f"- `/save [NAME]`, `/load [NAME]`: save or load the live context (default: {DEFAULT_CONTEXT})",
+        f"- `/save_set [NAME]`, `/load_set [NAME]`: save or load the sampling settings (default: {DEFAULT_SET})",
     ]
     for word, about in ABOUT.items():
         low, high = RANGES[KNOBS[word][0]]
         lines.append(f"- `{word} [{low:.7g} to {high:.7g}]`: {about}")
     lines += [
-        "- `/probe TEXT`: how a model with addressed slots would read TEXT after the live context; nothing changes",
-        "- `/routing [softmax|top1|topk N]`, `/slotmask [0 3 5|off]`: how the probes that follow read the slots",
+        "- `/probe TEXT`: show how a model with addressed slots would read TEXT next; nothing changes",
+        "- `/routing [softmax|top1|topk N]`, `/slotmask [0 3 5|off]`: set how later probes read the slots",
         "- `/?`: this text",
         "",
         "## Settings",

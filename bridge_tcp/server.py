@@ -1,4 +1,4 @@
-"""The TCP server of one port: connections come and go, each with one request, and the session answers them."""
+"""The TCP server of one port. Each connection carries one request, which the session answers."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ WRITE_S = 30.0
 """How long a client may take to accept its reply."""
 
 LINGER_S = 1.0
-"""How long the rest of a refused request is read and thrown away, so that its sender sees the refusal."""
+"""How long the rest of a rejected request is read and discarded, so that its sender gets the reply."""
 
 DRAIN_S = 8.0
-"""At the end, running requests go on for so long; then their turns end at a token's edge and are answered."""
+"""How long running requests may continue at shutdown. Then their turns end at the next token and are answered."""
 
 CLEAN_AGAIN_S = 5.0
 
@@ -36,11 +36,11 @@ class Server:
     """Serves one port until `stop` is set."""
 
     def __init__(self, client: AsyncClient, table: BridgeTable, *, insecure: bool = False) -> None:
-        """`insecure` lets it listen where other machines can reach it. Raises BadRequest for such a host without it."""
+        """`insecure` allows a host that other machines can reach. Without it, such a host raises BadRequest."""
         if not (insecure or is_loopback(table.host)):
             raise BadRequest(
-                f"{table.host} can be reached from other machines, and this protocol asks nobody who they are: let it "
-                "listen on 127.0.0.1 (and reach it through ssh), or say --insecure"
+                f"{table.host} can be reached from other machines, and this protocol has no authentication: listen on "
+                "127.0.0.1 (and connect through ssh), or pass --insecure"
             )
         self._client = client
         self._table = table
@@ -52,7 +52,7 @@ class Server:
         self.port = 0
 
     async def start(self) -> asyncio.Server:
-        """Listen. Raises Conflict where another program holds the port, or the address is not this machine's."""
+        """Listen. Raises Conflict if another program uses the port or the address is not on this machine."""
         table = self._table
         try:
             server = await asyncio.start_server(
@@ -64,14 +64,14 @@ class Server:
         except OSError as error:
             why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
             raise Conflict(
-                f"cannot listen on {table.host}:{table.port}: {why}. Another bridge or an old runner may hold it"
+                f"cannot listen on {table.host}:{table.port}: {why}. Another bridge or an old runner may be using it"
             ) from None
         if not is_loopback(table.host):
-            log.warning("%s can be reached from other machines, and this protocol asks nobody who they are", table.host)
+            log.warning("%s can be reached from other machines, and this protocol has no authentication", table.host)
         return server
 
     async def serve(self, server: asyncio.Server, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set; then accept nothing more and let running requests end."""
+        """Serve until `stop` is set. Then accept nothing more and let running requests end."""
         cleaning = asyncio.create_task(self._clean())
         await stop.wait()
         server.close()
@@ -89,11 +89,11 @@ class Server:
         await self._session.order.all_done()
 
     async def _clean(self) -> None:
-        """Remove what a killed bridge has left, as soon as the model is served."""
+        """Remove the temporary names of a killed bridge, as soon as the model is served."""
         while True:
             with contextlib.suppress(SsmprovError):
                 if removed := await self._session.clean():
-                    log.info("removed %d temporary contexts of an earlier run", removed)
+                    log.info("removed %d temporary contexts that an earlier run left behind", removed)
                 return
             await asyncio.sleep(CLEAN_AGAIN_S)
 
@@ -109,7 +109,7 @@ class Server:
         finally:
             self._placed.discard(task)
             self._serving.discard(task)
-            if writer.transport.get_write_buffer_size():  # it did not take its reply
+            if writer.transport.get_write_buffer_size():  # the client did not accept its reply
                 writer.transport.abort()
             writer.close()
             with contextlib.suppress(OSError):
@@ -119,13 +119,13 @@ class Server:
         self, task: asyncio.Task[None], reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         if not self._place(task):
-            await self._refuse(reader, writer, f"busy: {self._table.connections} requests are under way already")
+            await self._refuse(reader, writer, f"busy: {self._table.connections} requests are already running")
             return
         try:
             with self._as_reading(task, writer):
                 data = await read_request(reader, self._limit, self._table.idle_s)
         except Unwelcome as unwelcome:
-            self._placed.discard(task)  # who is refused may linger, but keeps nobody out
+            self._placed.discard(task)  # a rejected connection may linger, but must not take a place
             await self._refuse(reader, writer, unwelcome)
         else:
             if data is None:
@@ -134,7 +134,7 @@ class Server:
                 await self._answer(data, reader, writer)
 
     async def _refuse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, why: object) -> None:
-        """Answer, then throw away what still comes for a moment: closing on unread bytes would lose the answer."""
+        """Answer, then discard input for a moment: closing with unread bytes would lose the answer."""
         await _send(writer, str(Refusal(ERROR, why)))
         if len(self._serving) <= 2 * self._table.connections:
             writer.write_eof()
@@ -142,7 +142,7 @@ class Server:
                 await until_gone(reader)
 
     async def _answer(self, data: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Answer one request; its turn is dropped when the client goes before the reply."""
+        """Answer one request. Its turn is dropped if the client disconnects before the reply."""
         ticket, command = self._session.arrive(data)
         watching = asyncio.create_task(until_gone(reader))
         watching.add_done_callback(lambda _: ticket.end("drop"))
@@ -153,7 +153,7 @@ class Server:
             watching.cancel()
 
     def _place(self, task: asyncio.Task[None]) -> bool:
-        """Give a connection one of the places, if need be that of the oldest which has sent no request."""
+        """Give a connection a place, if necessary that of the oldest one that has sent nothing."""
         if len(self._placed) >= self._table.connections:
             idle = ((other, writer) for other, writer in self._reading.items() if not _has_news(writer))
             other, writer = next(idle, (None, None))
@@ -175,7 +175,7 @@ class Server:
 
 
 def _has_news(writer: asyncio.StreamWriter) -> bool:
-    """Whether its client has sent something that nobody has read yet: of many who come at once, some are in earnest."""
+    """Whether its client has sent bytes that are not read yet: of many simultaneous clients, some are serious."""
     if writer.transport.is_closing():
         return False
     poller = select.poll()

@@ -1,8 +1,8 @@
-"""One port's requests: which of them wait, on which context each one runs, and what becomes of the live one.
+"""One port's requests: which of them wait, on which context each one runs, and how the live context changes.
 
-The live context is the reserved name `@bridge/PORT`, so it outlives the bridge. The settings belong to this process:
-they begin as the model's default set. A request with a bang line runs on a context of its own, under its SAVE name or
-a temporary one, and what it leaves becomes the port's live context afterwards.
+The live context has the reserved name `@bridge/PORT`, so it outlives the bridge. The settings belong to this process
+and begin as the model's default set. A request with a bang line runs on a separate context, under its SAVE name or a
+temporary one. Its result then becomes the port's live context.
 """
 
 from __future__ import annotations
@@ -26,32 +26,30 @@ from ssmprov.settings import Settings, as_values
 log = logging.getLogger(__name__)
 
 BLAMES_THE_BANG = frozenset({"not_found", "bad_request", "wrong_model", "corrupt"})
-"""Codes of a turn's failure that may lie in what its bang line names."""
+"""Error codes of a turn that its bang line may have caused."""
 
 
 class Session:
-    """The state of one port, and its answers."""
+    """The state of one port. It answers the requests."""
 
     def __init__(self, port: Port) -> None:
         self.order = Order()
         self._port = port
         self._run = secrets.token_hex(4)
         self._settings: Settings | None = None  # None: the model's default set
-        self._live_from = (
-            0  # the number of the request that made the live context, and of the one that set the settings
-        )
-        self._settings_from = 0
         self._look = Look()
-        self._look_from = 0
+        # The numbers of the requests that set the live context, the settings and the look.
+        self._live_from = self._settings_from = self._look_from = 0
         self._later: set[asyncio.Task[None]] = set()
 
     def arrive(self, data: bytes) -> tuple[Ticket, Command | Refusal]:
-        """Give a request its place in the order of arrival. Call it as soon as the request is whole."""
+        """Give a request its place in the order of arrival. Call this as soon as the request is complete."""
         try:
             command = commands.parse(data.decode("utf-8"))
         except UnicodeDecodeError as error:
             why = (
-                f"the request is no UTF-8: byte 0x{data[error.start]:02x} at offset {error.start}; nothing was changed"
+                f"the request is not valid UTF-8 (byte 0x{data[error.start]:02x} at offset {error.start}); nothing was "
+                "changed"
             )
             return self.order.arrive(waits=False), Refusal(replies.ERROR, why)
         except BadRequest as error:
@@ -59,7 +57,7 @@ class Session:
         return self.order.arrive(waits=_bang(command) is None), command
 
     async def answer(self, ticket: Ticket, command: Command | Refusal) -> str:
-        """Do what a request asks, and return its reply."""
+        """Run a request and return its reply."""
         later: Coroutine[None, None, None] | None = None
         try:
             if isinstance(command, Refusal):
@@ -82,7 +80,7 @@ class Session:
                 task.add_done_callback(self._later.discard)
 
     async def clean(self) -> int:
-        """Remove the temporary names that a bridge that was killed has left; how many there were."""
+        """Remove the temporary names of a killed bridge. Returns their number."""
         return await self._port.clean(self._run)
 
     # -- without a bang line: on the live context, after all earlier requests
@@ -91,7 +89,7 @@ class Session:
         waiting = asyncio.ensure_future(done(self.order.earlier(ticket)))
         if not await ticket.outlasts(waiting):
             waiting.cancel()
-            raise Cancelled("the bridge is closing and the request had not begun: nothing was changed")
+            raise Cancelled("the bridge is shutting down and the request had not started; nothing was changed")
 
     async def _plain(self, ticket: Ticket, command: Command) -> str:
         live = self._port.live
@@ -114,12 +112,12 @@ class Session:
         if outcome.look is not None and ticket.number > self._look_from:
             self._look, self._look_from = outcome.look, ticket.number
 
-    # -- with a bang line: on a context of its own, beside the others
+    # -- with a bang line: on a separate context, at the same time as others
 
     async def _with_bang(
         self, ticket: Ticket, bang: Bang, command: Command
     ) -> tuple[str, Coroutine[None, None, None] | None]:
-        """The reply; and what makes its context the live one, where that must wait for earlier requests."""
+        """The reply, and a coroutine that makes its context the live one if that must wait for earlier requests."""
         self._port.check_bang(bang)
         temporary = f"{self._port.live}/{ticket.number}-{self._run}"
         if command.slash is None and command.prompt:
@@ -133,7 +131,7 @@ class Session:
         return outcome.reply, None
 
     async def _bang_turn(self, ticket: Ticket, bang: Bang, prompt: str, save: str) -> Outcome:
-        """A turn in the context LOAD with the set SETTINGS; both calls go out at once, in the order of arrival."""
+        """Run a turn in the context LOAD with the set SETTINGS. Both calls are sent at once, in this order."""
         port = self._port
         values = {} if bang.settings else self._values()
         turn = asyncio.create_task(port.turn(ticket, prompt, bang.load, bang.settings, values, save))
@@ -152,7 +150,7 @@ class Session:
         return Outcome(reply.text, f"#{reply.result.object}", await found if found else None)
 
     async def _bang_command(self, bang: Bang, slash: Slash | None, temporary: str) -> Outcome:
-        """A command on the context LOAD, or nothing but loading it, with the set SETTINGS."""
+        """Run a command on the context LOAD with the set SETTINGS, or only load them."""
         port = self._port
         try:
             with refusing(replies.LOAD):
@@ -170,7 +168,7 @@ class Session:
         return replace(outcome, object=outcome.object or found, settings=outcome.settings or settings)
 
     async def _becomes_live(self, ticket: Ticket, outcome: Outcome, temporary: str) -> None:
-        """Make its object the live context, unless a later request has set that already; likewise the settings."""
+        """Make its object the live context unless a later request has set it; the same for the settings."""
         port = self._port
         try:
             if ticket.number > self._live_from:
@@ -178,13 +176,15 @@ class Session:
                 await port.fork(outcome.object, port.live)
             self._take_settings(ticket, outcome)
         except SsmprovError as error:
-            raise Refusal(replies.ERROR, f"done, but it could not become the live context: {error}") from error
+            raise Refusal(
+                replies.ERROR, f"the request was done, but its context could not become the live one: {error}"
+            ) from error
         finally:
             if temporary:
                 await port.forget(temporary)
 
     async def _becomes_live_later(self, ticket: Ticket, outcome: Outcome, temporary: str) -> None:
-        """Earlier requests still own the live context: let them end, and hold the later ones back meanwhile."""
+        """Wait for the earlier requests that use the live context. Later requests wait for this one."""
         try:
             await done(self.order.earlier(ticket, only_waiting=True))
             await self._becomes_live(ticket, outcome, temporary)
@@ -195,7 +195,7 @@ class Session:
 
 
 def _bang(command: Command) -> Bang | None:
-    """The bang line of a request; None where it has no words."""
+    """The bang line of a request; None if it has no words."""
     return command.bang if command.bang is not None and command.bang.load else None
 
 

@@ -1,4 +1,4 @@
-"""An error as a person reads it: one sentence that says what to do, and what the Details button shows."""
+"""Errors as text for people: the notice that says what to do, and what its Details button shows."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from ssmprov.errors import Cancelled, NoSpace, SsmprovError, TimedOut, Unreachab
 
 _COMMAND = re.compile(r"`([^`\n]*)`")
 _MORE: dict[type[SsmprovError], str] = {
-    WorkerLost: "The context stands where it stood before the turn; if that was committed, the next one records it.",
-    TimedOut: "If the turn was committed all the same, the next one finds out and records it.",
-    NoSpace: "Transcript and context are as they were.",
+    WorkerLost: "The context is as it was before the turn. If the turn was committed, the next one records it.",
+    TimedOut: "If the turn was committed after all, the next one finds out and records it.",
+    NoSpace: "The transcript and the context are unchanged.",
 }
 
 
 def sentence(error: SsmprovError) -> str:
-    """What is shown. It begins with a capital and ends with a full stop."""
+    """The text of the notice. It starts with a capital letter and ends with a full stop."""
     text = error.message.strip() or type(error).__name__
     if isinstance(error, Unreachable):
         text = error.details.get("fault", text)  # without its advice: there is a button for that
@@ -30,12 +30,12 @@ def sentence(error: SsmprovError) -> str:
 
 
 def is_hint(error: SsmprovError) -> bool:
-    """Whether it is what the person asked for, and no fault."""
+    """Whether this is what the person asked for rather than a fault."""
     return isinstance(error, Cancelled)
 
 
 def details(error: SsmprovError) -> str:
-    """What helps to find the cause: the code, the worker, the traceback."""
+    """What helps to find the cause: the error's code, worker, details and traceback."""
     lines = [f"code: {error.details.get('code', error.code)}"]
     if error.worker:
         lines.append(f"worker: {error.worker}")

@@ -1,4 +1,4 @@
-"""The process of the window."""
+"""The process of the window: starts Qt, handles signals and reports exceptions."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ LOOK_MS = 200
 
 
 def run(directory: Path, model: str = "", context: str = "") -> int:
-    """Open the window and serve it until it is closed; the exit status. Raises what a configuration may raise."""
+    """Open the window and run it until it is closed. Returns the exit status; raises the configuration's errors."""
     home = home_of()
     home.mkdir(parents=True, exist_ok=True)
     client = Client(agent="composer")
     app = QApplication.instance() or QApplication([sys.argv[0]])
-    assert isinstance(app, QApplication), "there is no other"
+    assert isinstance(app, QApplication), "nothing else creates an application here"
     app.setApplicationName("ssmprov")
     app.setApplicationDisplayName("Composer")
     app.setDesktopFileName("ssmprov-composer")
     window = Window(client, directory, home, model, context)
     sys.excepthook = reporter(window)
-    # Python sees a signal only between two of its own instructions, which Qt's loop has none of without this.
+    # Python handles a signal only between two bytecode instructions. Without this timer Qt's loop runs none.
     ticks = QTimer()
     ticks.timeout.connect(lambda: None)
     ticks.start(LOOK_MS)
@@ -44,7 +44,7 @@ def run(directory: Path, model: str = "", context: str = "") -> int:
 
 
 def reporter(window: Window) -> Callable[[type[BaseException], BaseException, TracebackType | None], None]:
-    """What happens to an exception in a slot, which would end the process: it is shown, and the window goes on."""
+    """An exception hook that shows the exception, so that one raised in a slot does not end the process."""
 
     def report(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
         text = "".join(traceback.format_exception(kind, error, trace))
@@ -56,8 +56,8 @@ def reporter(window: Window) -> Callable[[type[BaseException], BaseException, Tr
             error
             if isinstance(error, SsmprovError)
             else SsmprovError(
-                f"something in the window went wrong ({kind.__name__}): what is written down is safe; go on, and "
-                "please report the details"
+                f"something went wrong in the window ({kind.__name__}). What was saved is safe, and you can continue. "
+                "Please report the details"
             )
         )
         found.remote_traceback = text

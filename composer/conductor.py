@@ -1,4 +1,4 @@
-"""What the window does: one act at a time, each a job; turns stream into the book, and the scene is looked at after."""
+"""Runs the window's actions one at a time: turns stream into the book, then transcript and context are compared."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ from transcripts.recorded import LIVE, UNKNOWN, Target, bang_target, outgoing, s
 
 T = TypeVar("T")
 Compose = Callable[[int], tuple[str, int]]
-"""Makes the text of a turn from its number, and says which number is the highest in it."""
+"""Makes the text of a turn from its number; returns the text and the highest turn number in it."""
 
 CHANGED_MS = 300
-"""How long the file is left in peace before a change that others made is looked at."""
+"""How long to wait after another program changed the file before looking at it."""
 
-BUSY = "One thing at a time: a turn is under way. Esc stops it."
+BUSY = "A turn is running. Wait for it to end, or press Esc to stop it."
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Wishes:
-    """With which model and context turns go on, and how they are sampled."""
+    """The model and context that the next turn uses, and how it is sampled."""
 
     model: str = ""
     context: str = LIVE
@@ -45,17 +45,14 @@ class Wishes:
         return {"settings": self.settings, "values": dict(self.values), "seed": self.seed}
 
     @property
-    def anew(self) -> dict[str, Any]:
-        """For a reply that is to be another one: a context that was seeded would only repeat itself."""
+    def with_new_seed(self) -> dict[str, Any]:
+        """The same sampling with a new seed, because the same seed would give the same reply."""
         return self.sampling | {"seed": secrets.randbits(63)}
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """A turn is about to be asked for: `text` stands after byte `at` of the transcript, and its reply will follow.
-
-    Without `at` it stands at the end.
-    """
+    """A turn is about to be sent: `text` goes after byte `at` of the transcript, or at its end if `at` is None."""
 
     at: int | None
     text: str
@@ -63,14 +60,14 @@ class Begun:
 
 @dataclass(frozen=True, slots=True)
 class Sent:
-    """A turn that is done and recorded."""
+    """A turn that has ended and is recorded."""
 
     reply: Reply
     change: Change | None
 
 
 class Finishing(Client):
-    """Asks for what was broken off. Closed with its window it says that nothing is known, and not that it failed."""
+    """Finishes an interrupted turn. If the window closes first, the outcome is unknown rather than a failure."""
 
     def __init__(self, job: Job) -> None:
         super().__init__(job.client.endpoint, agent="composer")
@@ -86,19 +83,19 @@ class Finishing(Client):
 
 
 class Conductor(QObject):
-    """Runs acts. An act that fails has changed nothing, or says what it has."""
+    """Runs actions. An action that fails has changed nothing, or its error says what it changed."""
 
     busy_changed = pyqtSignal(bool)
     trouble = pyqtSignal(object)  # an SsmprovError for the notice bar
     hint = pyqtSignal(str)
-    accepted = pyqtSignal()  # the draft is on its way
-    refused = pyqtSignal(object)  # the Draft of a turn that had no effect
+    accepted = pyqtSignal()  # the draft was sent
+    refused = pyqtSignal(object)  # the Draft of a turn that changed nothing
     placed = pyqtSignal(int)
     progress = pyqtSignal(int, int)
-    wrote = pyqtSignal(int, float)  # tokens of the reply, tokens a second
-    ended = pyqtSignal(object, float)  # a Reply, and its tokens a second
-    scene_changed = pyqtSignal(object)  # a Scene, or None where there is no broker
-    changed = pyqtSignal(object)  # the Change that an act made, for the history
+    wrote = pyqtSignal(int, float)  # tokens of the reply, tokens per second
+    ended = pyqtSignal(object, float)  # a Reply, and its tokens per second
+    scene_changed = pyqtSignal(object)  # a Scene, or None if no broker answers
+    changed = pyqtSignal(object)  # the Change that an action made, for the history
 
     def __init__(self, link: Link, book: Book, record: Record, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -112,10 +109,10 @@ class Conductor(QObject):
         self._look_again = False
         self._first: tuple[float, int] | None = None
         self._rate = 0.0
-        self._draft: Draft | None = None  # what the act under way sends
-        self._begun = ""  # how it stands in the transcript
-        self._noted = ""  # under which id it was sent
-        self._doubt: tuple[Draft, str, int, str] | None = None  # sent, and nobody knows what became of it
+        self._draft: Draft | None = None  # what the running action sends
+        self._begun = ""  # its text in the transcript
+        self._noted = ""  # the id of its request
+        self._doubt: tuple[Draft, str, int, str] | None = None  # a sent turn whose outcome is unknown
         self._changed = QTimer(self)
         self._changed.setSingleShot(True)
         self._changed.setInterval(CHANGED_MS)
@@ -123,7 +120,7 @@ class Conductor(QObject):
         book.changed.connect(lambda _index: self._changed.start())
         book.reset.connect(self._changed.start)
 
-    # -- acts
+    # -- actions
 
     @property
     def busy(self) -> bool:
@@ -136,9 +133,9 @@ class Conductor(QObject):
         draft: Draft | None = None,
         otherwise: Callable[[], object] | None = None,
     ) -> bool:
-        """Begin an act, unless one is under way. `done` is called when transcript and window agree again.
+        """Start an action unless one is running. `done` is called once the window shows the new transcript.
 
-        `draft` is what it sends, and `otherwise` is called where it fails.
+        `draft` is what it sends; `otherwise` is called if it fails.
         """
         if self.busy:
             self.hint.emit(BUSY)
@@ -156,7 +153,7 @@ class Conductor(QObject):
             begun, noted = self._begun, self._noted and self.record.noted(self._noted)
             self._settle()
             self.trouble.emit(error)
-            if draft is not None and not noted:  # a note of others says nothing of this turn
+            if draft is not None and not noted:  # other programs' notes do not concern this turn
                 self.refused.emit(draft)
             elif draft is not None:
                 self._doubt = draft, begun, len(self.book.text), self._noted
@@ -178,27 +175,27 @@ class Conductor(QObject):
         return True
 
     def _find_out(self) -> None:
-        """Whether a turn whose answer was lost was committed: then it is recorded, else its text comes back."""
+        """Check whether a turn whose answer was lost was committed. Record it if so; otherwise restore its text."""
 
         def work(job: Job) -> None:
-            job.said.emit("Finding out whether the turn was committed.")
+            job.said.emit("Checking whether the turn was committed.")
             with self.locked(job):
                 pass
 
         self.act(work)
 
     def _resolve_doubt(self) -> None:
-        """Whoever took the lock has finished what was in doubt: it begins what was appended, or it had no effect."""
+        """Whoever took the lock has finished the turn in doubt: its text was appended, or it changed nothing."""
         if self._doubt is None or self.record.noted(self._doubt[3]):
             return
         (draft, begun, length, _), self._doubt = self._doubt, None
         if self.book.text.startswith(begun, length):
-            self.hint.emit("The turn was committed, and is recorded now.")
+            self.hint.emit("The turn was committed and is now recorded.")
         else:
             self.refused.emit(draft)
 
     def stop(self, mode: str = "close") -> None:
-        """End the act under way early: what has been written so far is kept and closed, or dropped (`drop`)."""
+        """Stop the running action. What was written so far is kept and closed, or discarded with `drop`."""
         if self._job is not None:
             self._job.stop(mode)
 
@@ -206,7 +203,7 @@ class Conductor(QObject):
         if isinstance(mark, Begun):
             self.book.refresh()
             self.book.begin(mark.text, None if mark.at is None else self._characters(mark.at))
-            if self._draft is not None:  # others do not send what stands in the prompt
+            if self._draft is not None:  # other actions do not send the prompt
                 self._begun = mark.text
                 self.accepted.emit()
 
@@ -229,16 +226,16 @@ class Conductor(QObject):
         self.busy_changed.emit(False)
 
     def _characters(self, at: int) -> int:
-        """A place in the transcript, in bytes, as one in the book's text."""
+        """Convert a byte offset in the transcript into a character offset in the book's text."""
         return len(self.book.text.encode("utf-8", "surrogateescape")[:at].decode("utf-8", "surrogateescape"))
 
-    # -- looking
+    # -- comparing transcript and context
 
     def branches(self, client: Client | None = None, context: str = "") -> Branches:
         return Branches(self.record, client or self.link.client, self.wishes.model, context or self.wishes.context)
 
     def look(self) -> None:
-        """Hold transcript and context against each other, behind the scenes."""
+        """Compare transcript and context in the background."""
         if self._looking is not None:
             self._look_again = True
             return
@@ -256,7 +253,7 @@ class Conductor(QObject):
         self._looking = self.link.run(lambda _job: branches.scene(), seen, lambda _error: seen(None))
 
     def _look_at_change(self) -> None:
-        """The file has changed: by an act, which looks itself, or by another program."""
+        """The file has changed: by an action, which compares by itself, or by another program."""
         shown = self.book.text.encode("utf-8", "surrogateescape")
         if not self.busy:
             self._resolve_doubt()
@@ -266,7 +263,7 @@ class Conductor(QObject):
     # -- turns
 
     def launch(self) -> None:
-        """Finish what was broken off, and set the counter to the highest closed turn of the transcript."""
+        """Finish an interrupted turn, and set the counter to the highest closed turn of the transcript."""
 
         def work(job: Job) -> None:
             with self.locked(job) as writer:
@@ -286,8 +283,8 @@ class Conductor(QObject):
 
     @contextmanager
     def locked(self, job: Job) -> Iterator[Writer]:
-        """The record's lock within a job: waiting for it can be stopped, and what was broken off is finished first."""
-        wait = "Waiting: another turn of this transcript is under way."
+        """Take the record's lock in a job, and first finish an interrupted turn. Waiting for it can be stopped."""
+        wait = "Waiting: another turn is running on this transcript."
         with self.record.locked(lambda: job.said.emit(wait), job.cancelled) as writer:
             take_up(writer, lambda: job.use(Finishing(job)), job.said.emit)
             yield writer
@@ -308,9 +305,9 @@ class Conductor(QObject):
         otherwise: Callable[[], object] | None = None,
         shown: str | None = None,
     ) -> bool:
-        """Send and record a text, with the current context or with those of a bang line.
+        """Send and record a text, with the current context or the one in a bang line.
 
-        `then` is what is to follow, `otherwise` where it fails. It is not sent behind another transcript than `shown`.
+        `then` is called if it succeeds, `otherwise` if it fails. It fails if the transcript differs from `shown`.
         """
         wishes = self.wishes
         target = bang_target(bang) if bang else Target(wishes.context, wishes.settings, wishes.context)
@@ -333,7 +330,7 @@ class Conductor(QObject):
             with self.locked(job) as writer:
                 head = here.head()
                 if shown is not None and self.record.read() != shown.encode("utf-8", "surrogateescape"):
-                    raise BadRequest("the transcript has gone on since it was shown: look at it, and choose again")
+                    raise BadRequest("the transcript has changed since it was shown: look at it and choose again")
                 if bang:
                     _keep_what_a_bang_overwrites(here, target, head)
                 number = writer.next_number()
@@ -376,7 +373,7 @@ class Conductor(QObject):
 
 
 def _keep_what_a_bang_overwrites(here: Branches, target: Target, head: str) -> None:
-    """A bang line may save over a context that it has not loaded: what that stood at is kept as a branch."""
+    """Keep as a branch what a bang line overwrites: it may save over a context that it has not loaded."""
     for name in filter(None, (target.save, target.also)):
         if name == target.context:
             continue
@@ -386,6 +383,6 @@ def _keep_what_a_bang_overwrites(here: Branches, target: Target, head: str) -> N
 
 
 def check_shown(book_text: str, scene: Scene) -> None:
-    """Raises BadRequest where the transcript is not what the window shows, so that no wrong turn is meant."""
+    """Raises BadRequest if the transcript is not what the window shows: an action must not hit the wrong turn."""
     if scene.transcript != book_text.encode("utf-8", "surrogateescape"):
-        raise BadRequest("the transcript has gone on since it was shown: look at it, and choose again")
+        raise BadRequest("the transcript has changed since it was shown: look at it and choose again")

@@ -1,4 +1,4 @@
-"""What is done with a turn of the transcript: each with its dialog, where it needs one."""
+"""Actions on a turn of the transcript, with their dialogs."""
 
 from __future__ import annotations
 
@@ -27,11 +27,10 @@ from transcripts.textfile import text_of
 
 MOST_REPLIES = 16
 DEFAULT_REPLIES = 4
-CHOOSE = "Choose a turn first: click it, or Alt+Up and Alt+Down."
 
 
 class Desk(QObject):
-    """Acts on the chosen turn; where none is chosen, on the last one."""
+    """Acts on the chosen turn, or on the last one if none is chosen."""
 
     def __init__(
         self,
@@ -58,7 +57,7 @@ class Desk(QObject):
 
     @property
     def index(self) -> int:
-        """The place of the turn that is meant, -1 where there is none."""
+        """The index of the chosen turn, or of the last one; -1 if there are no turns."""
         items = self._conductor.book.items
         chosen = self._pane.chosen
         if 0 <= chosen < len(items) and isinstance(items[chosen], Turn):
@@ -67,19 +66,19 @@ class Desk(QObject):
 
     @property
     def comparing(self) -> CompareDialog | None:
-        """The window with two branches side by side, once there is one."""
+        """The dialog that compares two branches, once it was opened."""
         return self._compare
 
     @property
     def drawn(self) -> dict[int, Candidate]:
-        """The replies drawn at once that have ended, by their number."""
+        """The rerolls that are done, by their number."""
         return self._rerolls.found
 
     def _turns(self) -> list[Turn]:
         return [item for item in self._conductor.book.items if isinstance(item, Turn)]
 
     def turn(self) -> Turn | None:
-        """The turn that is meant; tells where there is none."""
+        """The chosen turn, or the last one. Shows a hint if there is none."""
         index = self.index
         item = self._conductor.book.items[index] if index >= 0 else None
         if isinstance(item, Turn):
@@ -87,21 +86,21 @@ class Desk(QObject):
         self._conductor.hint.emit("There is no turn yet: write one first.")
         return None
 
-    # -- again
+    # -- rerolls and edits
 
     def reroll(self) -> None:
         if self.turn() is not None:
             self._moves.reroll(self.index)
 
     def rerolls(self) -> None:
-        """Ask how many, and draw them."""
+        """Ask how many replies to write, and write them."""
         turn = self.turn()
         if turn is None:
             return
         at = self._moves.byte_of(self.index)
         dialog = QInputDialog(self._window)
         dialog.setWindowTitle("Several replies")
-        dialog.setLabelText(f"How many other texts for turn {turn.number} ({turn.role})?")
+        dialog.setLabelText(f"How many replies for turn {turn.number} ({turn.role})?")
         dialog.setInputMode(QInputDialog.InputMode.IntInput)
         dialog.setIntRange(2, MOST_REPLIES)
         dialog.setIntValue(DEFAULT_REPLIES)
@@ -119,7 +118,7 @@ class Desk(QObject):
 
         def wanted(role: str, content: str, regenerate: bool) -> None:
             if self._conductor.book.text != shown:
-                self._conductor.hint.emit("The transcript has gone on meanwhile: the change was not made.")
+                self._conductor.hint.emit("The transcript has changed in the meantime, so the turn was not changed.")
                 return
             asked = turns_of(f"(Turn 1) {self._compose.draft().reply}")
             reply = asked[0].role if asked else turn.role
@@ -133,7 +132,7 @@ class Desk(QObject):
             self._moves.go_back(self.index)
 
     def fork(self, object_id: str = "") -> None:
-        """Ask for a name and a worker, and fork the checkpoint, or the place after the turn that is meant."""
+        """Ask for a name and a worker; fork this checkpoint, or the context after the chosen turn."""
         if not object_id and self.turn() is None:
             return
         index, shown = self.index, self._conductor.book.text
@@ -152,17 +151,17 @@ class Desk(QObject):
             elif self._conductor.book.text == shown:
                 self._moves.fork(index, name, worker)
             else:
-                self._conductor.hint.emit("The transcript has gone on meanwhile: nothing was forked.")
+                self._conductor.hint.emit("The transcript has changed in the meantime, so nothing was forked.")
 
         dialog.wanted.connect(wanted)
 
-    # -- side by side
+    # -- comparing
 
     def compare(self, left: str, right: str) -> None:
-        """Show what two checkpoints have read beside each other."""
+        """Compare what two checkpoints have read, side by side."""
         forest = self._watcher.forest
         if not left or not right or forest is None:
-            self._conductor.hint.emit("Choose a branch in the tree first (F9): it is shown beside the current one.")
+            self._conductor.hint.emit("First choose a branch in the tree (F9) to compare with the current one.")
             return
         branches = self._conductor.branches()
         titles = [
@@ -193,7 +192,7 @@ class Desk(QObject):
             clipboard.setText(turn.text.encode("utf-8", "surrogateescape").decode("utf-8", "replace"))
 
     def quote(self) -> None:
-        """Put the turn as a quotation before what stands in the prompt."""
+        """Insert the turn as a quotation at the beginning of the prompt."""
         turn = self.turn()
         if turn is not None:
             text = quote(turn).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -201,7 +200,7 @@ class Desk(QObject):
             self._compose.focus_prompt()
 
     def go_on(self) -> None:
-        """Have the model write on in the open turn."""
+        """Let the model continue the open turn."""
         if self._open_turn():
             self._conductor.send_text(lambda number: ("", number - 1), shown=self._conductor.book.text)
 
@@ -214,19 +213,19 @@ class Desk(QObject):
         items = self._conductor.book.items
         if items and isinstance(items[-1], Turn) and not items[-1].closed:
             return True
-        self._conductor.hint.emit("The last turn is closed: there is nothing to write on in.")
+        self._conductor.hint.emit("The last turn is already closed.")
         return False
 
     # -- files
 
     def choose_files(self) -> None:
-        dialog = QFileDialog(self._window, "Files to add as FILE turns")
+        dialog = QFileDialog(self._window, "Add files as FILE turns")
         dialog.setFileMode(QFileDialog.FileMode.ExistingFiles)
         dialog.filesSelected.connect(lambda names: self.put([Path(name) for name in names]))
         dialog.open()
 
     def put(self, paths: Sequence[Path]) -> None:
-        """Add files as FILE turns, one after the other, as PUT does."""
+        """Add files as FILE turns, one after the other, as PUT_FILE does."""
         if self._conductor.busy and not self._putting:
             self._conductor.hint.emit(BUSY)
             return
@@ -253,11 +252,11 @@ class Desk(QObject):
         return self._conductor.send_text(compose, then=self._next_file, otherwise=self._give_up_files)
 
     def _give_up_files(self) -> None:
-        """One was not added: those after it are not added later, when nobody thinks of them any more."""
+        """A file was not added, so the files after it are dropped rather than added at a surprising moment."""
         self._putting = False
         if left := [path.name for path in self._files]:
             self._files.clear()
-            self._conductor.hint.emit(f"Not added, too: {', '.join(left)[:300]}.")
+            self._conductor.hint.emit(f"These files were not added either: {', '.join(left)[:300]}.")
 
     def save_copy(self) -> None:
         dialog = QFileDialog(self._window, "Save a copy of the transcript")
@@ -273,5 +272,5 @@ class Desk(QObject):
             return name
 
         self._conductor.link.run(
-            work, lambda _: self._conductor.hint.emit(f"Written to {name}."), self._conductor.trouble.emit
+            work, lambda _: self._conductor.hint.emit(f"Saved to {name}."), self._conductor.trouble.emit
         )

@@ -1,4 +1,4 @@
-"""Whether there is a Qt, and a screen to draw on, told before Qt itself would end the process."""
+"""Checks that Qt and a screen are available, because Qt itself would end the process."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ LIBRARIES = (
 
 
 def check_display() -> None:
-    """Whether there is a Qt, and a screen for it: Qt itself would end the process. Raises Unsupported."""
+    """Check that Qt can be loaded and has a screen. Raises Unsupported."""
     try:
         import mdit_py_plugins  # noqa: F401
         import ziamath  # noqa: F401
@@ -34,14 +34,14 @@ def check_display() -> None:
         return
     if not os.environ.get("DISPLAY"):
         raise Unsupported(
-            "there is no screen to draw on (neither DISPLAY nor WAYLAND_DISPLAY is set): start it within a desktop "
-            "session; over ssh, `ssh -X` brings one"
+            "there is no screen to draw on (neither DISPLAY nor WAYLAND_DISPLAY is set): start the Composer in a "
+            "desktop session, or connect with `ssh -X`"
         )
     _check_x11(Path(QLibraryInfo.path(QLibraryInfo.LibraryPath.PluginsPath)) / "platforms" / "libqxcb.so")
 
 
 def _check_x11(plugin: Path) -> None:
-    """What Qt does first on X11: load its plugin with all that it needs, and connect."""
+    """Do what Qt does first on X11: load its plugin and the plugin's libraries, and connect."""
     try:
         ctypes.CDLL(str(plugin))
         xcb = ctypes.CDLL("libxcb.so.1")
@@ -54,11 +54,11 @@ def _check_x11(plugin: Path) -> None:
     refused = xcb.xcb_connection_has_error(connection)
     xcb.xcb_disconnect(connection)
     if refused:
-        raise Unsupported(f"the screen {os.environ['DISPLAY']} does not answer: see what DISPLAY is set to")
+        raise Unsupported(f"the screen {os.environ['DISPLAY']} does not answer: check the variable DISPLAY")
 
 
 def _cannot_load(error: Exception) -> Unsupported:
     return Unsupported(
-        f"Qt cannot be loaded ({error}): install the system's libraries for it, on Debian with "
+        f"Qt cannot be loaded ({error}): install the system libraries that it needs. On Debian: "
         f"`apt install {LIBRARIES}`"
     )

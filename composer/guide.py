@@ -1,4 +1,4 @@
-"""What the menu Help shows, and what a probe saw: texts in windows of their own."""
+"""The dialogs of the Help menu, and the dialog that shows a probe."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ssmprov import __version__
 
 ABOUT = (
     f"<b>ssmprov Composer {__version__}</b><p>A window for writing with the contexts of recurrent language models, "
-    "turn by turn and branch by branch.<p>ssmprov is under the MIT licence; PyQt6, which draws this window, is under "
-    "GPL-3.0."
+    "turn by turn and branch by branch.<p>ssmprov is licensed under MIT. PyQt6, which draws this window, is licensed "
+    "under GPL-3.0."
 )
 
 
 def show_keys(window: QWidget, send_key: str) -> None:
-    """All shortcuts, in a list that scrolls."""
+    """Show all shortcuts in a list that scrolls."""
     dialog = QDialog(window)
     dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-    dialog.setWindowTitle("Keys")
+    dialog.setWindowTitle("Keyboard shortcuts")
     text = QTextBrowser()
-    text.setAccessibleName("Keys")
+    text.setAccessibleName("Keyboard shortcuts")
     text.setHtml(keys_text(send_key))
     column = QVBoxLayout(dialog)
     column.addWidget(text)
@@ -32,7 +32,7 @@ def show_keys(window: QWidget, send_key: str) -> None:
 
 
 def show_probe(window: QWidget, text: str) -> None:
-    """What a probe saw, in columns. Several can be open side by side, to be compared."""
+    """Show what a probe saw, in columns. Several can be open at once to compare them."""
     dialog = QDialog(window)
     dialog.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
     dialog.setWindowTitle("Probe")

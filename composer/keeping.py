@@ -1,4 +1,4 @@
-"""The session of a window: taken up at its start, written down while it lives."""
+"""The session of a window: restored when it starts, saved while it runs."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from composer.writing.compose_panel import ComposePanel
 from transcripts.recorded import LIVE
 
 SAVE_MS = 5000
-"""How often the session is written, where it has changed: what was typed survives a crash."""
+"""How often a changed session is saved, so that typed text survives a crash."""
 
 
 class Keeper(QObject):
-    """Keeps geometry, tab, drop-downs, unsent text, model, context and sampling of one window."""
+    """Saves geometry, tab, drop-downs, unsent text, model, context and sampling of one window."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class Keeper(QObject):
         self._timer.timeout.connect(self.save)
 
     def restore(self, model: str = "", context: str = "") -> None:
-        """Take up what the last window left; a model and a context that are given come first."""
+        """Restore the last session. A given model or context overrides it."""
         found = session.load(self._directory)
         if found.geometry:
             self._window.restoreGeometry(QByteArray.fromBase64(found.geometry.encode()))
@@ -61,11 +61,11 @@ class Keeper(QObject):
         self._workers.set_context(context or found.context or LIVE)
         if found.send_key in ("shift+enter", "enter", "ctrl+enter"):
             self._compose.send_key = found.send_key
-        self._troubles.stand("session", found.trouble, error=True)
+        self._troubles.report("session", found.trouble, error=True)
         self._timer.start()
 
     def save(self) -> None:
-        """Write it down, if it is not what was written last."""
+        """Save the session if it has changed."""
         now = session.Session(
             geometry=_base64(self._window.saveGeometry()),
             layout=_base64(self._window.saveState()),
@@ -78,7 +78,7 @@ class Keeper(QObject):
             send_key=self._compose.send_key,
         )
         if now != self._saved:
-            self._troubles.stand("session", session.save(self._directory, now))
+            self._troubles.report("session", session.save(self._directory, now))
         self._saved = now
 
     def stop(self) -> None:

@@ -1,4 +1,4 @@
-"""All talk with the broker: jobs, each in a thread of its own, that tell the window by signals how far they are."""
+"""All calls to the broker: jobs that run in threads and report to the window with signals."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from clients import Client, Reply
 from ssmprov.errors import Cancelled, SsmprovError, Unreachable, problem_of
 
 THREADS = 40
-"""Jobs at once: a drawing of many replies, and beside it the questions of the panels."""
+"""Jobs at the same time: many rerolls, and the questions of the panels."""
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Client)
 
 
 class Job(QObject):
-    """One piece of work. Its signals reach the window's thread; after `done` or `failed` there comes no other."""
+    """One piece of work. Its signals arrive in the window's thread; `done` or `failed` is the last one."""
 
-    text = pyqtSignal(str, int)  # a piece of the reply, and how many tokens have been written
-    progress = pyqtSignal(int, int)  # reading the prompt: tokens done, of so many
-    placed = pyqtSignal(int)  # how many requests the broker has before this one
-    said = pyqtSignal(str)  # something to know that is no error
-    marked = pyqtSignal(object)  # a result on the way
+    text = pyqtSignal(str, int)  # a piece of the reply, and the number of tokens written so far
+    progress = pyqtSignal(int, int)  # prefill: tokens read, tokens in all
+    placed = pyqtSignal(int)  # the number of requests ahead of this one in the broker
+    said = pyqtSignal(str)  # a hint
+    marked = pyqtSignal(object)  # an intermediate result
     done = pyqtSignal(object)
     failed = pyqtSignal(object)  # an SsmprovError
 
     def __init__(self, client: Client, parent: QObject) -> None:
-        super().__init__(parent)  # which owns it: the thread that drops the last reference must not delete it
+        super().__init__(parent)  # the parent owns it, so that no other thread deletes it
         self.client = client
         self.cancelled = threading.Event()
         self.abandoned = False
@@ -42,7 +42,7 @@ class Job(QObject):
         self._others: list[Client] = []
 
     def use(self, client: C) -> C:
-        """Have another client closed with the window: what it waits for would hold that up."""
+        """Close this client too when the window closes, so that it does not delay closing."""
         with self._lock:
             self._others.append(client)
             abandoned = self.abandoned
@@ -51,7 +51,7 @@ class Job(QObject):
         return client
 
     def abandon(self) -> None:
-        """Nobody waits for it any more."""
+        """Give up: nobody waits for this job any more."""
         with self._lock:
             self.abandoned = True
             others = list(self._others)
@@ -60,7 +60,7 @@ class Job(QObject):
             client.close()
 
     def stop(self, mode: str = "close") -> None:
-        """Have it end early: what waits gives up, a turn under way is cancelled in the way `mode`."""
+        """Stop early: waiting ends, and a running turn is cancelled with this `mode`."""
         with self._lock:
             self._mode = mode
             request = self._request
@@ -69,9 +69,9 @@ class Job(QObject):
             self.client.cancel(request, mode)
 
     def ask(self, prompt: str, request_id: bytes, arguments: dict[str, Any]) -> Reply:
-        """Run a turn, telling of its pieces. For the job's own thread.
+        """Run a turn and emit its pieces. Call it in the job's own thread.
 
-        Raises Unreachable where the window was closed meanwhile: how the turn ends is not known then.
+        Raises Unreachable if the window was closed before the turn ended, because its outcome is then unknown.
         """
         try:
             return self._ask(prompt, request_id, arguments)
@@ -83,7 +83,7 @@ class Job(QObject):
     def _ask(self, prompt: str, request_id: bytes, arguments: dict[str, Any]) -> Reply:
         with self._lock:
             if self._mode:
-                raise Cancelled("stopped before it was sent: nothing has changed")
+                raise Cancelled("stopped before it was sent; nothing has changed")
         with self.client.stream(
             prompt, request_id=request_id, on_progress=self.progress.emit, on_place=self.placed.emit, **arguments
         ) as stream:
@@ -106,7 +106,7 @@ class _Task(QRunnable):
         self._work = work
 
     def run(self) -> None:
-        with contextlib.suppress(RuntimeError):  # the window is gone, and the job with it
+        with contextlib.suppress(RuntimeError):  # the window and the job were deleted
             try:
                 result = self._work(self._job)
             except BaseException as error:
@@ -116,7 +116,7 @@ class _Task(QRunnable):
 
 
 def _known(error: BaseException) -> SsmprovError:
-    """Any exception as one of ours, with its traceback for the details."""
+    """Turn any exception into an SsmprovError, with its traceback for the details."""
     if isinstance(error, SsmprovError):
         return error
     problem = problem_of(error) if isinstance(error, Exception) else None
@@ -129,7 +129,7 @@ def _known(error: BaseException) -> SsmprovError:
 
 
 class Link(QObject):
-    """Runs jobs against one broker. A job that has ended is let go of."""
+    """Runs jobs against one broker, and deletes each job when it has ended."""
 
     def __init__(self, client: Client, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -146,22 +146,22 @@ class Link(QObject):
         failed: Callable[[SsmprovError], object] | None = None,
         listen: Callable[[Job], object] = lambda _job: None,
     ) -> Job:
-        """Begin a job. `done` or `failed` is called in the window's thread; `listen` may connect its other signals."""
+        """Start a job. `done` or `failed` is called in the window's thread; `listen` may connect its other signals."""
         job = Job(self.client, self)
         self._jobs.add(job)
         job.done.connect(lambda result: self._ended(job, done, result))
         job.failed.connect(lambda error: self._ended(job, failed, error))
-        listen(job)  # before it runs: nothing that it says is missed
+        listen(job)  # before it runs, so that no signal is missed
         self._pool.start(_Task(job, work))
         return job
 
     @property
     def busy(self) -> int:
-        """How many jobs run."""
+        """The number of running jobs."""
         return len(self._jobs)
 
     def _ended(self, job: Job, tell: Callable[[Any], object] | None, value: object) -> None:
-        if self._closed:  # what was on its way reaches nobody
+        if self._closed:  # ignore late results
             return
         self._jobs.discard(job)
         job.deleteLater()
@@ -169,7 +169,7 @@ class Link(QObject):
             tell(value)
 
     def close(self, wait_ms: int = 3000) -> None:
-        """Give up what runs: turns that save are finished by the server, and recorded by whoever writes next."""
+        """Give up the running jobs. The server finishes turns that save; the next writer records them."""
         self._closed = True
         for job in self._jobs:
             job.abandon()

@@ -1,4 +1,4 @@
-"""Going back and trying again: reroll, edit, fork, go elsewhere, undo, redo. Nothing that was written is lost."""
+"""Reroll, edit, fork, go to another checkpoint, undo and redo. Nothing that was written is lost."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from transcripts.branches import Branches, Candidate, Change, Drawing, Scene, hi
 MAX_CHANGES = 200
 MAX_CHANGED_BYTES = 64 << 20
 GONE_ON = (
-    "this cannot be undone or redone any more: transcript or context have gone on by other ways. The next undo goes "
-    "back by the checkpoints, and the tree of contexts still has every branch"
+    "this cannot be undone or redone any more: something else changed the transcript or the context. The next undo "
+    "goes back by one checkpoint, and the tree still has every branch"
 )
 Moved = tuple[Reply | None, Change]
 
 
 class Moves(QObject):
-    """Acts on the turns of the transcript, by their place in the book, and the history of what was changed."""
+    """Changes turns of the transcript, by their index in the book, and keeps the history of changes."""
 
     history_changed = pyqtSignal()
-    forked = pyqtSignal(str)  # the name that was given
+    forked = pyqtSignal(str)  # the new name
 
     def __init__(self, conductor: Conductor, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -37,7 +37,7 @@ class Moves(QObject):
         self._undo: list[Change] = []
         self._redo: list[Change] = []
         self._undrawn: list[tuple[Branches, Drawing]] = []
-        self._history = 0  # which one this is: an act may end when another context has been chosen
+        self._history = 0  # its number: an action may end after another context was chosen
         conductor.changed.connect(self._remember)
 
     # -- history
@@ -52,7 +52,7 @@ class Moves(QObject):
         return bool(self._redo)
 
     def forget(self) -> None:
-        """Another context: its changes are others."""
+        """Drop the history, because another context was chosen."""
         self._undo.clear()
         self._redo.clear()
         self._history += 1
@@ -69,7 +69,7 @@ class Moves(QObject):
         self.history_changed.emit()
 
     def undo(self) -> None:
-        """Take the last change back; without one, go back to the checkpoint before the last."""
+        """Undo the last change. If there is none, go back to the checkpoint before the last one."""
         if self._undo:
             self._travel(self._undo, self._redo)
         else:
@@ -94,7 +94,7 @@ class Moves(QObject):
             if history != self._history:
                 return
             if made is None:
-                self.forget()  # else nothing could be undone any more
+                self.forget()  # otherwise this change would block every later undo
                 self._conductor.trouble.emit(Conflict(GONE_ON))
                 return
             self._push(target, source.pop().back)
@@ -117,13 +117,13 @@ class Moves(QObject):
     # -- one turn again
 
     def reroll(self, index: int) -> None:
-        """Have the model write turn `index` of the book once more. What follows it stays on the branch left behind."""
+        """Let the model write turn `index` of the book again. What followed it stays on the old branch."""
         turn = self._turn(index)
         if turn is not None:
-            self._rewrite(self.byte_of(index), turn.head, **self._conductor.wishes.anew)
+            self._rewrite(self.byte_of(index), turn.head, **self._conductor.wishes.with_new_seed)
 
     def edit(self, index: int, role: str, content: str, *, regenerate: bool, reply_role: str) -> None:
-        """Change a turn. With `regenerate` the model writes the next one anew, else what follows is read again."""
+        """Change a turn. With `regenerate` the model writes the next turn again; otherwise it reads what follows."""
         turn = self._turn(index)
         if turn is None:
             return
@@ -133,17 +133,17 @@ class Moves(QObject):
         following = next((item for item in items[index + 1 :] if isinstance(item, Turn)), None)
         if regenerate:
             next_role = following.role if following is not None else reply_role
-            self._rewrite(at, edited + header(turn.number + 1, next_role), **self._conductor.wishes.anew)
+            self._rewrite(at, edited + header(turn.number + 1, next_role), **self._conductor.wishes.with_new_seed)
         else:
             rest = "".join(item.text for item in items[index + 1 :])
             self._rewrite(at, edited + rest, max_tokens=0)
 
     def go_back(self, index: int) -> None:
-        """Go on right after turn `index`."""
+        """Continue right after turn `index`."""
         self._rewrite(self.byte_of(index + 1), "", max_tokens=0)
 
     def reread(self) -> None:
-        """Have the context begin anew and read the whole transcript: for a context that has not."""
+        """Empty the context and let it read the whole transcript."""
 
         branches = self._conductor.branches()
 
@@ -156,7 +156,7 @@ class Moves(QObject):
         self._act(work)
 
     def _rewrite(self, at: int, text: str, **limits: Any) -> None:
-        """Let the transcript go on with `text` after byte `at`, and what the model makes of it."""
+        """Replace the transcript after byte `at` with `text` and the model's reply to it."""
         shown = self._conductor.book.text
 
         branches = self._conductor.branches()
@@ -191,7 +191,7 @@ class Moves(QObject):
             reply, change = found
             if reply is not None:
                 self._conductor.tell_end(reply)
-            if history != self._history:  # another context has been chosen meanwhile
+            if history != self._history:  # another context was chosen in the meantime
                 return
             if change.before != change.after or change.head_before != change.head_after:
                 (remember or self._remember)(change)
@@ -199,15 +199,15 @@ class Moves(QObject):
         self._conductor.act(work, moved, otherwise=self._clear)
 
     def _clear(self) -> None:
-        """Take the names of what was not drawn away, behind the scenes: where no worker is left, that takes long."""
+        """Remove the names of failed drawings in the background: without a worker, that can take long."""
         while self._undrawn:
             branches, drawing = self._undrawn.pop()
             self._conductor.link.run(lambda _job, b=branches, d=drawing: b.undraw(d))  # type: ignore[misc]
 
-    # -- elsewhere
+    # -- other checkpoints
 
     def go_to(self, object_id: str) -> None:
-        """Go on at any checkpoint of the tree; the transcript becomes its."""
+        """Continue from any checkpoint of the tree, with the transcript of that checkpoint."""
 
         branches = self._conductor.branches()
 
@@ -223,7 +223,7 @@ class Moves(QObject):
         self._act(work)
 
     def pick(self, branches: Branches, scene: Scene, candidate: Candidate) -> None:
-        """Go on with one of several replies that were drawn beside the context of those branches."""
+        """Continue with one of several rerolls of the context of these branches."""
 
         def work(job: Job) -> Moved:
             with self._conductor.locked(job) as writer:
@@ -232,7 +232,7 @@ class Moves(QObject):
         self._act(work)
 
     def fork(self, index: int, name: str, worker: str = "") -> None:
-        """Give the context as it was right after turn `index` a name of its own, on that worker where one is meant."""
+        """Name the context as it was right after turn `index`; pin it to a worker if one is given."""
         shown = self._conductor.book.text
         at = self.byte_of(index + 1)
 
@@ -272,7 +272,7 @@ class Moves(QObject):
         self._conductor.act(work, self.forked.emit)
 
     def show_transcript_of(self, context: str, former: str, then: Callable[[], object]) -> None:
-        """Let the transcript be that of another context. The one that stood is kept as a branch of the `former` one."""
+        """Show the transcript of another context. The previous one is kept as a branch of the context `former`."""
 
         old, new = self._conductor.branches(context=former), self._conductor.branches(context=context)
 
@@ -284,10 +284,10 @@ class Moves(QObject):
                 head = new.head()
                 text = (new.kept_transcript(head) or new.text(head)) if head else b""
                 if self._conductor.record.read() != transcript:
-                    raise Conflict("the transcript has gone on meanwhile: look at it, and try again")
+                    raise Conflict("the transcript has changed in the meantime: look at it and try again")
                 writer.rewrite(text, highest_closed(text))
                 if kept:
-                    job.said.emit(f"The transcript that stood here is kept in {old.file_of(kept).name}.")
+                    job.said.emit(f"The previous transcript is kept in {old.file_of(kept).name}.")
 
         self._conductor.act(work, lambda _: then())
 
@@ -298,10 +298,10 @@ class Moves(QObject):
         item = items[index] if 0 <= index < len(items) else None
         if isinstance(item, Turn):
             return item
-        self._conductor.hint.emit("Choose a turn first: click it, or Alt+Up and Alt+Down.")
+        self._conductor.hint.emit("Choose a turn first: click it, or press Alt+Up or Alt+Down.")
         return None
 
     def byte_of(self, index: int) -> int:
-        """Where item `index` begins in the transcript, in bytes."""
+        """The byte of the transcript at which item `index` begins."""
         items = self._conductor.book.items[:index]
         return sum(len(item.text.encode("utf-8", "surrogateescape")) for item in items)

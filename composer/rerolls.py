@@ -1,4 +1,4 @@
-"""Several replies drawn at once, spread over the workers; one is picked, the others stay as branches."""
+"""Rerolls: several replies at once, spread over the workers. You pick one; the others stay as branches."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from transcripts.branches import Branches, Candidate, Drawing, Scene
 
 
 class Rerolls(QObject):
-    """Draws beside the transcript, so that writing may go on meanwhile; a pick is refused where it has."""
+    """Writes replies without touching the transcript, so you can go on writing; picking one is rejected if you did."""
 
     def __init__(self, conductor: Conductor, moves: Moves, window: QWidget) -> None:
         super().__init__(window)
@@ -28,14 +28,14 @@ class Rerolls(QObject):
         self.found: dict[int, Candidate] = {}
         self._asked: tuple[int, bytes, int] | None = None
         self._scene: Scene | None = None
-        self._shown = ""  # the transcript that the replies are drawn beside
+        self._shown = ""  # the transcript when the replies were requested
         self._branches: Branches | None = None
-        self._drawing = 0  # what an earlier one still says is not for the cards of this one
+        self._drawing = 0  # its number: late signals of an earlier drawing are ignored
 
     def start(self, turn: Turn, at: int, count: int) -> None:
-        """Draw `count` other texts for a turn that begins at byte `at` of the transcript."""
+        """Write `count` other texts for the turn that begins at byte `at` of the transcript."""
         if self._conductor.busy:
-            self._conductor.hint.emit("A turn is under way: draw others when it has ended.")
+            self._conductor.hint.emit("A turn is running. Try again when it has ended.")
             return
         self._asked = at, turn.head.encode("utf-8", "surrogateescape"), count
         self._shown = self._conductor.book.text
@@ -43,8 +43,8 @@ class Rerolls(QObject):
         self._draw(more=False)
 
     def _draw(self, *, more: bool) -> None:
-        assert self._asked is not None, "something was asked for"
-        assert self._branches is not None, "for a context"
+        assert self._asked is not None, "start sets it"
+        assert self._branches is not None, "start sets it"
         at, text, count = self._asked
         shown, branches = self._shown, self._branches
 
@@ -56,7 +56,7 @@ class Rerolls(QObject):
         def drawn(made: tuple[Scene, Drawing]) -> None:
             if branches is self._branches:
                 self._drawn(branches, *made, more=more)
-            else:  # another drawing was begun meanwhile: this one's names would say nothing
+            else:  # another drawing has started, so nobody needs the names of this one
                 self._conductor.link.run(lambda _job: branches.undraw(made[1]))
 
         self._conductor.link.run(work, drawn, self._conductor.trouble.emit)
@@ -89,7 +89,7 @@ class Rerolls(QObject):
 
     def _one(self, picker: RerollPicker, branches: Branches, drawing: Drawing, index: int, card: int) -> None:
         this = self._drawing
-        arguments = branches.arguments(drawing, index, **self._conductor.wishes.anew)
+        arguments = branches.arguments(drawing, index, **self._conductor.wishes.with_new_seed)
 
         def work(job: Job) -> tuple[Candidate, str]:
             reply = job.ask(drawing.prompt, wire.new_id(), arguments)
@@ -116,19 +116,21 @@ class Rerolls(QObject):
         self._jobs.append(self._conductor.link.run(work, done, failed, listen))
 
     def stop(self) -> None:
-        """End what is still being written; it is kept as far as it came."""
+        """Stop the replies that are still being written, and keep what they have."""
         for job in self._jobs:
             job.stop("close")
 
     def more(self) -> None:
-        """As many again, beside those that are there."""
+        """Write the same number of replies again, next to the existing ones."""
         self._draw(more=True)
 
     def _picked(self, index: int) -> None:
         drawn, now = self._branches, self._conductor.branches()
         if index in self.found and self._scene is not None and drawn is not None:
             if (drawn.model, drawn.name) != (now.model, now.name):
-                self._conductor.hint.emit(f"These were drawn for {drawn.model}:{drawn.name}: choose that one first.")
+                self._conductor.hint.emit(
+                    f"These replies are for {drawn.model}:{drawn.name}. Choose that context first."
+                )
                 return
             self._moves.pick(drawn, self._scene, self.found[index])
             self.stop()

@@ -1,4 +1,4 @@
-"""A broker that the window starts: `ssmprov up` as a child process, without ever waiting for it."""
+"""The broker that the window starts: `ssmprov up` as a child process. Nothing here blocks."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from PyQt6.QtCore import QFileSystemWatcher, QObject, QProcess, QTimer, pyqtSign
 KEPT_LINES = 40
 TOLD_LINES = 6
 PATIENCE_MS = 180_000
-"""How long everything may take to come up; torch and a large model take their time."""
+"""How long the start may take. Torch and a large model need time."""
 
 
 def program() -> str:
@@ -25,10 +25,10 @@ def program() -> str:
 
 
 class Server(QObject):
-    """`ssmprov up` in the working directory `home`. Without an `ssmprov.toml` there it serves the embedded model.
+    """Runs `ssmprov up` in the working directory `home`. Without an `ssmprov.toml` it serves the embedded model.
 
-    `failed` says why it did not come up, or why it ended by itself later; `ended` follows each start, with its
-    exit status. Only the process that was started here is ever ended here.
+    `failed` says why it did not start, or why it stopped unexpectedly later. `ended` follows each start, with the
+    exit status. This class only ends the process that it started.
     """
 
     ready = pyqtSignal()
@@ -58,11 +58,11 @@ class Server(QObject):
 
     @property
     def pid(self) -> int:
-        """The process id, 0 where none runs."""
+        """The process id, 0 if it is not running."""
         return self._process.processId() if self._process is not None else 0
 
     def start(self) -> None:
-        """Start it, unless it runs already. `ready` or `failed` tells the outcome."""
+        """Start it unless it is running. `ready` or `failed` reports the outcome."""
         if self._process is not None:
             return
         self._lines.clear()
@@ -87,7 +87,7 @@ class Server(QObject):
         process.start(program(), ["--home", str(self.home), "up", "--ready-file", str(self._ready_file)])
 
     def stop(self, then: Callable[[], None] = lambda: None) -> None:
-        """Ask it to end; it finishes what it has accepted first. `then` is called when it is gone."""
+        """Ask it to end. It first finishes what it has accepted. `then` is called when it is gone."""
         if self._process is None:
             then()
             return
@@ -108,7 +108,7 @@ class Server(QObject):
             self.ready.emit()
 
     def _give_up(self) -> None:
-        self._lines.append(f"it did not come up within {PATIENCE_MS // 1000} seconds")
+        self._lines.append(f"it did not start within {PATIENCE_MS // 1000} seconds")
         if self._process is not None:
             self._process.terminate()
 
@@ -120,7 +120,7 @@ class Server(QObject):
         self._rest = self._rest[-4096:]
 
     def _on_error(self, error: QProcess.ProcessError) -> None:
-        """Only where it could not even be started does no `finished` follow."""
+        """Handle a program that could not be started: Qt emits no `finished` for it."""
         if error == QProcess.ProcessError.FailedToStart and self._process is not None:
             self._lines.append(self._process.errorString())
             self._over(127)
@@ -143,7 +143,7 @@ class Server(QObject):
             self._place = None
         was_serving, wished, self._serving, self._stopping = self._serving, self._stopping, False, False
         if not wished:
-            what = "has ended by itself" if was_serving else "did not start"
+            what = "stopped unexpectedly" if was_serving else "did not start"
             self.failed.emit("\n".join([f"The broker {what}.", *list(self._lines)[-TOLD_LINES:]]))
         self.ended.emit(status)
         then, self._then = self._then, []

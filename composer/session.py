@@ -1,4 +1,4 @@
-"""What the window remembers from one start to the next: `.composer.json` in the directory of the transcript."""
+"""What the window remembers between two starts: `.composer.json` in the transcript's directory."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ FILE = ".composer.json"
 MAX_BYTES = 4 * 1024 * 1024
 
 
-class Session(msgspec.Struct):
-    """One window's state. Unknown keys of a file are passed over, so an older window reads a newer one's file.
+class Session(msgspec.Struct, kw_only=True):
+    """The state of one window. Unknown keys in the file are ignored, so an older window can read a newer file.
 
-    `geometry` and `layout` are Qt's, in base64 (the latter knows which docks are shown); `compose` and `sampling`
-    belong to the panels of those names. `trouble` says what happened to the file when it was read, and is not kept.
+    `geometry` and `layout` come from Qt, in base64 (`layout` includes which docks are shown). `compose` and `sampling`
+    belong to the panels with these names. `trouble` says what went wrong while reading the file; it is not saved.
     """
 
     geometry: str = ""
@@ -34,7 +34,7 @@ class Session(msgspec.Struct):
 
 
 def load(directory: Path) -> Session:
-    """The session of a directory; a new one where there is none, or none that can be read."""
+    """The session of a directory. A new one if there is no file, or if the file cannot be read."""
     path = directory / FILE
     try:
         if not path.is_file():
@@ -63,14 +63,14 @@ def _set_aside(path: Path, why: str) -> str:
 
 
 def save(directory: Path, session: Session) -> str:
-    """Write the session; '' or a sentence that says why it was not kept."""
+    """Write the session. Returns '' or a sentence that says why it was not saved."""
     path = directory / FILE
     try:
         data = msgspec.json.encode(msgspec.structs.replace(session, trouble=""))
     except (TypeError, ValueError, RecursionError) as error:
         return f"The session was not saved: {error}."
     if len(data) > MAX_BYTES:
-        return f"The session was not saved: it would take more than {MAX_BYTES // 2**20} MiB. Shorten the unsent text."
+        return f"The session was not saved: it is larger than {MAX_BYTES // 2**20} MiB. Shorten the unsent text."
     try:
         durable.replace(path, data)
     except OSError as error:

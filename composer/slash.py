@@ -1,4 +1,4 @@
-"""Slash commands, and the other small things that are asked of the broker for the panels."""
+"""Slash commands, and other small requests of the panels to the broker."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from ssmprov.settings import parse_value, set_name
 from transcripts.branches import Branches
 
 HELP_TEXT = (
-    "/save NAME and /load NAME keep and take up the context; /t /p /k /min_p /pen_freq /pen_pres /pen_rep /max N set "
-    "the sampling; /save_set NAME and /load_set NAME keep and take up a sampling set; /probe TEXT shows how a "
-    "model with addressed slots would read TEXT, /routing and /slotmask how such probes read them."
+    "/save NAME and /load NAME save and load the context. /t /p /k /min_p /pen_freq /pen_pres /pen_rep /max N change "
+    "the sampling settings. /save_set NAME and /load_set NAME save and load a sampling set. /probe TEXT shows how a "
+    "model with addressed slots would read TEXT. /routing and /slotmask set how probes read the slots."
 )
 
 
 class Slashes(QObject):
-    """Carries commands out, and tells how they ended. Nothing of it is recorded."""
+    """Runs commands and shows their results. The transcript does not record them."""
 
-    probed = pyqtSignal(str)  # what a probe saw, on many lines
+    probed = pyqtSignal(str)  # what a probe saw, in several lines
 
     def __init__(self, conductor: Conductor, watcher: Watcher, sampling: SamplingPanel, parent: QObject) -> None:
         super().__init__(parent)
@@ -39,7 +39,7 @@ class Slashes(QObject):
         self._look = Look()
 
     def run(self, draft: Draft) -> None:
-        """Carry out what a draft says that begins with a slash."""
+        """Run the command in a draft that begins with a slash."""
         command = parse_slash(draft.text)
         assert command is not None, "the draft begins with a slash"
         try:
@@ -50,11 +50,11 @@ class Slashes(QObject):
     def _run(self, command: Slash, draft: Draft) -> None:
         if not command.known:
             raise BadRequest(
-                f"a text that begins with / is a command, and there is no {command.word[:60]}: /? lists them; write a "
-                "space before the slash to send it as text"
+                f"there is no command {command.word[:60]}: /? lists all commands. To send this as text, put a space "
+                "before the slash"
             )
         if draft.bang:
-            raise BadRequest("a command is about the current context: leave the bang line out")
+            raise BadRequest("commands use the current context: clear the bang line first")
         if command.word == HELP:
             self._tell(HELP_TEXT)
         elif command.word in KNOBS:
@@ -85,7 +85,7 @@ class Slashes(QObject):
     # -- probes
 
     def _probe(self, text: str) -> None:
-        """Show how the model would read a text after the context, which stays as it is."""
+        """Show how the model would read a text after the context. The context does not change."""
         check_text(len(text.encode()))
         wishes, look = self._conductor.wishes, self._look
         model, context = wishes.model, wishes.context
@@ -101,7 +101,7 @@ class Slashes(QObject):
         )
 
     def _take_look(self, command: Slash) -> None:
-        """How probes read, told or set. A probe of one letter shows whether the model knows such a reading."""
+        """Show or set how probes read. A probe of one letter checks whether the model supports the setting."""
         chosen = self._look.turned(command.word, command.argument) if command.argument else self._look
         model = self._conductor.wishes.model
 
@@ -116,7 +116,7 @@ class Slashes(QObject):
     # -- contexts
 
     def _save(self, name: str) -> None:
-        """The context gets that name, too. What the name stood at stays a branch of it, unless it led here."""
+        """Give the context this name too. What the name meant before stays as a branch unless it led here."""
         wishes, branches = self._conductor.wishes, self._conductor.branches()
         other = Branches(branches.record, branches.client, wishes.model, name)
 
@@ -126,10 +126,10 @@ class Slashes(QObject):
                 other.keep(former, other.text(former))
             job.client.fork(wishes.context, [name], model=wishes.model, overwrite=True)
 
-        self._act(work, f"[saved -> {name}]")
+        self._act(work, f"Saved the context as {name}.")
 
     def _load(self, name: str) -> None:
-        """The context stands where `name` does; the transcript keeps what was said. What is left stays a branch."""
+        """Set the context to the checkpoint `name`. The transcript does not change; the old head stays as a branch."""
         wishes, branches = self._conductor.wishes, self._conductor.branches()
 
         def work(job: Job) -> None:
@@ -143,23 +143,23 @@ class Slashes(QObject):
                         f"#{found}", [wishes.context], model=wishes.model, overwrite=bool(head), if_head=head or None
                     )
 
-        self._act(work, f"[loaded <- {name}]")
+        self._act(work, f"Loaded the context {name}.")
 
     def _act(self, work: Callable[[Job], object], told: str) -> None:
         self._conductor.act(work, lambda _: self._tell(told))
 
     def unname(self, name: str) -> None:
-        """Take a name away. The checkpoint stays while another name leads to it."""
+        """Remove a name. The checkpoint stays while another name leads to it."""
         model = self._conductor.wishes.model
         self._conductor.act(
             lambda job: job.client.rm([name], model=model),
-            lambda _: self._conductor.hint.emit(f"{name} is no name now."),
+            lambda _: self._conductor.hint.emit(f"Removed the name {name}."),
         )
 
     def move(self, name: str, worker: str) -> None:
-        """Have a context continued on one worker, or on any ('')."""
+        """Pin a context to one worker, or to none ('')."""
         model = self._conductor.wishes.model
-        told = f"{name} goes on at {worker}." if worker else f"{name} goes on at any worker."
+        told = f"{name} now runs on {worker}." if worker else f"{name} can now run on any worker."
         self._conductor.act(
             lambda job: job.client.move(name, worker, model=model), lambda _: self._conductor.hint.emit(told)
         )
@@ -170,7 +170,7 @@ class Slashes(QObject):
         model = self._conductor.wishes.model
 
         def done(_: object) -> None:
-            self._tell(f"[saved set -> {name}]")
+            self._tell(f"Saved the sampling set {name}.")
             self._sampling.choose_set(name)
             self._sampling.changed.emit()
             self._watcher.look_at_sets(name)
@@ -183,7 +183,7 @@ class Slashes(QObject):
         model = self._conductor.wishes.model
 
         def done(_: object) -> None:
-            self._tell(f"[loaded set <- {name}]")
+            self._tell(f"Loaded the sampling set {name}.")
             self._sampling.choose_set(name)
             self._sampling.changed.emit()
             self._watcher.look_at_sets(name)

@@ -1,4 +1,4 @@
-"""With which model and context the window goes on, and what its panels show of them."""
+"""Which model and context the window uses, and what its panels show of them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from transcripts.recorded import LIVE
 
 
 class Steering(QObject):
-    """Carries what is chosen in the panels to the conductor, and what is found out back to the panels."""
+    """Tells the conductor what is chosen in the panels, and shows in the panels what the broker reports."""
 
     reached = pyqtSignal()
 
@@ -49,7 +49,7 @@ class Steering(QObject):
         self._answers = False
         self._suggested = False
         self._told_differs = ""
-        self._former = ""  # the context whose transcript this is, where another one was chosen since
+        self._former = ""  # the context of this transcript, if another one was chosen since
         conductor.wrote.connect(self._wrote)
         conductor.ended.connect(self._ended)
         conductor.placed.connect(line.queued)
@@ -68,24 +68,24 @@ class Steering(QObject):
         workers.context_chosen.connect(lambda _name: self._choose())
 
     def wish(self) -> None:
-        """What the next turn goes on with is what the panels say."""
+        """Use the choices in the panels for the next turn."""
         self._conductor.wishes = Wishes(
-            self._workers.model,
-            self._workers.context or LIVE,
-            self._sampling.chosen_set,
-            self._sampling.overrides(),
-            self._sampling.seed,
+            model=self._workers.model,
+            context=self._workers.context or LIVE,
+            settings=self._sampling.chosen_set,
+            values=self._sampling.overrides(),
+            seed=self._sampling.seed,
         )
 
     def refresh(self) -> None:
-        """Look at everything again."""
+        """Ask for everything that is shown."""
         self._conductor.book.refresh()
         self._watcher.poll()
         self._watcher.look_at_sets(self._sampling.chosen_set)
         self._conductor.look()
 
     def _choose(self) -> None:
-        """Another model or context: everything that is shown of it is asked for again."""
+        """Switch to another model or context, and ask for everything that is shown of it."""
         self._suggested = False
         former = self._conductor.wishes
         scene = self._conductor.scene
@@ -111,7 +111,7 @@ class Steering(QObject):
         self._answers = status is not None
 
     def _show_worker(self) -> None:
-        """The worker to which the context is pinned."""
+        """Show the worker that the context is pinned to."""
         status, wishes = self._watcher.status, self._conductor.wishes
         if status is not None:
             self._workers.set_worker(status.pins.get(f"{wishes.model}:{wishes.context}", ""))
@@ -126,7 +126,7 @@ class Steering(QObject):
         self.reached.emit()
 
     def _suggest(self, models: list[ModelStatus]) -> None:
-        """Where nobody has chosen a model take one; a script only until a model is there, or something is written."""
+        """Choose a model if nobody has. A scripted one is replaced by a real model until something is written."""
         best = next((model.name for model in models if model.runtime != "scripted"), models[0].name)
         if not self._workers.model or (self._suggested and not self._conductor.book.text):
             self._workers.set_model(best)
@@ -150,15 +150,15 @@ class Steering(QObject):
         self._line.context(name, scene.steps[0].tokens if scene.steps else 0, differs)
         if differs and self._told_differs != f"{name} {scene.head}":
             self._told_differs = f"{name} {scene.head}"
-            actions: list[tuple[str, Callable[[], None]]] = [("Have it read this transcript", self._moves.reread)]
+            actions: list[tuple[str, Callable[[], None]]] = [("Read this transcript", self._moves.reread)]
             if scene.head:
                 own = "Show its own transcript"
                 former = self._former or name
                 actions.append((own, lambda: self._moves.show_transcript_of(name, former, self.refresh)))
-            self._notices.show_hint(f"The context {name} has not read the end of this transcript.", actions)
+            self._notices.show_hint(f"The context {name} has not read all of this transcript.", actions)
 
     def _forest(self, forest: Forest | None) -> None:
-        why = "" if forest is not None else "The branches appear here when a broker answers."
+        why = "" if forest is not None else "Branches appear here when a broker is running."
         self._tree.show_forest(forest, self.workers_of_model(), why)
 
     def workers_of_model(self) -> list[str]:

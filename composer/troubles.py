@@ -1,4 +1,4 @@
-"""What goes wrong, on the notice bar, with what can be done about it; it goes when it is mended."""
+"""Shows problems on the notice bar, with buttons that help, and removes them once they are solved."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from composer.panels.notice_bar import NoticeBar
 from ssmprov.errors import SsmprovError, Unreachable
 
 HINT_MS = 12_000
-"""How long a hint stands that asks for nothing."""
+"""How long a hint is shown that needs no action."""
 
 Action = tuple[str, Callable[[], None]]
 
 
 class Troubles(QObject):
-    """`offer` names what `serve` does: start a broker. It gives None while one of ours runs."""
+    """`offer` is the button text for starting a broker. `serve` returns None while our own broker is running."""
 
     def __init__(
         self,
@@ -32,7 +32,7 @@ class Troubles(QObject):
         self._serve = serve
         self._refresh = refresh
         self._unreached: set[str] = set()
-        self._standing: dict[str, str] = {}
+        self._reported: dict[str, str] = {}
 
     def show(self, error: SsmprovError) -> None:
         text = advice.sentence(error)
@@ -44,11 +44,11 @@ class Troubles(QObject):
             self._unreached.add(text)
             if (serve := self._serve()) is not None:
                 actions.append((self._offer, serve))
-            actions.append(("Look again", self._refresh))
+            actions.append(("Try again", self._refresh))
         self._notices.show_error(text, actions, advice.details(error))
 
     def hint(self, text: str) -> None:
-        """Something to know, for a while."""
+        """Show a hint for a while."""
         self._notices.show_hint(text)
         timer = QTimer(self)
         timer.setSingleShot(True)
@@ -57,17 +57,17 @@ class Troubles(QObject):
         timer.start(HINT_MS)
 
     def reached(self) -> None:
-        """A broker answers: that none did is no trouble any more."""
+        """A broker answers: remove the notices that said otherwise."""
         for text in self._unreached:
             self._notices.forget(text)
         self._unreached.clear()
 
-    def stand(self, source: str, text: str, *, error: bool = False) -> None:
-        """What a part of the window finds wrong now, '' for nothing: it takes the place of what it found before."""
-        if before := self._standing.pop(source, ""):
+    def report(self, source: str, text: str, *, error: bool = False) -> None:
+        """Show the problem of one part of the window in place of its previous one. '' means that there is none."""
+        if before := self._reported.pop(source, ""):
             self._notices.forget(before)
         if text:
-            self._standing[source] = text
+            self._reported[source] = text
             if error:
                 self._notices.show_error(text)
             else:

@@ -1,4 +1,4 @@
-"""What the panels show of the broker: its state each second, the tree of contexts and the sampling sets when asked."""
+"""What the panels show of the broker: its state every second, and the tree and the sampling sets on request."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ NAMES_LIMIT = 5000
 
 
 class Watcher(QObject):
-    """Asks, and never twice for the same at once."""
+    """Asks the broker, but never for the same thing twice at the same time."""
 
-    status_changed = pyqtSignal(object)  # StatusResult, or None where no broker answers
-    reached = pyqtSignal()  # a broker answers that did not before, or another model is served
+    status_changed = pyqtSignal(object)  # StatusResult, or None if no broker answers
+    reached = pyqtSignal()  # a broker started to answer, or the served models changed
     forest_changed = pyqtSignal(object)  # Forest or None
     names_changed = pyqtSignal(list)
     sets_changed = pyqtSignal(list, str)
     values_changed = pyqtSignal(object)  # the values of the chosen set
-    unreached = pyqtSignal(object)  # the error, the first time
+    unreached = pyqtSignal(object)  # the error, when the broker stops answering
 
     def __init__(self, conductor: Conductor, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -78,7 +78,7 @@ class Watcher(QObject):
     # -- the tree
 
     def look_at_tree(self) -> None:
-        """Ask for the tree again; while one is under way, once more after it."""
+        """Ask for the tree. While a request is running, ask once more after it."""
         wishes = self._conductor.wishes
         if not wishes.model:
             return

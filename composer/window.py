@@ -1,4 +1,4 @@
-"""The window: the panels put together, and who hears whom."""
+"""The main window: it lays out the panels and connects their signals."""
 
 from __future__ import annotations
 
@@ -46,11 +46,11 @@ from ssmprov.names import SPECIALISTS
 from transcripts.record import Record
 
 CLOSE_MS = 5000
-"""How long closing waits for the turn under way to end."""
+"""How long closing waits for the running turn to end."""
 
 
 class Window(QMainWindow):
-    """One directory's transcript, and the context that goes on with it."""
+    """Shows the transcript of one directory and continues it with a context."""
 
     def __init__(self, client: Client, directory: Path, home: Path, model: str = "", context: str = "") -> None:
         super().__init__()
@@ -85,7 +85,7 @@ class Window(QMainWindow):
             self.notices,
         )
         embedded = not (home / CONFIG_FILE).exists()
-        offer = "Start one with the embedded model" if embedded else "Start one"
+        offer = "Start with the embedded model" if embedded else "Start a broker"
         self.troubles = Troubles(
             self.notices, offer, lambda: None if self.server.running else self.serve, self.steering.refresh
         )
@@ -99,7 +99,7 @@ class Window(QMainWindow):
         self._choose_send_key(self.compose.send_key)
         self._show_checks()
         self.steering.wish()
-        self.troubles.stand("book", self.book.trouble_now, error=True)
+        self.troubles.report("book", self.book.trouble_now, error=True)
         self.conductor.launch()
         self.watcher.start()
         self._enable()
@@ -141,23 +141,23 @@ class Window(QMainWindow):
         self.resizeDocks([self.compose_dock], [em * 38], Qt.Orientation.Horizontal)
         self.resizeDocks([self.compose_dock, self.tree], [em * 20, em * 40], Qt.Orientation.Vertical)
         bar = self.statusBar()
-        assert bar is not None, "a main window has one"
+        assert bar is not None, "a main window always has a status bar"
         bar.addPermanentWidget(self.status_line, 1)
         QWidget.setTabOrder(self.compose, self.pane)
 
-    # -- who hears whom
+    # -- signals
 
     def _connect(self) -> None:
         conductor, watcher = self.conductor, self.watcher
         self.compose.sent.connect(self._send)
         self.compose.stop_wanted.connect(conductor.stop)
         self.compose.files_dropped.connect(self.desk.put)
-        self.compose.trouble.connect(lambda text: self.troubles.stand("compose", text))
+        self.compose.trouble.connect(lambda text: self.troubles.report("compose", text))
         self.pane.files_dropped.connect(self.desk.put)
         self.pane.menu_wanted.connect(self._turn_menu)
         self.pane.link_clicked.connect(self._ask_link)
         self.pane.turn_chosen.connect(lambda _index: self._enable())
-        self.book.trouble.connect(lambda text: self.troubles.stand("book", text, error=True))
+        self.book.trouble.connect(lambda text: self.troubles.report("book", text, error=True))
         conductor.busy_changed.connect(self.compose.set_busy)
         conductor.busy_changed.connect(lambda _busy: self._enable())
         conductor.accepted.connect(self.compose.accept)
@@ -166,7 +166,7 @@ class Window(QMainWindow):
         conductor.hint.connect(self.troubles.hint)
         conductor.scene_changed.connect(lambda _scene: self._enable())
         self.moves.history_changed.connect(self._enable)
-        self.moves.forked.connect(lambda name: self.troubles.hint(f"{name} was forked."))
+        self.moves.forked.connect(lambda name: self.troubles.hint(f"Forked as {name}."))
         watcher.unreached.connect(self.troubles.show)
         self.steering.reached.connect(self.troubles.reached)
         self.sampling.save_wanted.connect(self.slashes.save_set)
@@ -228,7 +228,7 @@ class Window(QMainWindow):
         self.actions_["stop_serving"].setEnabled(self.server.running)
 
     def _stop(self) -> None:
-        """Esc ends the turn, unless it is pressed in a part of the window that it closes."""
+        """Esc stops the turn, or closes the part of the window that has the focus if Esc closes that."""
         focus = QApplication.focusWidget()
         parts: tuple[tuple[QWidget, Callable[[], object]], ...] = (
             (self.pane.search_bar, self.pane.search_bar.close_bar),
@@ -259,14 +259,14 @@ class Window(QMainWindow):
         def open_it() -> None:
             QDesktopServices.openUrl(url)
 
-        self.notices.show_hint(f"A link to {shown}", [("Open it", open_it)])
+        self.notices.show_hint(f"Open this link? {shown}", [("Open link", open_it)])
 
     def _open_report(self, specialist: str) -> None:
         path = self._home / SPECIALISTS / specialist / "report.html"
         if path.is_file():
             QDesktopServices.openUrl(QUrl.fromLocalFile(str(path)))
         else:
-            self.notices.show_hint(f"There is no report yet: ssmprov specialist report {specialist} writes one.")
+            self.notices.show_hint(f"There is no report yet. To write one, run: ssmprov specialist report {specialist}")
 
     def _pin(self, worker: str) -> None:
         self.slashes.move(self.conductor.wishes.context, worker)
@@ -281,11 +281,11 @@ class Window(QMainWindow):
         else:
             self.notices.show_hint("Choose a branch in the tree first (F9).")
 
-    # -- a broker of our own
+    # -- the broker that this window starts
 
     def serve(self) -> None:
         if not self.server.running:
-            self.notices.show_hint("Starting a broker: this takes some seconds.")
+            self.notices.show_hint("Starting a broker. This takes a few seconds.")
             self.server.start()
             self._enable()
 
@@ -326,15 +326,15 @@ class Window(QMainWindow):
             self.showFullScreen()
 
     def _open_directory(self) -> None:
-        dialog = QFileDialog(self, "The directory of a transcript")
+        dialog = QFileDialog(self, "Open the directory of a transcript")
         dialog.setFileMode(QFileDialog.FileMode.Directory)
         dialog.fileSelected.connect(self._open_window)
         dialog.open()
 
     def _open_window(self, directory: str) -> None:
-        """In a process of its own: a window belongs to one directory."""
+        """Open a window in a new process: each window belongs to one directory."""
         if not QProcess.startDetached(program(), ["composer", directory])[0]:
-            self.notices.show_error(f"No window could be opened for {directory}.")
+            self.notices.show_error(f"Could not open a window for {directory}.")
 
     # -- the session
 
@@ -349,15 +349,15 @@ class Window(QMainWindow):
             self.actions_["full_screen"].setChecked(self.isFullScreen())
 
     def closeEvent(self, event: QCloseEvent | None) -> None:
-        """A turn under way is ended and kept first; a broker of our own ends with the window."""
-        assert event is not None, "Qt gives one"
+        """First stop and keep a running turn. A broker that this window started ends with it."""
+        assert event is not None, "Qt always passes an event"
         if self._closing:
             event.accept()
             return
         event.ignore()
         self.keeper.save()
         if self.conductor.busy:
-            self.notices.show_hint("Closing when the turn has ended.")
+            self.notices.show_hint("The window closes when the turn has ended.")
             self.conductor.busy_changed.connect(lambda busy: None if busy else self._leave())
             QTimer.singleShot(CLOSE_MS, self._leave)
             self.conductor.stop()

@@ -1,4 +1,4 @@
-"""A house for the demonstration: a temporary working directory that serves the shipped configuration, and more."""
+"""The demo's own installation: a temporary working directory that serves the shipped configuration and more models."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ STOP_S = 45.0
 
 
 class Trouble(Exception):
-    """What ends the demonstration early, in words for the one who watches."""
+    """An error that ends the demo early. Its message is for the person who watches."""
 
 
 class House:
-    """Runs `ssmprov up` while its `with` block lasts. `environment` is that of a shell in the house.
+    """Runs `ssmprov up` in a `with` block. `environment` is the environment for shell commands.
 
-    `prepare` is called before it starts, and returns tables to be added to the shipped configuration.
+    `prepare` is called before the start. It returns tables to add to the shipped configuration.
     """
 
     def __init__(self, prepare: Callable[[House], str] = lambda _house: "") -> None:
@@ -39,7 +39,7 @@ class House:
         programs = Path(sys.executable).parent
         self.environment = {key: value for key, value in os.environ.items() if not key.startswith("SSMPROV_")}
         self.environment |= {"SSMPROV_HOME": str(self.home), "PATH": f"{programs}:{os.environ.get('PATH', '')}"}
-        self.ports: dict[str, int] = {}  # of the bridges, by model
+        self.ports: dict[str, int] = {}  # the ports of the bridges, by model
         self.port = 0
         self.endpoint = ""
         self._up: subprocess.Popen[bytes] | None = None
@@ -76,7 +76,7 @@ class House:
             if self._up.poll() is not None:
                 raise Trouble(f"`ssmprov up` ended with status {self._up.returncode}:\n{self.log()}")
             if time.monotonic() > deadline:
-                raise Trouble(f"nothing serves after {START_S:.0f} s:\n{self.log()}")
+                raise Trouble(f"`ssmprov up` was not ready after {START_S:.0f} s:\n{self.log()}")
             time.sleep(0.05)
         ready = json.loads(ready_file.read_text(encoding="utf-8"))
         self.endpoint = ready["endpoint"]
@@ -89,7 +89,7 @@ class House:
         return "\n".join(f"    {line}" for line in lines[-20:])
 
     def shell(self, line: str, status: int = 0) -> str:
-        """Run a line of shell; what it wrote. Raises Trouble where it ends with another status."""
+        """Run a shell command and return its output. Raises Trouble if its exit status is different."""
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", line],
             env=self.environment,
@@ -104,7 +104,7 @@ class House:
         return done.stdout + done.stderr
 
     def start(self, line: str) -> subprocess.Popen[bytes]:
-        """Begin a line of shell; its output is to be read from a pipe."""
+        """Start a shell command whose output can be read from a pipe."""
         return subprocess.Popen(
             ["bash", "-o", "pipefail", "-c", line],
             env=self.environment,
@@ -114,7 +114,7 @@ class House:
         )
 
     def close(self) -> None:
-        """End everything and take the working directory away. Raises Trouble where the end was not a clean one."""
+        """Stop everything and remove the working directory. Raises Trouble if it did not stop cleanly."""
         status = 0
         if self._up is not None and self._up.poll() is None:
             self._up.send_signal(signal.SIGTERM)
@@ -144,7 +144,7 @@ def _is_free(port: int) -> bool:
 
 
 def ask(port: int, request: str, timeout_s: float = 120.0) -> str:
-    """One request in the old protocol: text and a zero byte there, text and a zero byte back."""
+    """Send one request in the old protocol (text and a NUL byte) and return the reply."""
     reply = bytearray()
     with socket.create_connection(("127.0.0.1", port), timeout=timeout_s) as connection:
         connection.sendall(request.encode() + b"\0")

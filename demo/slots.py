@@ -1,4 +1,4 @@
-"""An Addressed State Model beside the others: it reads the text of a context into its slots, and lets them be seen."""
+"""An Addressed State Model: it reads the text of a context into its slots, and shows which slots it uses."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ model = "{ASM}"
 
 
 def tour(house: House, name: str, turn: int) -> None:
-    """Show it, from a context of the embedded model that awaits this turn."""
-    section("An Addressed State Model: another kind of memory reads the same text, answers, and is looked at")
+    """Show it, starting from a context of the embedded model."""
+    section("An Addressed State Model: another kind of memory reads the same text and replies")
     show(house, f"ssmprov ckpt replay {MINI}:{name} --to {ASM} --save {name}")
     texts = {house.shell(f"ssmprov ckpt show {model}:{name} --text") for model in (MINI, ASM)}
     if len(texts) != 1:
@@ -35,7 +35,7 @@ def tour(house: House, name: str, turn: int) -> None:
         f"printf '%s' '{SAID}' | ssmprov pipe --load {ASM}:{name} --settings greedy "
         f"--in USER --out INTERFACE --turn {turn} --bare",
     )
-    note("where it is about to answer: which slots it reads, and what it would say without four of them")
+    note("the slots that it reads for its next reply, and its reply without four of them:")
     line = f"ssmprov probe {ASM}:{name} --top 2 --slotmask 0,1,2,3 < turn.txt"
     (house.home / "turn.txt").write_text(full_step(turn, "USER", SAID, "INTERFACE"), encoding="utf-8")
     show(house, f'cd "$SSMPROV_HOME" && {line}')

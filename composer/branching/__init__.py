@@ -1,1 +1,1 @@
-"""Branches: the tree of contexts, and the dialogs that try a turn again."""
+"""Branches: the tree of contexts, and the dialogs for rerolls, edits, forks and comparisons."""

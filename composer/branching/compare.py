@@ -1,4 +1,4 @@
-"""Two branches side by side: what they share in one line, and what differs turn by turn."""
+"""A dialog that compares two branches: shared turns are folded, different turns are shown side by side."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from composer.reading.theme import Theme, theme_of
 from ssmprov.transcript import Item
 
 SHOWN_AT_ONCE = 200
-"""So many rows are laid out; a link brings so many more."""
+"""Rows laid out at first, and with each click on the link that shows more."""
 MOST_SHOWN = 20_000
 _BEFORE_CHANGE = 500
 
 
 class CompareDialog(QDialog):
-    """Not modal. Left and right scroll as one, because they are the cells of one table."""
+    """Not modal. Both sides scroll together, because they are cells of one table."""
 
     go_wanted = pyqtSignal(str)
 
@@ -42,7 +42,7 @@ class CompareDialog(QDialog):
         self._build()
 
     def show_texts(self, left_title: str, left_text: str, right_title: str, right_text: str) -> None:
-        """Compare two transcripts anew."""
+        """Compare two transcripts."""
         for side, title in (("left", left_title), ("right", right_title)):
             self._titles[side].setText(displayable(title))
         self._blocks = compare(left_text, right_text)
@@ -51,7 +51,7 @@ class CompareDialog(QDialog):
         self.next_difference()
 
     def next_difference(self, by: int = 1) -> None:
-        """Show the next difference, or with -1 the one before, round and round."""
+        """Show the next difference, or with -1 the previous one. Wraps around at the ends."""
         if not self._places:
             return
         first = 0 if by > 0 else len(self._places) - 1
@@ -70,7 +70,7 @@ class CompareDialog(QDialog):
         if event is not None and event.type() in (QEvent.Type.PaletteChange, QEvent.Type.FontChange):
             self._draw()
 
-    # -- inside
+    # -- internals
 
     def _build(self) -> None:
         gap = self.fontMetrics().height() // 2
@@ -82,10 +82,10 @@ class CompareDialog(QDialog):
             title.setFont(font)
             title.setTextFormat(Qt.TextFormat.PlainText)
             title.setWordWrap(True)
-            button = QPushButton("Go on with this one")
+            button = QPushButton("Continue with this one")
             button.setAutoDefault(False)
-            button.setAccessibleName(f"Go on with the {side} one")
-            button.setToolTip("The current context goes there; what it leaves behind stays in the tree")
+            button.setAccessibleName(f"Continue with the {side} one")
+            button.setToolTip("Move the current context here. The branch that it leaves stays in the tree.")
             button.clicked.connect(lambda _checked, side=side: self.go_wanted.emit(side))
             cell = QHBoxLayout()
             cell.addWidget(title, 1)
@@ -95,7 +95,7 @@ class CompareDialog(QDialog):
         before, after = QPushButton("&Previous"), QPushButton("&Next")
         for button, by, key in ((before, -1, "Shift+F7"), (after, 1, "F7")):
             button.setAutoDefault(False)
-            button.setToolTip(f"{'The difference before' if by < 0 else 'The next difference'} ({key})")
+            button.setToolTip(f"{'Previous difference' if by < 0 else 'Next difference'} ({key})")
             button.clicked.connect(lambda _checked, by=by: self.next_difference(by))
             QShortcut(QKeySequence(key), self, lambda by=by: self.next_difference(by))
         close = QPushButton("&Close")
@@ -128,7 +128,7 @@ class CompareDialog(QDialog):
     def _tell(self) -> None:
         count = len(self._places)
         if count == 0:
-            self._count.setText("Both are alike." if self._blocks else "Both are empty.")
+            self._count.setText("Both are the same." if self._blocks else "Both are empty.")
         else:
             self._count.setText(f"Difference {self._at + 1} of {count}" if self._at >= 0 else f"{count} differences")
 
@@ -152,7 +152,7 @@ class CompareDialog(QDialog):
                 continue
             if shown == self._limit:
                 left = len(self._places) - shown
-                yield _note(f'<a href="more:" style="color:{theme.link}">Show more: {left} differences are left</a>')
+                yield _note(f'<a href="more:" style="color:{theme.link}">Show more ({left} differences left)</a>')
                 return
             yield _pair(block, f"d{shown}", theme, theme.frame if shown == self._at else theme.rule)
             shown += 1
@@ -163,7 +163,7 @@ def _note(inner: str) -> str:
 
 
 def _alike(block: Alike, index: int, unfolded: bool, theme: Theme) -> str:
-    turns = f"{block.turns} turn{'' if block.turns == 1 else 's'} alike" if block.turns else "alike"
+    turns = f"{block.turns} turn{' is' if block.turns == 1 else 's are'} the same" if block.turns else "the same"
     mark = "\u25be" if unfolded else "\u25b8"
     line = f'<a href="fold:{index}" style="color:{theme.link};text-decoration:none">{mark} {turns}</a>'
     if not unfolded:
@@ -184,7 +184,7 @@ def _pair(pair: Pair, anchor: str, theme: Theme, frame: str) -> str:
     cells = (
         f'<td width="50%">{_cell(item, spans, colour, theme, colour if other_titles else "")}</td>'
         if item is not None
-        else f'<td width="50%" bgcolor="{theme.code}"><p style="color:{theme.muted}">Nothing here.</p></td>'
+        else f'<td width="50%" bgcolor="{theme.code}"><p style="color:{theme.muted}">Nothing on this side</p></td>'
         for item, spans, colour in sides
     )
     return (
@@ -195,7 +195,7 @@ def _pair(pair: Pair, anchor: str, theme: Theme, frame: str) -> str:
 
 
 def _cell(item: Item, spans: Sequence[Span] | None, colour: str, theme: Theme, title_colour: str = "") -> str:
-    """An item, with the spans of what it says coloured; all of it where `spans` is None."""
+    """An item with the spans of its text coloured, or all of it if `spans` is None."""
     said = said_by(item)
     marked = [(0, len(said))] if spans is None else spans
     begin = 0

@@ -1,4 +1,4 @@
-"""Two transcripts turn by turn: what is alike, what differs, and which words of it."""
+"""Compares two transcripts turn by turn, and the words of turns that differ."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from itertools import zip_longest
 from ssmprov.transcript import Item, Turn, parse
 
 MOST_ITEMS = 4000
-"""Beyond so many differing items they are held against each other by position."""
+"""With more differing items than this, items are compared by position."""
 MOST_WORDS = 4000
-"""Beyond so many words in a turn no single ones are marked: the whole of it is."""
+"""In a turn with more words than this, the whole turn is marked instead of single words."""
 MOST_TEXT = 400_000
-"""After so many characters of differing turns no single words are marked any more."""
+"""After this many characters of differing turns, no single words are marked."""
 
 _WORD = re.compile(r"\w+|\s+|[^\w\s]")
 
@@ -24,7 +24,7 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True, slots=True)
 class Alike:
-    """A run of items that both texts hold."""
+    """A run of items that both texts contain."""
 
     items: tuple[Item, ...]
 
@@ -35,9 +35,9 @@ class Alike:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two items that stand beside each other; None where one side has none.
+    """Two items shown side by side. One is None if that side has no item.
 
-    `left_spans` and `right_spans` are the characters of `said_by` that the other side does not have.
+    `left_spans` and `right_spans` mark the characters of `said_by` that the other side does not have.
     """
 
     left: Item | None
@@ -50,7 +50,7 @@ Block = Alike | Pair
 
 
 def said_by(item: Item) -> str:
-    """What is compared of an item: a turn's content, or the text that belongs to no turn."""
+    """The compared text of an item: a turn's content, or text outside of turns."""
     return item.content if isinstance(item, Turn) else item.text
 
 
@@ -61,7 +61,7 @@ def title_of(item: Item) -> str:
 
 
 def compare(left: str, right: str) -> list[Block]:
-    """Both texts as blocks: all items of each, in order."""
+    """Both texts as blocks that contain all their items in order."""
     one, other = parse(left), parse(right)
     texts, others = [item.text for item in one], [item.text for item in other]
     start = _shared(texts, others)
@@ -73,7 +73,7 @@ def compare(left: str, right: str) -> list[Block]:
 
 
 class _Middle:
-    """Compares what lies between the first and the last difference, and counts what that costs."""
+    """Compares the items between the first and the last difference, and counts the characters compared."""
 
     def __init__(self) -> None:
         self._spent = 0
@@ -90,12 +90,12 @@ class _Middle:
                 yield from self._beside(one[a:b], other[c:d])
 
     def _beside(self, one: Sequence[Item], other: Sequence[Item]) -> Iterator[Block]:
-        """Items by position; where one side has more, the other is empty there."""
+        """Pair items by position. If one side has more, the other side of those pairs is empty."""
         for left, right in zip_longest(one, other):
             if left is None or right is None:
                 yield Pair(left, right)
                 continue
-            if left.text == right.text:  # too common to be matched, such as the same bang line before each turn
+            if left.text == right.text:  # too common for the matcher, e.g. the same bang line before each turn
                 yield Alike((left,))
                 continue
             said, said_there = said_by(left), said_by(right)
@@ -104,7 +104,7 @@ class _Middle:
 
 
 def word_spans(left: str, right: str, most: int = MOST_WORDS) -> tuple[tuple[Span, ...], tuple[Span, ...]]:
-    """Which characters of each text the other does not have, by whole words; with more than `most`, in one piece."""
+    """The spans of each text that the other does not have, by whole words; one span if there are over `most` words."""
     words, others = _WORD.findall(left), _WORD.findall(right)
     start = _shared(words, others)
     end = _shared(words[start:][::-1], others[start:][::-1])
@@ -122,7 +122,7 @@ def word_spans(left: str, right: str, most: int = MOST_WORDS) -> tuple[tuple[Spa
 
 
 def _places(words: Sequence[str], at: int) -> list[int]:
-    """Where each word begins, and where the last one ends."""
+    """The start of each word, and the end of the last one."""
     places = [at]
     for word in words:
         places.append(places[-1] + len(word))
@@ -134,7 +134,7 @@ def _spans(found: Sequence[Span]) -> tuple[Span, ...]:
 
 
 def _shared(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many items two sequences have in common from their beginning."""
+    """The length of the common beginning of two sequences."""
     for index, (a, b) in enumerate(zip(one, other, strict=False)):
         if a != b:
             return index

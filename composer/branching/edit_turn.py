@@ -1,4 +1,4 @@
-"""A turn is written anew, whoever wrote it first; what follows it stays in the branch that is left behind."""
+"""A dialog that edits a turn of yours or of the model. The turns that followed it stay on the old branch."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from ssmprov.transcript import check_role
 
 
 class EditTurnDialog(QDialog):
-    """Not modal. Esc asks before a changed text is thrown away."""
+    """Not modal. Esc asks before it discards a changed text."""
 
     wanted = pyqtSignal(str, str, bool)
 
@@ -35,14 +35,14 @@ class EditTurnDialog(QDialog):
         self._role = self._content = self._shown = ""
         self.role, self.content = QComboBox(), QPlainTextEdit()
         self._problem = QLabel()
-        self.regenerate = QPushButton("Keep and &regenerate")
-        self.only_change = QPushButton("&Only change")
+        self.regenerate = QPushButton("Save and &regenerate")
+        self.only_change = QPushButton("&Save only")
         self.cancel = QPushButton("&Cancel")
-        self.question = Question("&Throw it away", "&Go on editing")
+        self.question = Question("&Discard", "&Keep editing")
         self._build()
 
     def show_turn(self, number: int, role: str, content: str, roles: Sequence[str] = ()) -> None:
-        """Open for a turn. `roles` are offered beside its own."""
+        """Open for a turn. `roles` are offered in addition to its own."""
         self._role, self._content = role, content
         self._shown = displayable(content)
         self.setWindowTitle(f"Edit turn {number}")
@@ -61,18 +61,18 @@ class EditTurnDialog(QDialog):
         return self._typed() != self._shown or self.role.currentText().strip() != self._role
 
     def text(self) -> str:
-        """The content: to the byte as it was, where it was not changed."""
+        """The content. Byte for byte the original if it was not changed."""
         typed = self._typed()
         return self._content if typed == self._shown else typed
 
     def reject(self) -> None:
-        """What Esc does, and Qt with the window's close button."""
+        """Qt calls this for Esc and for the close button of the window."""
         if self.changed and self.isVisible():
-            self.question.ask("This turn was changed. Throw the change away?")
+            self.question.ask("You have changed this turn. Discard the changes?")
         else:
             super().reject()
 
-    # -- inside
+    # -- internals
 
     def _build(self) -> None:
         em, gap = self.fontMetrics().horizontalAdvance("m"), self.fontMetrics().height() // 2
@@ -80,12 +80,12 @@ class EditTurnDialog(QDialog):
         self.role.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
         self.role.setAccessibleName("Role")
         self.role.setMinimumWidth(16 * em)
-        self.content.setAccessibleName("What the turn says")
+        self.content.setAccessibleName("Content of the turn")
         self.content.setTabChangesFocus(True)
         if (document := self.content.document()) is not None:
             document.setDocumentMargin(gap)
-        self.regenerate.setToolTip("The turn is read as it stands here, and the reply is written anew (Ctrl+Enter)")
-        self.only_change.setToolTip("The turn is read as it stands here, and nothing is written (Ctrl+Shift+Enter)")
+        self.regenerate.setToolTip("The model reads the changed turn and writes a new reply (Ctrl+Enter)")
+        self.only_change.setToolTip("The model reads the changed turn and writes nothing (Ctrl+Shift+Enter)")
         self.role.currentTextChanged.connect(self._check)
         self.content.textChanged.connect(self._check)
         self.regenerate.clicked.connect(lambda: self._want(regenerate=True))
@@ -122,7 +122,7 @@ class EditTurnDialog(QDialog):
         self.resize(60 * em, 36 * em)
 
     def _typed(self) -> str:
-        """The text of the field, in which Qt would give a plain space for one that does not break."""
+        """The text of the field. toPlainText would replace no-break spaces."""
         document = self.content.document()
         return document.toRawText().replace("\u2029", "\n") if document is not None else ""
 

@@ -1,8 +1,8 @@
-"""The checkpoints that the window shows as a tree: the named ones, where they part, and each step of the current path.
+"""The checkpoints that the window shows as a tree: named ones, branch points, and each step of the current path.
 
-The broker's tree is contracted to named checkpoints, branch points and roots; the log has every step of one lineage,
-maybe only the newest ones. Together they are a forest, which `lay_out` turns into rows. Nothing here recurses: a
-lineage may be longer than Python's stack.
+The broker's tree contains only named checkpoints, branch points and roots. The log contains every step of one lineage,
+or only the newest steps. Together they make a forest, which `lay_out` turns into rows. Nothing here recurses, because
+a lineage may be longer than Python's stack.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from ssmprov.ops import Row, StatusResult, Step
 from ssmprov.transcript import turns_of
 
 _SNIPPET = 100
-_KINDS = {"import": "imported state", "replay": "read anew from a text"}
+_KINDS = {"import": "imported state", "replay": "replayed from text"}
 
 FOLD_FROM = 8
-"""So many plain steps in a row are folded into one; fewer are shown."""
+"""At least this many plain steps in a row are folded into one row."""
 KEEP_NEAR = 4
-"""So many steps before the head are never folded: they are the ones that one goes back to."""
+"""The last steps before the head are never folded, because people go back to them."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A checkpoint. `parent` is its nearest shown ancestor, '' for a root; `step_tokens` were read since that one.
+    """A checkpoint. `parent` is its nearest shown ancestor, '' for a root. `step_tokens` were read since then.
 
-    `title` is its last turn ("Turn 12 INTERFACE"), `excerpt` what that says. `bytes` is 0 where it is not known, and
-    `worker` is the one that holds it hot, '' for none.
+    `title` is its last turn ("Turn 12 INTERFACE"), `excerpt` the beginning of that turn's text. `bytes` is 0 if it is
+    not known. `worker` is the one that keeps it in memory, '' for none.
     """
 
     object: str
@@ -47,13 +47,13 @@ class Node:
 
     @property
     def label(self) -> str:
-        """What it is, in words."""
+        """A short description."""
         return self.title or self.excerpt or f"#{self.object[:12]}"
 
 
 @dataclass(frozen=True, slots=True)
 class Forest:
-    """Nodes by object; `name` is the current context and `head` where it stands ('' where it has read nothing)."""
+    """Nodes by object. `name` is the current context, `head` its checkpoint ('' if it has read nothing)."""
 
     nodes: Mapping[str, Node]
     name: str = ""
@@ -69,9 +69,9 @@ class Forest:
         workers: Mapping[str, str],
         name: str,
     ) -> Forest:
-        """Put the contracted tree and the current path (newest first, maybe cut) together.
+        """Combine the contracted tree and the current path (newest first, possibly cut off).
 
-        `rows` and `workers` are by name: the listed checkpoints, and where they are hot or pinned.
+        `rows` and `workers` are keyed by name: the listed checkpoints, and the workers that hold or pin them.
         """
         steps = {step.object: step for step in tree}
         parents = {step.object: step.parent if step.parent in steps else "" for step in tree}
@@ -100,14 +100,14 @@ class Forest:
         return self.nodes.get(node.parent) if node is not None else None
 
     def children(self, object: str) -> list[Node]:
-        """The mainline first: the child on the current path, else the newest; then the others, newest first.
+        """The main child first: the one on the current path, or else the newest. Then the others, newest first.
 
         The children of '' are the roots.
         """
         return [self.nodes[child] for child in self._children.get(object, ())]
 
     def siblings(self, object: str) -> list[Node]:
-        """All that continue the same checkpoint, itself among them, oldest first."""
+        """All nodes that continue the same checkpoint, this one included, oldest first."""
         node = self.nodes.get(object)
         return sorted(self.children(node.parent), key=_age) if node is not None else []
 
@@ -121,11 +121,11 @@ class Forest:
         return found[::-1]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class Line:
-    """A row of the tree: a node, or a run of plain steps folded into one; `lines` are nested below it.
+    """A row of the tree: a node, or a run of folded steps. `lines` are nested below it.
 
-    `starts`: the row begins a branch; otherwise it continues the row before it, in the same list.
+    `starts` is true if the row begins a branch; otherwise it continues the previous row of the same list.
     """
 
     key: str
@@ -136,7 +136,7 @@ class Line:
 
 
 def lay_out(forest: Forest) -> list[Line]:
-    """The rows. A chain is one list, however long; below the row where branches part stand the others."""
+    """The rows. A chain is one list, however long; other branches are nested below their branch point."""
     top: list[Line] = []
     pending = [(top, root.object) for root in reversed(forest.children(""))]
     while pending:
@@ -145,7 +145,7 @@ def lay_out(forest: Forest) -> list[Line]:
         others: list[tuple[list[Line], str]] = []
         following: Node | None = forest.nodes[object]
         while following is not None:
-            line = Line(following.object, following, starts=not chain)
+            line = Line(key=following.object, node=following, starts=not chain)
             chain.append(line)
             below = forest.children(following.object)
             others += [(line.lines, other.object) for other in reversed(below[1:])]
@@ -156,14 +156,14 @@ def lay_out(forest: Forest) -> list[Line]:
 
 
 def workers_of(status: StatusResult, model: str) -> dict[str, str]:
-    """Where the contexts of a model are hot or pinned, by name."""
+    """The workers that hold or pin the contexts of a model, by name of the context."""
     lead = f"{model}:"
     found = {**status.contexts, **status.pins}
     return {key.removeprefix(lead): worker for key, worker in found.items() if key.startswith(lead)}
 
 
 def _folded(forest: Forest, chain: Sequence[Line]) -> list[Line]:
-    """The chain with its long runs of plain steps folded."""
+    """The chain, with long runs of plain steps folded."""
     shown: list[Line] = []
     run: list[Line] = []
     for index, line in enumerate(chain):
@@ -185,11 +185,11 @@ def _fold(run: list[Line]) -> list[Line]:
     if len(run) < FOLD_FROM:
         return run
     nodes = tuple(line.node for line in run if line.node is not None)
-    return [Line(f"fold:{nodes[0].object}", None, nodes, lines=run)]
+    return [Line(key=f"fold:{nodes[0].object}", node=None, folded=nodes, lines=run)]
 
 
 def _above_cut(log: Sequence[Step], parents: Mapping[str, str]) -> str:
-    """Below which node of the tree the oldest step of the log hangs."""
+    """The parent node in the tree of the oldest step of the log."""
     if not log:
         return ""
     if log[-1].parent in parents:
@@ -206,7 +206,7 @@ def _object_of(rows: Mapping[str, Row], name: str, steps: Mapping[str, Step]) ->
 
 
 def _path(parents: Mapping[str, str], head: str) -> dict[str, None]:
-    """From the head to its root, in order. A ring, which no store holds, is not followed twice."""
+    """From the head to its root, in order. Stops at a cycle, although no store should contain one."""
     path: dict[str, None] = {}
     while head and head in parents and head not in path:
         path[head] = None
@@ -260,7 +260,7 @@ def _node(
 
 
 def _says(step: Step) -> tuple[str, str]:
-    """The last turn that its excerpt shows, and what that turn says, else the turn before."""
+    """The title of the last turn in the excerpt, and the text of the last turn that has any."""
     turns = turns_of(step.excerpt) if "(Turn" in step.excerpt else []
     if not turns:
         return _KINDS.get(step.kind, ""), _line_of(step.excerpt)

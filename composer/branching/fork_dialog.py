@@ -1,4 +1,4 @@
-"""A checkpoint gets a name of its own: which name, and on which worker."""
+"""A dialog that asks for the name and the worker of a fork."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ANY = "any worker"
 
 
 class ForkDialog(QDialog):
-    """Not modal. A name that is none, or taken, is told while it is typed."""
+    """Not modal. Says while you type if a name is not valid or already taken."""
 
     wanted = pyqtSignal(str, str)
 
@@ -42,7 +42,7 @@ class ForkDialog(QDialog):
         self._build()
 
     def ask(self, what: str, workers: Sequence[str], suggestion: str = "") -> None:
-        """Open for the checkpoint that `what` describes, with an empty field or a name to begin with."""
+        """Open for the checkpoint that `what` describes, with an empty name or a suggestion."""
         self._what.setText(displayable(what))
         self.worker.clear()
         self.worker.addItem(ANY, "")
@@ -69,7 +69,7 @@ class ForkDialog(QDialog):
             super().accept()
 
     def problem(self) -> str | None:
-        """What is wrong with the name, '' where nothing is; None while there is none."""
+        """What is wrong with the name; '' if it is good, None if it is empty."""
         name = self.name.text().strip()
         if not name:
             return None
@@ -85,14 +85,14 @@ class ForkDialog(QDialog):
         em, gap = self.fontMetrics().horizontalAdvance("m"), self.fontMetrics().height() // 2
         self._what.setWordWrap(True)
         self._problem.setWordWrap(True)
-        self._problem.setMinimumHeight(3 * self.fontMetrics().lineSpacing())  # so that nothing jumps
+        self._problem.setMinimumHeight(3 * self.fontMetrics().lineSpacing())  # so that the layout does not change
         self.name.setMaxLength(2 * MAX_NAME)
-        self.name.setPlaceholderText("such as chapter-2 or try/darker")
+        self.name.setPlaceholderText("for example chapter-2 or try/darker")
         self.name.setAccessibleName("Name of the fork")
         self.name.setMinimumWidth(30 * em)
         self.name.textChanged.connect(self._check)
         self.worker.setAccessibleName("Worker of the fork")
-        self.worker.setToolTip("On which worker the fork is kept hot; any worker can take it up later")
+        self.worker.setToolTip("The worker that keeps the fork in memory. Any worker can load it later.")
         self._fork.setDefault(True)
         buttons = QDialogButtonBox()
         buttons.addButton(self._fork, QDialogButtonBox.ButtonRole.AcceptRole)

@@ -1,4 +1,4 @@
-"""A question asked within a window, instead of a box before it."""
+"""A question inside a window, instead of a message box in front of it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from PyQt6.QtWidgets import QFrame, QHBoxLayout, QLabel, QPushButton, QVBoxLayou
 
 
 class Question(QFrame):
-    """Hidden until `ask`; either answer hides it. Esc declines, and declining is what Enter does at first."""
+    """Hidden until `ask`; either answer hides it. Esc declines, and so does Enter at first."""
 
     accepted = pyqtSignal()
     declined = pyqtSignal()
@@ -21,7 +21,7 @@ class Question(QFrame):
         self.text.setWordWrap(True)
         self.yes, self.no = QPushButton(yes), QPushButton(no)
         for button, answer in ((self.yes, self.accepted), (self.no, self.declined)):
-            button.setAutoDefault(True)  # Enter presses the one that has the focus
+            button.setAutoDefault(True)  # Enter presses the focused one
             button.clicked.connect(self.hide)
             button.clicked.connect(answer)
         gap = self.fontMetrics().height() // 2

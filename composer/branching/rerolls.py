@@ -1,4 +1,4 @@
-"""Several replies that are drawn at once, as cards side by side, one of which is picked."""
+"""A dialog that shows several replies side by side while they are written, to pick one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _KEYS = 9
 
 
 class RerollPicker(QDialog):
-    """Not modal. Keys 1 to 9 pick one that is done; closing it picks none."""
+    """Not modal. The keys 1 to 9 pick a finished reply. Closing it picks none."""
 
     picked = pyqtSignal(int)
     stop_wanted = pyqtSignal()
@@ -46,10 +46,10 @@ class RerollPicker(QDialog):
         self._flush = Soon(self, COALESCE_MS, self._write_out)
         self._build()
 
-    # -- what the window does with it
+    # -- used by the window
 
     def begin(self, labels: Sequence[str]) -> None:
-        """Empty cards, one for each label (the worker that draws it, or '')."""
+        """Show empty cards, one for each label (the name of the worker, or '')."""
         for card in self._cards:
             self._row.removeWidget(card)
             card.deleteLater()
@@ -57,7 +57,7 @@ class RerollPicker(QDialog):
         self.add(labels)
 
     def add(self, labels: Sequence[str]) -> None:
-        """More cards behind those that are there, for what `more_wanted` asked for."""
+        """Add cards after `more_wanted`."""
         for label in labels:
             card = Card(len(self._cards), label)
             card.picked.connect(self.picked)
@@ -68,10 +68,10 @@ class RerollPicker(QDialog):
             self._strip.setFocus(Qt.FocusReason.OtherFocusReason)
 
     def queued(self, i: int, place: int) -> None:
-        self._change(i, lambda card: card.tell(WAITING, f"{place} before it" if place else ""))
+        self._change(i, lambda card: card.tell(WAITING, f"{place} ahead of it" if place else ""))
 
     def progress(self, i: int, done: int, total: int) -> None:
-        """So much of the prompt is read."""
+        """The prefill has read `done` of `total` tokens."""
         self._change(i, lambda card: card.read(done, total))
 
     def write(self, i: int, piece: str) -> None:
@@ -80,21 +80,21 @@ class RerollPicker(QDialog):
         self._flush.ask()
 
     def finish(self, i: int, summary: str) -> None:
-        """It is done and can be picked."""
+        """The reply is done and can be picked."""
         self._change(i, lambda card: card.end(DONE, summary))
 
     def fail(self, i: int, message: str) -> None:
         self._change(i, lambda card: card.end(FAILED, message))
 
     def text(self, i: int) -> str:
-        """What was written so far, as it came."""
+        """The text written so far."""
         return self._cards[i].said
 
     @property
     def running(self) -> int:
         return sum(card.state not in (DONE, FAILED) for card in self._cards)
 
-    # -- inside
+    # -- internals
 
     def keyPressEvent(self, event: QKeyEvent | None) -> None:
         if event is not None and event.modifiers() in (
@@ -108,7 +108,7 @@ class RerollPicker(QDialog):
         super().keyPressEvent(event)
 
     def reject(self) -> None:
-        """What Esc does, and Qt with the window's close button."""
+        """Qt calls this for Esc and for the close button of the window."""
         super().reject()
         self.closed.emit()
 
@@ -126,11 +126,11 @@ class RerollPicker(QDialog):
         self._strip.setWidget(inner)
         self._hint = QLabel()
         self._stop = QPushButton("&Stop all")
-        self._stop.setToolTip("No more is written; what there is can be picked")
+        self._stop.setToolTip("Stop writing. You can still pick what is there.")
         self._more = QPushButton("&More")
-        self._more.setToolTip("Draw as many replies again")
+        self._more.setToolTip("Write the same number of replies again")
         close = QPushButton("&Keep the old one")
-        close.setToolTip("Close, and pick none (Esc). All of them stay in the tree of branches.")
+        close.setToolTip("Close without picking one (Esc). All replies stay in the tree.")
         self._stop.clicked.connect(self.stop_wanted)
         self._more.clicked.connect(self.more_wanted)
         close.clicked.connect(self.close)
@@ -149,7 +149,7 @@ class RerollPicker(QDialog):
         self.resize(90 * em, 42 * em)
 
     def _change(self, i: int, change: Callable[[Card], None]) -> None:
-        """What comes for a card that is gone comes too late."""
+        """Change a card. Ignore signals for cards that are gone."""
         if 0 <= i < len(self._cards):
             change(self._cards[i])
             self._tell()
@@ -166,11 +166,11 @@ class RerollPicker(QDialog):
         if done:
             self._hint.setText(f"Press 1 to {keys} to pick one." if keys > 1 else "Press 1 to pick it.")
         else:
-            self._hint.setText("One can be picked when it is done." if running else "")
+            self._hint.setText("You can pick a reply when it is done." if running else "")
 
 
 class Card(QFrame):
-    """One reply as it comes."""
+    """One reply while it is written."""
 
     picked = pyqtSignal(int)
 
@@ -212,7 +212,7 @@ class Card(QFrame):
 
     def end(self, state: str, words: str) -> None:
         self.write_out()
-        if self.said.endswith(FENCE):  # a card needs no divider below it
+        if self.said.endswith(FENCE):  # a card does not show the fence
             cursor = QTextCursor(self.view.document())
             cursor.movePosition(QTextCursor.MoveOperation.End)
             cursor.movePosition(QTextCursor.MoveOperation.Left, QTextCursor.MoveMode.KeepAnchor, len(FENCE))
@@ -220,7 +220,7 @@ class Card(QFrame):
         self.tell(state, words)
 
     def write_out(self) -> None:
-        """Show what came since; the view follows unless it was scrolled up."""
+        """Show the new text. The view follows unless it was scrolled up."""
         if not self._pending:
             return
         piece = displayable("".join(self._pending))
@@ -255,10 +255,10 @@ class Card(QFrame):
         self._worker.setTextFormat(Qt.TextFormat.PlainText)
         self._reading.setTextVisible(False)
         self._reading.setMaximumHeight(max(4, gap // 2))
-        self._reading.setAccessibleName(f"How much reply {self.index + 1} has read")
+        self._reading.setAccessibleName(f"Prefill progress of reply {self.index + 1}")
         self.pick.setAutoDefault(False)
         if self.index < _KEYS:
-            self.pick.setToolTip(f"Go on with this reply (key {self.index + 1})")
+            self.pick.setToolTip(f"Continue with this reply (key {self.index + 1})")
         self.pick.clicked.connect(lambda: self.picked.emit(self.index))
         head = QHBoxLayout()
         head.addWidget(self._head)

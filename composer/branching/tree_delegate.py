@@ -1,4 +1,4 @@
-"""How a row of the branch tree is drawn: a mark for the current path, the turn, its names as chips, what it says."""
+"""Draws a row of the branch tree: a mark for the current path, the turn, its names as chips, and an excerpt."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CHIP_EMS = 14
 
 
 class TreeDelegate(QStyledItemDelegate):
-    """Draws the first column; the others are plain text, muted."""
+    """Draws the first column. The other columns are muted plain text."""
 
     def initStyleOption(self, option: QStyleOptionViewItem | None, index: QModelIndex) -> None:
         super().initStyleOption(option, index)
@@ -49,7 +49,7 @@ class TreeDelegate(QStyledItemDelegate):
 
 
 class _Pen:
-    """One row being drawn, from left to right. `beside`: it belongs to a branch beside the row that it stands below."""
+    """Draws one row from left to right. `beside`: the row belongs to a side branch of its parent row."""
 
     def __init__(self, painter: QPainter, option: QStyleOptionViewItem, line: Line, *, beside: bool) -> None:
         self.painter, self.line, self.beside, self.palette = painter, line, beside, option.palette
@@ -88,7 +88,7 @@ class _Pen:
             self._text(node.excerpt, self.ink if plain else self.muted, bold=plain and node.on_path)
 
     def _mark(self, node: Node | None) -> None:
-        """Filled on the current path, else a ring; three dots for a fold; a hook where a branch begins."""
+        """Draw a disc on the current path, a ring elsewhere, three dots for folded steps, a hook for a new branch."""
         middle, radius = self.rect.center().y(), 0.28 * self.em
         if self.beside and self.line.starts:
             self.painter.setPen(QPen(self.muted, max(1.0, self.em / 10)))

@@ -1,4 +1,4 @@
-"""The dock with the branches: where one is, where one could go, and what can be done with a checkpoint."""
+"""The dock with the tree of branches and the buttons for the chosen checkpoint."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from composer.branching.tree_delegate import TreeDelegate
 from composer.branching.tree_menu import BranchMenu
 from composer.branching.tree_model import AGE, SIZE, TOKENS, WHAT, WORKER, TreeModel
 
-NOTHING = "No branches to show. They appear here with the first turn that is sent."
+NOTHING = "There are no branches yet. They appear when you send the first turn."
 _AGES_EVERY_MS = 30_000
 _OPEN_AT_FIRST = 300
-"""With more rows that others stand below than this, those off the current path begin closed."""
+"""With more branching rows than this, rows off the current path start collapsed."""
 _ROOM_EMS = {TOKENS: 29, SIZE: 33, WORKER: 37, AGE: 42}
-"""How wide, in ems, the tree must be before a column is shown; what is hidden stands in the tooltip."""
+"""The least width of the tree, in ems, that shows a column. The tooltip shows hidden columns."""
 _WIDTHS = {TOKENS: "000,000  ", SIZE: "000.0 MiB  ", WORKER: "10 (pinned)  ", AGE: "59 min  "}
 
 
 class _Tree(QTreeView):
-    """The view: Delete asks to take a name away, and its columns come and go with its width."""
+    """The view. Delete asks to remove a name, and the width decides which columns are shown."""
 
     unname_pressed = pyqtSignal()
 
@@ -56,7 +56,7 @@ class _Tree(QTreeView):
 
 
 class TreeDock(QDockWidget):
-    """Shows a forest; it changes nothing itself, but says what is wanted."""
+    """Shows a forest. It changes nothing itself; its signals say what the user wants."""
 
     go_wanted = pyqtSignal(str)
     fork_wanted = pyqtSignal(str)
@@ -78,7 +78,7 @@ class TreeDock(QDockWidget):
         self._model = TreeModel(self)
         self.tree = _Tree()
         self._reason = QLabel(NOTHING)
-        self.question = Question("&Take it away", "&Keep it")
+        self.question = Question("&Remove", "&Keep")
         self.menu = BranchMenu(self)
         self._build()
         self._ages = QTimer(self)
@@ -87,10 +87,10 @@ class TreeDock(QDockWidget):
         self._ages.start()
         self._tell_choice()
 
-    # -- what the window does with it
+    # -- used by the window
 
     def show_forest(self, forest: Forest | None, workers: Sequence[str], why: str = "") -> None:
-        """Show a forest, or say why there is none. What was chosen and unfolded stays so."""
+        """Show a forest, or say why there is none. The choice and the expanded rows stay."""
         self._workers = tuple(workers)
         self._stack.setCurrentIndex(0 if forest else 1)
         self._reason.setText(why or NOTHING)
@@ -114,18 +114,18 @@ class TreeDock(QDockWidget):
 
     @property
     def chosen(self) -> str:
-        """The checkpoint that is chosen, '' for none."""
+        """The chosen checkpoint, '' for none."""
         line = self._model.line(self.tree.currentIndex())
         return line.node.object if line is not None and line.node is not None else ""
 
     def choose(self, object: str, *, scroll: bool = True) -> None:
-        """Choose a checkpoint, and open what it is folded into."""
+        """Choose a checkpoint and expand the rows above it."""
         index = self._model.index_of(object)
         if not index.isValid():
             return
         self.tree.setCurrentIndex(index)
         if scroll:
-            self.tree.scrollTo(index)  # which unfolds what it is in
+            self.tree.scrollTo(index)  # this also expands the rows above it
 
     def choose_head(self) -> None:
         if self._forest is not None:
@@ -140,20 +140,20 @@ class TreeDock(QDockWidget):
             self.choose(below[0].object)
 
     def choose_sibling(self, by: int) -> None:
-        """The next one (by 1) or the one before (by -1) of those that continue the same checkpoint, round and round."""
+        """Choose the next (1) or previous (-1) node that continues the same checkpoint. Wraps around at the ends."""
         if self._forest is None or not (beside := self._forest.siblings(self._from())):
             return
         objects = [node.object for node in beside]
         self.choose(objects[(objects.index(self._from()) + by) % len(objects)])
 
     def ask_unname(self, name: str) -> None:
-        """Ask, within the dock, whether a name is to be taken away."""
+        """Ask in the dock whether to remove a name."""
         self._asked = name
         self.question.ask(
-            f"Take the name “{name}” away? Its checkpoint goes with the next clean-up, unless another name keeps it."
+            f"Remove the name “{name}”? The next clean-up deletes its checkpoint unless another name keeps it."
         )
 
-    # -- inside
+    # -- internals
 
     def _build(self) -> None:
         tree = self.tree
@@ -222,16 +222,16 @@ class TreeDock(QDockWidget):
             made.setSizePolicy(QSizePolicy.Policy.Minimum, QSizePolicy.Policy.Fixed)
             return made
 
-        self._go = button("Go here", "The current context goes back, or over, to the chosen checkpoint (Enter)")
+        self._go = button("Go here", "Move the current context to the chosen checkpoint (Enter)")
         self._go.clicked.connect(lambda: self.go_wanted.emit(self.chosen))
-        self._fork = button("Fork here…", "Give the chosen checkpoint a name of its own")
+        self._fork = button("Fork here…", "Give the chosen checkpoint a new name")
         self._fork.clicked.connect(lambda: self.fork_wanted.emit(self.chosen))
-        self._compare = button("Compare", "The chosen checkpoint and the current one, side by side")
+        self._compare = button("Compare", "Compare the chosen checkpoint with the current one")
         self._compare.clicked.connect(lambda: self.compare_wanted.emit(self._forest_head(), self.chosen))
-        self._more = button("More", "Everything that can be done with the chosen checkpoint")
+        self._more = button("More", "More actions for the chosen checkpoint")
         self._more.setPopupMode(QToolButton.ToolButtonPopupMode.InstantPopup)
         self._more.setMenu(self.menu)
-        refresh = button("Refresh", "Ask the broker for the branches again")
+        refresh = button("Refresh", "Load the branches from the broker again")
         style = self.style()
         if style is not None:
             refresh.setIcon(style.standardIcon(QStyle.StandardPixmap.SP_BrowserReload))
@@ -270,7 +270,7 @@ class TreeDock(QDockWidget):
         self.chosen_changed.emit(chosen)
 
     def _restore_open(self) -> None:
-        """Open what was open; at first, whatever has branches below it, but no folded run."""
+        """Expand what was expanded. At first, expand rows with branches below them, but no folded runs."""
         rows = list(self._model.branching())
         few = len(rows) <= _OPEN_AT_FIRST
         self._restoring = True
@@ -298,7 +298,7 @@ class TreeDock(QDockWidget):
             self.menu.popup(view.mapToGlobal(place))
 
     def _ask_for_chosen(self) -> None:
-        """Of several names, the menu lets one choose."""
+        """Ask to remove the name of the chosen row. If it has several, open the menu to choose one."""
         node = self._forest.nodes.get(self.chosen) if self._forest is not None else None
         if node is None or self._forest is None:
             return

@@ -14,7 +14,7 @@ from ssmprov.names import specialist_of
 
 
 class BranchMenu(QMenu):
-    """Says what is wanted of the checkpoint that it was filled for."""
+    """Its signals say what the user wants to do with the checkpoint that it was filled for."""
 
     go_wanted = pyqtSignal(str)
     fork_wanted = pyqtSignal(str)
@@ -28,7 +28,7 @@ class BranchMenu(QMenu):
         self.setToolTipsVisible(True)
 
     def fill(self, forest: Forest | None, object: str, workers: Sequence[str]) -> None:
-        """What can be done with `object`. Of its names, the current context's own is not to be taken away."""
+        """Offer the actions for `object`. The name of the current context cannot be removed."""
         self.clear()
         node = forest.nodes.get(object) if forest is not None else None
         if forest is None or node is None:
@@ -39,7 +39,7 @@ class BranchMenu(QMenu):
         _add(self, "&Compare with current", lambda: self.compare_wanted.emit(head, object), elsewhere and bool(head))
         _add(self, "Copy &hash", lambda: _copy(f"#{object}"))
         for specialist in sorted(filter(None, map(specialist_of, node.names))):
-            _add(self, f"&Report of {_plain(specialist)}", partial(self.report_wanted.emit, specialist))
+            _add(self, f"&Report on {_plain(specialist)}", partial(self.report_wanted.emit, specialist))
         self.addSeparator()
         self._add_moves(node, workers)
         self._add_names(node, forest.name)
@@ -59,11 +59,11 @@ class BranchMenu(QMenu):
 
     def _add_names(self, node: Node, current: str) -> None:
         names = [name for name in node.names if name != current]
-        why = "Only names can be taken away, and not that of the current context"
+        why = "There is no name to remove. The current context keeps its name."
         if len(names) == 1:
-            _add(self, f"&Take the name “{_plain(names[0])}” away…", lambda: self.unname_asked.emit(names[0]))
+            _add(self, f"Remove the &name “{_plain(names[0])}”…", lambda: self.unname_asked.emit(names[0]))
             return
-        below = self._submenu("&Take a name away", bool(names), why)
+        below = self._submenu("Remove a &name", bool(names), why)
         for name in names:
             _add(below, f"{_plain(name)}…", partial(self.unname_asked.emit, name))
 
@@ -78,7 +78,7 @@ class BranchMenu(QMenu):
 
 
 def _add(menu: QMenu, text: str, wanted: Callable[[], None], possible: bool = True) -> QAction:
-    def triggered() -> None:  # without the `checked` that Qt would hand on
+    def triggered() -> None:  # drops the `checked` argument that Qt passes
         wanted()
 
     action = QAction(text, menu)
@@ -89,7 +89,7 @@ def _add(menu: QMenu, text: str, wanted: Callable[[], None], possible: bool = Tr
 
 
 def _plain(name: str) -> str:
-    """A name in a menu: an ampersand there would be a key."""
+    """A name for a menu, where a single ampersand would mark a shortcut key."""
     return name.replace("&", "&&")
 
 

@@ -1,4 +1,4 @@
-"""The forest as Qt's views take it: rows by number, so that no index ever points at a row that is gone."""
+"""The forest as a Qt model. Indexes store row numbers, so no index can point to a deleted row."""
 
 from __future__ import annotations
 
@@ -61,24 +61,24 @@ class TreeModel(QAbstractItemModel):
         return self._entries[index.internalId()].line if index.isValid() else None
 
     def index_of(self, key: str) -> QModelIndex:
-        """Where a checkpoint, or a row of any key, stands; an invalid index for one that is not here."""
+        """The index of a checkpoint or of any row's key; an invalid index if it is not in the tree."""
         number = self._by_key.get(key)
         return _NOWHERE if number is None else self._index(number, WHAT)
 
     def branching(self) -> Iterator[QModelIndex]:
-        """Every row that others stand below, outer ones first."""
+        """Every row that has rows below it, outer rows first."""
         for number, entry in enumerate(self._entries):
             if entry.children:
                 yield self._index(number, WHAT)
 
     def tell_ages(self) -> None:
-        """The time goes on: have the ages drawn anew."""
+        """Redraw the ages, because time has passed."""
         for below in [self._top, *(entry.children for entry in self._entries if entry.children)]:
             if below:
                 first, last = self._index(below[0], AGE), self._index(below[-1], AGE)
                 self.dataChanged.emit(first, last, [Qt.ItemDataRole.DisplayRole])
 
-    # -- what Qt asks
+    # -- called by Qt
 
     def rowCount(self, parent: QModelIndex = _NOWHERE) -> int:
         if parent.column() > WHAT:
@@ -132,7 +132,7 @@ class TreeModel(QAbstractItemModel):
 
 
 def age(created: float, now: float) -> str:
-    """How long ago, in one short word."""
+    """The time since creation, in short form."""
     if not created:
         return ""
     seconds = max(0.0, now - created)
@@ -143,7 +143,7 @@ def age(created: float, now: float) -> str:
 
 
 def spoken(line: Line) -> str:
-    """A row as a screen reader tells it."""
+    """A row as a screen reader says it."""
     if line.node is None:
         return f"{len(line.folded)} steps, folded"
     node = line.node
@@ -169,14 +169,14 @@ def _cell(line: Line, column: int) -> str:
     if column == AGE:
         return age(node.created, time.time())
     if column == WORKER:
-        number = node.worker.rpartition("/")[2]  # the model is the same for all of them
+        number = node.worker.rpartition("/")[2]  # all rows have the same model
         return f"{number} (pinned)" if node.pinned else number
     return size(node.bytes) if node.bytes else ("" if node.stored else "as text")
 
 
 def _explained(line: Line) -> str:
     if line.node is None:
-        return f"{len(line.folded)} steps without a name. Press Right or click the arrow to see each of them."
+        return f"{len(line.folded)} steps without names. Press Right or click the arrow to show them."
     return _node_explained(line.node)
 
 
@@ -185,11 +185,11 @@ def _node_explained(node: Node) -> str:
         node.title,
         node.excerpt,
         f"Names: {', '.join(node.names)}" if node.names else "",
-        f"{node.tokens:,} tokens read" + (f", {node.step_tokens:,} since the one before" if node.parent else ""),
+        f"{node.tokens:,} tokens read" + (f", {node.step_tokens:,} since the previous one" if node.parent else ""),
         f"State: {size(node.bytes)}" if node.bytes else "",
-        "" if node.stored else "Its state is not kept: going here reads its text again.",
-        f"{'Pinned to' if node.pinned else 'Hot on'} {node.worker}" if node.worker else "",
-        f"Made {moment(node.created)}" if node.created else "",
+        "" if node.stored else "Its state is not stored, so going here reads the text again.",
+        f"{'Pinned to' if node.pinned else 'In memory on'} {node.worker}" if node.worker else "",
+        f"Created {moment(node.created)}" if node.created else "",
         f"#{node.object}",
     ]
     return displayable("\n".join(word for word in words if word))

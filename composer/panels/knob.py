@@ -1,4 +1,4 @@
-"""One sampling setting: a slider for the usual values, a spin box for all of them, and the way back."""
+"""One sampling setting: a slider for common values, a spin box for all values, and a reset button."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from ssmprov.settings import RANGES, WHOLE
 LOG_STEPS = 200
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """What a person sees of a setting, and how far its slider goes; `step` 0 is a logarithmic one."""
+    """How a setting is shown, and the range of its slider. A `step` of 0 makes the slider logarithmic."""
 
     title: str
     tip: str
@@ -29,14 +29,14 @@ class Scale:
         return round((self.high - self.low) / self.step) if self.step else LOG_STEPS
 
     def place(self, value: float) -> int:
-        """Where the slider stands for a value; at an end for one beyond."""
+        """The slider position for a value, limited to the slider's range."""
         value = min(max(value, self.low), self.high)
         if self.step:
             return round((value - self.low) / self.step)
         return round(LOG_STEPS * math.log(value / self.low) / math.log(self.high / self.low))
 
     def value(self, place: int) -> float:
-        """The value of a place, rounded to what one would write."""
+        """The value of a slider position, rounded to a short number."""
         if self.step:
             return round(self.low + place * self.step, 4)
         if place == LOG_STEPS:
@@ -47,28 +47,58 @@ class Scale:
 
 
 SCALES = {
-    "temp": Scale("Temperature", "0 always takes the likeliest token; higher is bolder", 0, 2, 0.05),
-    "top_p": Scale("Top p", "Only the likeliest tokens that make up this share; 1 is off", 0, 1, 0.01),
-    "top_k": Scale("Top k", "Only so many of the likeliest tokens; 0 is off", 0, 200, 1),
-    "min_p": Scale("Min p", "Only tokens at least this likely, as a share of the likeliest; 0 is off", 0, 1, 0.01),
-    "pen_freq": Scale("Frequency penalty", "Against tokens by how often they came; 0 is off", -2, 2, 0.05),
-    "pen_pres": Scale("Presence penalty", "Against tokens that came at all; 0 is off", -2, 2, 0.05),
-    "pen_rep": Scale("Repetition penalty", "Divides the logits of tokens that came; 1 is off", 0.5, 2, 0.05),
-    "max": Scale("Longest reply", "Characters after which a reply ends", 64, 1 << 20, 0),
+    "temp": Scale(
+        title="Temperature",
+        tip="0 always picks the most likely token; higher values vary more",
+        low=0,
+        high=2,
+        step=0.05,
+    ),
+    "top_p": Scale(
+        title="Top p",
+        tip="Sample from the most likely tokens that together have this probability; 1 is off",
+        low=0,
+        high=1,
+        step=0.01,
+    ),
+    "top_k": Scale(
+        title="Top k", tip="Sample from this many of the most likely tokens; 0 is off", low=0, high=200, step=1
+    ),
+    "min_p": Scale(
+        title="Min p",
+        tip="Skip tokens less likely than this share of the most likely one; 0 is off",
+        low=0,
+        high=1,
+        step=0.01,
+    ),
+    "pen_freq": Scale(
+        title="Frequency penalty", tip="Lowers tokens each time they occur; 0 is off", low=-2, high=2, step=0.05
+    ),
+    "pen_pres": Scale(
+        title="Presence penalty", tip="Lowers tokens that have occurred; 0 is off", low=-2, high=2, step=0.05
+    ),
+    "pen_rep": Scale(
+        title="Repetition penalty",
+        tip="Divides the logits of tokens that have occurred; 1 is off",
+        low=0.5,
+        high=2,
+        step=0.05,
+    ),
+    "max": Scale(title="Longest reply", tip="A reply ends after this many characters", low=64, high=1 << 20, step=0),
 }
 
 
 class _Number(QDoubleSpinBox):
-    """Numbers as one writes them: 0.7, not 0.7000."""
+    """Shows 0.7 instead of 0.7000."""
 
     def textFromValue(self, v: float) -> str:
         return f"{v:.4f}".rstrip("0").rstrip(".")
 
 
 class Knob(QObject):
-    """A row of the sampling panel. `value` is exactly what was set, whatever the widgets round it to."""
+    """A row of the sampling panel. `value` is exactly what was set, even if the widgets round it."""
 
-    changed = pyqtSignal()  # by the person
+    changed = pyqtSignal()  # by the user
 
     def __init__(self, key: str, parent: QWidget) -> None:
         super().__init__(parent)
@@ -92,7 +122,7 @@ class Knob(QObject):
             self.spin.setDecimals(4)
             self.spin.setRange(low, high)
             self.spin.setSingleStep(self.scale.step)
-        self.spin.setLocale(QLocale.c())  # as the files and the command line write numbers
+        self.spin.setLocale(QLocale.c())  # the same format as in files and on the command line
         self.spin.setKeyboardTracking(False)
         self.reset = QToolButton()
         self.reset.setText("↺")
@@ -117,7 +147,7 @@ class Knob(QObject):
 
     @property
     def value(self) -> float | None:
-        """What counts; None while the set is not known and nothing was chosen."""
+        """The value in effect; None while the set is not known and nothing was chosen."""
         return self._base if self._own is None else self._own
 
     @property
@@ -125,12 +155,12 @@ class Knob(QObject):
         return self._own is not None and self._own != self._base
 
     def set_base(self, value: float | None) -> None:
-        """The value of the named set, None while it is not known."""
+        """Set the value of the named set; None if it is not known yet."""
         self._base = value
         self._show()
 
     def set_own(self, value: float | None) -> None:
-        """What the person wants instead, None for nothing else."""
+        """Set the user's own value; None to use the set's value."""
         self._own = value
         self._show()
 
@@ -141,7 +171,7 @@ class Knob(QObject):
 
     def _take_back(self) -> None:
         if self.reset.hasFocus():
-            self.spin.setFocus()  # the button goes away
+            self.spin.setFocus()  # the button disappears
         self.set_own(None)
         self.changed.emit()
 
@@ -160,5 +190,5 @@ class Knob(QObject):
         policy.setRetainSizeWhenHidden(True)
         self.reset.setSizePolicy(policy)
         self.reset.setVisible(self.differs)
-        base = "" if self._base is None else f" to {self._base:g}"
-        self.reset.setToolTip(f"Back{base}, as the set has it")
+        base = "" if self._base is None else f", {self._base:g}"
+        self.reset.setToolTip(f"Reset to the value of the set{base}")

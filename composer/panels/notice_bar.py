@@ -1,7 +1,7 @@
-"""The bar that says what went wrong, and what to do about it.
+"""The bar that says what went wrong and what to do about it.
 
-PyQt6 has no QAccessible, so there is no alert to send; a screen reader hears of a notice by the bar's name, whose
-change Qt reports by itself.
+PyQt6 has no QAccessible, so the bar cannot send an alert. Instead it changes its accessible name, and Qt reports that
+change to screen readers.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ ERROR, HINT = "error", "hint"
 MOST = 5
 DETAIL_LINES = 8
 NARROW = 46
-"""Line heights of width below which message and buttons do not go side by side."""
+"""Below this width (in line heights), the buttons go below the message."""
 _HUES = {ERROR: QColor(205, 70, 60), HINT: QColor(60, 120, 190)}
 _SYMBOLS = {
     ERROR: QStyle.StandardPixmap.SP_MessageBoxWarning,
@@ -41,7 +41,7 @@ _SPOKEN = {ERROR: "Error", HINT: "Hint"}
 
 
 def mixed(one: QColor, other: QColor, share: float) -> QColor:
-    """A colour with that share of the other one in it."""
+    """A colour with this share of the other one mixed in."""
 
     def between(a: int, b: int) -> int:
         return round(a + (b - a) * share)
@@ -60,7 +60,7 @@ class Notice:
 
 
 class NoticeBar(QFrame):
-    """Shows the newest notice; closing it shows the one before it. Hidden while there is none."""
+    """Shows the newest notice. Closing it shows the one before. Hidden without notices."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -121,7 +121,7 @@ class NoticeBar(QFrame):
         column.addWidget(self.details)
         self.hide()
 
-    # -- what there is to say
+    # -- the notices
 
     def show_error(self, message: str, actions: Sequence[Action] = (), details: str = "") -> None:
         self._add(Notice(ERROR, message, tuple(actions), details))
@@ -134,19 +134,19 @@ class NoticeBar(QFrame):
         self._refresh()
 
     def forget(self, message: str) -> None:
-        """Take a notice away whose reason is gone."""
+        """Remove a notice whose reason is gone."""
         self._notices = [notice for notice in self._notices if notice.message != message]
         self._refresh()
 
     def close_notice(self) -> None:
-        """Close the one that is shown."""
+        """Close the shown notice."""
         if self._notices:
             self._notices.pop()
         self._refresh()
 
     @property
     def notices(self) -> list[Notice]:
-        """Oldest first; the last one is shown."""
+        """All notices, oldest first. The last one is shown."""
         return list(self._notices)
 
     def _add(self, notice: Notice) -> None:
@@ -174,7 +174,7 @@ class NoticeBar(QFrame):
         self.message.setText(notice.message)
         self._more.setText(f"{len(self._notices) - 1} more" if len(self._notices) > 1 else "")
         self._more.setVisible(len(self._notices) > 1)
-        self.setAccessibleName(f"{_SPOKEN[notice.kind]}: {notice.message}")  # a screen reader is told of the change
+        self.setAccessibleName(f"{_SPOKEN[notice.kind]}: {notice.message}")  # screen readers announce the change
         before: QWidget = self.message
         for text, action in notice.actions:
             button = QPushButton(text)
@@ -192,7 +192,7 @@ class NoticeBar(QFrame):
             self.setFocus()
 
     def _act(self, action: Callable[[], None], notice: Notice) -> None:
-        """What is to be done has been chosen: the notice goes first, as the action may say something itself."""
+        """Run an action. Remove the notice first, because the action may show one of its own."""
         self._notices = [known for known in self._notices if known is not notice]
         self._refresh()
         action()
@@ -214,7 +214,7 @@ class NoticeBar(QFrame):
             super().keyPressEvent(event)
 
     def resizeEvent(self, event: QResizeEvent | None) -> None:
-        """Where the message would become a tower beside its buttons, they go below it."""
+        """Move the buttons below the message if the bar is narrow."""
         super().resizeEvent(event)
         narrow = self.width() < NARROW * self.fontMetrics().height() and self._actions.count() > 0
         wanted = QBoxLayout.Direction.TopToBottom if narrow else QBoxLayout.Direction.LeftToRight
@@ -222,7 +222,7 @@ class NoticeBar(QFrame):
             self._row.setDirection(wanted)
 
     def paintEvent(self, _event: QPaintEvent | None) -> None:
-        """A calm tint of the window's own colour, taken anew each time, so it follows light and dark."""
+        """Paint a tint of the window's colour, computed each time so that it follows light and dark themes."""
         if not self._notices:
             return
         hue = _HUES[self._notices[-1].kind]

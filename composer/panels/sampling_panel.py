@@ -1,4 +1,4 @@
-"""How replies are drawn: a named set, what is chosen instead of its values, and the seed."""
+"""The sampling settings: a named set, values that override it, and the seed."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class _SeedValidator(QValidator):
 
 
 class SamplingPanel(QWidget):
-    """Asks nothing itself: the window brings the names and the values of the sets, and saves one."""
+    """Does not call the broker itself: the window provides the sets and their values, and saves a set."""
 
-    set_chosen = pyqtSignal(str)  # '' is the model's default; its values are wanted
-    save_wanted = pyqtSignal(str, dict)  # the name, and all values
-    changed = pyqtSignal()  # anything that the next turn is sampled by
+    set_chosen = pyqtSignal(str)  # asks for its values; '' is the model's default
+    save_wanted = pyqtSignal(str, dict)  # the name and all values
+    changed = pyqtSignal()  # any setting of the next turn
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -39,7 +39,7 @@ class SamplingPanel(QWidget):
 
         self.sets = QComboBox()
         self.sets.setAccessibleName("Sampling set")
-        self.sets.setToolTip("The named values that replies are sampled with")
+        self.sets.setToolTip("The named sampling settings for replies")
         self.sets.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.sets.setMinimumContentsLength(12)
         self.sets.activated.connect(self._on_set)
@@ -51,13 +51,13 @@ class SamplingPanel(QWidget):
         self.seed_edit.setPlaceholderText("random")
         self.seed_edit.setAccessibleName("Seed")
         self.seed_edit.setToolTip(
-            "The same seed, text and settings give the same reply; blank draws a new one each time"
+            "The same seed, text and settings give the same reply. Leave it blank for a new seed each time."
         )
         self.seed_edit.setValidator(_SeedValidator(self))
         self.seed_edit.textChanged.connect(lambda _: self.changed.emit())
         self.name_row = QWidget()
         self.name_edit = _NameEdit()
-        self.name_edit.setPlaceholderText("name of the set")
+        self.name_edit.setPlaceholderText("Name of the set")
         self.name_edit.setAccessibleName("Name of the new set")
         self.save = QPushButton("Save")
         self.save.setAccessibleName("Save the set")
@@ -112,10 +112,10 @@ class SamplingPanel(QWidget):
         for i in range(len(order) - 1):
             QWidget.setTabOrder(order[i], order[i + 1])
 
-    # -- what the window brings
+    # -- what the window provides
 
     def set_sets(self, names: Sequence[str], default: str) -> None:
-        """The sets that there are, and the name of the model's default. A chosen set that is gone gives way to it."""
+        """Show these sets and the model's default. If the chosen set is gone, the default replaces it."""
         self._names, self._default = sorted(names), default
         gone = bool(self._chosen) and self._chosen not in self._names
         if gone:
@@ -126,18 +126,18 @@ class SamplingPanel(QWidget):
             self.changed.emit()
 
     def set_values(self, values: Mapping[str, float]) -> None:
-        """The values of the chosen set. What was chosen instead of them stays."""
+        """Show the values of the chosen set. The user's own values stay."""
         for key, knob in self.knobs.items():
             knob.set_base(values.get(key))
 
     def choose_set(self, name: str) -> None:
-        """Take a set, such as one just saved, as it is; its values are to be brought."""
+        """Choose a set, for example one just saved, and drop the user's own values."""
         self._chosen = name
         self._fill()
         self._drop_own()
 
     def override(self, key: str, value: float) -> None:
-        """Choose one value instead of the set's, as a slash command does."""
+        """Override one value of the set, as a slash command does."""
         self.knobs[key].set_own(value)
         self.changed.emit()
 
@@ -149,11 +149,11 @@ class SamplingPanel(QWidget):
         return self._chosen
 
     def overrides(self) -> dict[str, float]:
-        """What is chosen instead of the set's values, and nothing else."""
+        """Only the values that differ from the set."""
         return {key: knob.value for key, knob in self.knobs.items() if knob.differs and knob.value is not None}
 
     def values(self) -> dict[str, float]:
-        """All values that are known."""
+        """All known values."""
         return {key: knob.value for key, knob in self.knobs.items() if knob.value is not None}
 
     @property
@@ -162,11 +162,11 @@ class SamplingPanel(QWidget):
         return int(text) if text and self.seed_edit.hasAcceptableInput() else None
 
     def state(self) -> dict[str, Any]:
-        """What the session keeps."""
+        """The values that the session saves."""
         return {"set": self._chosen, "values": self.overrides(), "seed": self.seed_edit.text()}
 
     def restore_state(self, state: Mapping[str, Any]) -> None:
-        """Take up what `state` gave; what does not fit is passed over. Emits nothing."""
+        """Restore what `state` returned. Invalid values are ignored. Emits nothing."""
         with QSignalBlocker(self):
             name, values, seed = state.get("set"), state.get("values"), state.get("seed")
             if isinstance(name, str):
@@ -212,7 +212,7 @@ class SamplingPanel(QWidget):
         self.name_edit.setFocus()
 
     def close_name(self) -> None:
-        """Leave the field for a set's name."""
+        """Close the field for a set's name."""
         self.save_as.setFocus()
         self.name_row.hide()
         self._say("")
@@ -225,7 +225,7 @@ class SamplingPanel(QWidget):
             self._say(f"{error.message}.")
             return
         if not name:
-            self._say("Write a name for the set first.")
+            self._say("Enter a name for the set first.")
             return
         self.close_name()
         self.save_wanted.emit(name, self.values())
@@ -236,7 +236,7 @@ class SamplingPanel(QWidget):
 
 
 class _NameEdit(QLineEdit):
-    """A line that Esc leaves."""
+    """A line edit that reports Esc."""
 
     escaped = pyqtSignal()
 

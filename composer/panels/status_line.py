@@ -1,4 +1,4 @@
-"""What the status bar tells of a turn: its place in the queue, what is read, what is written, and how fast."""
+"""The status bar: a turn's place in the queue, its prefill and decode progress, and its speed."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from PyQt6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QSizePolicy, QWid
 ENDS = {
     "fence": "done",
     "end": "done",
-    "limit": "done, at its limit",
+    "limit": "done, limit reached",
     "forced": "read",
     "read": "read",
     "cancelled": "stopped",
@@ -18,7 +18,7 @@ _WIDEST = ("9,999,999 tokens", "9,999.9 tokens/s")
 
 
 class StatusLine(QWidget):
-    """Each part has its place and a width of its own, so that nothing jumps while the numbers run."""
+    """Each part has a fixed place and width, so that nothing moves while the numbers change."""
 
     def __init__(self, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -29,11 +29,11 @@ class StatusLine(QWidget):
         self.state.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
         self.bar = QProgressBar()
         self.bar.setTextVisible(False)
-        self.bar.setAccessibleName("How much is read")
+        self.bar.setAccessibleName("Prefill progress")
         self.tokens = QLabel()
         self.tokens.setAccessibleName("Tokens written")
         self.rate = QLabel()
-        self.rate.setAccessibleName("Tokens a second")
+        self.rate.setAccessibleName("Tokens per second")
         self.worker = QLabel()
         self.worker.setAccessibleName("Worker")
         self.about = QLabel()
@@ -53,17 +53,17 @@ class StatusLine(QWidget):
         self.idle("")
 
     def idle(self, text: str) -> None:
-        """Nothing is under way."""
+        """No turn is running."""
         self._show(text)
 
     def queued(self, place: int) -> None:
-        """Waiting; `place` others are to come first, and one's own turn is the next after them."""
+        """The turn is waiting; `place` requests are ahead of it."""
         self._show(f"Waiting in the queue, place {place}" if place > 0 else "Waiting for a worker")
 
     def reading(self, done: int, total: int) -> None:
-        """So many of the prompt's tokens are read."""
+        """The prefill has read `done` of `total` tokens."""
         self._show(f"Reading {done:,} of {total:,} tokens" if total else "Reading")
-        self.bar.setRange(0, max(0, total))  # without a total it only moves
+        self.bar.setRange(0, max(0, total))  # without a total the bar shows activity only
         self.bar.setValue(min(done, total))
         self.bar.show()
 
@@ -71,16 +71,16 @@ class StatusLine(QWidget):
         self._show("Writing", tokens, tokens_per_s, worker)
 
     def ended(self, stop: str, tokens: int, tokens_per_s: float, worker: str) -> None:
-        """How the last turn ended: `stop` as in TurnResult, or an error's code."""
+        """How the last turn ended. `stop` is from TurnResult or an error's code."""
         self._show(ENDS.get(stop, stop.replace("_", " ")).capitalize(), tokens, tokens_per_s, worker)
 
     def context(self, name: str, tokens: int, differs: bool) -> None:
-        """The context that the turns go on with, and whether the transcript holds other things than it has read."""
+        """Show the current context, and whether the transcript differs from what it has read."""
         self.about.setText(f"{name} · {tokens:,} tokens{' · differs from the transcript' if differs else ''}")
         self.about.setToolTip(
-            "The transcript shows other text than the context has read: go back to a turn, or go on as it is."
+            "The transcript differs from what the context has read. Go back to a turn, or continue as it is."
             if differs
-            else "The context that the turns go on with, and what it has read since its beginning"
+            else "The current context and the number of tokens that it has read"
         )
 
     def _show(self, state: str, tokens: int | None = None, rate: float | None = None, worker: str = "") -> None:

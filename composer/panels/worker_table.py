@@ -1,4 +1,4 @@
-"""The table of workers, which changes in place."""
+"""The table of workers. It is updated in place."""
 
 from __future__ import annotations
 
@@ -16,31 +16,24 @@ from PyQt6.QtWidgets import (
     QWidget,
 )
 
+from ssmprov.formatting import size
 from ssmprov.ops import WorkerStatus
 
-COLUMNS = ("Worker", "State", "Slots", "tokens/s", "read/s", "In memory")
+COLUMNS = ("Worker", "State", "Slots", "Decode/s", "Prefill/s", "In memory")
 TIPS = (
     "Model and number",
-    "ready, draining (ends after what it has begun) or stalled (does not answer)",
-    "Contexts that it decodes now, of those that it can",
-    "Tokens written a second",
-    "Tokens of prompts read a second",
-    "States that it keeps ready",
+    "ready, draining (finishes its turns, then ends) or stalled (does not answer)",
+    "Contexts that the worker decodes now, out of all its slots",
+    "Tokens decoded per second",
+    "Prompt tokens read per second",
+    "Size of the states that the worker keeps in memory",
 )
 SLOTS = 2
 _SHARE = Qt.ItemDataRole.UserRole
 
 
-def size(count: int) -> str:
-    """Bytes as one reads them."""
-    for unit, factor in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if count >= factor:
-            return f"{count / factor:.1f} {unit}"
-    return f"{count} B"
-
-
 class _Bar(QStyledItemDelegate):
-    """A number with a slim bar below it."""
+    """Draws a number with a thin bar below it."""
 
     def paint(self, painter: QPainter | None, option: QStyleOptionViewItem, index: QModelIndex) -> None:
         super().paint(painter, option, index)
@@ -78,7 +71,7 @@ class WorkerTable(QTableWidget):
         self.setSelectionMode(QAbstractItemView.SelectionMode.SingleSelection)
         self.setShowGrid(False)
         self.setTabKeyNavigation(False)
-        self._lengths = [0] * len(COLUMNS)  # of the longest texts that the columns are wide enough for
+        self._lengths = [0] * len(COLUMNS)  # of the longest text that fits into each column
         self.resizeColumnsToContents()
         self.setItemDelegateForColumn(SLOTS, _Bar(self))
         if (rows := self.verticalHeader()) is not None:
@@ -90,7 +83,7 @@ class WorkerTable(QTableWidget):
             header.setDefaultAlignment(Qt.AlignmentFlag.AlignLeft | Qt.AlignmentFlag.AlignVCenter)
 
     def show_workers(self, workers: Sequence[WorkerStatus]) -> None:
-        """Each worker keeps its row while it is there, and with it the selection."""
+        """Show the workers. Each keeps its row, so the selection stays."""
         wanted = {worker.name: worker for worker in workers}
         for row in reversed(range(self.rowCount())):
             if self._name(row) not in wanted:
@@ -113,7 +106,7 @@ class WorkerTable(QTableWidget):
                     longest[column] = max(longest[column], len(text))
             if (item := self.item(row, SLOTS)) is not None:
                 item.setData(_SHARE, worker.running / max(1, worker.slots))
-        if longest != self._lengths:  # measuring them at each change would take most of the time
+        if longest != self._lengths:  # measuring at every change would be slow
             self._lengths = longest
             self.resizeColumnsToContents()
 

@@ -1,4 +1,4 @@
-"""Which model and context the turns go to, and how each worker fares."""
+"""The choice of model, context and worker, and a table of all workers."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ NO_BROKER = "No broker answers."
 
 
 class WorkersPanel(QWidget):
-    """Shows what `show_status` brings, in place: what is selected or being typed stays."""
+    """Shows the broker's status. Updates keep the selection and the text being typed."""
 
     model_chosen = pyqtSignal(str)
     context_chosen = pyqtSignal(str)
-    worker_chosen = pyqtSignal(str)  # '' is any
+    worker_chosen = pyqtSignal(str)  # '' is any worker
     start_wanted = pyqtSignal()
 
     def __init__(self, parent: QWidget | None = None) -> None:
@@ -47,23 +47,23 @@ class WorkersPanel(QWidget):
         self.state.setWordWrap(True)
         self.start = QPushButton("Start a broker")
         self.start.setAccessibleName("Start a broker")
-        self.start.setToolTip("Start one here: with ssmprov.toml where there is one, else with the embedded model")
+        self.start.setToolTip("Start a broker with ssmprov.toml, or with the embedded model if there is no such file")
         self.start.clicked.connect(lambda _=False: self.start_wanted.emit())
         self.models = _box("Model", "The model that reads and writes")
         self.models.activated.connect(self._on_model)
         self.contexts = _ContextBox()
         self.contexts.setAccessibleName("Context")
-        self.contexts.setToolTip("The context that the turns go on with. Write a new name to start one.")
+        self.contexts.setToolTip("The context that your turns continue. Enter a new name to start an empty one.")
         self.contexts.activated.connect(lambda _: self._on_context())
         self.contexts.left.connect(self._on_left)
         if (line := self.contexts.lineEdit()) is not None:
             line.returnPressed.connect(self._on_context)
             line.textEdited.connect(lambda _: self._say(""))
-        self.worker_box = _box("Worker", "Where the context is kept in memory")
+        self.worker_box = _box("Worker", "The worker that keeps the context in memory")
         self.worker_box.activated.connect(self._on_worker)
         self.word = QLabel()
         self.word.setWordWrap(True)
-        self.word.setAccessibleName("What is wrong with the name")
+        self.word.setAccessibleName("Problem with the name")
         self.word.hide()
         self.details = QLabel()
         self.details.setForegroundRole(QPalette.ColorRole.PlaceholderText)
@@ -94,10 +94,10 @@ class WorkersPanel(QWidget):
         column.addLayout(form)
         column.addWidget(self.table, 1)
 
-    # -- what the window brings
+    # -- what the window provides
 
     def show_status(self, status: StatusResult | None) -> None:
-        """What the broker says of itself, None where none answers."""
+        """Show the broker's status; None if no broker answers."""
         self._status = status
         self.start.setVisible(status is None)
         for widget in (self.models, self.worker_box, self.table):
@@ -108,14 +108,14 @@ class WorkersPanel(QWidget):
             self.table.show_workers([])
         else:
             broker = status.broker
-            what = "The broker is ending" if broker.draining else "The broker answers"
+            what = "The broker is shutting down" if broker.draining else "Connected to the broker"
             self.state.setText(f"{what}: {broker.running} running, {broker.queued} queued.")
             self.table.show_workers(status.workers)
         self._fill_models()
         self._fill_workers()
 
     def set_contexts(self, names: Sequence[str]) -> None:
-        """The names that are offered; what is being typed stays."""
+        """Offer these names. The text being typed stays."""
         line = self.contexts.lineEdit()
         typed, place = self.contexts.currentText(), line.cursorPosition() if line is not None else 0
         if [self.contexts.itemText(i) for i in range(self.contexts.count())] == list(names):
@@ -154,7 +154,7 @@ class WorkersPanel(QWidget):
 
     @property
     def worker(self) -> str:
-        """The worker chosen, '' for any."""
+        """The chosen worker, '' for any."""
         return self._worker
 
     # -- the rest
@@ -169,9 +169,9 @@ class WorkersPanel(QWidget):
         _refill(self.models, [(name, name) for name in shown], self._model)
         model = self._found()
         if model is None:
-            self.details.setText("It is not served now." if self._model and self._status is not None else "")
+            self.details.setText("This model is not served now." if self._model and self._status is not None else "")
         else:
-            said = (model.runtime, model.architecture, model.dtype, f"{model.state_bytes / 2**20:.1f} MiB a context")
+            said = (model.runtime, model.architecture, model.dtype, f"{model.state_bytes / 2**20:.1f} MiB per context")
             self.details.setText(" · ".join(part for part in said if part))
         self.details.setToolTip(self.details.text())
         self._form.setRowVisible(self.details, bool(self.details.text()))
@@ -204,7 +204,7 @@ class WorkersPanel(QWidget):
         try:
             check_name(name)
         except BadRequest:
-            self._say(f"This is no name for a context: {RULE}.")
+            self._say(f"This is not a valid name for a context: {RULE}. Names that begin with @ are reserved.")
             return
         self._say("")
         self._context = name
@@ -222,7 +222,7 @@ class WorkersPanel(QWidget):
 
 
 class _ContextBox(QComboBox):
-    """An editable list of names; `left` when the person goes elsewhere."""
+    """An editable list of names. Emits `left` when it loses the focus."""
 
     left = pyqtSignal()
 
@@ -256,7 +256,7 @@ def _box(name: str, tip: str) -> QComboBox:
 
 
 def _refill(box: QComboBox, entries: Sequence[tuple[str, str]], chosen: str) -> None:
-    """Other entries, only where they are others: an open list would close."""
+    """Replace the entries only if they differ, because that would close an open list."""
     if [(box.itemText(i), box.itemData(i)) for i in range(box.count())] != list(entries):
         with QSignalBlocker(box):
             box.clear()

@@ -1,1 +1,1 @@
-"""The transcript as it is shown: the file followed, turns as HTML, the views and the search."""
+"""Showing the transcript: following the file, rendering turns as HTML, the two views and the search."""

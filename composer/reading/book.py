@@ -1,4 +1,4 @@
-"""The transcript as the window shows it: the file, followed while others write it, and behind it what streams in."""
+"""The transcript as the window shows it: the file as it grows, followed by the text that is streaming in."""
 
 from __future__ import annotations
 
@@ -13,26 +13,26 @@ from ssmprov.transcript import Item
 from transcripts.record import TRANSCRIPT
 
 SETTLE_MS = 25
-"""How long events of the file are gathered: editors delete and rename within less."""
+"""How long file events are collected. Editors delete and rename a file faster than this."""
 
 FALLBACK_MS = 1000
-"""How often the file is looked at when no event tells of it, as on network disks."""
+"""How often the file is checked without an event, for example on network disks."""
 
 READ_S = 0.25
-"""How long reading may hold up the window at a time."""
+"""How long reading may block the window at a time."""
 
 
 class Book(QObject):
     """The transcript of a directory. Offsets count characters of `shown`."""
 
     changed = pyqtSignal(int)
-    """The index of the first item that may differ; all before it stand."""
+    """The index of the first item that may differ. Earlier items are unchanged."""
 
     reset = pyqtSignal()
     """Everything may differ."""
 
     trouble = pyqtSignal(str)
-    """What is wrong with the file, '' when it is well again."""
+    """What is wrong with the file; '' when it is fine again."""
 
     def __init__(self, directory: Path, parent: QObject | None = None) -> None:
         super().__init__(parent)
@@ -56,12 +56,12 @@ class Book(QObject):
 
     @property
     def items(self) -> list[Item]:
-        """What is shown: the file up to the stream's place, then the stream. The list is not to be changed."""
+        """The shown items: the file up to the stream's start, then the stream. Do not change the list."""
         return self._now.items
 
     @property
     def text(self) -> str:
-        """The file's text alone."""
+        """The text of the file, without the stream."""
         return self._file.text
 
     @property
@@ -77,43 +77,43 @@ class Book(QObject):
 
     @property
     def trouble_now(self) -> str:
-        """What the signal `trouble` said last."""
+        """The last value of the signal `trouble`."""
         return self._said
 
     def offset_of(self, index: int) -> int:
-        """The character in `shown` at which an item begins; of the index after the last one, the length."""
+        """The offset in `shown` at which an item begins. For the index after the last one, the length."""
         return self._now.offset(index)
 
     def index_at(self, offset: int) -> int:
-        """The item that holds a character of `shown`."""
+        """The item that contains an offset of `shown`."""
         return self._now.index_at(offset)
 
     def line_of(self, index: int) -> int:
-        """The line at which an item begins, from 1."""
+        """The line at which an item begins, counted from 1."""
         return self.items[index].line
 
     def refresh(self) -> None:
-        """Read now what was added to the file."""
+        """Read what was added to the file."""
         self._take(self._file.poll(READ_S))
         self._watch()
         if self._file.behind:
             self._more.ask()
 
     def begin(self, text: str, at: int | None = None) -> None:
-        """Show a text after character `at` of the file (its end, where there is none), in place of what follows."""
+        """Show `text` after character `at` of the file, or at its end, in place of what follows there."""
         self.refresh()
         self._at = self._filed.length if at is None else min(max(at, 0), self._filed.length)
         self._written = [text]
         self._restream()
 
     def write(self, piece: str) -> None:
-        """More of the stream."""
+        """Add a piece to the stream."""
         if self._stream is not None and piece:
             self._written.append(piece)
             self.changed.emit(self._stream.append(piece))
 
     def end(self) -> None:
-        """The stream is over: the file is the truth again."""
+        """End the stream. From now on the file is shown again."""
         stream = self._stream
         if stream is None:
             return
@@ -122,7 +122,7 @@ class Book(QObject):
         items = self._filed.items
         first = first_difference(stream.items, items)
         if items:
-            self.changed.emit(min(first, len(items) - 1))  # the last item shows that nothing streams any more
+            self.changed.emit(min(first, len(items) - 1))  # redraw the last item without the cursor
         else:
             self.reset.emit()
         self._watch()
@@ -139,7 +139,7 @@ class Book(QObject):
         self.changed.emit(max(0, min(first_difference(before, items), len(items) - 1)))
 
     def _look(self) -> None:
-        """Without an event: what the events may have missed, and a last character that stays cut in two."""
+        """Check the file without an event. If its last character stays incomplete, take it as it is."""
         changed = self._file.poll(READ_S)
         if changed is None:
             changed = self._file.settle()
@@ -149,7 +149,7 @@ class Book(QObject):
             self._more.ask()
 
     def _take(self, changed: int | None) -> None:
-        """Take over what the file holds from a character on."""
+        """Take over the file's text from this character on."""
         if changed is not None:
             kept = self._filed.length
             cut = self._filed.cut(changed) if changed < kept else None
@@ -168,7 +168,7 @@ class Book(QObject):
             self.trouble.emit(self._said)
 
     def _watch(self) -> None:
-        """A watcher forgets a file that was replaced, and cannot watch one that is not there yet."""
+        """Watch the file again: the watcher forgets replaced files and cannot watch missing ones."""
         watched = {*self._watcher.files(), *self._watcher.directories()}
         for path in (self._path, self.directory):
             if str(path) not in watched and path.exists():

@@ -1,4 +1,4 @@
-"""A file of text that others write: what it holds now, by reading only what was added where nothing else happened."""
+"""Follows a text file that other programs write. Reads only the added part if the file just grew."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from pathlib import Path
 
 SLICE = 1 << 20
 LIMIT = 256 << 20
-"""A file larger than this is not read any further."""
+"""The rest of a file larger than this is not read."""
 
 WHOLE = 16 << 20
-"""Up to this size a changed file is compared with what was read before; a larger one is read again in slices."""
+"""A changed file up to this size is compared with the old text. A larger one is read again in slices."""
 
 KNOWN = 1 << 16
-"""The last bytes that were read; where they have changed, the file was not just appended to."""
+"""How many of the last bytes are remembered. If they changed, the file did not just grow."""
 
 FRESH_NS = 50_000_000
-"""A file this young may change again without its time of change showing it."""
+"""A file changed this recently may change again without a new modification time."""
 
 _FOREIGN = re.compile("[\udc80-\udcff]")
 
 
 class FollowedFile:
-    """The text of a file, UTF-8; bytes that are not UTF-8 come as surrogates (`surrogateescape`)."""
+    """The text of a UTF-8 file. Other bytes become surrogates (`surrogateescape`)."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self.trouble = ""
-        self.behind = False  # more is there than was read
+        self.behind = False  # there is more to read
         self._there: tuple[int, int] | None = None  # device and inode
         self._missing = False
         self._changed_ns = -1
@@ -55,7 +55,7 @@ class FollowedFile:
         return self._pieces[0]
 
     def since(self, at: int) -> str:
-        """The text from a character on."""
+        """The text from this character on."""
         taken: list[str] = []
         begin = self.length
         for piece in reversed(self._pieces):
@@ -66,7 +66,7 @@ class FollowedFile:
         return "".join(reversed(taken))[max(0, at - begin) :]
 
     def poll(self, budget_s: float | None = None) -> int | None:
-        """Look at the file, and read for about that long; from which character on the text differs, None: nowhere."""
+        """Read for about this long. Returns the first character that differs, or None if nothing changed."""
         try:
             found = os.stat(self._path)
             if self._unchanged(found):
@@ -84,7 +84,7 @@ class FollowedFile:
             os.close(descriptor)
 
     def settle(self) -> int | None:
-        """Take an unfinished last character as it is, since nothing more came; as `poll` otherwise."""
+        """Decode an incomplete last character as it is, because nothing followed. Returns the same as `poll`."""
         at = self.length
         if not self._decoder.getstate()[0] or self.behind:
             return None
@@ -100,13 +100,13 @@ class FollowedFile:
     def _look(self, descriptor: int, budget_s: float | None) -> int | None:
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
-            what = "a directory" if stat.S_ISDIR(found.st_mode) else "no plain file"
+            what = "a directory" if stat.S_ISDIR(found.st_mode) else "not a regular file"
             return self._unreadable(f"it is {what}")
         if found.st_size > LIMIT:
             self.behind = False
             self.trouble = (
-                f"The transcript is larger than {LIMIT >> 20} MiB and is not read any further. Move {self._path} to "
-                "another name and write on: the contexts still hold their text."
+                f"The transcript is larger than {LIMIT >> 20} MiB, so the rest of it is not shown. Rename {self._path} "
+                "and keep writing: the contexts still have their text."
             )
             return None
         there = (found.st_dev, found.st_ino)
@@ -140,7 +140,7 @@ class FollowedFile:
         return at if self.length > at else None
 
     def _read_again(self, descriptor: int) -> int | None:
-        """Read all, and compare it with what there was."""
+        """Read the whole file and compare it with the old text."""
         before = self.text
         self._begin()
         self._read_on(descriptor, None)
@@ -162,19 +162,19 @@ class FollowedFile:
         if not self._foreign_line:
             return ""
         return (
-            f"Line {self._foreign_line} of the transcript holds bytes that are no UTF-8. They are shown as \ufffd and "
-            "left in the file as they are; correct that line in an editor if they should not be there."
+            f"Line {self._foreign_line} of the transcript contains bytes that are not valid UTF-8. They are shown as "
+            "\ufffd and stay in the file. You can correct the line in an editor."
         )
 
     def _gone(self) -> int | None:
         if self._there is None and not self._missing:
-            return None  # a new transcript is to come
+            return None  # there is no transcript yet
         dropped = self.length > 0
         self._begin()
         self._there, self._missing, self.behind = None, True, False
         self.trouble = (
-            f"The transcript {self._path.name} was deleted. The contexts still hold their text: put the file back, or "
-            "write on, and a new transcript begins."
+            f"The transcript {self._path.name} was deleted. The contexts still have their text. Put the file back, or "
+            "keep writing to begin a new transcript."
         )
         return 0 if dropped else None
 
@@ -182,13 +182,13 @@ class FollowedFile:
         self._sure = False
         self.behind = False
         self.trouble = (
-            f"The transcript cannot be read: {why}. See to {self._path}; it appears here as soon as it can be read."
+            f"The transcript cannot be read: {why}. Check {self._path}. It appears here as soon as it can be read."
         )
         return None
 
 
 def shared_prefix(one: str, other: str) -> int:
-    """How many characters two texts have in common at their beginning."""
+    """The length of the common beginning of two texts."""
     low, high = 0, min(len(one), len(other))
     while low < high:
         middle = (low + high + 1) // 2

@@ -1,4 +1,4 @@
-"""Whether a view follows what is added at its end: it stops where the reader scrolls up, and resumes at the bottom."""
+"""Lets a view follow new text at its end. It stops when the user scrolls up, and resumes at the bottom."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Following(QObject):
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """While the text is being changed, no move of the bar is the reader's. Afterwards it is at the end again."""
+        """Ignore moves of the scroll bar while the text changes, and then return to the end if it follows."""
         self._held += 1
         try:
             yield

@@ -1,4 +1,4 @@
-"""The items of a text that grows at its end and may be cut there: what stays is not read again."""
+"""The items of a text that grows at its end or is cut there. Unchanged items are not parsed again."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from ssmprov.transcript import Item, Transcript, Turn
 
 
 class Growing:
-    """Items of a text. `append` and `cut` cost what they change, and a copy of the list of what stays."""
+    """Items of a text. `append` and `cut` only parse what they change, and copy the list of the other items."""
 
     def __init__(self) -> None:
-        self._kept = 0  # items that stand before those of `_tail`, and the lines in them
-        self._lines = 0
+        self._kept = 0  # the number of items before those of `_tail`
+        self._lines = 0  # the number of lines in these items
         self._tail = Transcript()
         self._items: list[Item] = []
-        self._ends: list[int] = []  # where the items end, as far as that was asked for
+        self._ends: list[int] = []  # the end offsets of the items, as far as they were needed
 
     @property
     def items(self) -> list[Item]:
-        """All of them; the list is not to be changed, and lasts until the next change."""
+        """All items. Do not change the list; it is valid until the next change."""
         return self._items
 
     @property
     def length(self) -> int:
-        """Characters of the whole text."""
+        """The number of characters of the whole text."""
         return self.offset(len(self._items))
 
     def text(self, first: int = 0) -> str:
-        """The text from an item on."""
+        """The text from this item on."""
         return "".join(item.text for item in self._items[first:])
 
     def append(self, text: str) -> int:
-        """Take more text; the index of the first item that may have changed."""
+        """Add text. Returns the index of the first item that may have changed."""
         found = self._tail.append(text)
         first = self._kept + found
         fresh = self._tail.items[found:]
@@ -45,10 +45,10 @@ class Growing:
         return first
 
     def cut(self, at: int) -> int:
-        """Drop what stands after character `at`; the index of the first item that may have changed.
+        """Drop the text after character `at`. Returns the index of the first item that may have changed.
 
-        It goes on from the last header that is left whole: a header stands at the beginning of a line, so what comes
-        from there on can be read by itself.
+        Parsing starts again at the last complete header: a header begins a line, so the text from there on can be
+        parsed by itself.
         """
         index = min(self.index_at(at), len(self._items) - 1)
         while index > 0 and not self._is_left(index, at):
@@ -69,14 +69,14 @@ class Growing:
         return isinstance(item, Turn) and self.offset(index) + len(item.head) <= at
 
     def branch(self, at: int) -> Growing:
-        """Another one that begins with the same text, up to character `at`."""
+        """A copy of the text up to character `at`."""
         other = Growing()
         other._items, other._ends = self._items, self._ends[:]
         other.cut(at)
         return other
 
     def offset(self, index: int) -> int:
-        """The character at which an item begins; of the index after the last one, the length."""
+        """The offset at which an item begins. For the index after the last one, the length."""
         known = len(self._ends)
         if index > known:
             lengths = (len(item.text) for item in self._items[known:])
@@ -85,12 +85,12 @@ class Growing:
         return self._ends[index - 1] if index else 0
 
     def index_at(self, offset: int) -> int:
-        """The item that holds a character."""
+        """The item that contains this offset."""
         self.offset(len(self._items))
         return bisect_right(self._ends, offset)
 
 
 def first_difference(one: list[Item], other: list[Item], begin: int = 0) -> int:
-    """The index from which two lists differ, where they are the same before `begin`."""
+    """The first index at which two lists differ. They are known to be the same before `begin`."""
     shared = min(len(one), len(other))
     return next((i for i in range(begin, shared) if one[i] != other[i]), shared)

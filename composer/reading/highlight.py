@@ -1,4 +1,4 @@
-"""Code in colour: Pygments takes it apart, a few calm colours put it together again."""
+"""Code in colour, with Pygments as the lexer and a small set of colours."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from composer.reading.plain import displayable, escaped
 from composer.reading.theme import Theme, readable
 
 LONGEST = 40_000
-"""Characters of code beyond which it stays plain: it would hold up the window."""
+"""Longer code (in characters) stays plain, because it would block the window."""
 
 ROLES = {
     "BASH": "bash",
@@ -32,9 +32,9 @@ ROLES = {
     "PERL": "perl",
     "RUBY": "ruby",
 }
-"""Roles whose turns are code of a language."""
+"""Roles whose turns are code, and the language of that code."""
 
-# Colour in light, in dark, and further style, of a kind of token and all kinds below it.
+# The colour in a light and a dark theme, and the style, of a token type and its subtypes.
 _STYLES: dict[object, tuple[str, str, str]] = {
     Token.Comment: ("#6a737d", "#8b949e", "font-style:italic"),
     Token.Keyword: ("#8a3ffc", "#c297ff", ""),
@@ -55,7 +55,7 @@ _STYLES: dict[object, tuple[str, str, str]] = {
 
 
 def highlighted(code: str, language: str, theme: Theme) -> str:
-    """Code as HTML for a preformatted element; plain where the language is not known or the code very long."""
+    """Code as HTML for a preformatted element. Plain if the language is unknown or the code is very long."""
     lexer = _lexer(language) if len(code) <= LONGEST else None
     if lexer is None:
         return escaped(code)
@@ -63,7 +63,7 @@ def highlighted(code: str, language: str, theme: Theme) -> str:
 
 
 def language_of(info: str) -> str:
-    """The language that the info string of a fence names: its first word, as in `python title=x` or `{.python}`."""
+    """The language in the info string of a fence: its first word, as in `python title=x` or `{.python}`."""
     match = re.match(r"[\s{.]*([\w+#.-]+)", info)
     return match[1].lower() if match else ""
 

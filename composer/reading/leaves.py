@@ -1,11 +1,11 @@
-"""Items in a document, one after the other: which characters are whose, and what is replaced where some change.
+"""Draws items into a text document, tracks the positions of each item, and replaces the items that change.
 
     block 0          the link to earlier turns, or nothing
-    item `first`     a line of no height, then what its HTML says
+    item `first`     a line without height, then the item's HTML
     ...
     after the last   the link to later turns, or nothing
 
-The open turn, while it streams, is held in pieces: what is stable stays in the document, only its end is replaced.
+A streaming turn is drawn in pieces: its stable part stays in the document, and only its end is replaced.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from composer.reading.render import PLAIN, Renderer
 from ssmprov.transcript import Item, Turn
 
 MARK = "x"
-"""Takes the place of the first paragraph of HTML, which Qt would merge with the block before it."""
+"""A dummy first paragraph, because Qt merges the first paragraph of HTML with the block before it."""
 
 
 @dataclass(slots=True)
 class _Open:
-    """The turn that streams: how much of its content stands for good, and where in the document its end begins."""
+    """The streaming turn: the stable part of its content, and the position in the document after that part."""
 
     head: str
     said: str
@@ -48,25 +48,25 @@ class Leaves:
         self._earlier = self._later = ""
         self._line = QTextBlockFormat()
         fixed = QTextBlockFormat.LineHeightTypes.FixedHeight.value
-        self._line.setLineHeight(1, fixed)  # type: ignore[arg-type]  # an int it is
+        self._line.setLineHeight(1, fixed)  # type: ignore[arg-type]  # Qt accepts an int
         document.setDefaultStyleSheet(renderer.stylesheet)
         document.setDocumentMargin(renderer.em)
         self.clear()
 
     @property
     def last(self) -> int:
-        """The index after the last item that is drawn."""
+        """The index after the last drawn item."""
         return self.first + len(self._starts)
 
     def clear(self, first: int = 0) -> None:
-        """Draw nothing; the next item will be the one of that index."""
+        """Remove everything. The next drawn item has this index."""
         self._document.clear()
         self.first, self._starts, self._open, self._earlier, self._later = first, [], None, "", ""
         QTextCursor(self._document).setBlockFormat(self._line)
         self._end = self._length
 
     def append(self, items: Sequence[Item], streaming: bool = False) -> None:
-        """Draw more items at the end; where it streams, the last of them is the open one."""
+        """Draw more items at the end. If `streaming`, the last one is the streaming turn."""
         later, self._later = self._later, ""
         cursor = self._after(self._end)
         cursor.beginEditBlock()
@@ -82,7 +82,7 @@ class Leaves:
         cursor.endEditBlock()
 
     def prepend(self, items: Sequence[Item]) -> None:
-        """Draw items before the first one."""
+        """Draw items before the first drawn one."""
         before = self._length
         cursor = QTextCursor(self._document)
         cursor.movePosition(QTextCursor.MoveOperation.EndOfBlock)
@@ -97,8 +97,8 @@ class Leaves:
         self._starts = [*fresh, *self._starts]
 
     def replace(self, index: int, items: Sequence[Item], streaming: bool = False) -> None:
-        """Draw `items` in place of all from `index` on."""
-        if index == self.last - 1 and len(items) == 1 and streaming and self._go_on(items[0]):
+        """Replace all items from `index` on with `items`."""
+        if index == self.last - 1 and len(items) == 1 and streaming and self._continue_open(items[0]):
             return
         start = self._starts[index - self.first] if index < self.last else self._end
         del self._starts[index - self.first :]
@@ -110,19 +110,19 @@ class Leaves:
         cursor.endEditBlock()
 
     def set_links(self, earlier: str, later: str) -> None:
-        """HTML of what stands before the first and after the last item, '' for nothing."""
+        """Set the HTML before the first and after the last item; '' for nothing."""
         if earlier != self._earlier:
             self._draw_earlier(earlier)
         if later != self._later:
             self._draw_later(self._after(self._end), later)
 
     def index_at(self, position: int) -> int:
-        """The item that a position of the document belongs to, -1 for none."""
+        """The item at a position of the document, -1 for none."""
         found = bisect_right(self._starts, position - 1)
         return self.first + found - 1 if found and position <= self._end else -1
 
     def span(self, index: int) -> tuple[int, int]:
-        """Where an item begins and ends in the document: positions in its first and its last block."""
+        """The begin and end of an item: positions in its first and in its last block."""
         at = index - self.first
         end = self._starts[at + 1] if at + 1 < len(self._starts) else self._end
         return min(self._starts[at] + 1, end), end
@@ -132,14 +132,14 @@ class Leaves:
         return self._document.characterCount() - 1
 
     def _after(self, position: int) -> QTextCursor:
-        """A cursor at that position, behind which nothing is left."""
+        """Delete everything after a position and return a cursor there."""
         cursor = QTextCursor(self._document)
         cursor.setPosition(position)
         if position < self._length:
             kept = cursor.blockFormat()
             cursor.movePosition(QTextCursor.MoveOperation.End, QTextCursor.MoveMode.KeepAnchor)
             cursor.removeSelectedText()
-            cursor.setBlockFormat(kept)  # an empty block, such as a rule, takes that of the block after it
+            cursor.setBlockFormat(kept)  # Qt gives an empty block, e.g. a rule, the format of the next block
         return cursor
 
     def _insert(self, cursor: QTextCursor, html: str) -> None:
@@ -168,7 +168,7 @@ class Leaves:
         self._shift(self._length - before)
 
     def _shift(self, by: int) -> None:
-        """What is drawn has moved on by that many positions."""
+        """Move all stored positions by this much."""
         self._starts = [start + by for start in self._starts]
         self._end += by
         if self._open is not None:
@@ -183,8 +183,8 @@ class Leaves:
         self._open = _Open(turn.head, "", self._length)
         self._draw_end(cursor, turn)
 
-    def _go_on(self, item: Item) -> bool:
-        """Draw what the open turn says now, if it is still the same and open."""
+    def _continue_open(self, item: Item) -> bool:
+        """Draw the new text of the streaming turn, if it is still the same turn and open. Returns whether it is."""
         held = self._open
         if held is None or not isinstance(item, Turn) or item.closed or item.head != held.head:
             return False

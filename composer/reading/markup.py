@@ -1,4 +1,4 @@
-"""Markdown to the HTML that Qt draws: no element passes through, no picture and no file is asked for."""
+"""Converts Markdown to HTML for Qt. HTML in the source is escaped; no image or file is ever loaded."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ from composer.reading.theme import Theme
 from ssmprov.transcript import FENCE
 
 MOST_CELLS = 1500
-"""Cells beyond which a table stays as it is written: Qt takes seconds to draw it."""
+"""Tables with more cells are shown as source, because Qt needs seconds to draw them."""
 
 QUICK = 3000
-"""Characters of code beyond which it gets its colours only when it is finished."""
+"""Longer code (in characters) gets its colours only when the turn is finished."""
 
 LINKS = ("http", "https", "mailto")
 
 _DIVIDER = FENCE.strip()
 
 Rule = Callable[[Sequence[Token], int, Any, Any], str]
-"""How tokens become HTML: all tokens, the index of the one meant, the parser's options and environment."""
+"""Renders one token: takes all tokens, the token's index, the parser's options and its environment."""
 
 
 @dataclass(frozen=True, slots=True)
 class Measures:
-    """Lengths in pixels and the name of the font for code, as the text's font gives them."""
+    """The line height in pixels and the name of the font for code."""
 
     em: int
     mono: str
 
 
 class Markup:
-    """Makes HTML of Markdown, for one theme and one font."""
+    """Converts Markdown to HTML for one theme and one font."""
 
     def __init__(self, theme: Theme, measures: Measures, maths: Maths) -> None:
         self._theme = theme
@@ -67,7 +67,7 @@ class Markup:
         )
 
     def html(self, source: str, *, quick: bool = False) -> str:
-        """The HTML of a Markdown text; `quick`: of one that is soon to be drawn again, with long code left plain."""
+        """The HTML of a Markdown text. `quick` leaves long code plain, because the text is redrawn soon."""
         env = {"quick": quick}
         tokens = self._parser.parse(displayable(source), env)
         if sum(token.type in ("td_open", "th_open") for token in tokens) > MOST_CELLS:
@@ -75,7 +75,7 @@ class Markup:
         return str(self._parser.renderer.render(tokens, self._parser.options, env))
 
     def box(self, code: str, language: str = "") -> str:
-        """Code in a box of its own."""
+        """Code in a separate box."""
         inner = highlighted(code.removesuffix("\n"), language, self._theme)
         pad = self._measures.em // 2
         return (
@@ -93,11 +93,11 @@ class Markup:
         return self.source(tokens[index].content)
 
     def source(self, text: str) -> str:
-        """A piece of code within a line."""
+        """Inline code."""
         return f'<span class="code" style="background-color:{self._theme.code}">{escaped(text)}</span>'
 
     def _image(self, tokens: Sequence[Token], index: int, _options: Any, _env: Any) -> str:
-        return f'<span class="muted">[image: {escaped(tokens[index].content) or "without a description"}]</span>'
+        return f'<span class="muted">[image: {escaped(tokens[index].content) or "no description"}]</span>'
 
     def _link(self, tokens: Sequence[Token], index: int, _options: Any, _env: Any) -> str:
         address = str(tokens[index].attrs.get("href", ""))
@@ -131,7 +131,7 @@ class Markup:
 
 
 def is_link(address: str) -> bool:
-    """Whether an address is one that the window may offer to open."""
+    """Whether the window may offer to open this address."""
     try:
         return urlsplit(address).scheme in LINKS
     except ValueError:
@@ -142,7 +142,7 @@ def _parser(rules: dict[str, Rule]) -> MarkdownIt:
     parser = MarkdownIt("commonmark", {"html": False, "linkify": False}).enable(["table", "strikethrough"])
     parser.use(dollarmath_plugin, allow_space=False, allow_digits=False, double_inline=True)
     parser.use(texmath_plugin, delimiters="brackets")
-    parser.block.ruler.at("fence", _fence_but_no_divider, {"alt": ["paragraph", "reference", "blockquote", "list"]})
+    parser.block.ruler.at("fence", _fence_unless_divider, {"alt": ["paragraph", "reference", "blockquote", "list"]})
     parser.inline.ruler.before("escape", "display_in_line", _display_in_line)
     parser.inline.ruler.before("strikethrough", "divider_in_line", _divider_in_line)
     parser.validateLink = lambda url: True  # type: ignore[method-assign]  # noqa: ARG005 - `_link` decides
@@ -150,15 +150,15 @@ def _parser(rules: dict[str, Rule]) -> MarkdownIt:
     return parser
 
 
-def _fence_but_no_divider(state: StateBlock, start: int, end: int, silent: bool) -> bool:
-    """A divider that stands too close to other text is text, though it looks like a fence that never ends."""
+def _fence_unless_divider(state: StateBlock, start: int, end: int, silent: bool) -> bool:
+    """Treat a divider too close to other text as text, although it looks like an unclosed code fence."""
     if state.src.startswith(_DIVIDER, state.bMarks[start] + state.tShift[start]):
         return False
     return fence(state, start, end, silent)
 
 
 def _divider_in_line(state: StateInline, silent: bool) -> bool:
-    """Such a divider is not struck out text either."""
+    """Such a divider is not strikethrough text either."""
     if not state.src.startswith(_DIVIDER, state.pos):
         return False
     if not silent:
@@ -168,7 +168,7 @@ def _divider_in_line(state: StateInline, silent: bool) -> bool:
 
 
 def _display_in_line(state: StateInline, silent: bool) -> bool:
-    """`\\[..\\]` in the midst of a paragraph, where the plugin sees only blocks."""
+    """`\\[..\\]` inside a paragraph. The plugin only handles blocks."""
     begin = state.pos + len("\\[")
     if not state.src.startswith("\\[", state.pos) or (end := state.src.find("\\]", begin)) <= begin:
         return False

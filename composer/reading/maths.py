@@ -1,7 +1,7 @@
-"""Formulas as pictures: LaTeX to SVG by ziamath, SVG to an image by Qt, in the colour and at the size of the text.
+"""Formulas as images: ziamath turns LaTeX into SVG, Qt turns SVG into an image with the colour and size of the text.
 
-Qt puts the bottom of a picture on the baseline, or its middle (`vertical-align: middle`) half the height of an x above
-it. A picture that reaches below the baseline is made so high that this middle is where it should be.
+Qt puts the bottom of an image on the baseline, or its middle (`vertical-align: middle`) half an x-height above it.
+An image that reaches below the baseline is padded so that its middle is at that height.
 """
 
 from __future__ import annotations
@@ -17,28 +17,28 @@ from PyQt6.QtGui import QFont, QFontInfo, QFontMetricsF, QImage, QPainter
 from PyQt6.QtSvg import QSvgRenderer
 
 with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)  # it finds its font in a way that Python 3.11 is leaving
+    warnings.simplefilter("ignore", DeprecationWarning)  # ziamath finds its font with an API that Python has deprecated
     from ziamath.config import config
     from ziamath.zmath import Latex
 
 SCHEME = "math"
 LONGEST = 2000
-"""Characters of a formula beyond which its source is shown."""
+"""Longer formulas (in characters) are shown as source."""
 
 CACHE_BYTES = 48 << 20
 FAILED_BYTES = 256
 LARGEST = 8000
-"""Pixels of a picture's side, at most."""
+"""The maximum width and height of an image, in pixels."""
 
 _VIEW_BOX = re.compile(r'viewBox="(\S+) (\S+) (\S+) (\S+)"')
 _ENVIRONMENT = re.compile(r"\\(begin|end)\{([^{}]*)\}")
 
-config.svg2 = False  # QtSvg does not draw what SVG 2 has
+config.svg2 = False  # QtSvg does not support SVG 2
 
 
 @dataclass(frozen=True, slots=True)
 class Formula:
-    """A picture, its size in the view's pixels, and whether its middle goes on the line."""
+    """An image, its size in the view's pixels, and whether it is aligned by its middle."""
 
     image: QImage
     width: int
@@ -47,25 +47,25 @@ class Formula:
 
 
 class Maths:
-    """The formulas of a view. What was drawn stays for a while: as much as `CACHE_BYTES` hold."""
+    """The formulas of a view, with a cache of `CACHE_BYTES`."""
 
     def __init__(self, colour: str, font: QFont, ratio: float = 1.0) -> None:
         self._colour = colour
-        self._size = QFontInfo(font).pixelSize() * 1.08  # its letters are smaller than those of most text fonts
+        self._size = QFontInfo(font).pixelSize() * 1.08  # its letters are smaller than those of most fonts
         self._x_height = QFontMetricsF(font).xHeight()
         self._ratio = ratio
         self._drawn: OrderedDict[tuple[str, bool], Formula | None] = OrderedDict()
         self._bytes = 0
 
     def formula(self, latex: str, display: bool) -> Formula | None:
-        """A formula's picture; None where it cannot be drawn."""
+        """The image of a formula; None if it cannot be drawn."""
         key = (latex.strip(), display)
         if key in self._drawn:
             self._drawn.move_to_end(key)
             return self._drawn[key]
         try:
             formula = self._draw(*key)
-        except Exception:  # whatever a formula is made of, its source can be shown
+        except Exception:  # the source is shown instead
             formula = None
         self._drawn[key] = formula
         self._bytes += _bytes(formula)
@@ -74,7 +74,7 @@ class Maths:
         return formula
 
     def image(self, url: str) -> QImage | None:
-        """The picture that a URL of `url` names."""
+        """The image for a URL made by `url`; None for any other URL."""
         scheme, _, rest = url.partition(":")
         if scheme != SCHEME or rest[:1] not in ("i", "d"):
             return None
@@ -87,7 +87,7 @@ class Maths:
 
     @staticmethod
     def url(latex: str, display: bool) -> str:
-        """The name of a formula's picture: it holds the formula."""
+        """The URL of a formula's image. It contains the formula."""
         data = base64.urlsafe_b64encode(latex.strip().encode("utf-8", "replace"))
         return f"{SCHEME}:{'d' if display else 'i'}{data.decode()}"
 
@@ -102,7 +102,7 @@ class Maths:
         _, top, width, height = (float(number) for number in box.groups())
         above, below = -top, height + top
         middle = not display and below > 1.5
-        if middle:  # so high that the middle of the picture is half an x above its baseline
+        if middle:  # pad it so that its middle is half an x-height above its baseline
             half = self._x_height / 2
             whole = 2 * max(above - half / 2, below + half / 2)
             offset = (whole + half) / 2 - above
@@ -128,7 +128,7 @@ def _bytes(formula: Formula | None) -> int:
 
 
 def braced(latex: str) -> str:
-    """The formula with braces around each environment that `^` or `_` follows, which ziamath would refuse."""
+    """Put braces around each environment followed by `^` or `_`. Without them ziamath fails."""
     opened: list[tuple[str, int]] = []
     inserts: list[tuple[int, str]] = []
     for match in _ENVIRONMENT.finditer(latex):

@@ -1,11 +1,11 @@
-"""Where a content that still grows can be divided: what stands before is rendered once."""
+"""Finds where growing content can be divided, so that the first part is rendered only once."""
 
 from __future__ import annotations
 
 import re
 
 LONG = 3000
-"""Characters of one paragraph beyond which it is divided, for as long as it grows, after a sentence or a word."""
+"""A growing paragraph longer than this (in characters) is divided after a sentence or a word."""
 
 _FENCE = re.compile(r" {0,3}(`{3,}|~{3,})")
 _MATH = re.compile(r"(?<!\\)\$\$|\\\[|\\\]")
@@ -13,10 +13,10 @@ _BLOCK = re.compile(r"\s|[-+*>|#]|\d+[.)]")
 
 
 def stable(content: str, begin: int = 0) -> int:
-    """The place before which nothing that follows changes what was said; `begin` is such a place, found before.
+    """The offset up to which later text cannot change the rendering. `begin` is such an offset found earlier.
 
-    It follows an empty line outside of fences and formulas, where the next line begins a block of its own: one that is
-    indented may belong to a list.
+    It is after an empty line outside of fences and formulas, if the next line begins a new block. An indented line may
+    belong to a list.
     """
     place = at = begin
     fence = ""
@@ -45,7 +45,7 @@ def stable(content: str, begin: int = 0) -> int:
 
 
 def _sentence(content: str, begin: int) -> int:
-    """After a late sentence of the paragraph that begins there, or a word; its beginning where neither will do."""
+    """The end of a late sentence or word in the paragraph at `begin`; `begin` if there is none."""
     if _BLOCK.match(content, begin):
         return begin
     for sign in (". ", " "):
@@ -60,6 +60,6 @@ def _sentence(content: str, begin: int) -> int:
 
 
 def _divisible(said: str) -> bool:
-    """Whether nothing in it is left open."""
+    """Whether no bracket, formula or markup is left open."""
     pairs = said.count("\\(") == said.count("\\)") and said.count("[") == said.count("]") and "\n\n" not in said
     return pairs and not any(said.count(mark) % 2 for mark in ("$", "`", "*"))

@@ -1,4 +1,4 @@
-"""Text as Qt may have it: what Qt takes for its own marks, or could not draw, stands in for itself."""
+"""Makes text safe for Qt: replaces characters that Qt uses as markers or cannot draw."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _LINE_END = re.compile("\r\n?")
 
 
 def displayable(text: str) -> str:
-    """The text with LF as its line ends, pictures of control characters, and \ufffd for bytes that are no UTF-8."""
+    """The text with LF line ends, symbols for control characters, and \ufffd for bytes that are not UTF-8."""
     if text.isascii() and text.isprintable():
         return text
     return _ODD.sub(_picture, _LINE_END.sub("\n", text))
@@ -30,10 +30,10 @@ def _picture(match: re.Match[str]) -> str:
 
 
 def escaped(text: str) -> str:
-    """A text for HTML, within an element or an attribute."""
+    """A text escaped for an HTML element or attribute."""
     return html.escape(displayable(text))
 
 
 def units(text: str) -> int:
-    """How many of Qt's positions a text takes: two for a character beyond the first 65,536."""
+    """The number of Qt positions in a text: UTF-16 code units."""
     return len(text) if text.isascii() else len(text.encode("utf-16-le", "surrogatepass")) // 2

@@ -1,4 +1,4 @@
-"""The transcript as it stands in the file: all of it, with what is added put in its place."""
+"""The raw view: the whole transcript as it is in the file, updated in place."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ UPDATE_MS = 30
 
 
 class RawView(QPlainTextEdit):
-    """All of a book's text. Nothing is read into it before it is shown."""
+    """Shows all text of a book. It is filled only when it is shown."""
 
     pressed_on = pyqtSignal(int)
     menu_wanted = pyqtSignal(int, QPoint)
@@ -46,7 +46,7 @@ class RawView(QPlainTextEdit):
         self.port: QWidget = viewport
         self.bar: QScrollBar = bar
         self._dirty: int | None = 0
-        self._ends: list[int] = []  # where each item ends, in Qt's positions
+        self._ends: list[int] = []  # the end of each item, in Qt positions
         self._chosen = -1
         self.setReadOnly(True)
         self.setTextInteractionFlags(
@@ -57,7 +57,7 @@ class RawView(QPlainTextEdit):
         self.port.setAcceptDrops(False)
         self.setFrameShape(QPlainTextEdit.Shape.NoFrame)
         self.setAccessibleName("Transcript, raw text")
-        self.setPlaceholderText("Nothing is written yet. Write at the left; Shift+Enter sends.")
+        self.setPlaceholderText("There are no turns yet. Write on the left and press Shift+Enter to send.")
         self.set_size(self.font().pointSizeF())
         self.following = Following(self)
         self._soon = Soon(self, UPDATE_MS, self.update_now)
@@ -74,7 +74,7 @@ class RawView(QPlainTextEdit):
             document.setDocumentMargin(margin)
 
     def update_now(self) -> None:
-        """Put in place what has changed."""
+        """Update the text that has changed."""
         self._soon.stop()
         dirty, self._dirty = self._dirty, None
         if dirty is None:
@@ -109,7 +109,7 @@ class RawView(QPlainTextEdit):
 
     @property
     def top(self) -> int:
-        """The item at the upper edge, -1 where there is none."""
+        """The item at the upper edge, -1 for none."""
         return self.index_at(QPoint(2, 2))
 
     def index_at(self, point: QPoint) -> int:
@@ -125,19 +125,19 @@ class RawView(QPlainTextEdit):
             self.show_at_top(index)
 
     def show_at_top(self, index: int) -> None:
-        """Put an item at the upper edge. The bar counts lines as they are drawn."""
+        """Scroll an item to the upper edge. The scroll bar counts wrapped lines."""
         self.update_now()
         document = self.document()
         if document is not None and index < len(self._ends):
             self.bar.setValue(document.findBlock(self.span(index)[0]).firstLineNumber())
 
     def mark(self, index: int) -> None:
-        """Mark an item as the chosen one, -1 for none."""
+        """Mark an item as chosen, -1 for none."""
         self._chosen = index
         self.port.update()
 
     def show_found(self, index: int, query: str, offset: int) -> bool:
-        """Select what was found: so many characters after an item's beginning."""
+        """Select a match at `offset` characters after the beginning of an item."""
         self.update_now()
         self.following.set(False)
         text = self.book.items[index].text
@@ -165,7 +165,7 @@ class RawView(QPlainTextEdit):
         self._changed(0)
 
     def _rect(self, index: int) -> QRectF:
-        """Where an item stands in the viewport."""
+        """The rectangle of an item in the viewport."""
         document = self.document()
         if document is None or not 0 <= index < len(self._ends):
             return QRectF()
@@ -175,7 +175,7 @@ class RawView(QPlainTextEdit):
         bottom = self.blockBoundingGeometry(last).translated(self.contentOffset()).bottom()
         return QRectF(0, top, self.port.width(), bottom - top)
 
-    # Qt's own names follow.
+    # -- Qt event handlers
 
     def showEvent(self, event: QShowEvent | None) -> None:
         super().showEvent(event)

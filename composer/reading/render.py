@@ -1,4 +1,4 @@
-"""A turn as HTML for Qt: its header as a chip, its content by what its role says it is, its end as a thin rule."""
+"""A turn as HTML for Qt: a chip for its header, its content rendered by role, and a thin rule at its end."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from composer.reading.theme import Theme, role_colours
 from ssmprov.transcript import Gap, Item, Turn
 
 LARGEST = 200_000
-"""Characters of a turn beyond which only its beginning is shown, as it is written."""
+"""Only the beginning of a turn longer than this (in characters) is shown, as plain text."""
 
 BEGINNING = 20_000
 
 PLAIN = frozenset({"OUTPUT", "FILE"})
-"""Roles whose turns are text as it came from elsewhere."""
+"""Roles whose turns are shown as plain text."""
 
 CURSOR = "\u258d"
 
@@ -27,7 +27,7 @@ _RUN = re.compile(r"\S{2000,}")
 
 
 class Renderer:
-    """Renders items in one theme and one font. A document that shows them needs `stylesheet` as its default one."""
+    """Renders items in one theme and one font. Documents that show them need `stylesheet` as default style sheet."""
 
     def __init__(self, theme: Theme, font: QFont, ratio: float = 1.0) -> None:
         self.theme = theme
@@ -39,11 +39,11 @@ class Renderer:
         self.stylesheet = _stylesheet(theme, em, mono)
 
     def image(self, url: str) -> QImage | None:
-        """The picture of a formula; None for every other address."""
+        """The image of a formula; None for any other address."""
         return self._maths.image(url)
 
     def html(self, item: Item, *, streaming: bool = False) -> str:
-        """An item as HTML, '' where there is nothing to see. It never raises."""
+        """An item as HTML, '' if there is nothing to show. It never raises."""
         if isinstance(item, Gap):
             return self._gap(item)
         return self.head(item) + self.body(item.content, item.role) + self.foot(item, streaming=streaming)
@@ -58,7 +58,7 @@ class Renderer:
         )
 
     def body(self, content: str, role: str, *, quick: bool = False) -> str:
-        """A content, or a piece of one that `pieces.stable` cut off; `quick` as in `Markup.html`."""
+        """The content of a turn, or a part of it cut by `pieces.stable`. `quick` as in `Markup.html`."""
         if len(content) > LARGEST:
             return self._beginning(content)
         try:
@@ -68,18 +68,18 @@ class Renderer:
             if role in ROLES and "```" not in content and "~~~" not in content:
                 return self._markup.box(content, ROLES[role]) if content.strip() else ""
             return self._markup.html(content, quick=quick)
-        except Exception:  # a turn that cannot be rendered can still be read
+        except Exception:  # show a turn that cannot be rendered as plain text
             return self._plain(content)
 
     def foot(self, turn: Turn, *, streaming: bool = False) -> str:
-        """The rule after a closed turn, the mark of an open one."""
+        """The rule after a closed turn, or the mark of an open one."""
         if turn.closed:
             return '<hr class="rule">'
         mark = CURSOR if streaming else "open"
         return f'<p class="open">{mark}</p>'
 
     def link(self, address: str, text: str) -> str:
-        """A link on a line of its own."""
+        """A link on a separate line."""
         return (
             f'<p class="earlier" align="center"><a href="{escaped(address)}" '
             f'style="color:{self.theme.link};text-decoration:none">{escaped(text)}</a></p>'
@@ -92,12 +92,12 @@ class Renderer:
         return f'<pre class="gap">{escaped(gap.text.strip())}</pre>' if gap.text.strip() else ""
 
     def _beginning(self, content: str) -> str:
-        note = f"These are the first {BEGINNING:,} of {len(content):,} characters; the raw text holds all of them."
+        note = f"These are the first {BEGINNING:,} of {len(content):,} characters. The Raw tab shows all of them."
         return f'<p class="note">{note}</p>{self._plain(content[:BEGINNING])}'
 
 
 def _breakable(run: re.Match[str]) -> str:
-    """A run without a space, with places where a line may end: Qt takes seconds to find some of its own."""
+    """Add line break opportunities to a run without spaces: Qt needs seconds to find its own."""
     return "\u200b".join(run[0][at : at + 60] for at in range(0, len(run[0]), 60))
 
 

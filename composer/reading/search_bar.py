@@ -1,4 +1,4 @@
-"""The bar under the transcript that searches it: what is looked for, which place it is, and the way on."""
+"""The search bar below the transcript: the query, the current match, and the buttons for other matches."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from PyQt6.QtWidgets import QHBoxLayout, QLabel, QLineEdit, QPushButton, QToolBu
 from composer.reading.timers import Soon
 
 MOST = 100_000
-"""Places beyond which they are not counted."""
+"""Matches beyond this number are not counted."""
 
 TYPING_MS = 120
 
 
 class SearchBar(QWidget):
-    """Says what is wanted, and shows what it is told by `say`."""
+    """Emits signals for what the user wants; `say` shows the result."""
 
     query_changed = pyqtSignal(str)
     next_wanted = pyqtSignal()
@@ -32,11 +32,11 @@ class SearchBar(QWidget):
         self.field.setPlaceholderText("Search the whole transcript")
         self.field.setClearButtonEnabled(True)
         self._label = QLabel()
-        self._label.setAccessibleName("Places found")
+        self._label.setAccessibleName("Matches")
         self._label.setMinimumWidth(self.fontMetrics().horizontalAdvance("12,345 of 12,345 "))
         previous, following = QPushButton("&Previous"), QPushButton("&Next")
-        previous.setToolTip("The place before this one (Shift+Enter)")
-        following.setToolTip("The next place (Enter)")
+        previous.setToolTip("Previous match (Shift+Enter)")
+        following.setToolTip("Next match (Enter)")
         close = QToolButton()
         close.setText("\u00d7")
         close.setAutoRaise(True)
@@ -49,7 +49,7 @@ class SearchBar(QWidget):
         for widget in (self.field, self._label, previous, following, close):
             layout.addWidget(widget, 1 if widget is self.field else 0)
         for button in (previous, following):
-            button.setAccessibleName(button.text().replace("&", "") + " place found")
+            button.setAccessibleName(button.text().replace("&", "") + " match")
             button.setAutoDefault(False)
         self._typed = Soon(self, TYPING_MS, self._say_query)
         self.field.textChanged.connect(self._typed.ask)
@@ -74,7 +74,7 @@ class SearchBar(QWidget):
         self.closed.emit()
 
     def say(self, current: int, count: int, hidden: bool = False) -> None:
-        """Show which of how many places it is, counted from 0; `hidden`: rendered, it cannot be seen."""
+        """Show the number of the match, counted from 0. `hidden`: the rendered view does not show it."""
         if not self.query:
             text = ""
         elif not count:
@@ -82,7 +82,7 @@ class SearchBar(QWidget):
         else:
             text = f"{current + 1:,} of {count:,}{'+' if count >= MOST else ''}"
         self._label.setText(text + (", see Raw" if hidden else ""))
-        self._label.setToolTip("Only the raw text shows this place." if hidden else "")
+        self._label.setToolTip("Only the Raw tab shows this match." if hidden else "")
 
     @property
     def said(self) -> str:
@@ -98,7 +98,7 @@ class SearchBar(QWidget):
             super().keyPressEvent(event)
 
     def eventFilter(self, watched: object, event: QEvent | None) -> bool:
-        """Enter and Shift+Enter in the field."""
+        """Handle Enter and Shift+Enter in the field."""
         if not isinstance(event, QKeyEvent) or event.type() != QEvent.Type.KeyPress or watched is not self.field:
             return False
         if event.key() not in (Qt.Key.Key_Return, Qt.Key.Key_Enter):
@@ -114,7 +114,7 @@ class SearchBar(QWidget):
 
 
 def places(text: str, query: str) -> list[int]:
-    """Where a text holds the query, upper and lower case alike; at most `MOST` places."""
+    """The offsets of the query in a text, ignoring case; at most `MOST`."""
     if not query:
         return []
     found: list[int] = []
@@ -126,6 +126,6 @@ def places(text: str, query: str) -> list[int]:
 
 
 def place_after(found: list[int], offset: int) -> int:
-    """Which of the places is the first at or after an offset; the first of all where there is none."""
+    """The index of the first match at or after an offset; 0 if there is none."""
     at = bisect_left(found, offset)
     return at if at < len(found) else 0

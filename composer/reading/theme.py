@@ -1,4 +1,4 @@
-"""The colours of rendered text, light and dark: all are mixed from the palette of the desktop."""
+"""The colours of rendered text for light and dark themes, mixed from the desktop's palette."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from dataclasses import dataclass
 from PyQt6.QtGui import QColor, QPalette
 
 CONTRAST = 4.5
-"""How much text has to stand out from what is behind it: WCAG 2, level AA."""
+"""The least contrast between text and background: WCAG 2, level AA."""
 
 
-_START = 177_653  # keeps USER, INTERFACE and CONTEXT 87 degrees apart, and all roles that are shipped at least 13
+_START = 177_653  # keeps USER, INTERFACE and CONTEXT 87 degrees of hue apart, and all shipped roles at least 13
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Theme:
-    """Colours as CSS takes them. `dark` says which way they were mixed."""
+    """Colours in CSS notation. `dark` says whether this is a dark theme."""
 
     dark: bool
     text: str
@@ -36,7 +36,7 @@ class Theme:
 
 
 def theme_of(palette: QPalette) -> Theme:
-    """The colours that go with a palette; dark where its text is lighter than its window."""
+    """The colours for a palette. It is dark if its text is lighter than its window."""
     window, text = palette.color(QPalette.ColorRole.Window), palette.color(QPalette.ColorRole.WindowText)
     dark = text.lightness() > window.lightness()
     base, ink = palette.color(QPalette.ColorRole.Base), palette.color(QPalette.ColorRole.Text)
@@ -65,7 +65,7 @@ def theme_of(palette: QPalette) -> Theme:
 
 
 def role_colours(role: str, theme: Theme) -> tuple[str, str]:
-    """Background and text of a role's chip: the same calm hue each time, readable in light and dark."""
+    """The background and text colour of a role's chip: always the same hue, readable in both themes."""
     hue = zlib.crc32(role.encode("utf-8", "replace"), _START) % 360
     if theme.dark:
         back, front = QColor.fromHsl(hue, 85, 66), QColor.fromHsl(hue, 150, 205)
@@ -75,13 +75,13 @@ def role_colours(role: str, theme: Theme) -> tuple[str, str]:
 
 
 def mix(one: QColor, other: QColor, part: float) -> QColor:
-    """`one` with that part of `other` in it."""
+    """`one` with this part of `other` mixed in."""
     a, b = ((c.red(), c.green(), c.blue()) for c in (one, other))
     return QColor(*(round(x + (y - x) * part) for x, y in zip(a, b, strict=True)))
 
 
 def readable(colour: QColor, behind: QColor) -> QColor:
-    """The colour, moved away from what is behind it until it can be read there."""
+    """The colour, moved away from the background until the contrast is sufficient."""
     away = QColor("#ffffff") if luminance(behind) < 0.18 else QColor("#000000")
     for step in range(21):
         moved = mix(colour, away, step / 20)

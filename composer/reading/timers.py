@@ -1,4 +1,4 @@
-"""Timers that fire once after a wait, however often they are asked to in the meantime."""
+"""A timer that collects several requests and fires once."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from PyQt6.QtCore import QObject, QTimer
 
 
 class Soon(QTimer):
-    """Calls `action` once, `wait_ms` after the first `ask` of several; those in between cost nothing."""
+    """Calls `action` once, `wait_ms` after the first `ask`. Further calls of `ask` before that do nothing."""
 
     def __init__(self, parent: QObject, wait_ms: int, action: Callable[[], None]) -> None:
         super().__init__(parent)

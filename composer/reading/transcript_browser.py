@@ -1,4 +1,4 @@
-"""The rendered transcript under the reader's hands: mouse, menu key, links, what was found, and the chosen turn."""
+"""The rendered view's interaction: mouse, context menu, links, search matches and the chosen turn."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from composer.reading.transcript_view import EARLIER, LATER, TranscriptView
 
 
 class TranscriptBrowser(TranscriptView):
-    """A view of the transcript with a chosen turn."""
+    """The rendered transcript with a chosen turn."""
 
     pressed_on = pyqtSignal(int)
     menu_wanted = pyqtSignal(int, QPoint)
@@ -45,12 +45,12 @@ class TranscriptBrowser(TranscriptView):
         self.drawn.connect(self.port.update)
 
     def mark(self, index: int) -> None:
-        """Mark an item as the chosen one, -1 for none."""
+        """Mark an item as chosen, -1 for none."""
         self._chosen = index
         self.port.update()
 
     def show_found(self, index: int, query: str, nth: int) -> bool:
-        """Bring the nth place of an item that holds `query` into view; whether the rendered text has any."""
+        """Scroll to the nth match of `query` in an item. Returns whether the rendered text has any match."""
         self.following.set(False)
         self.show_item(index)
         found = self._places(index, displayable(query))
@@ -87,10 +87,10 @@ class TranscriptBrowser(TranscriptView):
             cursor = self.text.find(query, cursor)
         return found
 
-    # Qt's own names follow.
+    # -- Qt event handlers
 
     def loadResource(self, kind: int, name: QUrl) -> object:
-        """Pictures of formulas; nothing else, from nowhere."""
+        """Load the images of formulas and nothing else."""
         if kind == QTextDocument.ResourceType.ImageResource.value:
             return self.renderer.image(name.toString()) or QImage()
         return b""
@@ -103,7 +103,7 @@ class TranscriptBrowser(TranscriptView):
     def resizeEvent(self, event: QResizeEvent | None) -> None:
         held = None if self.following.on else self.cursorForPosition(QPoint(self.renderer.em, 2))
         super().resizeEvent(event)
-        if held is not None:  # the line at the upper edge stays there
+        if held is not None:  # keep the line at the upper edge
             with self.following.held():
                 self.bar.setValue(self.bar.value() + self.cursorRect(held).top())
 

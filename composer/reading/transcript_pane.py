@@ -1,4 +1,4 @@
-"""The right half of the window: the transcript rendered and raw, the chosen turn, and the search through all of it."""
+"""The transcript pane: the rendered and the raw view, the chosen turn, and the search."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ MOST_ZOOM = 20
 
 
 class TranscriptPane(QWidget):
-    """Shows a book in two tabs that share the chosen turn, the search and the size of the text."""
+    """Shows a book in two tabs that share the chosen turn, the search and the text size."""
 
     turn_chosen = pyqtSignal(int)
     menu_wanted = pyqtSignal(int, QPoint)
@@ -40,7 +40,7 @@ class TranscriptPane(QWidget):
         self._tabs.addTab(self.raw, "Raw")
         self._to_end = QPushButton("\u2193 Jump to the end", self)
         self._to_end.setAccessibleName("Jump to the end of the transcript")
-        self._to_end.setToolTip("Show the end, and follow what is written")
+        self._to_end.setToolTip("Show the end and follow new text")
         self._to_end.hide()
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -51,7 +51,7 @@ class TranscriptPane(QWidget):
         self.setAcceptDrops(True)
         self._chosen = -1
         self._zoom = 0
-        self._found: list[int] | None = None  # None: to be looked for again
+        self._found: list[int] | None = None  # None: search again
         self._current = 0
         self._connect()
 
@@ -84,7 +84,7 @@ class TranscriptPane(QWidget):
         return self._chosen
 
     def choose(self, index: int) -> None:
-        """Mark an item and bring it into view; -1 for none."""
+        """Mark an item and scroll to it; -1 for none."""
         if not 0 <= index < len(self.book.items):
             index = -1
         if index >= 0:
@@ -93,7 +93,7 @@ class TranscriptPane(QWidget):
         self._mark(index)
 
     def choose_step(self, by: int) -> None:
-        """Choose the turn before or after the chosen one; from nowhere, the last one or the one at the upper edge."""
+        """Choose the previous or next turn. If none is chosen: the last one, or the one at the upper edge."""
         items = self.book.items
         turns = [index for index, item in enumerate(items) if isinstance(item, Turn)]
         if not turns:
@@ -120,11 +120,11 @@ class TranscriptPane(QWidget):
             self._mark(index)
         self.menu_wanted.emit(index, place)
 
-    # -- where it is
+    # -- scrolling
 
     @property
     def following(self) -> bool:
-        """Whether the view goes on with what is added at the end."""
+        """Whether the view follows new text at the end."""
         return self._view.following.on
 
     def jump_to_end(self) -> None:
@@ -132,12 +132,12 @@ class TranscriptPane(QWidget):
         self._view.setFocus()
 
     def load_earlier(self) -> None:
-        """Load 200 turns more; the raw text has all of them already."""
+        """Load 200 more turns. The raw view always shows all of them."""
         self.rendered.load_earlier()
 
     @property
     def top(self) -> int:
-        """The item at the upper edge, -1 where the view follows the end."""
+        """The item at the upper edge, -1 if the view follows the end."""
         return -1 if self.following else self._view.top
 
     @top.setter
@@ -227,7 +227,7 @@ class TranscriptPane(QWidget):
             view.clear_found()
         self._view.setFocus()
 
-    # -- what happens
+    # -- events
 
     def _book_changed(self, _first: int = 0) -> None:
         self._found = None
@@ -241,7 +241,7 @@ class TranscriptPane(QWidget):
         self._place_button()
 
     def _place_button(self, _on: bool = True) -> None:
-        """Over the lower right corner of the view."""
+        """Place the button in the lower right corner of the view."""
         button, view = self._to_end, self._view
         button.setVisible(not view.following.on and bool(self.book.items))
         button.adjustSize()
@@ -270,7 +270,7 @@ class TranscriptPane(QWidget):
 
 
 def _files(event: QDropEvent) -> list[Path]:
-    """The files that are dragged, without directories."""
+    """The dragged files, without directories."""
     data = event.mimeData()
     paths = [Path(url.toLocalFile()) for url in data.urls() if url.isLocalFile()] if data is not None else []
     return [path for path in paths if path.is_file()]

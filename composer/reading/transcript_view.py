@@ -1,4 +1,4 @@
-"""The transcript rendered: some of its turns in a text browser, of which only what changes is drawn anew."""
+"""The rendered view: shows some of the turns in a text browser and redraws only what changes."""
 
 from __future__ import annotations
 
@@ -19,30 +19,30 @@ from composer.reading.timers import Soon
 from ssmprov.transcript import Turn
 
 LOADED = 200
-"""Turns that are shown at first, and that are loaded at a time."""
+"""Turns shown at first, and loaded at a time."""
 
 AT_ONCE = 30
-"""Items that are drawn before the first paint; the others follow in between the window's other work."""
+"""Items drawn before the first paint. The others follow while the window is idle."""
 
 STEP_S = 0.03
-"""How long that other drawing may take at a time."""
+"""How long this later drawing may take at a time."""
 
 UPDATE_MS = 35
-"""How long pieces of a stream are gathered; longer where drawing them takes long."""
+"""How long pieces of a stream are collected before drawing. Longer if drawing is slow."""
 
 EARLIER, LATER = "composer:earlier", "composer:later"
 
-EMPTY = """<h3>Nothing is written yet</h3>
-<p>This is the transcript of this directory. Each turn that you or a model writes appears here, with its Markdown,
-formulas and code drawn; the tab <b>Raw</b> shows the same as it stands in the file.</p>
-<p>Write at the left; Shift+Enter sends.</p>"""
+EMPTY = """<h3>There are no turns yet</h3>
+<p>Each turn that you or the model writes appears here, with Markdown, formulas and code rendered. The <b>Raw</b> tab
+shows the text as it is in the file.</p>
+<p>Write on the left and press Shift+Enter to send.</p>"""
 
 
 class TranscriptView(QTextBrowser):
-    """Shows the items `loaded` of a book. How it answers mouse and keys is in `TranscriptBrowser`."""
+    """Shows the items `loaded` of a book. `TranscriptBrowser` handles mouse and keys."""
 
     drawn = pyqtSignal()
-    """After something was drawn anew."""
+    """Emitted after something was redrawn."""
 
     def __init__(self, book: Book, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -55,7 +55,7 @@ class TranscriptView(QTextBrowser):
         self.bar: QScrollBar = bar
         self._dirty: int | None = 0
         self._want_first = self._want_last = 0
-        self._tied = True  # what is shown reaches to the end of the transcript, whatever is added
+        self._tied = True  # the loaded items include the end of the transcript, even when it grows
         self.setUndoRedoEnabled(False)
         self.following = Following(self)
         self._soon = Soon(self, UPDATE_MS, self.update_now)
@@ -67,12 +67,12 @@ class TranscriptView(QTextBrowser):
 
     @property
     def loaded(self) -> range:
-        """The items that are drawn."""
+        """The drawn items."""
         return range(self._leaves.first, self._leaves.last)
 
     @property
     def top(self) -> int:
-        """The item at the upper edge, -1 where there is none."""
+        """The item at the upper edge, -1 for none."""
         return self.index_at(QPoint(self.renderer.em, 2))
 
     def update_now(self) -> None:
@@ -95,19 +95,19 @@ class TranscriptView(QTextBrowser):
         self._soon.setInterval(round(min(1000, max(UPDATE_MS, 4 * cost_ms))))
 
     def load_earlier(self) -> None:
-        """Draw 200 turns more before the first one, bit by bit."""
+        """Draw 200 more turns before the first one, step by step."""
         self._want_first = self._turns_back(self._want_first, LOADED)
         self._fill_soon.ask()
 
     def load_later(self) -> None:
-        """Draw more after the last one, where it is not the last of all."""
+        """Draw more items after the last loaded one."""
         count = len(self.book.items)
         self._want_last = min(count, self._want_last + LOADED)
         self._tied = self._want_last == count
         self._fill_soon.ask()
 
     def jump_to_end(self) -> None:
-        """Show the end, and follow it."""
+        """Show the end and follow it."""
         self.update_now()
         self.following.set(True)
         if self._leaves.last < len(self.book.items):
@@ -115,7 +115,7 @@ class TranscriptView(QTextBrowser):
         self.following.to_end()
 
     def show_item(self, index: int) -> None:
-        """Bring an item into view, and draw what stands around it where that is not loaded."""
+        """Scroll to an item. If it is not loaded, draw it and the items around it."""
         self.update_now()
         if index not in self.loaded:
             self._show_around(index)
@@ -125,14 +125,14 @@ class TranscriptView(QTextBrowser):
             self.bar.setValue(round(top if top < begin or bottom - top > height else bottom - height))
 
     def show_at_top(self, index: int) -> None:
-        """Put an item at the upper edge."""
+        """Scroll an item to the upper edge."""
         self.update_now()
         if index not in self.loaded:
             self._show_around(index)
         self.bar.setValue(round(self.extent(index)[0]))
 
     def restyle(self) -> None:
-        """Draw all anew, in the colours and the font that there are now."""
+        """Redraw everything with the current colours and font."""
         top = self.top
         self.renderer = self._new_renderer()
         self._leaves = Leaves(self.text, self.renderer)
@@ -143,14 +143,14 @@ class TranscriptView(QTextBrowser):
             self._show_around(top)
         self.drawn.emit()
 
-    # -- places
+    # -- positions
 
     def span(self, index: int) -> tuple[int, int]:
-        """Where a loaded item begins and ends in the document."""
+        """The begin and end of a loaded item in the document."""
         return self._leaves.span(index)
 
     def extent(self, index: int) -> tuple[float, float]:
-        """Where a loaded item begins and ends, in pixels from the document's top."""
+        """The top and bottom of a loaded item, in pixels from the document's top."""
         begin, end = self._leaves.span(index)
         layout = self.text.documentLayout()
         if layout is None:
@@ -164,7 +164,7 @@ class TranscriptView(QTextBrowser):
         return self._leaves.index_at(self.cursorForPosition(point).position())
 
     def height_of_all(self) -> float:
-        """The document's height; all of it is laid out then."""
+        """The height of the document. This forces a full layout."""
         layout = self.text.documentLayout()
         return layout.documentSize().height() if layout is not None else 0.0
 
@@ -184,7 +184,7 @@ class TranscriptView(QTextBrowser):
 
     @contextmanager
     def _drawing(self) -> Iterator[None]:
-        """While the document changes; afterwards it is laid out, and the view at its end if it follows."""
+        """Wrap changes of the document. Afterwards it is laid out, and a following view is at its end."""
         with self.following.held():
             yield
             self.height_of_all()
@@ -199,7 +199,7 @@ class TranscriptView(QTextBrowser):
             self._set_links()
 
     def _show_end(self) -> None:
-        """Draw the last items; the others up to 200 turns follow."""
+        """Draw the last items. The others, up to 200 turns, follow later."""
         count = len(self.book.items)
         self._want_first = self._turns_back(count, LOADED)
         self._want_last, self._tied = count, True
@@ -230,7 +230,7 @@ class TranscriptView(QTextBrowser):
                 self.text.setHtml(EMPTY)
 
     def _fill(self) -> None:
-        """Draw some more of the items that are wanted, where the reader sees none of it move."""
+        """Draw some of the remaining items without moving what the reader sees."""
         self.update_now()
         deadline = time.perf_counter() + STEP_S
         items, leaves = self.book.items, self._leaves
@@ -261,7 +261,7 @@ class TranscriptView(QTextBrowser):
         )
 
     def _turns_back(self, index: int, turns: int) -> int:
-        """The index from which that many turns stand before `index`."""
+        """The index that is this many turns before `index`."""
         items = self.book.items
         while index > 0 and turns > 0:
             index -= 1

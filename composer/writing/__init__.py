@@ -1,1 +1,1 @@
-"""What a person writes: the prompt, the three lists, and the draft that becomes of them."""
+"""Writing a turn: the prompt, the three lists, and the draft made from them."""

@@ -1,4 +1,4 @@
-"""A drop-down of the compose panel: a blank entry, those of its file, and "Edit list…"."""
+"""A drop-down of the compose panel: a blank entry, the entries of its file, and "Edit list…"."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EDIT = "Edit list…"
 
 
 class ChoiceBox(QComboBox):
-    """What was chosen stays chosen when the file changes, even when the file has it no more."""
+    """Keeps the chosen value when the file changes, even if the file no longer contains it."""
 
     edit_wanted = pyqtSignal()
 
@@ -26,7 +26,7 @@ class ChoiceBox(QComboBox):
         self.setMinimumContentsLength(10)
         self._values: list[str] = []
         self._chosen = ""
-        self._by_hand = False  # a key or the wheel moves on the closed box
+        self._by_hand = False  # a key or the wheel changes the closed box
         self.activated.connect(self._on_activated)
 
     @property
@@ -56,7 +56,7 @@ class ChoiceBox(QComboBox):
 
     def _widen(self) -> None:
         view = self.view()
-        if view is not None:  # the longest entry is read whole in the list
+        if view is not None:  # wide enough for the longest entry
             view.setMinimumWidth(view.sizeHintForColumn(0) + 2 * self.fontMetrics().height())
 
     def _show_chosen(self) -> None:
@@ -71,7 +71,7 @@ class ChoiceBox(QComboBox):
         self._chosen = str(self.itemData(index) or "")
 
     def keyPressEvent(self, event: QKeyEvent | None) -> None:
-        self._by_hand = True  # the open list takes its keys itself, so Enter on "Edit list…" does open the editor
+        self._by_hand = True  # the open list handles its own keys, so Enter on "Edit list…" opens the editor
         try:
             super().keyPressEvent(event)
         finally:
@@ -81,7 +81,7 @@ class ChoiceBox(QComboBox):
         if event is None:
             return
         if not self.hasFocus():
-            event.ignore()  # who scrolls past it does not mean to change it
+            event.ignore()  # scrolling past the box must not change it
             return
         self._by_hand = True
         try:

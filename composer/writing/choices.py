@@ -1,6 +1,6 @@
-"""The files behind the drop-downs: `.s1.txt`, `.s2.txt` and `.s3.txt` of the directory, read and watched.
+"""The files behind the drop-downs: reads and watches `.s1.txt`, `.s2.txt` and `.s3.txt` of the directory.
 
-Each line that is not empty holds one Python string literal. A bad line is reported and skipped.
+Each line that is not empty contains one Python string literal. A bad line is reported and skipped.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ ROLES = (
 MAX_BYTES = 64 * 1024
 MAX_LINES = 500
 SETTLE_MS = 80
-"""How long a file is left alone after a change: an editor that truncates and then writes makes two."""
+"""How long to wait after a change: an editor that truncates and then writes makes two changes."""
 _ROLE = re.compile(r"\[([^\[\]\r\n]{1,64})\]: \Z")
 _LABEL_LENGTH = 28
 
@@ -33,23 +33,23 @@ def role_literal(role: str) -> str:
 
 
 def defaults(name: str) -> list[str]:
-    """What a list holds where there is no file; the same as install.sh writes."""
+    """The entries of a list without a file. install.sh writes the same."""
     return [HALF_FENCE, FENCE] if name == DIVIDER else [role_literal(role) for role in ROLES]
 
 
 def default_text(name: str) -> str:
-    """The file with the defaults in it."""
+    """The content of a file with the default entries."""
     return "".join(f"{quoted(value)}\n" for value in defaults(name))
 
 
 def quoted(value: str) -> str:
-    """A value as a line of its file."""
+    """A value as a line of the file."""
     inner = repr(value)[1:-1]
     return f'"{inner}"' if '"' not in value and "'" not in value else repr(value)
 
 
 def label(value: str) -> str:
-    """What a person sees for a value."""
+    """How a value is shown in the drop-down."""
     if found := _ROLE.match(value):
         return found[1]
     known = {"": "(none)", HALF_FENCE: "half step", FENCE: "full step"}
@@ -60,28 +60,28 @@ def label(value: str) -> str:
 
 
 def read_line(line: str) -> str:
-    """The value of one line. Raises ValueError that says what is wrong with it."""
+    """The value of one line. Raises ValueError with a message that says what is wrong."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a backslash that means nothing stands for itself
+            warnings.simplefilter("ignore")  # an unknown escape keeps its backslash
             value = ast.literal_eval(line.strip())
     except SyntaxError as error:
-        raise ValueError(f"this is no string in quotes ({error.msg})") from None
+        raise ValueError(f"this is not a string in quotes ({error.msg})") from None
     except (ValueError, TypeError, MemoryError, RecursionError):
-        raise ValueError("this is no string in quotes") from None
+        raise ValueError("this is not a string in quotes") from None
     if not isinstance(value, str):
-        raise ValueError(f"this is {type(value).__name__}, not a string: put it in quotes")
+        raise ValueError(f"this has the type {type(value).__name__}: put it in quotes to make it a string")
     if found := unsendable(value):
-        raise ValueError(found.partition(" ")[2].partition(" ")[2])
+        raise ValueError(f"this contains {found[1]}")
     return value
 
 
 def read_lines(data: bytes) -> tuple[list[str], list[tuple[int, str]]]:
-    """The values of a file in their order, each once, and its bad lines: (line number, what is wrong)."""
+    """The values of a file in order and without duplicates, and its bad lines as (line number, problem)."""
     values: dict[str, None] = {}
     troubles: list[tuple[int, str]] = []
     if len(data) > MAX_BYTES:
-        return [], [(1, f"the file is larger than {MAX_BYTES // 1024} KiB, and is not read")]
+        return [], [(1, f"the file is larger than {MAX_BYTES // 1024} KiB, so it is not read")]
     for number, raw in enumerate(data.split(b"\n"), 1):
         if not raw.strip():
             continue
@@ -91,7 +91,7 @@ def read_lines(data: bytes) -> tuple[list[str], list[tuple[int, str]]]:
         try:
             values[read_line(raw.decode("utf-8"))] = None
         except UnicodeDecodeError:
-            troubles.append((number, "this is no UTF-8"))
+            troubles.append((number, "this is not valid UTF-8"))
         except ValueError as error:
             troubles.append((number, str(error)))
     values.pop("", None)  # every drop-down begins with a blank entry anyway
@@ -99,7 +99,7 @@ def read_lines(data: bytes) -> tuple[list[str], list[tuple[int, str]]]:
 
 
 class Choices(QObject):
-    """What the three drop-downs offer, kept up to date with their files."""
+    """The entries of the three drop-downs, kept up to date with their files."""
 
     changed = pyqtSignal(str)  # the name of the list: "s1", "s2" or "s3"
 
@@ -124,7 +124,7 @@ class Choices(QObject):
         return list(self._values[name])
 
     def troubles(self) -> list[str]:
-        """A sentence for each thing that is wrong in the files."""
+        """One sentence for each problem in the files."""
         return [trouble for name in LISTS for trouble in self._troubles[name]]
 
     def refresh(self) -> None:
@@ -138,7 +138,7 @@ class Choices(QObject):
                 self.changed.emit(name)
 
     def _watch(self) -> None:
-        """Watch what there is. A file that was replaced is not watched any more, so each is added anew."""
+        """Watch the directory and the files. A replaced file is no longer watched, so all are added again."""
         watched = {*self._watcher.files(), *self._watcher.directories()}
         for path in (self.directory, *map(self.path, LISTS)):
             if str(path) not in watched and path.exists():
@@ -148,13 +148,13 @@ class Choices(QObject):
         path = self.path(name)
         try:
             if path.exists() and not path.is_file():
-                return defaults(name), [f"{path.name} is no file: the usual list is shown."]
+                return defaults(name), [f"{path.name} is not a file, so the default list is shown."]
             with path.open("rb") as file:
                 data = file.read(MAX_BYTES + 1)
         except FileNotFoundError:
             return defaults(name), []
         except OSError as error:
-            return defaults(name), [f"{path.name} cannot be read ({error.strerror}): the usual list is shown."]
+            return defaults(name), [f"{path.name} cannot be read ({error.strerror}), so the default list is shown."]
         values, troubles = read_lines(data)
         if len(data) > MAX_BYTES:
             values = defaults(name)

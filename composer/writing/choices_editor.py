@@ -1,4 +1,4 @@
-"""A window in which the list behind one drop-down is edited as text."""
+"""A dialog that edits the list behind one drop-down as text."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _RED = QColor(205, 70, 60)
 
 
 class ChoicesEditor(QDialog):
-    """Edits `.s1.txt`, `.s2.txt` or `.s3.txt`. Stays open while there is something to put right."""
+    """Edits `.s1.txt`, `.s2.txt` or `.s3.txt`. Stays open if the file cannot be saved."""
 
     def __init__(self, choices: Choices, name: str, parent: QWidget | None = None) -> None:
         super().__init__(parent)
@@ -29,17 +29,17 @@ class ChoicesEditor(QDialog):
         self.path: Path = choices.path(name)
         self.setWindowTitle(f"Edit list: {TITLES[name]}")
         self.setAttribute(Qt.WidgetAttribute.WA_DeleteOnClose)
-        self._told = False  # that what was typed is not saved
+        self._warned = False  # that the changes are not saved
         self._on_disk = self._read()
 
         example = EXAMPLES[name == DIVIDER]
-        hint = QLabel(f"One entry a line, each in quotes, such as {example}. This is the file {self.path}.")
+        hint = QLabel(f"Write one entry per line, in quotes, for example {example}. The file is {self.path}.")
         hint.setWordWrap(True)
         hint.setTextFormat(Qt.TextFormat.PlainText)
         self.editor = QPlainTextEdit()
         self.editor.setTabChangesFocus(True)
         self.editor.setLineWrapMode(QPlainTextEdit.LineWrapMode.NoWrap)
-        self.editor.setAccessibleName(f"Entries of the list {TITLES[name]}, one a line, in quotes")
+        self.editor.setAccessibleName(f"Entries of the list {TITLES[name]}, one per line, in quotes")
         self.editor.setFont(QFontDatabase.systemFont(QFontDatabase.SystemFont.FixedFont))
         text = default_text(name) if self._on_disk is None else self._on_disk.decode("utf-8", "replace")
         self.editor.setPlainText(text)
@@ -47,9 +47,9 @@ class ChoicesEditor(QDialog):
         self.status = QLabel()
         self.status.setWordWrap(True)
         self.status.setTextFormat(Qt.TextFormat.PlainText)
-        self.status.setAccessibleName("What is wrong in the list")
-        self.usual = QPushButton("Usual entries")
-        self.usual.setToolTip("Put the entries here that ssmprov comes with")
+        self.status.setAccessibleName("Errors in the list")
+        self.usual = QPushButton("Restore defaults")
+        self.usual.setToolTip("Replace the list with the entries that ssmprov comes with")
         self.cancel = QPushButton("Close")
         self.save = QPushButton("Save")
         for button in (self.usual, self.cancel, self.save):
@@ -90,19 +90,19 @@ class ChoicesEditor(QDialog):
         return self.text != self._first
 
     def save_now(self) -> None:
-        """Write the file, whole or not at all, and close; what stands in the way is said, and the window stays."""
+        """Write the file atomically and close. If that fails, show the reason and stay open."""
         text = self.text
         data = (text if not text or text.endswith("\n") else text + "\n").encode("utf-8", "replace")
         if len(data) > MAX_BYTES:
-            self._say(f"The list is larger than {MAX_BYTES // 1024} KiB, which is not read: shorten it.")
+            self._say(f"The list is too long: shorten it to at most {MAX_BYTES // 1024} KiB.")
             return
         now = self._read()
         if now != self._on_disk:
             self._on_disk = now
-            self._say("Another program has changed the file meanwhile. Save again to write yours over it.")
+            self._say("Another program has changed the file. Save again to overwrite its changes.")
             return
         try:
-            durable.replace(self.path.resolve(), data)  # where it is a link, the file that it leads to
+            durable.replace(self.path.resolve(), data)  # if it is a link, write the file that it points to
         except OSError as error:
             self._say(f"Not saved: {self.path} cannot be written ({error.strerror or error}).")
             return
@@ -111,16 +111,16 @@ class ChoicesEditor(QDialog):
         self.accept()
 
     def reject(self) -> None:
-        """Close. What was typed and not saved is asked about once, in the window itself."""
-        if self.modified and not self._told:
-            self._told = True
+        """Close. If there are unsaved changes, warn once first."""
+        if self.modified and not self._warned:
+            self._warned = True
             self.cancel.setText("Discard")
-            self._say("Your changes are not saved. Ctrl+S saves them; Esc once more discards them.")
+            self._say("Your changes are not saved. Press Ctrl+S to save them, or Esc again to discard them.")
             return
         super().reject()
 
     def closeEvent(self, event: QCloseEvent | None) -> None:
-        if event is not None and self.modified and not self._told:
+        if event is not None and self.modified and not self._warned:
             event.ignore()
             self.reject()
             return
@@ -141,15 +141,15 @@ class ChoicesEditor(QDialog):
         cursor.insertText(text)  # so that it can be undone
 
     def _changed(self) -> None:
-        self._told = False
+        self._warned = False
         self.cancel.setText("Close")
         values, troubles = read_lines(self.text.encode("utf-8", "replace"))
         self._mark([number for number, _ in troubles])
         lines = [f"Line {number}: {what}." for number, what in troubles[:SHOWN_TROUBLES]]
         if len(troubles) > SHOWN_TROUBLES:
-            lines.append(f"{len(troubles) - SHOWN_TROUBLES} more lines are not right.")
+            lines.append(f"{len(troubles) - SHOWN_TROUBLES} more lines have errors.")
         entries = "1 entry" if len(values) == 1 else f"{len(values)} entries"
-        self._say("\n".join(lines) or f"{entries}, nothing wrong.")
+        self._say("\n".join(lines) or f"{entries}, no errors.")
 
     def _mark(self, numbers: Sequence[int]) -> None:
         document = self.editor.document()

@@ -1,8 +1,8 @@
-"""What the compose panel sends: a text with its opening, its divider and the reply that it asks for."""
+"""What the compose panel sends: a text with its opening, its divider and the reply it asks for."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 from ssmprov.commands import parse_bang
 from ssmprov.errors import BadRequest
@@ -15,13 +15,14 @@ NOTHING = "There is nothing to send: write something first."
 
 @dataclass(frozen=True, slots=True)
 class Draft:
-    """A text to send, and what the drop-downs put around it; each of them may be ''.
+    """A text to send and what the drop-downs put around it. Each part may be ''.
 
-    `opening` (s1) is such as "[USER]: ", `divider` (s2) HALF_FENCE, FENCE or what the file says, `reply` (s3) such as
-    "[INTERFACE]: "; their turn numbers are put before them. `bang` is the bang line as typed.
+    `opening` (s1) is a role such as "[USER]: ", `divider` (s2) is HALF_FENCE, FENCE or another line of the file, and
+    `reply` (s3) is a role such as "[INTERFACE]: ". `compose` adds the turn numbers. `bang` is the bang line as typed.
     """
 
     text: str
+    _: KW_ONLY
     bang: str = ""
     opening: str = ""
     divider: str = ""
@@ -29,18 +30,23 @@ class Draft:
 
     @property
     def slash(self) -> bool:
-        """Whether it is a command, for which the drop-downs do not count and nothing is recorded."""
+        """Whether this is a slash command. It ignores the drop-downs and is not recorded."""
         return self.text.startswith("/")
 
     @property
+    def empty(self) -> bool:
+        """Whether there is no text to send, and nothing that may be sent without one."""
+        return not self.text.removesuffix("\n") and bool(self.opening or not (self.divider or self.reply))
+
+    @property
     def asks(self) -> bool:
-        """Whether the model is to write. The reply to a half step is only the rest of its fence."""
+        """Whether this asks the model for a reply. A half step only gets the rest of its fence back."""
         return not self.slash and not self.compose(0)[0].endswith(HALF_FENCE)
 
     def compose(self, number: int) -> tuple[str, int]:
-        """The text as it is sent, and the highest number that it uses (number - 1 where it has none).
+        """The text as it is sent, and the highest turn number in it (number - 1 if it contains none).
 
-        Without an opening the text goes as it is, and the reply takes `number` itself. One newline at the end of the
+        Without an opening the text is sent as it is and the reply gets `number` itself. One newline at the end of the
         text is dropped, as PIPE does.
         """
         text = self.text.removesuffix("\n")
@@ -57,8 +63,8 @@ class Draft:
         return text, last
 
     def problem(self) -> str:
-        """Why this cannot be sent, and what to do; '' where it can."""
-        if not self.text.removesuffix("\n") and (self.opening or not (self.divider or self.reply)):
+        """Why this cannot be sent and what to do about it; '' if it can be sent."""
+        if self.empty:
             return NOTHING
         for what, text in (
             ("text", self.text),
@@ -66,34 +72,35 @@ class Draft:
             ("list entries", self.opening + self.divider + self.reply),
         ):
             if found := unsendable(text):
-                return f"The {what} cannot be sent: {found}. Take it out."
-        if found := _bang_problem(self.bang):
-            return found
+                line, why = found
+                return f"The {what} cannot be sent: line {line} contains {why}. Remove it."
+        if problem := _bang_problem(self.bang):
+            return problem
         if self.slash or not self.reply:
             return ""
         if self.divider.endswith(HALF_FENCE):
             return "A half step has no reply: choose (none) under Reply, or full step under Then."
         before = self.compose(0)[0].removesuffix(self.reply).rpartition("(Turn ")[0]
         if before and not before.endswith("\n"):
-            return "The header of the reply has to begin a line: choose full step under Then, or (none) under Reply."
+            return "The reply's header must start a new line: choose full step under Then, or (none) under Reply."
         return ""
 
 
-def unsendable(text: str) -> str:
-    """What in a text neither a model nor a transcript can take, with its line; '' for a good text."""
+def unsendable(text: str) -> tuple[int, str] | None:
+    """The first line that neither a model nor a transcript accepts, and what it contains; None for a good text."""
     for number, line in enumerate(text.split("\n"), 1):
         if "\0" in line:
-            return f"line {number} holds the character U+0000"
+            return number, "the character U+0000"
         if any("\ud800" <= character <= "\udfff" for character in line):
-            return f"line {number} holds half a character (a lone surrogate)"
-    return ""
+            return number, "half a character (a lone surrogate)"
+    return None
 
 
 def _bang_problem(line: str) -> str:
     if not line.strip():
         return ""
     if "\n" in line or "\r" in line:
-        return "The bang line has to be one line."
+        return "The bang line must be a single line: remove the line breaks."
     try:
         bang = parse_bang(line)
         if bang.load:
@@ -103,5 +110,5 @@ def _bang_problem(line: str) -> str:
         if bang.save:
             check_name(split_model(bang.save)[1])
     except BadRequest as error:
-        return f"The bang line is not right: {error.message}."
+        return f"The bang line is not valid: {error.message}."
     return ""

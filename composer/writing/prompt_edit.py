@@ -1,4 +1,4 @@
-"""The box in which a turn is written: it grows with its text, sends by a key, and walks through what was sent."""
+"""The prompt: it grows with its text, sends with a key, and has a history of sent texts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ HISTORY = 200
 
 
 def local_files(data: QMimeData | None) -> list[Path]:
-    """The files of this computer that are dragged; none where anything else is among them."""
+    """The local files that are dragged. Empty if anything else is dragged too."""
     if data is None or not data.hasUrls():
         return []
     urls = data.urls()
@@ -36,7 +36,7 @@ def local_files(data: QMimeData | None) -> list[Path]:
 
 
 class PromptEdit(QPlainTextEdit):
-    """Plain text. Enter with the modifier of `send_key` sends; with any other it begins a line."""
+    """A plain text editor. Enter with the modifier of `send_key` sends; any other Enter starts a new line."""
 
     send_wanted = pyqtSignal()
     files_dropped = pyqtSignal(list)  # list[Path]
@@ -45,7 +45,7 @@ class PromptEdit(QPlainTextEdit):
         super().__init__(parent)
         self._send_key = "shift+enter"
         self._history: list[str] = []
-        self._at: int | None = None  # where in the history, None for what is being written
+        self._at: int | None = None  # the position in the history; None for the text being written
         self._unsent = ""
         self.setTabChangesFocus(True)
         self.setAcceptDrops(True)
@@ -67,30 +67,28 @@ class PromptEdit(QPlainTextEdit):
         if key in SEND_KEYS:
             self._send_key = key
         shown = SEND_KEYS[self._send_key][1]
-        self.setPlaceholderText(f"Write here. {shown} sends.")
-        self.setToolTip(
-            "Ctrl+Up and Ctrl+Down bring back what was sent before. A text that begins with / is a command."
-        )
+        self.setPlaceholderText(f"Write here. Press {shown} to send.")
+        self.setToolTip("Ctrl+Up and Ctrl+Down show earlier texts. A text that begins with / is a command.")
         self.setAccessibleName("Text of the turn")
-        self.setAccessibleDescription(f"{shown} sends.")
+        self.setAccessibleDescription(f"Press {shown} to send.")
 
     @property
     def text(self) -> str:
-        """What stands there, to the character: toPlainText would turn no-break spaces into blanks."""
+        """The exact text: toPlainText would turn no-break spaces into spaces."""
         document = self.document()
         assert document is not None
         raw: str = document.toRawText()
         return raw.replace("\u2029", "\n")
 
     def set_text(self, text: str) -> None:
-        """Another text, in a way that can be undone."""
+        """Replace the text. The user can undo it."""
         cursor = self.textCursor()
         cursor.select(QTextCursor.SelectionType.Document)
         cursor.insertText(text)
         cursor.movePosition(QTextCursor.MoveOperation.End)
         self.setTextCursor(cursor)
 
-    # -- the history of what was sent
+    # -- the history of sent texts
 
     def remember(self, text: str) -> None:
         self._at = None
@@ -98,10 +96,10 @@ class PromptEdit(QPlainTextEdit):
             self._history = [*self._history, text][-HISTORY:]
 
     def walk(self, by: int) -> None:
-        """Show what was sent before (-1) or after (1) what is shown; the end is what was being written."""
+        """Show the previous (-1) or next (1) sent text. After the last one comes the unsent text."""
         at = len(self._history) if self._at is None else self._at
         if self._at is not None and self.text != self._history[at]:
-            at, self._at = len(self._history), None  # it was changed, and is a text of its own now
+            at, self._at = len(self._history), None  # it was edited, so it is a new text now
         to = max(0, min(len(self._history), at + by))
         if to == at:
             return
@@ -159,7 +157,7 @@ class PromptEdit(QPlainTextEdit):
         return QSize(super().sizeHint().width(), self.minimumHeight())
 
     def _fit(self) -> None:
-        """As high as the text, within bounds, so that little of the window is taken while little is written."""
+        """Fit the height to the text, within bounds."""
         document, window = self.document(), self.window()
         if document is None or window is None:
             return

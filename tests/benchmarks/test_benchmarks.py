@@ -51,7 +51,7 @@ def test_the_table_shows_medians_and_spreads() -> None:
     table = report.markdown(report.Report(machine=report.machine(), quick=True, figures=[one]))
     row = "| name | ms | ours: 4 (2..9) | bare: 3 (1..4) | **2** (1..3) | at most 2: met |  |"
     assert row in table.splitlines()
-    assert "not to be quoted" in table
+    assert "not for publication" in table
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_what_was_written_is_shown_again(tmp_path: Path) -> None:
     (tmp_path / "other.json").write_text('{"version": 1}')
     refused = CliRunner().invoke(bench, ["--show", str(tmp_path / "other.json"), "--out", str(tmp_path / "out")])
     assert refused.exit_code == 2
-    assert "other.json is no file that `ssmprov bench`" in refused.stderr
+    assert "other.json was not written by `ssmprov bench`" in refused.stderr
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_a_group_that_fails_is_told_and_the_others_are_measured(
     done = CliRunner().invoke(bench, ["--only", "forks", "--only", "move", "--out", str(out)])
     assert done.exit_code == 1
     assert "forks: RuntimeError: the disk is gone" in done.stderr
-    assert "not measured to the end: forks" in done.stderr
+    assert "these groups failed: forks" in done.stderr
     assert [one.name for one in report.read(out / "benchmarks.json").figures] == ["one"]
 
 

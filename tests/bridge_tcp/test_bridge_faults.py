@@ -112,7 +112,7 @@ def test_a_byte_a_minute_meets_the_deadline(make_bridge: Make) -> None:
                 data = connection.recv(1000)
             except TimeoutError:
                 connection.sendall(b"b")
-        assert data.startswith(b"[error] no whole request came within 0.5 s")
+        assert data.startswith(b"[error] no complete request arrived within 0.5 s")
         assert time.monotonic() - began < 5
     assert bridge.say("hello") == "ok"
 
@@ -121,7 +121,7 @@ def test_who_was_refused_and_stays_keeps_nobody_out(make_bridge: Make) -> None:
     bridge = make_bridge(connections=2, idle_s=0.3)
     with bridge.open(b"a") as one, bridge.open(b"b") as two:
         for refused in (one, two):
-            assert refused.recv(1000).startswith(b"[error] no whole request came")
+            assert refused.recv(1000).startswith(b"[error] no complete request arrived")
         assert bridge.say("hello") == "ok"
 
 

@@ -261,5 +261,5 @@ def test_a_limit_cuts_text_and_state_alike(bridge: Any, client: Any) -> None:
 
 
 def test_bytes_that_are_no_utf8_are_refused_with_their_place(bridge: Any, client: Any) -> None:
-    assert bridge.say(b"good\xffbad\0").startswith("[error] the request is no UTF-8: byte 0xff at offset 4")
+    assert bridge.say(b"good\xffbad\0").startswith("[error] the request is not valid UTF-8 (byte 0xff at offset 4)")
     assert not client.ls(bridge.live, reserved=True).rows

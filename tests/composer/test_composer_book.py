@@ -185,7 +185,7 @@ def test_a_fifo_in_its_place_does_not_block(path: Path) -> None:
     os.mkfifo(path)
     file = FollowedFile(path)
     assert file.poll() is None
-    assert "no plain file" in file.trouble
+    assert "not a regular file" in file.trouble
 
 
 # -- the book
@@ -241,7 +241,7 @@ def test_a_deleted_transcript_is_told_and_its_return_too(qtbot: QtBot, tmp_path:
         path.unlink()
     assert book.items == []
     assert "deleted" in book.trouble_now
-    assert "contexts still hold" in book.trouble_now
+    assert "contexts still have" in book.trouble_now
     with qtbot.waitSignal(book.trouble) as signal:
         path.write_text(turns(2))
     assert signal.args == [""]

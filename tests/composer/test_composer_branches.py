@@ -174,7 +174,7 @@ def test_a_place_is_forked_under_a_name_and_on_a_worker(stage: Stage, talk: Clus
     assert isinstance(asked, ForkDialog)
     asked.wanted.emit(fork, "talk/1")
     asked.close()
-    stage.until(lambda: "was forked" in stage.notices)
+    stage.until(lambda: "Forked as" in stage.notices)
     stage.idle()
     expected = turn(1, "USER", "one") + turn(2, "ECHO", "as you say.") + turn(3, "USER", "two")
     assert context_of(talk, fork) == expected == file_of(stage, fork)
@@ -251,7 +251,7 @@ def test_nothing_is_done_to_a_transcript_that_is_not_the_one_shown(stage: Stage,
     with (stage.directory / ".transcript.txt").open("a") as file:
         file.write("by hand")
     stage.window.moves.reroll(index)  # before the window's loop has turned
-    stage.until(lambda: "has gone on since it was shown" in stage.notices)
+    stage.until(lambda: "has changed since it was shown" in stage.notices)
     stage.idle()
     assert stage.transcript == whole + "by hand"
     assert context_of(talk, context_name(stage)) == whole

@@ -137,7 +137,7 @@ def test_the_editor_says_per_line_what_is_wrong_while_one_types(tmp_path: Path, 
     assert len(editor.editor.extraSelections()) == 1
     for _ in "two":
         qtbot.keyClick(editor.editor, Qt.Key.Key_Backspace)
-    assert editor.status.text() == "1 entry, nothing wrong."
+    assert editor.status.text() == "1 entry, no errors."
     assert editor.editor.extraSelections() == []
 
 

@@ -123,10 +123,10 @@ def test_lines_that_stand_before_every_turn_are_no_difference() -> None:
 
 
 def test_a_shared_beginning_is_one_line_that_unfolds(dialog: CompareDialog, qtbot: QtBot) -> None:
-    assert "▸ 8 turns alike" in dialog.view.toPlainText()
+    assert "▸ 8 turns are the same" in dialog.view.toPlainText()
     assert "shared 3" not in dialog.view.toPlainText()
     dialog.view.anchorClicked.emit(QUrl("fold:0"))
-    assert "▾ 8 turns alike" in dialog.view.toPlainText()
+    assert "▾ 8 turns are the same" in dialog.view.toPlainText()
     assert "shared 3" in dialog.view.toPlainText()
     dialog.view.anchorClicked.emit(QUrl("fold:0"))
     assert "shared 3" not in dialog.view.toPlainText()
@@ -143,7 +143,7 @@ def test_the_words_that_differ_are_marked_on_each_side(dialog: CompareDialog) ->
     theme = theme_of(dialog.palette())
     assert marked(dialog, theme.removed) == ["sea", "Turn 11 USER", "and?"]
     assert marked(dialog, theme.added) == ["<storm>"]
-    assert "Nothing here." in dialog.view.toPlainText()
+    assert "Nothing on this side" in dialog.view.toPlainText()
 
 
 def test_f7_walks_the_differences_round_and_round(dialog: CompareDialog, qtbot: QtBot) -> None:
@@ -163,7 +163,7 @@ def test_a_far_difference_is_scrolled_to(dialog: CompareDialog, qtbot: QtBot) ->
     dialog.show_texts("one", left, "other", right)
     assert f"a{SHOWN_AT_ONCE - 1}" in dialog.view.toPlainText()
     assert f"a{SHOWN_AT_ONCE}" not in dialog.view.toPlainText()
-    assert "Show more: 50 differences are left" in dialog.view.toPlainText()
+    assert "Show more (50 differences left)" in dialog.view.toPlainText()
     qtbot.keyClick(dialog, Qt.Key.Key_F7, Qt.KeyboardModifier.ShiftModifier)
     assert f"a{SHOWN_AT_ONCE + 49}" in dialog.view.toPlainText()
     bar = dialog.view.verticalScrollBar()
@@ -180,7 +180,7 @@ def test_more_rows_come_with_a_link(dialog: CompareDialog) -> None:
 
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_one_side_can_be_chosen(dialog: CompareDialog, qtbot: QtBot, side: str) -> None:
-    (button,) = (b for b in dialog.findChildren(QPushButton) if b.accessibleName() == f"Go on with the {side} one")
+    (button,) = (b for b in dialog.findChildren(QPushButton) if b.accessibleName() == f"Continue with the {side} one")
     with qtbot.waitSignal(dialog.go_wanted) as told:
         qtbot.mouseClick(button, Qt.MouseButton.LeftButton)
     assert told.args == [side]
@@ -188,7 +188,7 @@ def test_one_side_can_be_chosen(dialog: CompareDialog, qtbot: QtBot, side: str) 
 
 def test_alike_texts_say_so(dialog: CompareDialog) -> None:
     dialog.show_texts("a", LEFT, "b", LEFT)
-    assert dialog._count.text() == "Both are alike."
+    assert dialog._count.text() == "Both are the same."
     dialog.next_difference()
     dialog.show_texts("a", "", "b", "")
     assert dialog._count.text() == "Both are empty."

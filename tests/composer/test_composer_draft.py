@@ -29,7 +29,7 @@ def test_a_half_step_is_that_of_the_shell_to_the_character(number: int, role: st
 
 @given(NUMBERS, ROLES, ROLES, TEXTS | TRICKY.map("\n".join))
 def test_a_full_step_is_that_of_the_shell_to_the_character(number: int, role: str, reply: str, text: str) -> None:
-    sent, last = Draft(text, "", f"[{role}]: ", FENCE, f"[{reply}]: ").compose(number)
+    sent, last = Draft(text, opening=f"[{role}]: ", divider=FENCE, reply=f"[{reply}]: ").compose(number)
     assert sent == full_step(number, role, dropped(text), reply)
     assert last == number + 1
 
@@ -59,12 +59,12 @@ def test_one_newline_at_the_end_is_dropped_and_no_more() -> None:
 @pytest.mark.parametrize(
     ("draft", "asks"),
     [
-        (Draft("a", "", USER, HALF_FENCE), False),
+        (Draft("a", opening=USER, divider=HALF_FENCE), False),
         (Draft("a" + HALF_FENCE), False),
-        (Draft("a", "", USER, FENCE, REPLY), True),
-        (Draft("a", "", USER, FENCE), True),
+        (Draft("a", opening=USER, divider=FENCE, reply=REPLY), True),
+        (Draft("a", opening=USER, divider=FENCE), True),
         (Draft("raw"), True),
-        (Draft("/save it", "", USER, FENCE, REPLY), False),
+        (Draft("/save it", opening=USER, divider=FENCE, reply=REPLY), False),
     ],
 )
 def test_a_half_step_asks_nothing_of_the_model(draft: Draft, asks: bool) -> None:
@@ -72,7 +72,7 @@ def test_a_half_step_asks_nothing_of_the_model(draft: Draft, asks: bool) -> None
 
 
 def test_a_slash_command_ignores_the_lists_and_takes_no_number() -> None:
-    draft = Draft("/save draft-1\n", "", USER, FENCE, REPLY)
+    draft = Draft("/save draft-1\n", opening=USER, divider=FENCE, reply=REPLY)
     assert draft.slash
     assert draft.compose(5) == ("/save draft-1", 4)
     assert draft.problem() == ""
@@ -82,20 +82,20 @@ def test_a_slash_command_ignores_the_lists_and_takes_no_number() -> None:
 @pytest.mark.parametrize(
     ("draft", "said"),
     [
-        (Draft("", "", USER, FENCE, REPLY), NOTHING),
-        (Draft("\n", "", USER, FENCE, REPLY), NOTHING),
+        (Draft("", opening=USER, divider=FENCE, reply=REPLY), NOTHING),
+        (Draft("\n", opening=USER, divider=FENCE, reply=REPLY), NOTHING),
         (Draft(""), NOTHING),
-        (Draft("a", "", USER, HALF_FENCE, REPLY), "half step has no reply"),
-        (Draft("a", "", USER, "", REPLY), "begin a line"),
-        (Draft("a", reply=REPLY), "begin a line"),
-        (Draft("a\0b", "", USER, FENCE), "U+0000"),
-        (Draft("one\ntwo \ud800", "", USER, FENCE), "line 2"),
-        (Draft("a", "!one two three four"), "three words"),
-        (Draft("a", "!../secret"), "no name"),
-        (Draft("a", "!ok set @mine"), "reserved"),
-        (Draft("a", "!ok ../set"), "no name"),
-        (Draft("a", "!a\nb"), "one line"),
-        (Draft("a", "!a\0"), "bang line cannot be sent"),
+        (Draft("a", opening=USER, divider=HALF_FENCE, reply=REPLY), "half step has no reply"),
+        (Draft("a", opening=USER, reply=REPLY), "start a new line"),
+        (Draft("a", reply=REPLY), "start a new line"),
+        (Draft("a\0b", opening=USER, divider=FENCE), "U+0000"),
+        (Draft("one\ntwo \ud800", opening=USER, divider=FENCE), "line 2"),
+        (Draft("a", bang="!one two three four"), "three words"),
+        (Draft("a", bang="!../secret"), "bang line is not valid"),
+        (Draft("a", bang="!ok set @mine"), "reserved"),
+        (Draft("a", bang="!ok ../set"), "bang line is not valid"),
+        (Draft("a", bang="!a\nb"), "single line"),
+        (Draft("a", bang="!a\0"), "bang line cannot be sent"),
     ],
 )
 def test_what_cannot_be_sent_says_why(draft: Draft, said: str) -> None:
@@ -105,10 +105,10 @@ def test_what_cannot_be_sent_says_why(draft: Draft, said: str) -> None:
 @pytest.mark.parametrize(
     "draft",
     [
-        Draft("a", "!primed standard onestep", USER, FENCE, REPLY),
-        Draft("a", "primed:live~2", USER, HALF_FENCE),
-        Draft("a", "!primed set !once"),
-        Draft("a", "!"),
+        Draft("a", bang="!primed standard onestep", opening=USER, divider=FENCE, reply=REPLY),
+        Draft("a", bang="primed:live~2", opening=USER, divider=HALF_FENCE),
+        Draft("a", bang="!primed set !once"),
+        Draft("a", bang="!"),
         Draft("", divider=FENCE, reply=REPLY),
         Draft("", reply=REPLY),
         Draft("raw text"),
@@ -122,7 +122,7 @@ def test_what_can_be_sent_has_no_problem(draft: Draft) -> None:
 def test_a_draft_without_a_problem_begins_its_headers_on_lines(
     text: str, opening: str, divider: str, reply: str
 ) -> None:
-    draft = Draft(text, "", opening, divider, reply)
+    draft = Draft(text, opening=opening, divider=divider, reply=reply)
     if draft.problem() or not reply:
         return
     sent, last = draft.compose(41)

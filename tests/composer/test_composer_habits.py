@@ -255,7 +255,7 @@ def test_a_context_is_pinned_to_a_worker_and_goes_on_there(stage: Stage, talk: C
     stage.window.conductor.ended.connect(lambda reply, _rate: workers.append(reply.result.worker))
     for worker in ("talk/1", "talk/0"):
         stage.window.workers.worker_chosen.emit(worker)
-        stage.until(lambda worker=worker: f"goes on at {worker}" in stage.notices)
+        stage.until(lambda worker=worker: f"now runs on {worker}" in stage.notices)
         stage.idle()
         stage.send("again", "full")
     assert workers == ["talk/1", "talk/0"]
@@ -314,7 +314,7 @@ def test_another_model_has_contexts_of_its_own(
         stage.send("for talk", "half")
         stage.window.workers.set_model("other")
         stage.window.workers.model_chosen.emit("other")
-        stage.until(lambda: "has not read the end" in stage.notices)
+        stage.until(lambda: "has not read all" in stage.notices)
         stage.press("reread")
         stage.until(lambda: not stage.window.conductor.busy and "live" in stage.window.watcher.names)
         stage.idle()
@@ -334,7 +334,7 @@ def test_a_context_that_has_read_other_text_brings_its_own_transcript(stage: Sta
     former = name(stage)
     stage.window.workers.set_context(other)
     stage.window.workers.context_chosen.emit(other)
-    stage.until(lambda: f"{other} has not read the end" in stage.notices)
+    stage.until(lambda: f"{other} has not read all" in stage.notices)
     (offer,) = [do for n in stage.window.notices.notices for text, do in n.actions if text == "Show its own transcript"]
     offer()
     stage.until(lambda: stage.transcript == turn(1, "X", "far"))

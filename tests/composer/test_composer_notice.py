@@ -6,7 +6,9 @@ from PyQt6.QtGui import QColor, QPalette
 from PyQt6.QtWidgets import QApplication, QLineEdit, QPushButton, QVBoxLayout, QWidget
 from pytestqt.qtbot import QtBot
 
+from composer.advice import sentence
 from composer.panels.notice_bar import NoticeBar
+from ssmprov.errors import Unreachable
 
 
 @pytest.fixture
@@ -162,3 +164,8 @@ def test_it_follows_light_and_dark(bar: NoticeBar, qtbot: QtBot) -> None:
     window.setPalette(QPalette(QColor(40, 40, 44)))
     assert light > 180
     qtbot.waitUntil(lambda: corner().lightness() < 110)
+
+
+def test_a_missing_broker_is_described_without_the_advice_for_a_shell() -> None:
+    error = Unreachable("words with advice for a shell", fault="no broker answers at ipc:///run/x")
+    assert sentence(error) == "No broker answers at ipc:///run/x."

@@ -59,7 +59,7 @@ def test_shift_enter_sends_what_the_lists_say(shown: Shown, qtbot: QtBot) -> Non
     qtbot.keyClicks(shown.panel.prompt, "there")
     assert shown.sent == []
     qtbot.keyClick(shown.panel.prompt, Qt.Key.Key_Return, SHIFT)
-    assert shown.sent == [Draft("hello\nthere", "", USER, FENCE, INTERFACE)]
+    assert shown.sent == [Draft("hello\nthere", opening=USER, divider=FENCE, reply=INTERFACE)]
 
 
 @pytest.mark.parametrize(
@@ -90,10 +90,10 @@ def test_an_unknown_send_key_changes_nothing(shown: Shown) -> None:
 @pytest.mark.parametrize(
     ("button", "draft"),
     [
-        ("Send", Draft("hi", "!a", USER, FENCE, INTERFACE)),
-        ("Half step", Draft("hi", "!a", USER, HALF_FENCE)),
-        ("Full step", Draft("hi", "!a", USER, FENCE, INTERFACE)),
-        ("Raw", Draft("hi", "!a")),
+        ("Send", Draft("hi", bang="!a", opening=USER, divider=FENCE, reply=INTERFACE)),
+        ("Half step", Draft("hi", bang="!a", opening=USER, divider=HALF_FENCE)),
+        ("Full step", Draft("hi", bang="!a", opening=USER, divider=FENCE, reply=INTERFACE)),
+        ("Raw", Draft("hi", bang="!a")),
     ],
 )
 def test_each_button_sends_its_kind(shown: Shown, qtbot: QtBot, button: str, draft: Draft) -> None:
@@ -308,7 +308,7 @@ def test_a_dropped_folder_is_refused_with_a_sentence(shown: Shown, tmp_path: Pat
     data.setUrls([QUrl.fromLocalFile(str(tmp_path))])
     drop(shown.panel, data)
     assert shown.files == []
-    assert "no folders" in shown.troubles[-1]
+    assert "not folders" in shown.troubles[-1]
 
 
 def test_dropped_text_is_inserted(shown: Shown) -> None:
@@ -332,7 +332,7 @@ def test_the_state_comes_back_in_another_panel(shown: Shown, qtbot: QtBot, tmp_p
     qtbot.addWidget(other)
     other.restore_state(panel.state())
     assert other.state() == panel.state()
-    assert other.draft() == Draft("unsent\u00a0text\n", "!a b", "[ODD]: ", HALF_FENCE)
+    assert other.draft() == Draft("unsent\u00a0text\n", bang="!a b", opening="[ODD]: ", divider=HALF_FENCE)
 
 
 def test_a_state_that_does_not_fit_is_passed_over(shown: Shown) -> None:

@@ -30,7 +30,7 @@ def test_without_a_broker_the_text_comes_back_and_one_can_be_started(
         stage.press("half")
         stage.until(lambda: stage.window.compose.prompt.text == "hello" and not stage.window.conductor.busy)
         assert stage.transcript == ""
-        (offer,) = [a for n in stage.window.notices.notices for a in n.actions if "Start one" in a[0]][:1]
+        (offer,) = [a for n in stage.window.notices.notices for a in n.actions if "Start" in a[0]][:1]
         offer[1]()
         stage.until(lambda: stage.window.workers.model == "talk")
         stage.idle()
@@ -147,7 +147,7 @@ def test_a_transcript_replaced_under_it_is_shown_and_goes_on(qtbot: QtBot, talk:
                 stage.window.conductor.scene is not None and stage.window.conductor.scene.transcript == other.encode()
             )
         )
-        stage.until(lambda: "has not read the end" in stage.notices)
+        stage.until(lambda: "has not read all" in stage.notices)
         stage.send("two", "half")
         assert stage.transcript == other + turn(9, "USER", "two")
 
@@ -197,7 +197,7 @@ def test_a_slot_that_raises_is_told_and_the_window_goes_on(qtbot: QtBot, talk: C
 
         stage.window.conductor.hint.connect(broken)
         stage.window.conductor.hint.emit("anything")
-        stage.until(lambda: "Something in the window went wrong (ValueError)" in stage.notices)
+        stage.until(lambda: "Something went wrong in the window (ValueError)" in stage.notices)
         stage.window.conductor.hint.disconnect(broken)
         stage.send("still here", "half")
         assert stage.transcript == turn(1, "USER", "still here")

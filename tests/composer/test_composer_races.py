@@ -112,7 +112,7 @@ def test_files_after_one_that_failed_are_not_added_later(
         stage.until(lambda: "Waiting" in stage.notices)
         stage.press("stop")
         stage.until(lambda: not stage.window.conductor.busy)
-    stage.until(lambda: "Not added, too: second.txt, third.txt" in stage.notices)
+    stage.until(lambda: "not added either: second.txt, third.txt" in stage.notices)
     before = stage.transcript
     stage.window.desk.put(files[3:])
     stage.until(lambda: stage.transcript != before)
@@ -127,7 +127,7 @@ def test_files_dropped_while_a_turn_runs_are_refused_and_not_kept_for_later(stag
         stage.press("full")
         stage.until(lambda: "Waiting" in stage.notices)
         stage.window.desk.put([tmp_path / "late.txt"])
-        assert "One thing at a time" in stage.notices
+        assert "Wait for it to end" in stage.notices
     stage.until(lambda: "three" in stage.transcript)
     stage.idle()
     assert "late" not in stage.transcript
@@ -178,7 +178,7 @@ def test_an_open_turn_that_another_program_closed_is_not_closed_again(stage: Sta
         stage.press("close_turn")
         stage.until(lambda: "Waiting" in stage.notices)
         writer.append(FENCE)
-    stage.until(lambda: "has gone on since it was shown" in stage.notices)
+    stage.until(lambda: "has changed since it was shown" in stage.notices)
     stage.idle()
     assert stage.transcript.endswith("(Turn 5) [USER]: open" + FENCE)
 
@@ -201,7 +201,7 @@ def test_more_replies_are_drawn_beside_the_same_transcript_only(stage: Stage, ta
     stage.idle()
     whole = stage.transcript
     rerolls.more()
-    stage.until(lambda: "has gone on since it was shown" in stage.notices)
+    stage.until(lambda: "has changed since it was shown" in stage.notices)
     stage.idle()
     assert len(rerolls.found) == 2
     rerolls._picked(0)
@@ -220,7 +220,7 @@ def test_a_reply_drawn_for_one_context_is_not_picked_into_another(stage: Stage, 
     stage.idle()
     stage.window.desk._rerolls._picked(0)
     stage.idle()
-    assert "choose that one first" in stage.notices
+    assert "Choose that context first" in stage.notices
     assert stage.transcript == whole == context_of(talk, f"{mine}-twin")
     choose(stage, mine)
     stage.idle()
@@ -247,7 +247,7 @@ def test_a_name_that_is_saved_over_leaves_a_branch_where_it_did_not_lead_here(st
     for expected in (1, 1):
         stage.window.compose.prompt.set_text(f"/save {saved}")
         stage.press("send")
-        stage.until(lambda: f"[saved -> {saved}]" in stage.notices and not stage.window.conductor.busy)
+        stage.until(lambda: f"Saved the context as {saved}." in stage.notices and not stage.window.conductor.busy)
         stage.idle()
         with Client(talk.endpoint) as client:
             rows = client.ls(f"{saved}.", model="talk").rows

@@ -39,7 +39,7 @@ def test_cards_are_numbered_and_tell_their_worker_and_state(picker: RerollPicker
     picker.queued(0, 3)
     picker.progress(1, 120, 1900)
     picker.write(2, "Once")
-    assert states(picker) == ["waiting: 3 before it", "reading: 120 of 1,900 tokens", "writing"]
+    assert states(picker) == ["waiting: 3 ahead of it", "reading: 120 of 1,900 tokens", "writing"]
     assert [card._reading.isVisible() for card in cards(picker)] == [False, True, False]
     assert [card._worker.text() for card in cards(picker)] == ["mini/0", "mini/1", "mini/0"]
     assert [card.pick.text() for card in cards(picker)] == ["Pick 1", "Pick 2", "Pick 3"]

@@ -104,7 +104,7 @@ def test_one_that_dies_by_itself_is_told_and_can_be_started_again(home: Path, se
     processes = tree(server.pid)
     with qtbot.waitSignals([server.failed, server.ended], timeout=PATIENCE_MS) as told:
         os.kill(server.pid, signal.SIGKILL)
-    assert "ended by itself" in told.all_signals_and_args[0].args[0]
+    assert "stopped unexpectedly" in told.all_signals_and_args[0].args[0]
     psutil.wait_procs(processes[1:], timeout=20)
     assert not any(process.is_running() for process in processes)
     with qtbot.waitSignal(server.ready, timeout=PATIENCE_MS):

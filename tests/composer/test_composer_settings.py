@@ -121,7 +121,7 @@ def test_save_as_checks_the_name_and_hands_on_all_values(sampling: SamplingPanel
     assert not sampling.name_row.isVisible()
     qtbot.mouseClick(sampling.save_as, Qt.MouseButton.LeftButton)
     assert QApplication.focusWidget() is sampling.name_edit
-    for name, said in (("", "Write a name"), ("../x", "no name"), ("@x", "reserved")):
+    for name, said in (("", "Enter a name"), ("../x", "not a valid name"), ("@x", "reserved")):
         sampling.name_edit.setText(name)
         qtbot.keyClick(sampling.name_edit, Qt.Key.Key_Return)
         assert said in sampling.word.text()
@@ -306,7 +306,7 @@ def test_a_name_that_is_none_is_told_and_not_chosen(workers: WorkersPanel, qtbot
     qtbot.keyClicks(line, name)
     with qtbot.assertNotEmitted(workers.context_chosen):
         qtbot.keyClick(line, Qt.Key.Key_Return)
-    assert "no name" in workers.word.text()
+    assert "not a valid name" in workers.word.text()
     assert workers.word.isVisible()
     assert workers.context == "live"
     qtbot.keyClicks(line, "x")
@@ -390,4 +390,4 @@ def test_a_context_that_differs_says_so(line: StatusLine) -> None:
     assert line.about.text() == "live · 12,345 tokens"
     line.context("live", 12345, True)
     assert "differs" in line.about.text()
-    assert "go back" in line.about.toolTip()
+    assert "Go back" in line.about.toolTip()

@@ -112,7 +112,7 @@ def test_a_context_that_a_run_made_leads_to_the_report_of_its_specialist(dock: T
     assert not any(text.startswith("Report") for text in offered(dock, "x"))
     dock.show_forest(story((step("made", "root", ("draw", "specialists/draw/20261122_120000")),)), WORKERS)
     with qtbot.waitSignal(dock.report_wanted) as told:
-        offered(dock, "made")["Report of draw"].trigger()
+        offered(dock, "made")["Report on draw"].trigger()
     assert told.args == ["draw"]
 
 
@@ -267,12 +267,12 @@ def test_the_menu_offers_what_a_checkpoint_admits(dock: TreeDock) -> None:
         *("Fork here…", "Copy hash", "Move to worker/mini/0", "Move to worker/Any worker")
     ]
     assert list(offered(dock, "z"))[4:] == [
-        *("Move to worker/mini/1", "Move to worker/Any worker", "Take the name “late” away…")
+        *("Move to worker/mini/1", "Move to worker/Any worker", "Remove the name “late”…")
     ]
     assert list(offered(dock, "x"))[4:] == [
         *("Move to worker/other/mini/0", "Move to worker/other/mini/1"),
         *("Move to worker/third/mini/0", "Move to worker/third/mini/1"),
-        *("Take a name away/other…", "Take a name away/third…"),
+        *("Remove a name/other…", "Remove a name/third…"),
     ]
 
 

@@ -22,7 +22,7 @@ from transcripts.record import TRANSCRIPT
 
 def test_an_empty_transcript_says_what_to_do(show: Show, qtbot: QtBot) -> None:
     pane = show("")
-    assert "Shift+Enter sends" in drawn(pane)
+    assert "press Shift+Enter" in drawn(pane)
     pane.book.begin(header(1, "USER") + "hello")
     assert drawn(pane).split("\n") == ["USER 1", "hello", "\u258d"]
 
@@ -138,7 +138,7 @@ def test_a_cut_transcript_is_drawn_as_it_is_now(show: Show, tmp_path: Path, qtbo
     assert "says 3" in drawn(pane)
     assert pane.rendered.text.find("says 3").block().next().isValid()
     (tmp_path / TRANSCRIPT).unlink()
-    qtbot.waitUntil(lambda: "Nothing is written yet" in drawn(pane))
+    qtbot.waitUntil(lambda: "There are no turns yet" in drawn(pane))
 
 
 def test_a_rule_stands_after_each_closed_turn_also_when_others_follow(show: Show, tmp_path: Path, qtbot: QtBot) -> None:

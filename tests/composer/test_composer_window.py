@@ -124,12 +124,12 @@ def test_slash_commands_are_done_and_not_recorded(stage: Stage, talk: Cluster) -
     stage.send("one", "full")
     before = stage.transcript
     for text, answer in {
-        "/save kept": "[saved -> kept]",
+        "/save kept": "Saved the context as kept.",
         "/t 0.5": "temp = 0.5",
         "/?": "/load NAME",
-        "/nonsense": "there is no /nonsense",
+        "/nonsense": "no command /nonsense",
         "/t much": "must be a number",
-        "/load kept": "[loaded <- kept]",
+        "/load kept": "Loaded the context kept.",
     }.items():
         stage.window.notices.clear()
         stage.window.compose.prompt.set_text(text)

@@ -157,7 +157,7 @@ def test_a_tool_that_drips_is_heard_within_its_time_and_refused_after_it(
     with connect(before_bridge.port) as slowly:
         moment = Moment()
         slowly.sendall(b"hello there\0")
-        assert said(slowly).startswith(b"[error] no whole request came within 1 s")
+        assert said(slowly).startswith(b"[error] no complete request arrived within 1 s")
         moment.within(IDLE_S + 1.0, "a tool that drips is refused")
 
 

@@ -362,7 +362,7 @@ class TestListening:
         config.write_text(talk.config.read_text() + '\n[[bridge]]\nport = 0\nmodel = "talk"\nhost = "0.0.0.0"\n')
         arguments = ["-m", "bridge_tcp", "--config", str(config), "--index", "0"]
         process = talk.start("bridge", *arguments)
-        process.expect("asks nobody who they are.*--insecure")
+        process.expect("has no authentication.*--insecure")
         assert process.wait() == EXIT_CONFIGURATION
         process = talk.start("bridge", *arguments, "--insecure")
         process.expect("listens on 0.0.0.0")
