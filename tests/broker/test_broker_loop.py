@@ -19,6 +19,7 @@ import msgspec
 import pytest
 from cluster import PATIENCE_S, Cluster
 from peers import Peer, Peers
+from ports import free_port
 
 from broker import backlog
 from broker.machine import Broker
@@ -48,12 +49,6 @@ def alive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def socket_of(cluster: Cluster) -> Path:
     return Path(cluster.endpoint.removeprefix("ipc://"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class TestPeers:

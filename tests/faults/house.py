@@ -10,7 +10,6 @@ import itertools
 import json
 import os
 import signal
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -20,6 +19,7 @@ from typing import Any
 
 import psutil
 from cluster import TINY, Cluster, Process, rwkv_toml, scripted_toml
+from ports import free_port
 
 from clients.blocking import Client, Stream
 from models import rwkv7
@@ -118,12 +118,6 @@ class Listener(threading.Thread):
         """The longest time without a piece since then."""
         times = [since, *(at for at in self.times if at >= since)]
         return max((b - a for a, b in itertools.pairwise(times)), default=0.0)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def until(holds: Callable[[], Any], what: str, patience_s: float = PATIENCE_S) -> Any:

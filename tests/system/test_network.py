@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import zmq
 from cluster import PATIENCE_S, Cluster, scripted_toml
+from ports import free_port
 
 from broker.keys import Gate
 from clients.aio import AsyncClient
@@ -29,12 +30,6 @@ SLOW = {
     "replies": [{"after": "[SLOW]:", "pieces": [f" {i}" for i in range(10_000)]}, {"after": "", "pieces": ["hi"]}],
     "token_delay_s": 0.01,
 }
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
-    return port
 
 
 class House:
