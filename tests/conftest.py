@@ -3,11 +3,11 @@ from __future__ import annotations
 import gc
 import importlib.util
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import background
 import hypothesis
 import pytest
 from cluster import Cluster, scripted_toml
@@ -17,21 +17,9 @@ hypothesis.settings.load_profile("untimed")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
-        _hear_signals()
+    background.pytest_configure(config)
     if os.environ.get("CI") and importlib.util.find_spec("llama_cpp") is None:
         pytest.exit("the llama tests would be skipped: `make test` builds llama.cpp first", 4)
-
-
-def _hear_signals() -> None:
-    """In the processes that run tests: what the background ignores reaches them and their children, as in a terminal.
-
-    A shell starts a background job with SIGINT and SIGQUIT ignored, `nohup` with SIGHUP, and whatever a process ignores
-    its children ignore too. What it handles they do not inherit: the suite lives through a hangup, and they hear it.
-    """
-    for number in (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT):
-        if signal.getsignal(number) is signal.SIG_IGN:
-            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else lambda *_: None)
 
 
 def pytest_unconfigure() -> None:

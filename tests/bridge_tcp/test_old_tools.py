@@ -1,5 +1,6 @@
-"""The old `pipe.py` and `tools.py`, unchanged but for the port, beside ours on the same inputs: the same transcript and counter.
+"""The old `pipe.py` and `tools.py`, unchanged but for the port, beside ours on the same inputs.
 
+Both write the same transcript and counter.
 What differs was decided so:
 - our PUT_FILE keeps a file's last line end, theirs takes it for the fence's empty line;
 - our GET_FILE reads a turn whose content is empty, theirs loses it;
