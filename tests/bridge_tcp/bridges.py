@@ -7,9 +7,7 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from cluster import Cluster, Process
-
-PATIENCE_S = 20.0
+from cluster import PATIENCE_S, Cluster, Process
 
 SCRIPT: dict[str, Any] = {
     "replies": [

@@ -71,7 +71,7 @@ class Side:
             env=self._cluster.environment | {"PATH": f"{BIN}:{os.environ['PATH']}"},
             cwd=self.directory,
             capture_output=True,
-            timeout=60,
+            timeout=200,
             check=False,
         )
         assert b"Traceback" not in done.stderr

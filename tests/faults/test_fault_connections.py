@@ -125,7 +125,7 @@ def test_a_worker_that_loses_its_connection_is_back_at_once_or_replaced(
 
 
 def connect(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=20)
+    return socket.create_connection(("127.0.0.1", port), timeout=60)
 
 
 def said(connection: socket.socket) -> bytes:

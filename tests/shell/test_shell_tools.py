@@ -61,7 +61,7 @@ def sh(cluster: Cluster, place: Path) -> Shell:
             env=cluster.environment | {"PATH": f"{BIN}:{os.environ['PATH']}"} | environment,
             cwd=place,
             capture_output=True,
-            timeout=60,
+            timeout=200,
             check=False,
         )
 
