@@ -155,12 +155,12 @@ def test_a_thousand_idle_connections_keep_nobody_out(make_bridge: Make) -> None:
     bridge = make_bridge(connections=50)
     try:
         before = memory_kib(bridge.process.child.pid)
-        idle = [socket.create_connection(("127.0.0.1", bridge.port), timeout=PATIENCE_S) for _ in range(1000)]
-        assert bridge.say("hello") == "ok"
-        assert memory_kib(bridge.process.child.pid) - before < 16 * 1024
-        assert len(os.listdir(f"/proc/{bridge.process.child.pid}/fd")) < 120
-        for connection in idle:
-            connection.close()
+        with contextlib.ExitStack() as idle:
+            for _ in range(1000):
+                idle.enter_context(socket.create_connection(("127.0.0.1", bridge.port), timeout=PATIENCE_S))
+            assert bridge.say("hello") == "ok"
+            assert memory_kib(bridge.process.child.pid) - before < 16 * 1024
+            assert len(os.listdir(f"/proc/{bridge.process.child.pid}/fd")) < 120
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
