@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import zmq
-from cluster import PATIENCE_S, Cluster, scripted_toml
+from cluster import PATIENCE_S, Cluster, busy, scripted_toml
 from ports import free_port
 
 from broker.keys import Gate
@@ -108,7 +108,7 @@ class TestWithoutARight:
         keys.make(tmp_path, "client")
         shutil.copy(tmp_path / ".keys/client.pub", tmp_path / ".keys/broker.pub")
         with (
-            Client(guarded.endpoint, home=tmp_path, timeout_s=1.0) as client,
+            Client(guarded.endpoint, home=tmp_path, timeout_s=2.0 * busy()) as client,
             pytest.raises(Unreachable, match=f"the handshake failed: is {keys.BROKER_KEY_VARIABLE}"),
         ):
             client.status()
@@ -119,7 +119,7 @@ class TestWithoutARight:
         keys.make(tmp_path, "client")
         keys.make(tmp_path, "broker")
         with (
-            Client(endpoint, home=tmp_path, timeout_s=5.0) as client,
+            Client(endpoint, home=tmp_path, timeout_s=PATIENCE_S) as client,
             pytest.raises(Refused, match="does not use keys: restart it"),
         ):
             client.status()
