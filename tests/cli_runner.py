@@ -23,7 +23,7 @@ def runner(cluster: Cluster) -> Run:
             cwd=cluster.home,
             capture_output=True,
             encoding="utf-8",
-            timeout=60,
+            timeout=200,
             check=False,
         )
 

@@ -17,6 +17,7 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import Callable
+from contextlib import closing
 
 from specialists.grammars import Offended, element
 from specialists.scorers.base import MAX_ANSWER, Expected, Score, text_hits
@@ -100,14 +101,13 @@ def _sql(program: str) -> None:
     """Statements are compiled one after the other and none is run."""
     if not sqlite3.complete_statement(program.rstrip().rstrip(";") + ";"):
         raise _Fault("a statement is not complete")
-    with sqlite3.connect(":memory:") as connection:
+    with closing(sqlite3.connect(":memory:")) as connection:
         for statement in _statements(program):
             try:
                 connection.execute(f"EXPLAIN {statement}")
             except sqlite3.Error as error:  # only its sentence tells a table that is not there from a wrong statement
                 if not re.match(r"no such (table|column|function|view|index|module)|.*has no column", str(error)):
                     raise _Fault(str(error)) from None
-    connection.close()
 
 
 def _statements(program: str) -> list[str]:

@@ -7,10 +7,8 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from cluster import Cluster, Process
+from cluster import PATIENCE_S, Cluster, Process
 from rewording.reworded import original
-
-PATIENCE_S = 20.0
 
 SCRIPT: dict[str, Any] = {
     "replies": [

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 from bridges import PATIENCE_S, Bridge, heard
+from cluster import busy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -113,7 +114,7 @@ def test_a_byte_a_minute_meets_the_deadline(make_bridge: Make) -> None:
             except TimeoutError:
                 connection.sendall(b"b")
         assert data.startswith(b"[error] no complete request arrived within 0.5 s")
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 5 * busy()
     assert bridge.say("hello") == "ok"
 
 
@@ -154,12 +155,12 @@ def test_a_thousand_idle_connections_keep_nobody_out(make_bridge: Make) -> None:
     bridge = make_bridge(connections=50)
     try:
         before = memory_kib(bridge.process.child.pid)
-        idle = [socket.create_connection(("127.0.0.1", bridge.port), timeout=PATIENCE_S) for _ in range(1000)]
-        assert bridge.say("hello") == "ok"
-        assert memory_kib(bridge.process.child.pid) - before < 16 * 1024
-        assert len(os.listdir(f"/proc/{bridge.process.child.pid}/fd")) < 120
-        for connection in idle:
-            connection.close()
+        with contextlib.ExitStack() as idle:
+            for _ in range(1000):
+                idle.enter_context(socket.create_connection(("127.0.0.1", bridge.port), timeout=PATIENCE_S))
+            assert bridge.say("hello") == "ok"
+            assert memory_kib(bridge.process.child.pid) - before < 16 * 1024
+            assert len(os.listdir(f"/proc/{bridge.process.child.pid}/fd")) < 120
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
@@ -206,7 +207,9 @@ def test_the_old_pipe_works_unchanged(bridge: Bridge, client: Any, tmp_path: Pat
 
     def pipe(text: str, *arguments: str) -> str:
         command = [sys.executable, str(tmp_path / "pipe.py"), "--port", str(bridge.port), *arguments]
-        done = subprocess.run(command, input=text, capture_output=True, text=True, cwd=tmp_path, timeout=60, check=True)
+        done = subprocess.run(
+            command, input=text, capture_output=True, text=True, cwd=tmp_path, timeout=200, check=True
+        )
         assert done.stderr == ""
         return done.stdout
 

@@ -1,5 +1,6 @@
-"""The old `pipe.py` and `tools.py`, unchanged, beside ours on the same inputs: the same transcript and counter.
+"""The old `pipe.py` and `tools.py`, unchanged but for the port, beside ours on the same inputs.
 
+Both write the same transcript and counter.
 What differs was decided so:
 - our PUT_FILE keeps a file's last line end, theirs takes it for the fence's empty line;
 - our GET_FILE reads a turn whose content is empty, theirs loses it;
@@ -12,7 +13,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -21,12 +21,14 @@ from typing import Any
 
 import pytest
 from cluster import Cluster, scripted_toml
+from ports import free_port
 
 from ssmprov.transcript import FENCE, parse, turn, turns_of, written
 
 PRIMER = Path(__file__).parents[3] / "shared" / "legacy" / "primer_cli.txt"
 BIN = Path(sys.executable).parent
-PORT = 6502  # theirs is written into tools.py
+THEIR_PORT = "DEFAULT_PORT = 6502"
+PORT = free_port()  # only one suite at a time could have theirs
 SCRIPT: dict[str, Any] = {
     "replies": [
         {"after": "[INTERFACE]:", "pieces": [" I see", ".", "\n\n", "~~~(", "end)"]},
@@ -42,18 +44,12 @@ Tool = Callable[..., bytes]
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     if not PRIMER.exists():
         pytest.skip("the old primer is not here")
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", PORT))
-        except OSError:
-            pytest.skip(f"port {PORT}, which is written into tools.py, is taken")
     home = tmp_path_factory.mktemp("old")
     made = Cluster(home, scripted_toml(home, script=SCRIPT) + f'[[bridge]]\nport = {PORT}\nmodel = "talk"\n').up()
     made.start("bridge", "-m", "bridge_tcp", "--index", "0").expect("listens on")
     for number, name in ((1, "pipe.py"), (3, "tools.py")):
         content = next(t.content for t in turns_of(PRIMER.read_text()) if t.number == number)
-        (home / name).write_text(content)
+        (home / name).write_text(content.replace(THEIR_PORT, f"DEFAULT_PORT = {PORT}"))
     yield made
     made.close()
 
@@ -75,7 +71,7 @@ class Side:
             env=self._cluster.environment | {"PATH": f"{BIN}:{os.environ['PATH']}"},
             cwd=self.directory,
             capture_output=True,
-            timeout=60,
+            timeout=200,
             check=False,
         )
         assert b"Traceback" not in done.stderr

@@ -17,8 +17,9 @@ from random import Random
 
 import msgspec
 import pytest
-from cluster import PATIENCE_S, Cluster
+from cluster import PATIENCE_S, Cluster, busy
 from peers import Peer, Peers
+from ports import free_port
 
 from broker import backlog
 from broker.machine import Broker
@@ -48,12 +49,6 @@ def alive(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def socket_of(cluster: Cluster) -> Path:
     return Path(cluster.endpoint.removeprefix("ipc://"))
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class TestPeers:
@@ -151,7 +146,7 @@ class TestPeers:
             witness.status()
             slowest = max(slowest, time.monotonic() - asked)
         witness.is_alone()
-        assert slowest < SOON_S
+        assert slowest < SOON_S * busy()
 
     def test_a_client_that_is_gone_is_noticed(self, alive: Cluster, peers: Peers) -> None:
         witness = peers(alive.endpoint)
@@ -161,7 +156,7 @@ class TestPeers:
         guest.close()
         gone = time.monotonic()
         witness.is_alone()
-        assert time.monotonic() - gone < SOON_S
+        assert time.monotonic() - gone < SOON_S * busy()
 
     def test_a_worker_that_is_gone_is_noticed_and_its_turn_is_answered(self, alive: Cluster, peers: Peers) -> None:
         worker, client = Peer(alive.endpoint, "worker"), peers(alive.endpoint)
@@ -173,7 +168,7 @@ class TestPeers:
         lost = client.hears(wire.Final)
         assert lost.error is not None
         assert lost.error.code == "worker_lost"
-        assert time.monotonic() - gone < SOON_S
+        assert time.monotonic() - gone < SOON_S * busy()
 
     def test_a_lost_workers_process_is_ended_for_sure(self, alive: Cluster, peers: Peers) -> None:
         with subprocess.Popen([sys.executable, "-c", "input()", "-m", "workers"], stdin=subprocess.PIPE) as child:

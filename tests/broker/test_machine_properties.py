@@ -309,7 +309,7 @@ class Scene(RuleBasedStateMachine):
                 self.world.all_connect()
 
 
-TestScene = pytest.mark.timeout(120)(Scene.TestCase)
+TestScene = Scene.TestCase
 TestScene.settings = settings(
     max_examples=250,
     stateful_step_count=50,

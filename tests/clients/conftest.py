@@ -56,12 +56,12 @@ class Router:
         self._bound = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
-        self._bound.wait(5)
+        self._bound.wait(60)
 
     def end(self) -> None:
         """As if killed: nobody is told."""
         self._stop.set()
-        self._thread.join(5)
+        self._thread.join(60)
         self.routes.clear()
 
     def requests(self, op: str) -> list[wire.Request]:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cluster import busy
 
 from clients import Client
 from clients.calls import Call
@@ -123,7 +124,7 @@ def test_without_a_broker_a_call_says_how_to_start_one(tmp_path: Path) -> None:
         began = time.monotonic()
         with pytest.raises(Unreachable, match="ssmprov up"):
             client.status()
-        assert time.monotonic() - began < 2
+        assert time.monotonic() - began < 2 * busy()
 
 
 def test_a_mute_broker_is_unreachable_too(router: Any) -> None:
@@ -169,15 +170,15 @@ def test_a_call_that_comes_behind_the_farewell_ends_too(client: Client) -> None:
 
     def hold(_now: float) -> list[Any]:
         held.set()
-        gate.wait(10)
+        gate.wait(60)
         return []
 
     client._thread.post(hold)
-    assert held.wait(10)
+    assert held.wait(60)
     client._thread.post(client._thread._leave)  # what closing does first
     box = client.open(Call("status", ops.Status()))
     gate.set()
-    ended = box.get(timeout=10)
+    ended = box.get(timeout=60)
     assert isinstance(ended, Result)
     assert isinstance(ended.error, Cancelled)
 

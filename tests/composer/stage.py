@@ -18,7 +18,7 @@ from composer.app import reporter
 from composer.window import Window
 from ssmprov.transcript import FENCE
 
-PATIENCE_MS = 20_000
+PATIENCE_MS = 60_000
 SLOW = {
     "replies": [{"after": "[SLOW]: ", "pieces": [f" w{i}" for i in range(3000)]}, {"after": "", "pieces": ["hey"]}],
     "token_delay_s": 0.02,

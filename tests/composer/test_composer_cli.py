@@ -21,7 +21,7 @@ def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
     kept = {key: value for key, value in os.environ.items() if key not in ("DISPLAY", "WAYLAND_DISPLAY")}
     kept.pop("QT_QPA_PLATFORM", None)
     return subprocess.run(
-        [PROGRAM, "composer", *words], env=kept | environment, capture_output=True, text=True, timeout=60, check=False
+        [PROGRAM, "composer", *words], env=kept | environment, capture_output=True, text=True, timeout=200, check=False
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 import pytest
+from cluster import busy
 from hypothesis import given
 from hypothesis import strategies as st
 from PyQt6.QtCore import Qt, QUrl
@@ -239,5 +240,5 @@ def test_a_megabyte_of_differences_is_compared_quickly(dialog: CompareDialog) ->
     right = "".join(turn(n, "U", "x w z " * 200 + str(n)) for n in range(1000))
     begun = time.perf_counter()
     dialog.show_texts("a", left, "b", right)
-    assert time.perf_counter() - begun < 10  # 1 s on a quiet machine
+    assert time.perf_counter() - begun < 10 * busy()  # 1 s on a quiet machine
     assert dialog.differences == 1000

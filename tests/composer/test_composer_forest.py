@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 
+from cluster import busy
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -165,7 +166,7 @@ def test_ten_thousand_steps_and_two_thousand_branches_take_no_stack_and_little_t
     begun = time.perf_counter()
     forest = Forest.build([step("5000"), *deep], log, {}, {}, "live")
     lines = lay_out(forest)
-    assert time.perf_counter() - begun < 5  # 0.3 s on a quiet machine
+    assert time.perf_counter() - begun < 5 * busy()  # 0.3 s on a quiet machine
     assert len(forest) == 12_000
     assert len(forest.path()) == 10_000
     assert flat(lines).count("(") == 1

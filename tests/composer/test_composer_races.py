@@ -280,7 +280,7 @@ def test_with_all_workers_lost_a_reply_drawn_anew_ends_at_once(
         stage.press("reroll")
         stage.until(lambda: stage.window.book.streaming and " w2" in stage.window.book.shown)
         cluster.processes["talk/0"].child.send_signal(signal.SIGKILL)
-        qtbot.waitUntil(lambda: not stage.window.conductor.busy, timeout=8000)
+        qtbot.waitUntil(lambda: not stage.window.conductor.busy)
         cluster.worker("talk")
         stage.idle()
         assert stage.transcript == whole == context_of(cluster, "live")

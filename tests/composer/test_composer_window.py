@@ -173,7 +173,7 @@ def test_a_turn_waits_for_the_lock_and_esc_gives_up_waiting(stage: Stage) -> Non
 
     thread = threading.Thread(target=hold)
     thread.start()
-    held.wait(10)
+    held.wait(60)
     try:
         stage.type("patience")
         stage.press("full")

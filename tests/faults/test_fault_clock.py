@@ -131,7 +131,7 @@ def test_a_turn_that_was_broken_off_is_taken_up_all_the_same(
             cwd=tmp_path,
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=200,
             check=False,
         )
     finally:

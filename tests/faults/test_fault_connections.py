@@ -125,7 +125,7 @@ def test_a_worker_that_loses_its_connection_is_back_at_once_or_replaced(
 
 
 def connect(port: int) -> socket.socket:
-    return socket.create_connection(("127.0.0.1", port), timeout=20)
+    return socket.create_connection(("127.0.0.1", port), timeout=60)
 
 
 def said(connection: socket.socket) -> bytes:
@@ -166,14 +166,12 @@ def test_a_half_open_tool_meets_the_deadline_and_its_place_is_free(
 ) -> None:
     """More than there are places; each one's request is swallowed on its way, and nobody says that it has gone."""
     before_bridge.swallow()
-    connections = [connect(before_bridge.port) for _ in range(12)]
-    for connection in connections:
-        connection.sendall(b"hello\0")
-    with connect(house.bridge_port) as honest:  # the oldest that has sent nothing makes room
-        honest.sendall(b"/t\0")
-        assert said(honest) == b"temp = 1.0\0"
-    for connection in connections:
-        connection.close()
+    with contextlib.ExitStack() as stack:
+        for _ in range(12):
+            stack.enter_context(connect(before_bridge.port)).sendall(b"hello\0")
+        with connect(house.bridge_port) as honest:  # the oldest that has sent nothing makes room
+            honest.sendall(b"/t\0")
+            assert said(honest) == b"temp = 1.0\0"
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["FIN", "RST"])

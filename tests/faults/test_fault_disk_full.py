@@ -182,7 +182,7 @@ def pipe(house: House, place: Path, text: str) -> subprocess.CompletedProcess[st
         cwd=place,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
 

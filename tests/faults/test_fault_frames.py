@@ -67,7 +67,7 @@ def test_who_does_not_speak_zeromq_disturbs_nobody(house: House, aftermath: Afte
     greeting = b"\xff" + b"\0" * 8 + b"\x7f\x03\x00NULL" + b"\0" * 16 + b"\0" * 32
     with contextlib.ExitStack() as stack:
         for said in (b"GET / HTTP/1.1\r\n\r\n", b"\0" * 4096, greeting, greeting + b"\x04\xff" * 200, greeting[:11]):
-            stranger = stack.enter_context(socket.create_connection(("127.0.0.1", house.port), timeout=20))
+            stranger = stack.enter_context(socket.create_connection(("127.0.0.1", house.port), timeout=60))
             stranger.sendall(said)
         with house.client() as client:
             house.turn(client, "still", "here", max_tokens=0)

@@ -28,7 +28,7 @@ def supervised(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
 
 
 def nothing_is_left(house: House, children: list[psutil.Process]) -> None:
-    _, alive = psutil.wait_procs(children, timeout=10)
+    _, alive = psutil.wait_procs(children, timeout=60)
     assert alive == []
     assert house.processes() == set()
     assert not (house.home / "ready.json").exists()

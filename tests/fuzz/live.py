@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from cluster import Cluster, scripted_toml
+from ports import free_port
 
 from clients.blocking import Client
 from fuzz import HERE, zmtp
@@ -72,7 +73,7 @@ class House:
     """Broker (ipc and loopback TCP, with keys if asked), one worker of the scripted model, a bridge."""
 
     def __init__(self, home: Path, *, guarded: bool = False) -> None:
-        port = _free_port()
+        port = free_port()
         if guarded:
             keys.make(home, keys.BROKER)
         toml = f'[broker]\nlisten = ["ipc://run/broker.sock", "tcp://127.0.0.1:{port}"]\n{scripted_toml(home)}'
@@ -275,9 +276,3 @@ def run(seconds: float, seed: int, only: str, out: Path | None) -> int:
     for fault in faults:
         print(fault, file=sys.stderr)
     return 1 if faults else 0
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -165,6 +165,6 @@ def test_several_processes_share_a_cache(small: Path, tmp_path: Path) -> None:
     root = Path(gguf.__file__).parents[2]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=root) for _ in range(3)]
     for process in running:
-        out, _ = process.communicate(timeout=60)
+        out, _ = process.communicate(timeout=200)
         assert (process.returncode, set(out.split())) == (0, {gguf.fingerprint(small)})
     assert all(re.fullmatch(r"gguf-[0-9a-f]{20}\.json", path.name) for path in (tmp_path / "cache").iterdir())

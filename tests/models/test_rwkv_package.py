@@ -50,7 +50,7 @@ def reference(tmp_path_factory: pytest.TempPathFactory, config: Config) -> tuple
         check=True,
         env=environment,
         stdout=subprocess.DEVNULL,
-        timeout=100,
+        timeout=200,
     )
     found = torch.load(folder / "found.pth", weights_only=True)
     return path, found | {"tokens": tokens}

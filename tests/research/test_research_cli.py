@@ -15,7 +15,7 @@ WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; from ssmprov.main impo
 
 def without_torch(*words: str) -> subprocess.CompletedProcess[str]:
     call = [sys.executable, "-P", "-c", WITHOUT_TORCH, "asm", *words]
-    return subprocess.run(call, capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(call, capture_output=True, text=True, timeout=200, check=False)
 
 
 @pytest.mark.parametrize("name", sorted(ENTRY_POINTS))

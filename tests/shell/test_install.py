@@ -61,7 +61,7 @@ class Person:
     def start(self, *command: str, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
         environment = {**self.environment, **environment}
         return subprocess.run(
-            command, env=environment, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=60,
+            command, env=environment, cwd=cwd, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=200,
             check=False,
         )  # fmt: skip
 
@@ -398,5 +398,5 @@ def test_help_names_every_option(person: Person) -> None:
 
 @pytest.mark.skipif(shutil.which("shellcheck") is None, reason="shellcheck is not installed here")
 def test_shellcheck_has_nothing_to_say() -> None:
-    done = subprocess.run(["shellcheck", str(SCRIPT)], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(["shellcheck", str(SCRIPT)], capture_output=True, text=True, timeout=200, check=False)
     assert (done.returncode, done.stdout) == (0, "")

@@ -55,7 +55,7 @@ def slow(make_cluster: Callable[[str], Cluster]) -> Cluster:
 def pipe(cluster: Cluster, place: Path, text: str) -> subprocess.CompletedProcess[bytes]:
     words = [str(BIN / "PIPE"), "--in", "USER"]
     return subprocess.run(
-        words, input=text.encode(), env=cluster.environment, cwd=place, capture_output=True, timeout=60, check=False
+        words, input=text.encode(), env=cluster.environment, cwd=place, capture_output=True, timeout=200, check=False
     )
 
 
@@ -147,7 +147,7 @@ def test_a_turn_to_a_port_does_not_bury_one_that_was_broken_off(slow: Cluster, t
         env=slow.environment,
         cwd=tmp_path,
         capture_output=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     assert done.returncode == 3

@@ -31,7 +31,7 @@ def demonstrate(folder: Path, *hidden: str) -> str:
         env=os.environ | {"PYTHONPATH": str(folder)},
         capture_output=True,
         text=True,
-        timeout=110,
+        timeout=280,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, ""), done.stdout

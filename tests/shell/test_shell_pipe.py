@@ -89,7 +89,8 @@ def test_a_second_ctrl_c_leaves_though_nobody_answers(make_cluster: Callable[[st
             continue
     os.kill(cluster.processes["broker"].child.pid, signal.SIGCONT)
     _, error, _ = rest(child)
-    assert (status, error.strip()) == (130, b"")
+    assert status in (130, -signal.SIGINT)  # the next one may come when it is about to end, and no longer listens
+    assert error.strip() == b""
 
 
 def test_a_reader_who_leaves_ends_the_turn_in_silence(slow: Cluster, run: Run) -> None:

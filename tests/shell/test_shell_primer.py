@@ -160,7 +160,7 @@ def test_it_works_where_only_the_packages_are(tmp_path: Path) -> None:
     call = "import sys; sys.path.insert(0, sys.argv.pop(1)); from ssmprov.main import main; sys.exit(main())"
     done = subprocess.run(
         [sys.executable, "-P", "-c", call, str(tmp_path), "primer", "--list", "--json"],
-        capture_output=True, text=True, check=True, timeout=60,
+        capture_output=True, text=True, check=True, timeout=200,
     )  # fmt: skip
     assert [row["part"] for row in json.loads(done.stdout)] == ["ssmprov", "config", "clients"]
 

@@ -34,7 +34,7 @@ def typed(house: House, script: str) -> subprocess.CompletedProcess[str]:
         cwd=house.home,
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
         check=False,
     )
     assert done.returncode == 0, done.stderr
@@ -60,7 +60,7 @@ def test_the_python_does_what_the_readme_says(house: House) -> None:
         env=house.environment,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -61,7 +61,7 @@ def sh(cluster: Cluster, place: Path) -> Shell:
             env=cluster.environment | {"PATH": f"{BIN}:{os.environ['PATH']}"} | environment,
             cwd=place,
             capture_output=True,
-            timeout=60,
+            timeout=200,
             check=False,
         )
 
@@ -514,7 +514,7 @@ def test_code_runs_and_its_output_is_a_turn_that_the_context_has_read(sh: Shell,
         ("BASH", "echo before; exit 3", "", "before\n[exit status 3]"),
         ("BASH", "kill -TERM $$", "", "[exit status 143]"),
         ("PYTHON", "raise SystemExit(2)", "", "[exit status 2]"),
-        ("BASH", "echo slow; read -t 60 x < <(tail -f /dev/null)", "--timeout 0.5 ", "slow\n[ended: timeout]"),
+        ("BASH", "echo slow; read -t 60 x < <(tail -f /dev/null)", "--timeout 3 ", "slow\n[ended: timeout]"),
         ("BASH", "printf 'no line end'", "", "no line end"),
         ("BASH", "true", "", ""),
         ("BASH", "printf '(Turn 9) [USER]: x\\n\\n~~~(end)~~~\\n\\n(Turn 9) [A]: '", "", None),

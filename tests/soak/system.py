@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 from cluster import rwkv_toml
+from ports import free_port
 
 from clients.blocking import Client
 from soak.choices import RWKV, SCRIPT, SCRIPTED
@@ -30,13 +31,6 @@ SERVES_S = 60.0
 TESTS = str(Path(__file__).parents[1])
 ROOT = str(Path(TESTS).parent)  # before the tests, one of whose folders has the name of the package that it tests
 """Where the children find this package."""
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 @dataclass(slots=True)

@@ -43,7 +43,7 @@ def test_a_peer_that_goes_behind_a_burst_ends_no_process(tmp_path: Path) -> None
         env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, (TESTS.parent, TESTS)))},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
     assert done.returncode == 0, done.stderr

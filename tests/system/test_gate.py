@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ast
 import pickle
-import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -274,18 +274,20 @@ def test_a_broken_catalogue_stops_the_worker_with_a_sentence(make_cluster: Calla
     with cluster.client() as client:
         client.turn("x", save="x")
     cluster.processes["talk/0"].stop()
-    catalogue = cluster.home / ".checkpoints/talk/catalogue.sqlite"
-    for side in ("-wal", "-shm"):
-        catalogue.with_name(catalogue.name + side).unlink(missing_ok=True)
-    shutil.copy(catalogue, cluster.home / "good")
+    catalogue, good = cluster.home / ".checkpoints/talk/catalogue.sqlite", cluster.home / "good"
+    good.mkdir()
+    for file in catalogue.parent.glob("catalogue.sqlite*"):  # with its log, if the worker left one
+        file.rename(good / file.name)
     catalogue.write_bytes(b"this is no database, whatever its name says" * 100)
     process = cluster.worker("talk", wait=False)
     assert "catalogue.sqlite" in process.expect("catalogue")
     assert process.wait() == 78
-    shutil.copy(cluster.home / "good", catalogue)
-    with sqlite3.connect(catalogue) as check:
+    for file in catalogue.parent.glob("catalogue.sqlite*"):
+        file.unlink()
+    for file in good.iterdir():
+        file.rename(catalogue.parent / file.name)
+    with closing(sqlite3.connect(catalogue)) as check:
         assert check.execute("pragma integrity_check").fetchone() == ("ok",)
-    check.close()
     cluster.worker("talk")
     with cluster.client() as client:
         assert client.text("x") == "xhello!"

@@ -51,7 +51,7 @@ def ckpt(house: Cluster, *words: str) -> subprocess.CompletedProcess[str]:
         cwd=house.home,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=200,
         check=False,
     )
 

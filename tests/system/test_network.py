@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 import zmq
-from cluster import PATIENCE_S, Cluster, scripted_toml
+from cluster import PATIENCE_S, Cluster, busy, scripted_toml
+from ports import free_port
 
 from broker.keys import Gate
 from clients.aio import AsyncClient
@@ -29,12 +30,6 @@ SLOW = {
     "replies": [{"after": "[SLOW]:", "pieces": [f" {i}" for i in range(10_000)]}, {"after": "", "pieces": ["hi"]}],
     "token_delay_s": 0.01,
 }
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        port: int = found.getsockname()[1]
-    return port
 
 
 class House:
@@ -113,7 +108,7 @@ class TestWithoutARight:
         keys.make(tmp_path, "client")
         shutil.copy(tmp_path / ".keys/client.pub", tmp_path / ".keys/broker.pub")
         with (
-            Client(guarded.endpoint, home=tmp_path, timeout_s=1.0) as client,
+            Client(guarded.endpoint, home=tmp_path, timeout_s=2.0 * busy()) as client,
             pytest.raises(Unreachable, match=f"the handshake failed: is {keys.BROKER_KEY_VARIABLE}"),
         ):
             client.status()
@@ -124,7 +119,7 @@ class TestWithoutARight:
         keys.make(tmp_path, "client")
         keys.make(tmp_path, "broker")
         with (
-            Client(endpoint, home=tmp_path, timeout_s=5.0) as client,
+            Client(endpoint, home=tmp_path, timeout_s=PATIENCE_S) as client,
             pytest.raises(Refused, match="does not use keys: restart it"),
         ):
             client.status()

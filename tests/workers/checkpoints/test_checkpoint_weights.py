@@ -138,7 +138,7 @@ class Gate(Files):
     def place_directory(self, path: Path) -> bool:
         if path.name == "weights":
             self.reached.set()
-            assert self.go.wait(20)
+            assert self.go.wait(60)
         return super().place_directory(path)
 
 
@@ -149,10 +149,10 @@ def test_a_gc_before_the_file_is_written_changes_nothing(store: Store, tmp_path:
     with open_store(store.directory, files=gate) as other:
         writer = threading.Thread(target=lambda: done.append(bring(other, "a")))
         writer.start()
-        assert gate.reached.wait(20)
+        assert gate.reached.wait(60)
         store.gc()
         gate.go.set()
-        writer.join(20)
+        writer.join(60)
     assert done
     assert weights(store).read(ID) == DATA
 
