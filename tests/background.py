@@ -1,7 +1,8 @@
-"""A plugin of pytest: a suite in the background, and all that it starts, hear signals as in a terminal.
+"""A pytest plugin that lets the tests run in the background: signals reach the tests and their children as in a terminal.
 
-A shell starts a background job with SIGINT and SIGQUIT ignored, `nohup` with SIGHUP, and whatever a process ignores its
-children ignore too. What it handles they do not inherit: so the suite lives through a hangup, and its children hear it.
+A shell starts a background job with SIGINT and SIGQUIT ignored, and `nohup` starts one with SIGHUP ignored. Children
+inherit ignored signals, but not handlers. So each process that runs tests handles these signals instead: its children
+then get the default, and the tests themselves survive a hangup.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ SIGNALS = (signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """In each process that runs tests: one that only shares them out stays as it was started."""
+    """Handle the ignored signals, but only in a process that runs tests, not in one that distributes them."""
     if config.getoption("numprocesses", None) and not hasattr(config, "workerinput"):
         return
     for number in SIGNALS:
