@@ -173,6 +173,7 @@ def parse(text: str, where: str) -> Tables:
         raise BadRequest(f"{where} is not valid TOML: {error}") from None
     _check_keys(raw, where)
     _take_options(raw, where)
+    _check_required(raw, where)
     try:
         tables = msgspec.convert(raw, Tables)
     except msgspec.ValidationError as error:
@@ -194,6 +195,16 @@ def _check_keys(raw: Mapping[str, Any], where: str) -> None:
             for inner in table if isinstance(table, dict) else ():
                 if inner not in known:
                     raise BadRequest(f"{where}: unknown key {inner!r} in [{key}]{nearest(inner, known)}")
+
+
+def _check_required(raw: Mapping[str, Any], where: str) -> None:
+    """Report a missing key more clearly than msgspec would."""
+    for key, kind in (("model", ModelTable), ("bridge", BridgeTable)):
+        tables = raw.get(key)
+        for table in tables if isinstance(tables, list) else ():
+            for field in msgspec.structs.fields(kind):
+                if field.required and isinstance(table, dict) and field.name not in table:
+                    raise BadRequest(f"{where}: a [[{key}]] table needs the key {field.name!r}")
 
 
 def _take_options(raw: Mapping[str, Any], where: str) -> None:

@@ -223,4 +223,4 @@ def nearest(word: str, known: Iterable[str], *, examples: bool = False) -> str:
     if not choices:
         return ""
     shown = ", ".join(choices[:8]) + (", ..." if len(choices) > 8 else "")
-    return f"; {'there are, for example,' if examples else 'there is'} {shown}"
+    return f"; {'for example' if examples else 'use one of'}: {shown}"

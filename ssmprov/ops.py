@@ -536,7 +536,7 @@ class BrokerStatus(msgspec.Struct, omit_defaults=False):
 
 
 class StoryStep(msgspec.Struct, omit_defaults=False):
-    """What happened to a request, how many seconds ago, and at which worker."""
+    """One step of a request: `what` happened `ago_s` seconds ago, and at which `worker` ('' for none)."""
 
     ago_s: float
     what: str
@@ -544,7 +544,7 @@ class StoryStep(msgspec.Struct, omit_defaults=False):
 
 
 class Story(msgspec.Struct, omit_defaults=False):
-    """The last steps of a request, the oldest first; `id` is in hexadecimal."""
+    """The last `steps` of a request, the oldest first. `id` is in hexadecimal; `op` and `model` are those it names."""
 
     id: str
     op: str

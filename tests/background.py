@@ -1,4 +1,4 @@
-"""A pytest plugin that lets the tests run in the background: signals reach the tests and their children as in a terminal.
+"""A pytest plugin for tests in the background: signals reach the tests and their children as in a terminal.
 
 A shell starts a background job with SIGINT and SIGQUIT ignored, and `nohup` starts one with SIGHUP ignored. Children
 inherit ignored signals, but not handlers. So each process that runs tests handles these signals instead: its children

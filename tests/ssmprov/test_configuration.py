@@ -59,7 +59,8 @@ def test_the_documented_example_is_read() -> None:
         ('[broker]\nlistens = ["x"]', "unknown key 'listens' in [broker]; did you mean listen?"),
         (MODEL + 'hot_byte = "1"', "model 'mini': unknown key 'hot_byte'; did you mean hot_bytes?"),
         (MODEL + BRIDGE + "prot = 1", "unknown key 'prot' in [bridge]; did you mean port?"),
-        (MODEL.replace("@mini", "x") + "zzz = 1", "unknown key 'zzz'; there is"),
+        (MODEL.replace("@mini", "x") + "zzz = 1", "unknown key 'zzz'; use one of"),
+        ('[[model]]\nname = "x"\nruntime = "rwkv"', "a [[model]] table needs the key 'path'"),
         (MODEL.replace("runtime", "runtim"), "unknown key 'runtim'; did you mean runtime?"),
         (MODEL + "options = {}", "unknown key 'options'"),
         ("[broker", "is not valid TOML"),
@@ -108,7 +109,7 @@ def test_what_does_not_fit_is_refused_with_its_place_and_key(text: str, says: st
 @pytest.mark.parametrize(
     ("runtime", "line", "says"),
     [
-        ("rwkv", "n_ctx = 64", "unknown key 'n_ctx'; there is checkpoints,"),
+        ("rwkv", "n_ctx = 64", "unknown key 'n_ctx'; use one of: checkpoints,"),
         ("rwkv", "n_ctx = 64", "(the runtime rwkv takes threads, prefill_dtype, quantize)"),
         ("rwkv", "thread = 2", "unknown key 'thread'; did you mean threads?"),
         ("rwkv", "threads = 0", "Expected `int` >= 1 - at `$.threads`"),

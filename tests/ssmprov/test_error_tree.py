@@ -120,7 +120,7 @@ def test_a_full_disk_is_named(number: int) -> None:
 
 def test_the_nearest_word_is_offered() -> None:
     assert nearest("prim", ["primed", "coder"]) == "; did you mean primed?"
-    assert nearest("zzz", ["b", "a"]) == "; there is a, b"
+    assert nearest("zzz", ["b", "a"]) == "; use one of: a, b"
     assert nearest("zzz", [f"n{i}" for i in range(20)]).endswith(", ...")
     assert nearest("zzz", []) == ""
 
