@@ -125,7 +125,7 @@ class Catalogue(Database):
         if ref.back >= head.depth:
             last = f", the last being {ref.name}~{head.depth - 1}" if head.depth > 1 else ""
             steps = "1 step" if head.depth == 1 else f"{head.depth} steps"
-            raise NotFound(f"there is no {ref}: {ref.name} has {steps}{last}", name=ref.name, steps=head.depth)
+            raise NotFound(f"there is no {ref}: {ref.name} has {steps}{last}", steps=head.depth)
         return next(itertools.islice(self.lineage(head), ref.back, None))
 
     def named(self, row: Sequence[Any]) -> Entry:
