@@ -158,7 +158,7 @@ def test_it_serves_beside_modules_of_the_same_names(installed: Installed, mine: 
     assert run([*ssmprov, "--version"]) == f"ssmprov {__version__}\n"
     up = Process("up", [*ssmprov, "up", "--ready-file", "ready.json"], environment, home)
     try:
-        up.expect(r"^up \| serving ")
+        up.expect(r" up \| serving ")
         assert set(json.loads((home / "ready.json").read_text())["pids"]) == {"broker", "talk/0", "hello/0", "bridge/0"}
         status = json.loads(run([*ssmprov, "status", "--json"]))
         assert {model["name"] for model in status["models"]} == {"talk", "hello"}

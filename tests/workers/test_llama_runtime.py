@@ -543,10 +543,10 @@ def test_a_model_that_does_not_continue_text_is_refused(tmp_path: Path, slots: i
 
 
 def test_a_context_beyond_what_a_transformer_was_trained_with_is_warned_of(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     open_toy(folder, "llama", 1, n_ctx=5000).close()
-    assert "trained with 4096" in capsys.readouterr().err
+    assert "trained with 4096" in caplog.text
 
 
 def test_a_file_that_is_written_into_while_it_is_served_changes_no_context(tmp_path: Path) -> None:

@@ -215,7 +215,7 @@ def test_one_who_waits_may_go_too(open_bench: OpenBench) -> None:
 
 
 def test_where_the_state_cannot_be_saved_everybody_reads(
-    open_bench: OpenBench, capsys: pytest.CaptureFixture[str]
+    open_bench: OpenBench, caplog: pytest.LogCaptureFixture
 ) -> None:
     runtime = Gated(slots=3)
     bench = open_bench(runtime)
@@ -229,7 +229,7 @@ def test_where_the_state_cannot_be_saved_everybody_reads(
     bench.finished(3)
     assert [text(job) for job in jobs] == ["ticktockticktock"] * 3
     assert [job.shared for job in jobs] == [0, 0, 0]
-    assert "the device is gone" in capsys.readouterr().err
+    assert "the device is gone" in caplog.text
 
 
 def test_a_state_that_cannot_be_loaded_ends_its_turn_alone(open_bench: OpenBench) -> None:

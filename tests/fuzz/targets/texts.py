@@ -186,8 +186,8 @@ queue = 10
 queue_bytes = "256 MiB"
 [[model]]
 name = "talk"
-runtime = "scripted"
-path = "~/talk.json"
+runtime = "rwkv"
+path = "~/talk.pth"
 checkpoints = "sub/store"
 devices = ["cpu", "cuda:0"]
 hot_bytes = "1.5 gib"

@@ -2,22 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import msgspec
-from msgspec import Meta
+from workers.runtimes.asm.options import Options
 
 if TYPE_CHECKING:
     from workers.runtimes.asm.runtime import AsmRuntime
     from workers.runtimes.base import Plan
 
-
-class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """Threads of torch in each worker; the scan and the position mode, or '' for those in the file."""
-
-    threads: Annotated[int, Meta(ge=1)] = 1
-    scan: str = ""
-    pos_mode: str = ""
+__all__ = ["Options", "open_runtime"]
 
 
 def open_runtime(plan: Plan) -> AsmRuntime:

@@ -14,7 +14,7 @@ from models import asm, mini
 from models.rwkv7 import ByteTokenizer, Tokenizer, WorldTokenizer
 from ssmprov.errors import BadRequest, NotFound, Unsupported
 from ssmprov.runtimes import decode_options
-from workers.runtimes.asm import Options
+from workers.runtimes.asm.options import Options
 from workers.runtimes.asm.runtime import AsmRuntime
 from workers.runtimes.base import Plan
 from workers.runtimes.devices import device_of

@@ -6,8 +6,9 @@ from models import gguf
 from ssmprov.errors import BadRequest
 from ssmprov.runtimes import decode_options
 from workers.runtimes.base import Plan
-from workers.runtimes.llama import Options, native, probe
+from workers.runtimes.llama import native, probe
 from workers.runtimes.llama.files import Files
+from workers.runtimes.llama.options import Options
 from workers.runtimes.llama.runtime import LlamaRuntime
 
 

@@ -29,10 +29,11 @@ from numpy.typing import NDArray
 from ssmprov.errors import BadRequest, Corrupt, SsmprovError, WrongModel
 from workers.context import Arrays, Identity
 from workers.runtimes.base import Adopted, Feed, Logits, Plan
-from workers.runtimes.llama import Options, native
+from workers.runtimes.llama import native
 from workers.runtimes.llama.batch import Batch
 from workers.runtimes.llama.files import Files
 from workers.runtimes.llama.layout import Layout
+from workers.runtimes.llama.options import Options
 from workers.runtimes.llama.sound import Sound
 from workers.runtimes.llama.tokens import Tokens
 

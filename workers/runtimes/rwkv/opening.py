@@ -13,7 +13,7 @@ from ssmprov.errors import BadRequest
 from ssmprov.runtimes import decode_options
 from workers.runtimes.base import Plan
 from workers.runtimes.devices import device_of
-from workers.runtimes.rwkv import Options
+from workers.runtimes.rwkv.options import Options
 from workers.runtimes.rwkv.runtime import RwkvRuntime, dtype_of, model_of
 
 EMBEDDED = "@mini"

@@ -19,7 +19,7 @@ from models.rwkv7.config import expected_shapes, without_ones
 from ssmprov.errors import BadRequest, Corrupt
 from workers.context import Arrays, Identity
 from workers.runtimes.base import Feed, Logits, Plan
-from workers.runtimes.rwkv import DTYPES, Dtype, Options
+from workers.runtimes.rwkv.options import DTYPES, Dtype, Options
 from workers.runtimes.tensors import check_tensors, read_tensors
 from workers.variants import Variants, without_weights
 
