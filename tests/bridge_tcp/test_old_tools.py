@@ -27,7 +27,7 @@ from ssmprov.transcript import FENCE, parse, turn, turns_of, written
 
 PRIMER = Path(__file__).parents[3] / "shared" / "legacy" / "primer_cli.txt"
 BIN = Path(sys.executable).parent
-THEIR_PORT = "DEFAULT_PORT = 6502"
+THEIR_PORT = "PORT = 6502"
 PORT = free_port()  # only one suite at a time could have theirs
 SCRIPT: dict[str, Any] = {
     "replies": [
@@ -49,7 +49,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     made.start("bridge", "-m", "bridge_tcp", "--index", "0").expect("listens on")
     for number, name in ((1, "pipe.py"), (3, "tools.py")):
         content = next(t.content for t in turns_of(PRIMER.read_text()) if t.number == number)
-        (home / name).write_text(content.replace(THEIR_PORT, f"DEFAULT_PORT = {PORT}"))
+        (home / name).write_text(content.replace(THEIR_PORT, f"PORT = {PORT}"))
     yield made
     made.close()
 

@@ -247,7 +247,7 @@ def test_an_old_runners_state_is_taken_over_and_goes_on_as_there(
     path.write_bytes(pickle.dumps({"blob": bytes(buffer[:written]), "n_tokens": len(tokens)}, pickle.HIGHEST_PROTOCOL))
     row = client.import_(path, "old", model=model, trust=True)
     assert (row.opaque, row.tokens, row.exact) == (True, len(tokens), False)
-    with pytest.raises(BadRequest, match="not guess"):
+    with pytest.raises(BadRequest, match="does not know what it has read"):
         client.text(f"{model}:old")
     with pytest.raises(BadRequest, match="nothing to continue"):
         client.turn("", model=model, context="old")
