@@ -87,7 +87,7 @@ def _show(found: StatusResult) -> None:
 
 @click.group(
     cls=LazyGroup,
-    lazy={"check": ("workers.cli_models:check", "Try a model file out before it is served.")},
+    lazy={"check": ("workers.cli_models:check", "Check a model file before you serve it.")},
     invoke_without_command=True,
 )
 @json_option
