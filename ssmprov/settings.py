@@ -146,9 +146,13 @@ class Sets:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
-            raise BadRequest(f"{name!r} cannot be the name of a set: a part of it already names one") from None
+            raise BadRequest(
+                f"{name!r} cannot be the name of a set, because a part of it already names one: choose another name"
+            ) from None
         if path.is_dir():
-            raise BadRequest(f"{name!r} cannot be the name of a set: other sets are stored below that name")
+            raise BadRequest(
+                f"{name!r} cannot be the name of a set, because other sets have names below it: choose another name"
+            )
         data = dump_set(settings).encode()
         try:
             durable.write(path, data)
@@ -167,7 +171,7 @@ class Sets:
             if path.is_file() and not path.is_symlink():
                 if path.stat().st_size > MAX_SET_BYTES:
                     raise BadRequest(
-                        f"{path} is larger than {MAX_SET_BYTES} bytes, which is too large for a sampling set"
+                        f"{path} is too large for a sampling set: at most {MAX_SET_BYTES} bytes are allowed"
                     )
                 return path.read_text(encoding="utf-8", errors="replace"), str(path)
         if name in shipped():
