@@ -37,7 +37,7 @@ Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
-class BrokerTable(msgspec.Struct, forbid_unknown_fields=True):
+class BrokerTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`[broker]`: where it listens, and its limits on queued requests, memory and connections.
 
     `connections_per_key` and `requests_per_s` (an average) apply to each key on the allow-list, but not to processes on
@@ -56,8 +56,8 @@ class BrokerTable(msgspec.Struct, forbid_unknown_fields=True):
     memory: str = "4 GiB"
 
 
-class ModelTable(msgspec.Struct, forbid_unknown_fields=True):
-    """`[[model]]`: one model and its workers. `options` holds the keys that its runtime declares, and not this table."""
+class ModelTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """`[[model]]`: one model and its workers. `options` holds the keys that are only declared by its runtime."""
 
     name: str
     runtime: str
@@ -81,7 +81,7 @@ MODEL_KEYS = tuple(key for key in ModelTable.__struct_fields__ if key != "option
 """The keys of `[[model]]` that every runtime has."""
 
 
-class BridgeTable(msgspec.Struct, forbid_unknown_fields=True):
+class BridgeTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`[[bridge]]`: one TCP port for one model. Port 0 means any free port."""
 
     port: Port

@@ -46,7 +46,7 @@ class Turn(msgspec.Struct, omit_defaults=True):
     stream: bool = False
 
 
-class TurnResult(msgspec.Struct, omit_defaults=True):
+class TurnResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     """How a turn ended.
 
     `stop` is fence, end, limit, forced (a half step's completed fence), read (max_tokens 0) or cancelled. `name` and
@@ -126,7 +126,7 @@ class List(msgspec.Struct, omit_defaults=True):
     reserved: bool = False
 
 
-class Row(msgspec.Struct, omit_defaults=True):
+class Row(msgspec.Struct, omit_defaults=True, kw_only=True):
     """A named checkpoint: `name`, and the `object` with its state.
 
     `model` and `fingerprint` say what wrote it, and `parent` is the object of the step before it ('' for a root).
@@ -169,7 +169,7 @@ class Show(msgspec.Struct, omit_defaults=True):
     since_root: bool = False
 
 
-class Shown(msgspec.Struct, omit_defaults=True):
+class Shown(msgspec.Struct, omit_defaults=True, kw_only=True):
     """A checkpoint: its `row`, the `seed` and sampling `settings` of the turn that made it, and all its `names`.
 
     `text_bytes` is the length of the text that it has read.
@@ -189,7 +189,7 @@ class Log(msgspec.Struct, omit_defaults=True):
     before: Annotated[str, Meta(max_length=64)] = ""
 
 
-class Step(msgspec.Struct, omit_defaults=True):
+class Step(msgspec.Struct, omit_defaults=True, kw_only=True):
     """One step of a lineage: its `object` and that of its `parent`.
 
     `tokens` counts what the context has read so far; `step_tokens` and `step_bytes` what this step read. `created` is
@@ -242,7 +242,7 @@ class Verified(msgspec.Struct, omit_defaults=True):
     repairs: list[str] = []
 
 
-class BackedUp(msgspec.Struct, omit_defaults=True):
+class BackedUp(msgspec.Struct, omit_defaults=True, kw_only=True):
     """How many `objects` and `bytes` a backup has, and how many of them were copied now (`copied`, `copied_bytes`).
 
     `removed` counts the objects that it no longer needed. `faults` has a sentence for each object that the store lacks.
@@ -281,7 +281,7 @@ class Replay(msgspec.Struct, omit_defaults=True):
     prime: bool = False
 
 
-class Replayed(msgspec.Struct, omit_defaults=True):
+class Replayed(msgspec.Struct, omit_defaults=True, kw_only=True):
     """`tokens` were read again in `ms` milliseconds. `object` and `name` are the new checkpoint, '' for none.
 
     `text_equal` says whether the text was the same. `largest_difference` compares the two states; it is nil if there
@@ -296,7 +296,7 @@ class Replayed(msgspec.Struct, omit_defaults=True):
     largest_difference: float | None = None
 
 
-class Probe(msgspec.Struct, omit_defaults=True):
+class Probe(msgspec.Struct, omit_defaults=True, kw_only=True):
     """Read the text (the payloads) after the context and report how the addressed slots were read. It changes nothing.
 
     `routing` is softmax, top1, or topk with the `topk` heaviest slots. The slots in `masked` are left out in every
@@ -337,7 +337,7 @@ class NextToken(NamedTuple):
     probability: float
 
 
-class LayerProbed(msgspec.Struct):
+class LayerProbed(msgspec.Struct, kw_only=True):
     """How one layer read its slots.
 
     `entropy` is that of the last token's read weights in nats, a mean over heads; `mean_entropy` is also over the
@@ -353,7 +353,7 @@ class LayerProbed(msgspec.Struct):
     strength: float
 
 
-class Probed(msgspec.Struct, omit_defaults=True):
+class Probed(msgspec.Struct, omit_defaults=True, kw_only=True):
     """What a probe saw. Its text is the reply (`reply_bytes`), then the plain reply (`plain_reply_bytes`).
 
     `layers` has one entry per layer, and `next` the likeliest next tokens. No entropy exceeds `max_entropy`, which is
@@ -471,13 +471,13 @@ class Warm(msgspec.Struct, omit_defaults=True):
 class Status(msgspec.Struct, omit_defaults=True):
     """Show what the broker, its models and its workers are doing. The broker answers this itself.
 
-    With `story`, the answer also has the steps of one request. `story` is its id in hexadecimal, or the beginning of it.
+    With `story`, the answer also has the last steps of the requests whose ids, in hexadecimal, begin with it.
     """
 
     story: str = ""
 
 
-class ModelStatus(msgspec.Struct, omit_defaults=True):
+class ModelStatus(msgspec.Struct, omit_defaults=True, kw_only=True):
     """A served model: the fields of `ModelCard`, how many `workers` serve it and how many requests are `queued`.
 
     `name`, `runtime`, `fingerprint`, `architecture`, `dtype`, `settings`, `vocabulary` and `state_bytes` are as in
@@ -496,7 +496,7 @@ class ModelStatus(msgspec.Struct, omit_defaults=True):
     queued: int = 0
 
 
-class WorkerStatus(msgspec.Struct, omit_defaults=False):
+class WorkerStatus(msgspec.Struct, omit_defaults=False, kw_only=True):
     """A worker: its `name`, its `model`, its process `pid` on `host`, and the `epoch` of its lease.
 
     `state` is ready, draining or stalled. `running` of its `slots` are in use. It holds `hot` states of `hot_bytes` in
@@ -517,7 +517,7 @@ class WorkerStatus(msgspec.Struct, omit_defaults=False):
     prefill_per_s: float = 0.0
 
 
-class BrokerStatus(msgspec.Struct, omit_defaults=False):
+class BrokerStatus(msgspec.Struct, omit_defaults=False, kw_only=True):
     """The broker: its process `pid`, `uptime_s` in seconds, and how many `clients` are connected.
 
     `queued` requests are waiting and `running` ones are at workers. `accepted`, `answered` and `refused` count since
@@ -555,11 +555,11 @@ class Story(msgspec.Struct, omit_defaults=False):
     steps: list[StoryStep]
 
 
-class StatusResult(msgspec.Struct, omit_defaults=False):
+class StatusResult(msgspec.Struct, omit_defaults=False, kw_only=True):
     """What the broker knows: `broker`, `models` and `workers`.
 
     `contexts` maps MODEL:NAME to the worker where it was last hot, and `pins` to the worker where it is pinned.
-    `story` holds the steps of the requests that were asked for, if they are open or among the last that ended.
+    `story` has the requests that were asked for, if they are open or among the last that ended.
     """
 
     broker: BrokerStatus

@@ -22,7 +22,7 @@ SUFFIX = ".json"
 MAX_SET_BYTES = 64 * 1024
 
 
-class Settings(msgspec.Struct, frozen=True, omit_defaults=False):
+class Settings(msgspec.Struct, frozen=True, omit_defaults=False, kw_only=True):
     """One sampling set. Temperature 0 means greedy. top_k 0, top_p 1, min_p 0 and penalties 0, 0, 1 switch these off.
 
     `max` is the longest reply in characters.

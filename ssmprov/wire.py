@@ -68,7 +68,7 @@ class Message(msgspec.Struct, omit_defaults=True):
     """Base of the typed headers."""
 
 
-class ModelCard(msgspec.Struct, omit_defaults=True):
+class ModelCard(msgspec.Struct, omit_defaults=True, kw_only=True):
     """What a worker says about its model. `status` shows it, and all workers of one model must agree on it.
 
     `name` is the model's. `runtime` is scripted, rwkv, llama or asm; `fingerprint` is the SHA-256 of the weights in
@@ -86,7 +86,7 @@ class ModelCard(msgspec.Struct, omit_defaults=True):
     settings: str = ""
 
 
-class Running(msgspec.Struct, omit_defaults=True):
+class Running(msgspec.Struct, omit_defaults=True, kw_only=True):
     """Part of REGISTER: a request that a worker is still working on when it registers again.
 
     `client` is the client's id, `op` the operation, and `context` and `save` are the names that it holds ('' for none).
@@ -244,7 +244,7 @@ class Credit(Message):
     seq: Count = 0
 
 
-class Pulse(Message):
+class Pulse(Message, kw_only=True):
     """A sign of life. The broker and workers send it, and a client answers each one. Only workers fill in the fields.
 
     `progress` changes whenever the model has done something. `running` counts open requests, and `hot_bytes` is the
@@ -258,7 +258,7 @@ class Pulse(Message):
     prefill_tokens: Count = 0
 
 
-class Chunk(Message):
+class Chunk(Message, kw_only=True):
     """A piece of a file: an export goes from a worker to a client, an import from a client to a worker.
 
     Its one payload begins at byte `offset` of the file. `seq` counts from 1, and `last` marks the last one.
