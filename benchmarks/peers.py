@@ -63,7 +63,7 @@ def worker(context: zmq.Context[zmq.Socket[bytes]], front: str, model: str, slot
     socket = context.socket(zmq.DEALER)
     socket.connect(front)
     name = worker_name(model, 0)
-    card = wire.ModelCard(model, "none", "0" * 64)
+    card = wire.ModelCard(name=model, runtime="none", fingerprint="0" * 64)
     socket.send_multipart(wire.encode(wire.Hello(wire.new_id(), "worker", agent=name)))
     offer = wire.Register(worker=name, model=card, store="none", slots=int(slots), pid=os.getpid(), host=gethostname())
     socket.send_multipart(wire.encode(offer))

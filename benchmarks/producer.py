@@ -105,7 +105,7 @@ class Producer:
         request = stream.request
         if tokens == stream.tokens:
             final = wire.Final(request.id, request.attempt, self.epoch, stream.seq, stream.offset)
-            result = ops.TurnResult("limit", reply_tokens=tokens)
+            result = ops.TurnResult(stop="limit", reply_tokens=tokens)
             self._send(stream.envelope, *wire.final(final, result, fresh))
             del self._streams[request.id]
         elif fresh and stream.credit:
@@ -134,7 +134,7 @@ def main(kind: str, endpoint: str, rate: str, model: str = "") -> None:
         name = worker_name(model, 0)
         offer = wire.Register(
             worker=name,
-            model=wire.ModelCard(model, "none", "0" * 64),
+            model=wire.ModelCard(name=model, runtime="none", fingerprint="0" * 64),
             store="none",
             slots=SLOTS,
             pid=os.getpid(),

@@ -87,7 +87,7 @@ def choose(configured: Configuration, index: int | None, port: int | None, model
     models = [table.name for table in configured.tables.model]
     model = model or (models[0] if len(models) == 1 else None)
     if port is not None and model is not None:
-        return BridgeTable(port, model)
+        return BridgeTable(port=port, model=model)
     if fitting:
         raise BadRequest("several bridges are configured: choose one with --index or --port")
     raise BadRequest("no such bridge is configured: pass --port and --model")

@@ -209,7 +209,7 @@ class Exchange:
         upload.seq += 1
         upload.offset += len(data)
         upload.finished = last
-        chunk = wire.Chunk(self.id, upload.seq, self.attempt, offset=offset, last=last)
+        chunk = wire.Chunk(id=self.id, seq=upload.seq, attempt=self.attempt, offset=offset, last=last)
         return chunk, [] if last else self._want()
 
     def _want(self) -> list[Event]:

@@ -245,7 +245,14 @@ def probe(
     payload = encode_text(text)
     check_text(len(payload))
     look = look or Look()
-    args = ops.Probe(look.routing, look.topk, list(look.masked), look.where, top, reply_tokens)
+    args = ops.Probe(
+        routing=look.routing,
+        topk=look.topk,
+        masked=list(look.masked),
+        where=look.where,
+        top=top,
+        reply_tokens=reply_tokens,
+    )
     try:
         raw, replies = yield Call(operations.PROBE.name, args, model, ref, payload=payload, ttl_s=ttl_s)
     except NotFound:

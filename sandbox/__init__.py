@@ -1,1 +1,1 @@
-"""Running a piece of code where it can do no harm: bubblewrap where it works, Landlock elsewhere."""
+"""Runs code where it can do no harm: with bubblewrap if it works here, else with Landlock."""

@@ -22,7 +22,7 @@ SECRETS = (
     *(".ssh", ".gnupg", ".aws", ".azure", ".kube", ".docker", ".netrc", ".pgpass", ".git-credentials", ".pypirc"),
     *(".npmrc", ".password-store", ".mozilla", ".config", ".local/share/keyrings", ".cache", ".bash_history"),
 )
-"""What is hidden in a home directory that is the working directory, and so cannot be hidden as a whole."""
+"""What is hidden in a home directory if it is also the working directory, because then it cannot be hidden entirely."""
 
 
 @functools.cache
@@ -69,9 +69,9 @@ def beneath(path: str, folder: str) -> bool:
 
 
 def house(directory: Path) -> tuple[str, ...]:
-    """The entries of a directory that belong to ssmprov, besides dot files, or the one that contains its directory.
+    """The entries of a directory that belong to ssmprov, besides dot files, or the one that contains ssmprov's home.
 
-    They are protected because the configuration decides which files workers load and who can reach the broker.
+    They are protected, because the configuration decides which files workers load and who can reach the broker.
     """
     home = Path(os.path.realpath(home_of()))
     if home == directory:
@@ -80,14 +80,14 @@ def house(directory: Path) -> tuple[str, ...]:
 
 
 def off_limits(directory: Path) -> list[str]:
-    """The protected entries of a directory: dot files, and what belongs to ssmprov."""
+    """The protected entries of a directory: dot files, and those that belong to ssmprov."""
     names = [name for name in os.listdir(directory) if name.startswith(".")]
     return sorted({*names, *(name for name in house(directory) if os.path.lexists(directory / name))})
 
 
 def code_folder(directory: Path) -> str:
-    """Where the code's file appears: a private directory that is not the working directory."""
-    usual = "/tmp"  # noqa: S108 (private in there)
+    """The folder in which the code's file appears: a private one that is not the working directory."""
+    usual = "/tmp"  # noqa: S108 (the sandbox has its own)
     return usual if os.path.realpath(usual) == usual != str(directory) else "/dev/shm"  # noqa: S108
 
 
@@ -102,8 +102,8 @@ def view(program: str, directory: Path, *, network: bool) -> list[str]:
     args += ["--disable-userns"] if "--disable-userns" in known else []
     args += ["--die-with-parent", "--new-session", "--hostname", "fenced", "--cap-drop", "ALL"]
 
-    # /proc is read-only: otherwise code that runs as the host's root could write kernel settings such as core_pattern,
-    # which only the user id protects.
+    # /proc is read-only. Otherwise, code that runs as the host's root could write kernel settings such as core_pattern,
+    # which are protected only by the user id.
     args += ["--ro-bind", "/", "/", "--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
     args += [*size, "--tmpfs", "/dev/shm"]  # noqa: S108
 

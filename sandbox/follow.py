@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from ssmprov.errors import SsmprovError
 
 POLL_S = 0.05
-"""How often an event or a function is asked whether to end. A descriptor needs no polling."""
+"""How often an event or a function is asked whether to end the run. A descriptor needs no polling."""
 
 GRACE_S = 10.0
 """How long a process tree may take to end before its launcher is killed."""
@@ -99,7 +99,7 @@ class _Follower:
         self._said = b""
 
     def answer(self) -> dict[str, Any]:
-        return json.loads(self._said or b'{"error": "the launcher died"}')  # type: ignore[no-any-return]
+        return json.loads(self._said or b'{"error": "the process that starts it died"}')  # type: ignore[no-any-return]
 
     def follow(self, launcher: subprocess.Popen[bytes]) -> None:
         try:
@@ -132,7 +132,9 @@ class _Follower:
             if time.monotonic() >= self._deadline:
                 if self.reason:
                     launcher.kill()
-                    raise SsmprovError(f"the code's processes did not end within {GRACE_S:g} s")
+                    raise SsmprovError(
+                        f"the code's processes did not end within {GRACE_S:g} s: check whether any are still running"
+                    )
                 self._end(launcher, "timeout")
             elif not self.reason and self._is_cancelled():
                 self._end(launcher, "cancelled")

@@ -70,7 +70,7 @@ def unshare(flags: int) -> None:
 
 
 def drop_capabilities() -> None:
-    """Drop every capability permanently. Even root is then a plain user that owns root's files."""
+    """Drop every capability permanently. Even root is then an ordinary user, who owns root's files."""
     for capability in range(64):
         if _libc.prctl(_PR_CAPBSET_DROP, ctypes.c_ulong(capability), 0, 0, 0) < 0:
             break  # the kernel knows no more, or there was none to drop
@@ -119,7 +119,10 @@ def landlock_version() -> int:
 
 
 def landlock(readable: Iterable[str], writable: Iterable[str]) -> None:
-    """Confine this process to these paths and everything below them. Signals and abstract sockets stay inside, too."""
+    """Confine this process to these paths and everything below them.
+
+    From version 6 of Landlock, it also cannot send signals or connect to abstract sockets outside.
+    """
     version = landlock_version()
     everything = (1 << (16 if version >= 5 else 15)) - 1
     attributes = struct.pack("=3Q", everything, 0, 3)[: 24 if version >= 6 else 16 if version >= 4 else 8]

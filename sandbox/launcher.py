@@ -1,7 +1,7 @@
 """The launcher: a separate process that sets up the sandbox, starts the code in it, and waits for its whole tree.
 
-It reads one JSON line from standard input and keeps that open. When it closes for any reason, the launcher ends the
-tree, so nothing outlives a caller that was killed. As a subreaper, it ends only after every process below it has ended.
+It reads one JSON line from standard input and keeps that open. When standard input closes for any reason, the launcher
+ends the tree, so nothing survives a caller that was killed. As a subreaper, the launcher itself ends last.
 
     run() -- launcher -- [bwrap --] first process of the PID namespace -- the code
 
@@ -26,10 +26,10 @@ from sandbox import kernel
 from sandbox.processes import descendants, end_all, holds_more_than
 
 WATCH_S = 0.2
-"""How often memory is checked, and the number of processes if nothing else limits it."""
+"""How often memory is checked, and the number of processes if nothing else limits that."""
 
 _RESERVED_PIDS = 300
-"""Process numbers that a namespace never gives again after they wrapped around: pid_max must be higher by these."""
+"""When process ids wrap around, Linux does not use those below 300 again, so pid_max must be that much higher."""
 
 _BOUND = """
 import os, resource, signal, sys
@@ -38,7 +38,7 @@ for number in (signal.SIGPIPE, signal.SIGXFSZ):  # Python ignores these, and the
     signal.signal(number, signal.SIG_DFL)
 os.execvp(sys.argv[2], sys.argv[2:])
 """
-"""Runs inside bubblewrap's namespaces: limits the number of processes there, and becomes the code."""
+"""A program that runs inside bubblewrap's namespaces: it limits the number of processes and then becomes the code."""
 
 Plan = dict[str, Any]
 
@@ -57,7 +57,7 @@ def main() -> NoReturn:
 
 
 def _line(fd: int) -> bytes:
-    """The first line of a pipe, without reading a byte more."""
+    """The first line from a pipe, without reading a byte more."""
     text = b""
     while (byte := os.read(fd, 1)) not in (b"", b"\n"):
         text += byte
@@ -134,7 +134,7 @@ def _nproc_binds() -> bool:
 
 
 def _in_fork(do: Callable[[], None]) -> bool:
-    """Whether this process can fork a child that can do this."""
+    """Whether this process can fork a child in which `do` succeeds."""
     try:
         pid = os.fork()
     except BlockingIOError:
@@ -151,14 +151,15 @@ def _in_fork(do: Callable[[], None]) -> bool:
 def _new_pid_namespace(plan: Plan) -> bool:
     """Make the next child the first process of a PID namespace. When it ends, the kernel ends all others in it.
 
-    Bubblewrap makes its own, but root's needs a limit on process numbers, which must be set from outside. Landlock has
-    none unless we make one, in a user namespace if that is necessary.
+    Bubblewrap makes such a namespace itself, but for root we need a limit on process ids, which must be set from
+    outside. Landlock has none unless we make one, in a user namespace if necessary.
     """
     tries = [kernel.CLONE_NEWPID] if os.geteuid() == 0 else []
     if plan["fence"] == "landlock":
         tries.append(kernel.CLONE_NEWPID | kernel.CLONE_NEWUSER)
     for flags in tries:
-        if _in_fork(lambda: kernel.unshare(flags)):  # noqa: B023 (called at once): in a fork, as a failure cannot be undone
+        # Try it in a fork first, because a failure cannot be undone.
+        if _in_fork(lambda: kernel.unshare(flags)):  # noqa: B023 (called at once)
             kernel.unshare(flags)
             plan["nproc"] &= plan["fence"] == "bubblewrap" or bool(flags & kernel.CLONE_NEWUSER)
             return True
@@ -184,9 +185,8 @@ def _first_process(report: int, plan: Plan) -> None:
         os.dup2(fd, target)
     for number in signal.valid_signals() - {signal.SIGKILL, signal.SIGSTOP}:
         with suppress(OSError, ValueError):  # two signals belong to the C library
-            signal.signal(
-                number, signal.SIG_DFL
-            )  # Python ignores SIGPIPE and SIGXFSZ, and what it ignores is inherited
+            # Python ignores SIGPIPE and SIGXFSZ, and the code would inherit that.
+            signal.signal(number, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
     _limit(resource.RLIMIT_AS, plan["memory"])
     _limit(resource.RLIMIT_FSIZE, plan["file_bytes"])
@@ -215,7 +215,7 @@ def _limit(which: int, most: int) -> None:
 
 
 def _set_pid_max(most: int) -> bool:
-    """Limit the namespace's process numbers, if the limit is per namespace (Linux 6.14)."""
+    """Limit the namespace's process ids, if the limit is per namespace (Linux 6.14)."""
     path = "/proc/sys/kernel/pid_max"
     if _kernel_version() < (6, 14):
         return False  # it would limit the whole machine

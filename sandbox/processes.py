@@ -29,7 +29,7 @@ def _resident(pid: int) -> int:
 
 
 def _proportional(pid: int) -> int:
-    """Resident bytes, with shared pages divided among their users. Plain resident bytes if that is not readable."""
+    """Resident bytes, with shared pages divided among their users, or plain resident bytes if we cannot read that."""
     with contextlib.suppress(OSError, ValueError), open(f"/proc/{pid}/smaps_rollup", "rb") as file:
         return sum(int(line.split()[1]) * 1024 for line in file if line.startswith(b"Pss:"))
     return _resident(pid)

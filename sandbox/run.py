@@ -31,7 +31,7 @@ _KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TERM")
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one run. `memory_bytes` bounds the whole process tree, and the address space of each process."""
+    """Limits of one run. `memory_bytes` limits the whole process tree, and the address space of each process."""
 
     timeout_s: float = 60.0
     memory_bytes: int = 2 << 30
@@ -43,8 +43,8 @@ class Limits:
 class Ended:
     """How a run ended: stdout and stderr in order, and the status as a shell reports it (128 + signal).
 
-    `reason` says which limit ended it (timeout, output, memory or processes) or cancelled; it is empty if none did.
-    `dropped` lists protected entries of the working directory that the code made or changed. Their changes are lost.
+    `reason` says what ended it early: a limit (timeout, output, memory or processes) or `cancelled`; '' if nothing did.
+    `dropped` lists protected entries of the working directory that the code made or changed. The changes are lost.
     """
 
     output: bytes
@@ -102,9 +102,8 @@ def run(
     found = using or mechanism()
     if found.name is None and not unsafe:
         raise Unsupported(
-            f"no sandbox works here: {found.reason}. Install bubblewrap (apt-get install bubblewrap), or use "
-            "--unsafe to "
-            "run the code with all your rights"
+            f"no sandbox works here: {found.reason}. Install bubblewrap (apt-get install bubblewrap), or use --unsafe "
+            "to run the code with all your rights"
         )
     fence = "" if unsafe else found.name
     with tempfile.TemporaryDirectory(prefix="ssmprov-run-", ignore_cleanup_errors=True) as folder:
@@ -145,7 +144,7 @@ class _Place(NamedTuple):
 
 
 _View = Iterator[tuple[dict[str, Any], list[str]]]
-"""The launcher's part of the plan, and the list of dropped dot files, which is complete after the run."""
+"""A part of the launcher's plan, and the list of dropped entries, which is complete after the run."""
 
 
 @contextlib.contextmanager
@@ -176,7 +175,7 @@ def _link(path: Path) -> str | None:
 def _sweep(work: Path, before: dict[str, str | None]) -> list[str]:
     """Remove new protected entries and restore links, because mounts cannot stop the code from making these changes.
 
-    A new directory of sockets stays. It does no harm, and a broker may have just made it.
+    A new directory for sockets stays, because it does no harm and a broker may have just made it.
     """
     dropped = [name for name in bubblewrap.off_limits(work) if name not in before and name != RUN_DIRECTORY]
     dropped += [name for name, link in before.items() if link is not None and _link(work / name) != link]
@@ -223,7 +222,7 @@ def _landlock(place: _Place) -> _View:
 
 
 def _outside(hidden: set[str], folder: str = "/") -> Iterator[str]:
-    """The largest directories and files below `folder` with nothing hidden inside: Landlock can only grant access."""
+    """The largest directories and files below `folder` that contain nothing hidden. Landlock can only grant access."""
     with contextlib.suppress(PermissionError):
         for entry in os.scandir(folder):
             if entry.is_symlink() or entry.path in hidden:

@@ -25,7 +25,8 @@ def _stamp(s: os.stat_result) -> Stamp:
 def _walk(root: Path, *, repair: bool = False) -> Iterator[tuple[str, os.stat_result]]:
     """Every entry below `root`, parents first, as a relative path. Links are not followed.
 
-    With `repair`, directories that their owner cannot read are opened first, so that their entries do not look deleted.
+    With `repair`, directories that their owner cannot read are made readable, so that their entries do not look
+    deleted.
     """
     waiting = [""]
     while waiting:
@@ -100,9 +101,7 @@ def bring_back(work: Path, directory: Path, before: dict[str, Stamp], *, guarded
         if path not in after:
             if name := _off_limits(path, guarded):
                 refused.add(name)
-            elif all(
-                _is_folder(folder) for folder in _folders(directory, path)
-            ):  # otherwise it was removed with its folder
+            elif all(map(_is_folder, _folders(directory, path))):  # otherwise it was removed with its folder
                 remove(directory / path)
     return sorted(refused)
 
@@ -119,7 +118,7 @@ def _folders(directory: Path, path: str) -> list[Path]:
 
 
 def _is_folder(path: Path) -> bool:
-    """Whether it is a real folder. The code or another run may have put a link there, which would lead outside."""
+    """Whether it is a real folder. The code or another run may have put a link there that leads outside."""
     return path.is_dir() and not path.is_symlink()
 
 

@@ -131,7 +131,7 @@ def log(context: str, limit: int, model: str, as_json: bool) -> None:
         ],
     )
     if found.more:
-        click.echo("older steps are not shown: use --limit to see more", err=True)
+        click.echo("older steps are not shown: use a higher --limit to see them", err=True)
 
 
 @ckpt.command()
@@ -139,7 +139,7 @@ def log(context: str, limit: int, model: str, as_json: bool) -> None:
 @model_option
 @json_option
 def tree(context: str, model: str, as_json: bool) -> None:
-    """Draw all lineages as a tree, or only the one that CONTEXT belongs to."""
+    """Draw lineages as a tree. With CONTEXT, draw only the one that it belongs to."""
     with connect() as client:
         if context:
             row = client.show(context, model=model).row
@@ -155,7 +155,7 @@ def tree(context: str, model: str, as_json: bool) -> None:
         for line in draw(steps.steps, {key.removeprefix(f"{each}:"): where for key, where in pins.items()}):
             click.echo(line)
         if steps.more:
-            click.echo(f"{each}: some lineages are not shown; name a context to see its lineage", err=True)
+            click.echo(f"{each}: some lineages are not shown: name a context to see its lineage", err=True)
 
 
 @ckpt.command()
@@ -174,7 +174,7 @@ def tree(context: str, model: str, as_json: bool) -> None:
 def fork(
     source: str, targets: tuple[str, ...], on: tuple[str, ...], spread: bool, overwrite: bool, model: str, as_json: bool
 ) -> None:
-    """Copy SOURCE under new names. A copy costs nothing and changes independently.
+    """Copy SOURCE under new names. A copy takes no extra space, and later changes independently of SOURCE.
 
     \b
     ssmprov ckpt fork primed coder --on w1
@@ -211,7 +211,7 @@ def move(context: str, worker: str, unpin: bool, model: str) -> None:
 @click.argument("contexts", nargs=-1, required=True, shell_complete=complete_context)
 @model_option
 def rm(contexts: tuple[str, ...], model: str) -> None:
-    """Remove names. `gc` later deletes the checkpoints that nothing else needs."""
+    """Remove names. `ssmprov ckpt gc` later deletes the checkpoints that nothing else needs."""
     with connect() as client:
         client.rm(contexts, model=model)
     click.echo(f"removed {', '.join(contexts)}", err=True)

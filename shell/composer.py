@@ -1,4 +1,4 @@
-"""`ssmprov composer`: the window is loaded when it is opened, and not before."""
+"""`ssmprov composer`: the window, which is loaded only when it is opened."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import click
 @click.argument(
     "directory", default=".", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="[DIRECTORY]"
 )
-@click.option("--model", default="", metavar="MODEL", help="The model that is meant, as $SSMPROV_MODEL.")
-@click.option("--context", default="", metavar="NAME", help="The context to go on with (else the last one, or live).")
+@click.option("--model", default="", metavar="MODEL", help="The model to use (default: $SSMPROV_MODEL).")
+@click.option("--context", default="", metavar="NAME", help="Continue this context (default: the last one, or live).")
 @click.pass_context
 def composer(ctx: click.Context, directory: Path, model: str, context: str) -> None:
-    """Open the window on the transcript of DIRECTORY (else of the working directory)."""
+    """Open the Composer on the transcript in DIRECTORY (default: the current directory)."""
     from composer.display import check_display
 
     check_display()

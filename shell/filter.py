@@ -26,6 +26,9 @@ from transcripts.record import Record
 MARK = "# ssmprov filter: "
 MAX_LAUNCHER = 4096
 
+SETTINGS_HELP = "The sampling set (default: the one with the context's name, or the model's)."
+LIVE_HELP = "Let the context remember each use, or keep it unchanged."
+
 
 @click.group("filter")
 def filters() -> None:
@@ -50,9 +53,9 @@ def filters() -> None:
     "--settings",
     default="",
     metavar="SET",
-    help="The sampling set (default: the one with the context's name, or the model's).",
+    help=SETTINGS_HELP,
 )
-@click.option("--live/--static", default=True, help="Let the context remember each use, or keep it unchanged.")
+@click.option("--live/--static", default=True, help=LIVE_HELP)
 @click.option(
     "--as",
     "program",
@@ -61,7 +64,10 @@ def filters() -> None:
     help="The program's name (default: the last part of the context's name).",
 )
 @click.option(
-    "--dir", "directory", type=click.Path(path_type=Path, file_okay=False), help="Where to write it (default: ~/bin)."
+    "--dir",
+    "directory",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="The folder to write it to (default: ~/bin).",
 )
 @click.option("--force", is_flag=True, help="Replace a file even if it is not a filter.")
 def make(
@@ -75,7 +81,7 @@ def make(
     directory: Path | None,
     force: bool,
 ) -> None:
-    """Write a small program that sends its standard input to the context NAME and prints the reply."""
+    """Write a program for the context NAME. It sends its standard input to the context and prints the reply."""
     new_names(name)
     for word in (role, reply_role):
         check_role(word)
@@ -119,13 +125,17 @@ def list_filters(directory: Path | None, as_json: bool) -> None:
 @filters.command()
 @click.argument("name", shell_complete=complete_context)
 @model_option
-@click.option("--in", "role", default="USER", metavar="ROLE", help="The role of the text that is piped in.")
-@click.option("--out", "reply_role", default="INTERFACE", metavar="ROLE", help="The role of the reply.")
-@click.option("--settings", default="", metavar="SET", help="The sampling set.")
+@click.option(
+    "--in", "role", default="USER", show_default=True, metavar="ROLE", help="The role of the text that is piped in."
+)
+@click.option(
+    "--out", "reply_role", default="INTERFACE", show_default=True, metavar="ROLE", help="The role of the reply."
+)
+@click.option("--settings", default="", metavar="SET", help=SETTINGS_HELP)
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="One setting, such as temp=0.5.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The random seed.")
-@click.option("--max-tokens", type=click.IntRange(0), help="The most tokens to generate.")
-@click.option("--live/--static", default=True, help="Let the context remember this use, or keep it unchanged.")
+@click.option("--max-tokens", type=click.IntRange(0), help="Generate at most this many tokens; 0 only reads the text.")
+@click.option("--live/--static", default=True, help=LIVE_HELP)
 @click.option("--stream/--no-stream", default=None, help="Print the reply as it arrives (the default on a terminal).")
 @click.option("--fence", is_flag=True, help="Print the closing fence as well.")
 @click.pass_context
@@ -169,16 +179,16 @@ def run(
         folder = private_directory(home_of() / ".filters")
         place = Record(folder / model / context)
         place.directory.mkdir(parents=True, exist_ok=True)
-        told = turns.recorded(
+        done = turns.recorded(
             place,
             request,
             lambda number: (templated(text, max(number, highest + 1), role, reply_role), max(number, highest + 1) + 1),
             output,
         )
     else:
-        told = turns.exchange(request, templated(text, highest + 1, role, reply_role), output, live=False)
+        done = turns.exchange(request, templated(text, highest + 1, role, reply_role), output, live=False)
     output.end()
-    ctx.exit(130 if told.stop == "cancelled" else 0)
+    ctx.exit(130 if done.stop == "cancelled" else 0)
 
 
 def _prepare(model: str, context: str, settings: str) -> tuple[str, str, int]:
@@ -211,7 +221,7 @@ def _filters(folder: Path) -> Iterator[tuple[Path, list[str]]]:
 
 
 def _marked(path: Path) -> list[str] | None:
-    """The arguments on a filter's second line, or None for any other file."""
+    """The arguments in a filter's second line, or None if the file is not a filter."""
     try:
         if not path.is_file() or path.stat().st_size > MAX_LAUNCHER:
             return None

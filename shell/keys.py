@@ -1,4 +1,4 @@
-"""`ssmprov keys`: makes keys, and sets who may reach the broker over the network and what they may do."""
+"""`ssmprov keys`: makes keys, and says who may reach the broker over the network and what they may do."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ SHOWN |= {Role.WRITE: "generate, and save, fork, move and remove contexts"}
 SHOWN |= {Role.ADMIN: "write, and check and clean up whole stores", Role.WORKER: "serve a model and do nothing else"}
 
 
-@click.group(epilog="Roles: " + "; ".join(f"{role}: {what}" for role, what in SHOWN.items()) + ".")
+@click.group(epilog="\n".join(["\b", "Roles:", *(f"  {role:9} {what}" for role, what in SHOWN.items())]))
 def keys() -> None:
-    """Make keys, and set who may reach the broker over the network.
+    """Make keys, and choose who may reach the broker over the network.
 
     Once the broker has a key (`ssmprov keys new broker`), its TCP endpoints are encrypted with CURVE from its next
     start, and accept only the keys that you allow here. Its ipc:// socket needs no keys, because only its owner can
@@ -33,14 +33,14 @@ def keys() -> None:
 @keys.command()
 @click.argument("name", default=CLIENT)
 def new(name: str) -> None:
-    """Make a key pair: `broker` for this broker, `client` (the default) for clients here, or any other name."""
+    """Make a key pair. NAME is `broker` for this broker, `client` (the default) for clients here, or another name."""
     home = home_of()
     pair = make(home, name)
     click.echo(f"made {directory_of(home) / name}.key (secret: keep it on this machine) and {name}.pub", err=True)
     click.echo(pair.public)
     if name == BROKER:
         click.echo(
-            f"TCP endpoints will require keys from the broker's next start. A client on another machine needs:\n"
+            f"TCP endpoints require keys after the broker's next start. A client on another machine needs:\n"
             f"  export {BROKER_KEY_VARIABLE}='{pair.public}'",
             err=True,
         )
@@ -49,7 +49,7 @@ def new(name: str) -> None:
     role = Role.WORKER if name == Role.WORKER else Role.GENERATE
     there = _this_machine() if name == CLIENT else name  # each machine calls its own key `client`
     click.echo(
-        f"To allow this key, run on the broker's machine:\n  ssmprov keys allow {there} '{pair.public}' --role "
+        f"To allow this key, run this on the broker's machine:\n  ssmprov keys allow {there} '{pair.public}' --role "
         f"{role}{use}",
         err=True,
     )
@@ -70,9 +70,9 @@ def _this_machine() -> str:
     help="What the key may do (default for a new key: read).",
 )
 def allow(name: str, public: str, role: str | None) -> None:
-    """Allow a key, or change its role. PUBLIC is the 40 characters of the key (in single quotes) or its .pub file.
+    """Allow a key, or change its role. PUBLIC is the key's 40 characters (in single quotes) or its .pub file.
 
-    Without PUBLIC, this uses the key that is already allowed under NAME, or NAME.pub from the keys made here.
+    Without PUBLIC, this uses the key that is already allowed as NAME, or NAME.pub if that was made here.
     """
     entry = AllowList(home_of()).allow(name, public_of(public) if public else "", Role(role) if role else None)
     click.echo(f"{name} may {SHOWN[entry.role]}", err=True)

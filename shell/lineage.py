@@ -12,7 +12,7 @@ from ssmprov.terminal import printable
 def draw(steps: Sequence[Step], pins: Mapping[str, str]) -> Iterator[str]:
     """The lines of a forest. `pins` maps a pinned name to its worker. A node without a name shows its hash.
 
-    There is no recursion, because a lineage may be longer than Python's stack.
+    It uses no recursion, because a lineage may be longer than Python's stack.
     """
     known = {step.object for step in steps}
     children: dict[str, list[Step]] = {}

@@ -31,10 +31,12 @@ def ask(port: int, text: str, connect_s: float = 3.0, receive_s: float = 600.0) 
             while b"\0" not in data:
                 part = connection.recv(65536)
                 if not part:
-                    raise SsmprovError(f"port {port} closed the connection in the middle of a reply")
+                    raise SsmprovError(f"port {port} closed the connection before the reply was complete: try again")
                 data += part
     except TimeoutError:
-        raise TimedOut(f"port {port} did not reply within {receive_s:g} s (--recv-timeout)") from None
+        raise TimedOut(
+            f"port {port} did not reply in time: try again, or wait longer than {receive_s:g} s with --recv-timeout"
+        ) from None
     except OSError as error:
         raise Unreachable(
             f"nothing answers on port {port} ({error.strerror or error}): start it with `ssmprov up`"

@@ -22,7 +22,7 @@ COMPLETION_LIMIT = 100
 
 
 def connect(timeout_s: float = 3.0, patience_s: float = 10.0) -> Client:
-    """A client of the broker that the options or the environment name. ZeroMQ is only loaded here."""
+    """A client of the broker that the options or the environment name. ZeroMQ is loaded only now."""
     from clients.blocking import Client
 
     return Client(os.environ.get("SSMPROV_BROKER") or None, timeout_s=timeout_s, patience_s=patience_s, agent="cli")

@@ -87,7 +87,7 @@ def pipe(
         stream = sys.stdout.isatty()
     output = Output(live=stream and not as_json, bare=bare)
     if recording:
-        told = turns.recorded(
+        done = turns.recorded(
             place,
             request,
             lambda number: (templated(text, number, role, reply_role), number - 1 + bool(role) + bool(reply_role)),
@@ -96,19 +96,19 @@ def pipe(
         )
     else:
         prompt = templated(text, 1 if turn is None else turn, role, reply_role)
-        told = turns.exchange(request, prompt, output, live=program)
+        done = turns.exchange(request, prompt, output, live=program)
     if as_json:
-        echo_json(_as_json(told))
+        echo_json(_as_json(done))
     else:
         output.end()
-    ctx.exit(130 if told.stop == "cancelled" else 0)
+    ctx.exit(130 if done.stop == "cancelled" else 0)
 
 
-def _as_json(told: turns.TurnAnswer) -> dict[str, Any]:
-    numbers = {"turn": told.number, "reply_turn": told.reply_number}
-    found: dict[str, Any] = {"text": told.text, **{key: value for key, value in numbers.items() if value is not None}}
-    if told.details:
-        found |= {"request": told.details["request"], **plain(told.details["result"])}
+def _as_json(done: turns.TurnAnswer) -> dict[str, Any]:
+    numbers = {"turn": done.number, "reply_turn": done.reply_number}
+    found: dict[str, Any] = {"text": done.text, **{key: value for key, value in numbers.items() if value is not None}}
+    if done.details:
+        found |= {"request": done.details["request"], **plain(done.details["result"])}
     return found
 
 

@@ -36,8 +36,8 @@ LISTING = (
     "each after the number of its turn. `GET_FILE 2 NAME` writes the first one to a file, byte for byte."
 )
 CLOSING = (
-    "These were the files, exactly as they run here. The work begins now: read what you are asked, look things up in "
-    "the turns above, and answer in the role of the header that you are given."
+    "These were the files, exactly as they run here. From now on, read what you are asked, look things up in the turns "
+    "above, and answer in the role that the header gives you."
 )
 
 
@@ -73,7 +73,7 @@ def complete_part(_ctx: click.Context, _param: click.Parameter, incomplete: str)
 )  # fmt: skip
 @click.option(
     "--max-tokens", type=click.IntRange(1), metavar="N",
-    help="Leave out files that would exceed this length, in the order of --list.",
+    help="Leave out files that would make it longer than N tokens; files are added in the order of --list.",
 )  # fmt: skip
 @click.option(
     "--out", type=click.File("wb", lazy=True, atomic=True), default="-", metavar="FILE",

@@ -32,7 +32,7 @@ from ssmprov.probes import Look
     type=click.IntRange(1, 64),
     default=5,
     show_default=True,
-    help="How many slots per layer, and how many next tokens, to list.",
+    help="List this many slots per layer, and this many next tokens.",
 )
 @click.option(
     "--reply",
@@ -40,7 +40,7 @@ from ssmprov.probes import Look
     type=click.IntRange(0, MAX_PROBE_REPLY),
     default=0,
     metavar="N",
-    help="Also write N tokens of reply, always the most likely one.",
+    help="Also write a reply of N tokens, always taking the most likely one.",
 )
 @model_option
 @json_option

@@ -17,7 +17,7 @@ def settings() -> None:
 @model_option
 @json_option
 def ls(model: str, as_json: bool) -> None:
-    """List the sampling sets of a model: its own first, then the shipped ones."""
+    """List the sampling sets of a model. Its own come first, then the shipped ones."""
     with connect() as client:
         found = client.settings_ls(model=model)
     if as_json:
@@ -48,7 +48,7 @@ def show(name: str, model: str, as_json: bool) -> None:
 @model_option
 @json_option
 def set_(name: str, pairs: tuple[str, ...], base: str, model: str, as_json: bool) -> None:
-    """Write the sampling set NAME: a base set, with the given values changed.
+    """Write the sampling set NAME. It is a copy of a base set with the given values changed.
 
     \b
     ssmprov settings set coder temp=0.2 top_k=20

@@ -16,19 +16,19 @@ from ssmprov.terminal import printable
 @click.command()
 @json_option
 @click.option(
-    "--story", metavar="ID", default="", help="Show what happened to a request instead: its hex id, or how it begins."
+    "--story", metavar="ID", default="", help="Show what happened to requests whose hexadecimal ids begin with ID."
 )
 def status(as_json: bool, story: str) -> None:
     """Show the broker, its models and its workers.
 
-    With --story, show the last steps of a request that is under way or has ended not long ago.
+    With --story, show the last steps of a request that is open or has ended recently.
     """
     with connect() as client:
         found = client.status(story=story)
     if story and not found.story:
         raise NotFound(
-            f"the broker does not know a request whose id begins with {story!r}: it remembers those that are open and "
-            "the last that ended"
+            f"the broker knows no request whose id begins with {story!r}: it remembers only open requests and the last "
+            "ones that ended"
         )
     if as_json:
         echo_json(found.story if story else found)
@@ -87,7 +87,7 @@ def _show(found: StatusResult) -> None:
 
 @click.group(
     cls=LazyGroup,
-    lazy={"check": ("workers.cli_models:check", "Try a model file out before it is served.")},
+    lazy={"check": ("workers.cli_models:check", "Check a model file before you serve it.")},
     invoke_without_command=True,
 )
 @json_option

@@ -25,7 +25,7 @@ def store_option(command: F) -> F:
         "--store",
         type=click.Path(path_type=Path, file_okay=False),
         metavar="DIR",
-        help="Use this store directly, without a broker.",
+        help="Use the store in DIR directly, without a broker.",
     )(command)
 
 
@@ -67,15 +67,15 @@ def verify(ctx: click.Context, model: str, store: Path | None, repair: bool, as_
     "--store",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Copy this store instead of a configured model's.",
+    help="Copy the store in DIR instead of a configured model's.",
 )
 @json_option
 @click.pass_context
 def backup(ctx: click.Context, target: Path, model: str, store: Path | None, as_json: bool) -> None:
     """Copy a store to the directory DEST, even while it serves. A later run to the same DEST copies only what is new.
 
-    It reads the store's own files, so run it on the host of the workers. DEST is a store, too: check it with `ssmprov
-    ckpt verify --store DEST`. The exit code is 1 if the store lacks an object, which the backup then lacks as well.
+    It reads the store's own files, so run it on the machine where the workers run. DEST is a store, too: check it with
+    `ssmprov ckpt verify --store DEST`. The exit code is 1 if the store, and therefore the backup, lacks an object.
     """
     from workers import at_rest
 
@@ -99,7 +99,7 @@ def backup(ctx: click.Context, target: Path, model: str, store: Path | None, as_
 @click.option("--dry-run", is_flag=True, help="Only report what would be deleted.")
 @json_option
 def gc(model: str, store: Path | None, dry_run: bool, as_json: bool) -> None:
-    """Delete what no name, history or pin needs."""
+    """Delete the checkpoints that no name, history or pin needs."""
     if store is not None:
         from workers import at_rest
 
@@ -148,13 +148,13 @@ def export(context: str, file: Path, model: str, store: Path | None, as_json: bo
 @click.option(
     "--trust",
     is_flag=True,
-    help="FILE is the kv.pkl of an old runner. You vouch that this model wrote it: the file does not say.",
+    help="Accept the kv.pkl of an old runner. The file does not say which model wrote it, so you must know.",
 )
 @json_option
 def import_(file: Path, name: str, model: str, store: Path | None, trust: bool, as_json: bool) -> None:
     """Import an exported FILE (`-`: standard input) under NAME."""
     if trust and store is not None:
-        raise click.UsageError("--trust needs the model itself, and a store at rest has none: leave --store out")
+        raise click.UsageError("--trust needs a model that is being served: leave out --store")
     new_names(name)
     with _read(file) as path:
         if store is not None:
@@ -172,13 +172,13 @@ def import_(file: Path, name: str, model: str, store: Path | None, trust: bool, 
 
 @click.command()
 @click.argument("context", default="", shell_complete=complete_context)
-@click.option("--save", default="", metavar="NAME", help="Save the result under this name.")
+@click.option("--save", default="", metavar="NAME", help="Save the result under NAME.")
 @click.option("--to", default="", metavar="MODEL", help="Read the context's text into another model.")
 @click.option(
     "--prime",
     type=click.File("r", encoding="utf-8"),
     metavar="FILE",
-    help="Read this text instead (`-`: standard input).",
+    help="Read the text in FILE instead (`-`: standard input).",
 )
 @model_option
 @json_option
@@ -188,7 +188,7 @@ def replay(
 ) -> None:
     """Read a context again from its root and compare. The exit code is 1 if the text differs."""
     if bool(context) == bool(prime):
-        raise click.UsageError("name either a context or --prime FILE")
+        raise click.UsageError("give either a context or --prime FILE")
     if save:
         new_names(save)
     with connect() as client:
@@ -204,7 +204,7 @@ def replay(
         equal = "the text is equal" if found.text_equal else "the text DIFFERS"
         click.echo(f"{found.tokens} tokens read in {found.ms:.0f} ms: {equal}")
         if found.largest_difference is not None:
-            click.echo(f"largest difference of the state: {found.largest_difference:.3g}")
+            click.echo(f"largest difference between the two states: {found.largest_difference:.3g}")
     ctx.exit(0 if found.text_equal else 1)
 
 

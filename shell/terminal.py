@@ -25,7 +25,7 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 """The signals that end a turn early: Ctrl-C, a request to end, and a closed terminal."""
 
 LEAVE_S = 2.0
-"""How long we wait for the answer to a dropped turn. Only that answer tells whether the context kept the turn."""
+"""How long we wait for the answer to a dropped turn. Only that answer says whether the context kept the turn."""
 
 
 class Output:

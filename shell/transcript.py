@@ -31,7 +31,7 @@ RUNNABLE = ("BASH", "PYTHON")
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("words", nargs=-1, required=True, metavar="[TURN] NAME")
 @click.option(
-    "--force", is_flag=True, help="Allow writing a dot file of the working directory, or through a link out of it."
+    "--force", is_flag=True, help="Write even to a dot file of the working directory, or through a link that leaves it."
 )
 def get(words: tuple[str, ...], force: bool) -> None:
     """Write the content of a FILE turn (number TURN, or the last one) to the file NAME (`-`: standard output)."""
@@ -117,7 +117,7 @@ def run(
                 cancelled=enough,
             )
 
-    told: TurnAnswer | None = None
+    done: TurnAnswer | None = None
     if no_send:
         with place.locked():  # nobody else writes dot files meanwhile: the sandbox could not tell whose they are
             ended = execute()
@@ -131,7 +131,7 @@ def run(
             written = text_of_output(results[0].output, results[0].status, results[0].reason)
             return half_step(number, "OUTPUT", written.removesuffix("\n")), number
 
-        told = turns.recorded(place, request, compose, Output(live=False, bare=False))
+        done = turns.recorded(place, request, compose, Output(live=False, bare=False))
         (ended,) = results
         output = text_of_output(ended.output, ended.status, ended.reason)
     if ended.dropped:
@@ -140,10 +140,10 @@ def run(
     if as_json:
         echo_json(
             {"ran": found.number, "status": ended.status, "reason": ended.reason, "output": output}
-            | ({} if told is None else _numbers(told))
+            | ({} if done is None else _numbers(done))
         )
-    elif told is not None and verbose:
-        say(told.text)
+    elif done is not None and verbose:
+        say(done.text)
     ctx.exit(130 if ended.reason == "cancelled" else 0)
 
 
@@ -152,7 +152,10 @@ def run(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_context
 def check(ctx: click.Context, file: Path | None, as_json: bool) -> None:
-    """List what is odd in a transcript (FILE, or the one here), line by line. The exit code is 1 if anything is."""
+    """List anything unusual in a transcript, line by line. The exit code is 1 if it finds anything.
+
+    It reads FILE (`-`: standard input), or the transcript of the working directory.
+    """
     from ssmprov.transcript import parse
 
     if file is None:
@@ -175,7 +178,7 @@ def check(ctx: click.Context, file: Path | None, as_json: bool) -> None:
 
 
 def text_of_output(output: bytes, status: int, reason: str) -> str:
-    """The output of a run as the content of a turn, with its exit status if not 0, and why it was ended."""
+    """The output of a run as the content of a turn: with the limit that ended it, or its exit status if not 0."""
     text = output.decode("utf-8", "replace").replace("\0", "\ufffd")
     if text and not text.endswith("\n"):
         text += "\n"
@@ -188,17 +191,17 @@ def text_of_output(output: bytes, status: int, reason: str) -> str:
 
 def _send(request: TurnRequest, role: str, content: str, as_json: bool, verbose: bool) -> None:
     request.check()
-    told = turns.half(turns.here(), request, role, content)
+    done = turns.half(turns.here(), request, role, content)
     if as_json:
-        echo_json(_numbers(told))
+        echo_json(_numbers(done))
     elif verbose:
-        say(told.text)
+        say(done.text)
 
 
-def _numbers(told: TurnAnswer) -> dict[str, Any]:
-    found: dict[str, Any] = {"turn": told.number}
-    if told.details:
-        found |= {"request": told.details["request"], **plain(told.details["result"])}
+def _numbers(done: TurnAnswer) -> dict[str, Any]:
+    found: dict[str, Any] = {"turn": done.number}
+    if done.details:
+        found |= {"request": done.details["request"], **plain(done.details["result"])}
     return found
 
 

@@ -29,7 +29,7 @@ F = TypeVar("F", bound=Callable[..., object])
 MODEL = "SSMPROV_MODEL"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class TurnRequest:
     """A turn as the options of a tool describe it."""
 
@@ -70,10 +70,13 @@ class TurnRequest:
             self.max_chars,
         )
         if self.port is not None and any(value not in ("", (), None) for value in mine):
-            raise click.UsageError("--port uses the old protocol, which only knows --bang: leave out the other options")
+            raise click.UsageError(
+                "--port uses the old protocol, which takes context and settings only from --bang: leave out --model, "
+                "--load, --save, --create, --settings, --set, --seed, --max-tokens and --max-chars"
+            )
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, kw_only=True)
 class TurnAnswer:
     """A finished exchange: the reply, how it ended, and the numbers of its turns."""
 
@@ -98,10 +101,11 @@ def turn_options(command: F) -> F:
             click.option("--settings", default="", metavar="SET", help="The sampling set (default: the model's)."),
             click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="One setting, such as temp=0.5."),
             click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The random seed."),
-            click.option("--max-tokens", type=click.IntRange(0), help="The most tokens to generate; 0 only reads."),
-            click.option("--max-chars", type=click.IntRange(0), help="The most characters to generate."),
+            click.option("--max-tokens", type=click.IntRange(0),
+                         help="Generate at most this many tokens; 0 only reads the text."),
+            click.option("--max-chars", type=click.IntRange(0), help="Generate at most this many characters."),
             click.option("--bang", default="", metavar="TEXT",
-                         help="Begin with the line !LOAD [SETTINGS [SAVE]], as in the old protocol."),
+                         help="Begin with the bang line !LOAD [SETTINGS [SAVE]], as in the old protocol."),
             click.option("--debang", is_flag=True, help="Do not record the bang line in the transcript."),
             click.option("--counter", type=click.IntRange(0, MAX_COUNTER),
                          help="Set .counter to this number if the turn succeeds."),
@@ -120,12 +124,12 @@ def exchange(request: TurnRequest, text: str, output: Output, *, live: bool, on_
     """Send a text and return the reply. With `live`, a turn that names no context continues the live one."""
     if request.port is not None:
         return _by_port(request, text, output)
-    arguments, also = _asked(request, live)
+    arguments, also = _arguments(request, live)
     with connect() as client:
         found = run(client, text, arguments, output, on_cancel)
         if also and found.result.name:
             follow(client, arguments, also, notice)
-    return _told(found)
+    return _finished(found)
 
 
 def _ask_port(request: TurnRequest, text: str) -> str:
@@ -137,14 +141,14 @@ def _ask_port(request: TurnRequest, text: str) -> str:
 def _by_port(request: TurnRequest, text: str, output: Output) -> TurnAnswer:
     reply = _ask_port(request, text)
     output.write(reply)
-    return TurnAnswer(reply)
+    return TurnAnswer(text=reply)
 
 
-def _told(found: Reply) -> TurnAnswer:
-    return TurnAnswer(found.text, found.result.stop, details={"request": found.id, "result": found.result})
+def _finished(found: Reply) -> TurnAnswer:
+    return TurnAnswer(text=found.text, stop=found.result.stop, details={"request": found.id, "result": found.result})
 
 
-def _asked(request: TurnRequest, live: bool) -> tuple[dict[str, Any], str]:
+def _arguments(request: TurnRequest, live: bool) -> tuple[dict[str, Any], str]:
     """The arguments of the turn, and the context that is moved to its result as well."""
     target = _target(request, live)
     arguments = {
@@ -195,33 +199,33 @@ def recorded(
         take_up(writer, connect, notice)  # for a port, too: otherwise the next turn would cover the note
         number = writer.next_number()
         text, last = compose(number)
-        arguments, also = _asked(request, live=True) if request.port is None else ({}, "")
+        arguments, also = _arguments(request, live=True) if request.port is None else ({}, "")
         turn = outgoing(
             writer, text, number, last, "" if request.debang else request.bang, arguments=arguments, also=also
         )
         if request.counter is not None:
             turn = replace(turn, counter=request.counter)
-        told: TurnAnswer | None = None
+        done: TurnAnswer | None = None
 
-        def struck() -> None:
+        def interrupted() -> None:
             """A turn through a port is dropped with its connection; what a context has read is recorded first."""
-            if request.port is not None and told is None:
+            if request.port is not None and done is None:
                 raise KeyboardInterrupt
 
-        with on_interrupt(struck, struck, struck):
+        with on_interrupt(interrupted, interrupted, interrupted):
             if request.port is not None:
-                told = _by_port(request, turn.prompt, output)
-                writer.append(turn.before + told.text, turn.counter)
+                done = _by_port(request, turn.prompt, output)
+                writer.append(turn.before + done.text, turn.counter)
             else:
                 with connect() as client:
 
                     def ask(prompt: str, request_id: bytes) -> Reply:
                         return run(client, prompt, arguments, output, on_cancel, request_id)
 
-                    told = _told(send(writer, client, turn, ask, notice))
-    told.number = number if last >= number else None
-    told.reply_number = last if last > number else None
-    return told
+                    done = _finished(send(writer, client, turn, ask, notice))
+    done.number = number if last >= number else None
+    done.reply_number = last if last > number else None
+    return done
 
 
 def half(record: Record, request: TurnRequest, role: str, content: str) -> TurnAnswer:
@@ -231,7 +235,7 @@ def half(record: Record, request: TurnRequest, role: str, content: str) -> TurnA
 
 
 def check_served(request: TurnRequest) -> None:
-    """Check that a broker answers before doing something that cannot be undone. Raises Unreachable."""
+    """Check that a broker answers, before something that cannot be undone. Raises Unreachable."""
     if request.port is None:
         with connect() as client:
             client.models()
@@ -253,13 +257,13 @@ def slash(request: TurnRequest, text: str) -> str | None:
         )
     if command.word in LOOKS:
         raise BadRequest(
-            f"{command.word} works only with a port (--port 6502) and in the window, which remember it: use `ssmprov "
-            "probe --routing HOW --slotmask SLOTS` instead"
+            f"{command.word} works only with a port (--port 6502) and in the Composer, which remember it: use "
+            "`ssmprov probe --routing HOW --slotmask SLOTS` instead"
         )
     if command.word not in ("/save", "/load", PROBE):
         raise BadRequest(
-            f"{command.word} works only with a port (--port 6502): here you can use /save NAME, /load NAME and /probe "
-            "TEXT, which work with the live context, and choose the sampling with --settings and --set"
+            f"{command.word} works only with a port (--port 6502): here, set the sampling with --settings and --set. "
+            "The commands /save NAME, /load NAME and /probe TEXT work here, with the live context"
         )
     if request.bang or request.context or request.save:
         raise BadRequest(f"{command.word} works with the live context: leave out --load, --save and --bang")

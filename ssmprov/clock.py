@@ -14,7 +14,7 @@ from pathlib import Path
 
 @functools.cache
 def boot() -> str:
-    """The id of the running boot, or '' if the system does not tell (then only the uptime counts)."""
+    """The id of the running boot, or '' if the system does not say. Then only the uptime counts."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except OSError:

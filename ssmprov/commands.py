@@ -67,7 +67,7 @@ class Command:
 
 
 def parse(text: str) -> Command:
-    """Parse a request. The prompt is kept byte for byte. Raises BadRequest if a bang line has four words."""
+    """Parse a request. The prompt is kept byte for byte. Raises BadRequest if a bang line is too long."""
     bang = None
     if text.startswith("!"):
         line, _, text = text.partition("\n")

@@ -37,10 +37,10 @@ Seconds = Annotated[float, Meta(gt=0, le=86_400)]
 Port = Annotated[int, Meta(ge=0, le=65535)]
 
 
-class BrokerTable(msgspec.Struct, forbid_unknown_fields=True):
-    """`[broker]`: bounds on queued requests (in all, and per client), bytes kept for queues and resends, connections.
+class BrokerTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """`[broker]`: where it listens, and its limits on queued requests, memory and connections.
 
-    `connections_per_key` and `requests_per_s` (an average) apply to each key of the allow-list, but not to processes on
+    `connections_per_key` and `requests_per_s` (an average) apply to each key on the allow-list, but not to processes on
     the broker's own socket. If the broker uses more than `memory`, it ends, and its supervisor starts it again.
     """
 
@@ -56,8 +56,8 @@ class BrokerTable(msgspec.Struct, forbid_unknown_fields=True):
     memory: str = "4 GiB"
 
 
-class ModelTable(msgspec.Struct, forbid_unknown_fields=True):
-    """`[[model]]`: one model and its workers. `options` holds the keys that are not here: its runtime declares them."""
+class ModelTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
+    """`[[model]]`: one model and its workers. `options` holds the keys that are only declared by its runtime."""
 
     name: str
     runtime: str
@@ -81,7 +81,7 @@ MODEL_KEYS = tuple(key for key in ModelTable.__struct_fields__ if key != "option
 """The keys of `[[model]]` that every runtime has."""
 
 
-class BridgeTable(msgspec.Struct, forbid_unknown_fields=True):
+class BridgeTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
     """`[[bridge]]`: one TCP port for one model. Port 0 means any free port."""
 
     port: Port
@@ -164,9 +164,9 @@ def load(path: Path | None = None, home: Path | None = None) -> Configuration:
 
 
 def parse(text: str, where: str) -> Tables:
-    """The tables of a TOML text. Raises BadRequest that names `where` and the key."""
+    """The tables of a TOML text. Raises BadRequest, which names `where` and the key."""
     if any(line.count(".") > MAX_DOTS for line in text.splitlines()):
-        raise BadRequest(f"{where} has a line with more than {MAX_DOTS} dots, which is not allowed")
+        raise BadRequest(f"{where} has a line with more than {MAX_DOTS} dots, which are too many: shorten it")
     try:
         raw = tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # also raised for a number with more digits than Python accepts
@@ -259,7 +259,7 @@ def parse_size(text: str) -> int:
 
 
 def endpoint_of(text: str, home: Path) -> str:
-    """A ZeroMQ endpoint. An ipc path is relative to the working directory, and is replaced if it is too long.
+    """A ZeroMQ endpoint. An ipc path is relative to the working directory.
 
     Linux allows 107 bytes for an ipc path. A longer one is replaced by a short path that contains its hash.
     """

@@ -47,7 +47,7 @@ class Problem(msgspec.Struct, omit_defaults=True):
 
 
 class SsmprovError(Exception):
-    """Base of the tree, and the class of a fault of ssmprov that has no class. The parameters are as in `Problem`."""
+    """Base of the tree, and the class of an error that fits no other class. The parameters are as in `Problem`."""
 
     code: ClassVar[str] = "internal"
     exit_code: ClassVar[int] = 1
@@ -75,8 +75,8 @@ class Busy(SsmprovError):
 class NotFound(SsmprovError):
     """No such context, model, worker or sampling set.
 
-    For a context, `details` has `name`, and `nearest`: the names it may be a misspelling of. If the context exists but
-    not so many steps back, they have `name` and `steps`: how many it has.
+    For a context, `details` has its `name`, and in `nearest` the names that may be meant. If the context exists but has
+    too few steps, `details` has its `name` and in `steps` how many it has.
     """
 
     code = "not_found"
@@ -115,7 +115,7 @@ class Unsupported(BadRequest):
 
 
 class WorkerLost(SsmprovError):
-    """The worker died during the turn; `details` have the last `seq` and the last committed checkpoint (`head`)."""
+    """The worker died during the turn. `details` has the last `seq` and the last committed checkpoint (`head`)."""
 
     code = "worker_lost"
     retry = True
@@ -143,7 +143,7 @@ class Unavailable(SsmprovError):
 
 
 class Unreachable(Unavailable):
-    """No broker answers. `details` may have `fault`: the message without its advice."""
+    """No broker answers. `details` may have `fault`, the message without its advice."""
 
     code = "unreachable"
     exit_code = 3
@@ -172,7 +172,7 @@ BY_CODE: dict[str, type[SsmprovError]] = {cls.code: cls for cls in _tree(Ssmprov
 
 
 MAX_MESSAGE = 4000
-"""Characters of an error's message on the wire, since it must fit into a header."""
+"""The most characters of an error's message on the wire, because it must fit into a header."""
 
 
 def problem_of(error: BaseException, *, worker: str = "") -> Problem:
@@ -208,14 +208,14 @@ def error_of(problem: Problem) -> SsmprovError:
 
 
 def close_to(word: str, known: Iterable[str]) -> list[str]:
-    """The known words that `word` is most likely a misspelling of, the likeliest first; at most one today."""
+    """The known words that are most likely meant by `word`, the likeliest first; at most one at present."""
     return difflib.get_close_matches(word, sorted(known), n=1)
 
 
 def nearest(word: str, known: Iterable[str], *, examples: bool = False) -> str:
-    """A hint to end a message with: `; did you mean X?`, else a few of the known words, else ''.
+    """A hint for the end of a message: `; did you mean X?`, else a few of the known words, else ''.
 
-    With `examples`, `known` is only a part of what there is, and the hint says so.
+    With `examples`, `known` is only a part of the words that exist, and the hint says so.
     """
     choices = sorted(known)
     if close := close_to(word, choices):

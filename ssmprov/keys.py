@@ -1,16 +1,16 @@
-"""Keys and roles: who may speak to a broker over TCP, and what each may ask.
+"""Keys and roles: who may connect to a broker over TCP, and what they may do.
 
-The wire is protected by CURVE (RFC 26 of ZeroMQ, https://rfc.zeromq.org/spec/26/): both sides hold a pair of keys, the
-broker admits only the public keys of its allow-list, and a client knows the broker by its public key. Keys are written
-in Z85, 40 characters, in the directory `.keys` of the working directory (0700), which RUN hides:
+CURVE protects the wire (RFC 26 of ZeroMQ, https://rfc.zeromq.org/spec/26/). Both sides have a key pair. The broker
+accepts only the public keys on its allow-list, and clients recognise the broker by its public key. Keys are written in
+Z85, which takes 40 characters. They are in `.keys` in the working directory (mode 0700), which RUN hides from code:
 
-    NAME.key        a pair of keys, secret: only its owner may read it (0600)
-    NAME.pub        the public one of it
-    allowed.json    the broker's allow-list: a name, its public key and its role
+    NAME.key        a key pair: it is secret, and only its owner may read it (0600)
+    NAME.pub        the public key of the pair
+    allowed.json    the broker's allow-list: names with their public keys and roles
 
-`broker` is the broker's own pair, `client` the one that clients use unless `$SSMPROV_KEY` names another, `worker` that
-of workers. A broker that has its pair speaks CURVE on every TCP endpoint; an `ipc://` socket needs none of this, since
-only its owner enters its directory.
+The broker uses the pair `broker`, and workers use `worker`. Clients use `client`, unless `$SSMPROV_KEY` names another
+one. A broker that has a key pair uses CURVE on every TCP endpoint. An `ipc://` socket needs no keys, because only its
+owner can enter its directory.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ MAX_ALLOWED = 10_000
 MAX_KEY_FILE = 64 * 1024
 
 _YES = ("1", "true", "t", "yes", "y", "on")
-"""What switches an option of the command line on by its environment variable, too."""
+"""The values of an environment variable that mean yes, as for options of the command line."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}\Z")
 _Z85 = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}\Z")
@@ -51,7 +51,7 @@ PublicKey = Annotated[str, Meta(pattern=_Z85.pattern)]
 
 
 class Role(StrEnum):
-    """What a key may do; each of the first four may do what those before it may. `worker` serves a model."""
+    """What a key may do. Each of the first four includes the ones before it. `worker` serves a model."""
 
     READ = "read"
     GENERATE = "generate"
@@ -65,9 +65,10 @@ _ORDER = (Role.READ, Role.GENERATE, Role.WRITE, Role.ADMIN)
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Who stands behind a connection: the name and public key of the allow-list, and its role.
+    """Who is connected: the name, public key and role from the allow-list.
 
-    No role is every right: that of a process on the broker's own `ipc://` socket, or on a TCP endpoint without CURVE.
+    A user without a role may do everything. That is a process on the broker's `ipc://` socket, or on a TCP endpoint
+    without CURVE.
     """
 
     name: str = ""
@@ -80,11 +81,11 @@ class User:
         return self.role in _ORDER and need in _ORDER and _ORDER.index(self.role) >= _ORDER.index(need)
 
     def check(self, need: Role, what: str) -> None:
-        """Raises Refused where this user may not do what needs that role."""
+        """Raises Refused if `what` needs a role that this user does not have."""
         if not self.may(need):
             raise Refused(
-                f"{what} needs the role {need.value!r}, and the key {self.name!r} has {self.role}: who runs the broker "
-                f"can give it with `ssmprov keys allow {self.name} --role {need.value}`"
+                f"{what} needs the role {need.value!r}, but the key {self.name!r} has the role {str(self.role)!r}: to "
+                f"change it, run `ssmprov keys allow {self.name} --role {need.value}` on the broker's machine"
             )
 
 
@@ -99,7 +100,7 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """What a client needs for an endpoint that speaks CURVE: its own pair, and the broker's public key."""
+    """What a client needs for an endpoint that uses CURVE: its own key pair, and the broker's public key."""
 
     name: str
     pair: Pair
@@ -107,7 +108,7 @@ class Credentials:
 
 
 class Entry(msgspec.Struct, forbid_unknown_fields=True):
-    """A key of the allow-list. `since` is in seconds since 1970."""
+    """A key on the allow-list. `since` is in seconds since 1970."""
 
     public: PublicKey
     role: Role = Role.READ
@@ -115,10 +116,11 @@ class Entry(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def check_name(name: str) -> str:
-    """The name of a key itself. Raises BadRequest."""
+    """The key's name itself. Raises BadRequest if it is invalid."""
     if not _NAME.match(name):
         raise BadRequest(
-            f"{name[:60]!r} is no name for a key: use 1 to 64 letters, digits, '.', '_' or '-', without a leading dot"
+            f"{name[:60]!r} is not a valid name for a key: use 1 to 64 letters, digits, '.', '_' or '-', and do not "
+            "begin with a dot"
         )
     return name
 
@@ -127,7 +129,7 @@ def check_name(name: str) -> str:
 
 
 def secret_places(home: Path) -> list[str]:
-    """Where secret keys lie, as real paths, none inside another: what code of others must not read."""
+    """Files and directories with secret keys, which sandboxed code must not read: real paths, none inside another."""
     folders = {os.path.realpath(directory_of(place)) for place in (home, home_of({}))}
     named = os.environ.get(KEY_VARIABLE, "")
     own = {os.path.realpath(key_file(home, named))} if named else set()
@@ -140,14 +142,14 @@ def directory_of(home: Path) -> Path:
 
 
 def key_file(home: Path, own: str) -> Path:
-    """The secret key that `$SSMPROV_KEY` means: a name of those made here, or a path."""
+    """The file of the key pair that `$SSMPROV_KEY` names: by the name of a pair made here, or by its path."""
     if _NAME.match(own) and not own.endswith(".key"):
         return directory_of(home) / f"{own}.key"
     return Path(own).expanduser()
 
 
 def make(home: Path, name: str) -> Pair:
-    """Make a pair of keys. Raises Conflict where there is one of this name already."""
+    """Make a key pair. Raises Conflict if there is already one with this name."""
     import zmq
 
     directory = private_directory(directory_of(home))
@@ -157,7 +159,7 @@ def make(home: Path, name: str) -> Pair:
     try:
         handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
-        raise Conflict(f"{path} is there already: choose another name, or remove it if nobody needs it") from None
+        raise Conflict(f"{path} already exists: choose another name, or delete it if nobody needs it") from None
     with os.fdopen(handle, "w") as file:
         file.write(text)
         file.flush()
@@ -167,26 +169,26 @@ def make(home: Path, name: str) -> Pair:
 
 
 def load(path: Path) -> Pair:
-    """Read a pair of keys. Raises NotFound, Refused where others could read it too, BadRequest for what is none."""
+    """Read a key pair. Raises NotFound, Refused if others can read the file, and BadRequest if it holds no key pair."""
     from zmq.auth import load_certificate
 
     try:
         found = path.stat()
         if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_KEY_FILE:
-            raise BadRequest(f"{path} is no file with a pair of keys: `ssmprov keys new NAME` makes one")
+            raise BadRequest(f"{path} is not a key file: make one with `ssmprov keys new NAME`")
         if stat.S_IMODE(found.st_mode) & 0o077:
-            raise Refused(f"others than you may read the secret key {path}: run `chmod 600 {path}`")
+            raise Refused(f"other users can read the secret key {path}: run `chmod 600 {path}`")
         public, secret = load_certificate(path)
     except FileNotFoundError:
-        raise NotFound(f"there is no key {path}: `ssmprov keys new {path.stem}` makes it") from None
-    except (OSError, ValueError, IndexError) as error:  # the last one of a line that ends before its key
+        raise NotFound(f"there is no key {path}: make it with `ssmprov keys new {path.stem}`") from None
+    except (OSError, ValueError, IndexError) as error:  # IndexError: a line ends before its key
         raise BadRequest(f"cannot read the key {path}: {error}") from None
     try:
         pair = Pair(public.decode("ascii"), (secret or b"").decode("ascii"))
     except UnicodeDecodeError:
         pair = Pair("", "")
     if not (_Z85.match(pair.public) and _Z85.match(pair.secret)):
-        raise BadRequest(f"{path} holds no pair of keys: `ssmprov keys new NAME` makes one")
+        raise BadRequest(f"{path} does not contain a key pair: make one with `ssmprov keys new NAME`")
     return pair
 
 
@@ -199,11 +201,16 @@ def public_of(text: str) -> str:
         with path.open(encoding="ascii", errors="replace") as file:
             found = file.read(100).strip()
     except FileNotFoundError:
-        raise NotFound(f"{text[:60]!r} is no public key of 40 characters, and there is no file of that name") from None
+        raise NotFound(
+            f"{text[:60]!r} is neither a public key nor a file: give the 40 characters of a public key, or its .pub "
+            "file"
+        ) from None
     except OSError as error:
         raise BadRequest(f"cannot read {path}: {error.strerror}") from None
     if not _Z85.match(found):
-        raise BadRequest(f"{path} holds no public key: give the .pub file of a pair, or its 40 characters")
+        raise BadRequest(
+            f"{path} does not contain a public key: give the 40 characters of a public key, or its .pub file"
+        )
     return found
 
 
@@ -211,7 +218,7 @@ def public_of(text: str) -> str:
 
 
 class AllowList:
-    """The file of who is let in. Every change is written whole, for its owner's eyes alone."""
+    """The file of allowed keys. Each change writes the whole file, which only its owner can read."""
 
     def __init__(self, home: Path) -> None:
         self.directory = directory_of(home)
@@ -226,26 +233,26 @@ class AllowList:
         return (found.st_ino, found.st_mtime_ns)
 
     def read(self) -> dict[str, Entry]:
-        """All entries by name. Raises BadRequest for a file that is none, Refused for one that others may write."""
+        """All entries by name. Raises BadRequest if the file is invalid, and Refused if others can write to it."""
         try:
             if stat.S_IMODE(self.path.stat().st_mode) & 0o022:
-                raise Refused(f"others than you may write {self.path}: run `chmod 600 {self.path}`")
+                raise Refused(f"other users can write to {self.path}: run `chmod 600 {self.path}`")
             entries = msgspec.json.decode(self.path.read_bytes(), type=dict[str, Entry])
         except FileNotFoundError:
             return {}
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise BadRequest(f"{self.path} is no list of keys: {error}") from None
+            raise BadRequest(f"{self.path} is not a valid list of keys: {error}") from None
         for name in entries:
             check_name(name)
         if len({entry.public for entry in entries.values()}) < len(entries):
-            raise BadRequest(f"{self.path} has one public key under several names: revoke all but one of them")
+            raise BadRequest(f"{self.path} has the same public key under several names: delete all but one of them")
         return entries
 
     def allow(self, name: str, public: str, role: Role | None = None) -> Entry:
-        """Let a key in, or change its role; with '' for the public key, that of the entry, or of NAME.pub here.
+        """Allow a key, or change its role. If `public` is '', the key is the one of the entry or in NAME.pub here.
 
-        Without a role it keeps its own, or is `read`. Raises NotFound where no public key is known, Conflict where the
-        name or the key has another one.
+        Without a role, a known key keeps its role and a new one gets `read`. Raises NotFound if no public key is known,
+        and Conflict if the name belongs to another key or the key has another name.
         """
         with self._alone():
             return self._allow(name, public, role)
@@ -259,32 +266,33 @@ class AllowList:
         entry = Entry(public or (known.public if known else ""), role, time.time())
         if known is not None and known.public != entry.public:
             raise Conflict(
-                f"{name} has another public key there: give this one another name, or `ssmprov keys revoke {name}`"
+                f"another public key is already allowed as {name}: choose another name for this one, or run `ssmprov "
+                f"keys revoke {name}` first"
             )
         for other, held in entries.items():
             if other != name and held.public == entry.public:
-                raise Conflict(f"this public key is allowed already, as {other}")
+                raise Conflict(f"this public key is already allowed as {other}: use that name")
         if len(entries) >= MAX_ALLOWED and known is None:
-            raise BadRequest(f"{MAX_ALLOWED} keys are allowed already: revoke some of them")
+            raise BadRequest(f"{MAX_ALLOWED} keys are already allowed, which is the limit: revoke some of them")
         self._write(entries | {name: entry})
         return entry
 
     def revoke(self, name: str) -> None:
-        """Let a key in no more. Raises NotFound."""
+        """Stop allowing a key. Raises NotFound."""
         with self._alone():
             entries = self.read()
             if name not in entries:
-                raise NotFound(f"no key {name!r} is allowed{nearest(name, entries)}")
+                raise NotFound(f"there is no allowed key {name!r}{nearest(name, entries)}")
             del entries[name]
             self._write(entries)
 
     def users(self) -> dict[str, User]:
-        """Who is let in, by public key."""
+        """The allowed users, by public key."""
         return {entry.public: User(name, entry.public, entry.role) for name, entry in self.read().items()}
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Change the list while nobody else does: what another change revoked must not come back by this one."""
+        """Change the list while nobody else does, so that no change brings back a key that another one has revoked."""
         private_directory(self.directory)
         handle = os.open(self.directory / "allowed.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -302,10 +310,10 @@ class AllowList:
 
 
 def credentials_for(endpoint: str, home: Path, purpose: str = "client") -> Credentials | None:
-    """The keys that an endpoint is spoken to with; None where it needs none.
+    """The keys for connecting to an endpoint, or None if it needs none.
 
-    `purpose` names the key that is used where `$SSMPROV_KEY` names none. Raises BadRequest for plain TCP to another
-    machine, and NotFound, Refused and BadRequest for keys that are not there or cannot be used.
+    `purpose` is the name of our key pair, unless `$SSMPROV_KEY` names another. Raises BadRequest for plain TCP to
+    another machine, and NotFound, Refused or BadRequest if a key does not exist or cannot be used.
     """
     scheme, _, address = endpoint.partition("://")
     if scheme != "tcp":
@@ -319,9 +327,9 @@ def credentials_for(endpoint: str, home: Path, purpose: str = "client") -> Crede
         return None
     else:
         raise BadRequest(
-            f"{endpoint} is on another machine, and without keys everybody on the way can read and change what is "
-            f"said: set {BROKER_KEY_VARIABLE} to the broker's public key (`ssmprov keys ls` there shows it), or set "
-            f"{INSECURE_VARIABLE}=1"
+            f"{endpoint} is on another machine, and without keys anybody on the network can read and change what you "
+            f"send: set {BROKER_KEY_VARIABLE} to the broker's public key (run `ssmprov keys ls` there to see it), or "
+            f"set {INSECURE_VARIABLE}=1 to connect without keys"
         )
     path = key_file(home, os.environ.get(KEY_VARIABLE) or purpose)
     return Credentials(path.stem, load(path), broker)

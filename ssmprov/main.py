@@ -19,15 +19,15 @@ from ssmprov.terminal import harmless
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("broker.cli_up:up", "Start and supervise the broker, workers and bridges of one configuration."),
     "status": ("shell.status:status", "Show the broker, its models and its workers."),
-    "models": ("shell.status:models", "List the models being served, or check a model file."),
-    "pipe": ("shell.pipe:pipe", "Send standard input as a turn and write the reply."),
+    "models": ("shell.status:models", "List the models that are served, or check a model file."),
+    "pipe": ("shell.pipe:pipe", "Send standard input as a turn and print the reply."),
     "get": ("shell.transcript:get", "Write a FILE turn of the transcript to a file."),
     "put": ("shell.transcript:put", "Add a file to the transcript as a FILE turn."),
     "run": ("shell.transcript:run", "Run a BASH or PYTHON turn in a sandbox, and add its OUTPUT."),
     "quote": ("shell.transcript:quote", "Add a quotation of another turn."),
-    "transcript": ("shell.transcript:check", "Report what is odd in a transcript, by line."),
-    "filter": ("shell.filter:filters", "Make a program from a context, for shell pipelines."),
-    "composer": ("shell.composer:composer", "Open the window for writing with contexts and branches."),
+    "transcript": ("shell.transcript:check", "List anything unusual in a transcript, line by line."),
+    "filter": ("shell.filter:filters", "Turn a context into a program for shell pipelines."),
+    "composer": ("shell.composer:composer", "Open the Composer, a window for writing with contexts and branches."),
     "primer": ("shell.primer:primer", "Write a transcript that introduces a model to this system."),
     "ckpt": ("shell.ckpt:ckpt", "List, show, fork, move, export and check contexts."),
     "probe": ("shell.probe:probe", "Show how a model with addressed slots reads a text."),
@@ -35,7 +35,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "convert": ("workers.cli_convert:convert", "Write an RWKV-7 model as a GGUF file, for the llama runtime."),
     "asm": ("research.cli:asm", "Try out, train and probe an Addressed State Model."),
     "keys": ("shell.keys:keys", "Make keys, and choose who may reach the broker over the network."),
-    "specialist": ("specialists.cli:specialist", "Make a context that does one thing well, test it, promote it."),
+    "specialist": ("specialists.cli:specialist", "Make a context that does one thing well, then test and promote it."),
     "bench": ("benchmarks.cli:bench", "Measure speed, compared with bare sockets, models, disk and llama-server."),
     "broker": ("broker.cli:broker", "Run the broker alone."),
     "worker": ("workers.cli_worker:worker", "Run one worker alone."),
@@ -109,8 +109,8 @@ def load_command(name: str, target: str) -> click.Command:
 )
 @click.option("--home", type=click.Path(path_type=Path, file_okay=False), help="The working directory.")
 @click.option("--broker", metavar="ENDPOINT", help="The broker: ipc://PATH or tcp://ADDRESS:PORT.")
-@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="The TOML configuration.")
-@click.option("--debug", is_flag=True, help="Show the traceback of an error.")
+@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), help="The TOML configuration file.")
+@click.option("--debug", is_flag=True, help="Show the traceback if there is an error.")
 @click.version_option(__version__, prog_name="ssmprov", message="%(prog)s %(version)s")
 @click.pass_context
 def cli(ctx: click.Context, home: Path | None, broker: str | None, config: Path | None, debug: bool) -> None:
@@ -142,7 +142,7 @@ def _set_for(ctx: click.Context, variable: str, value: str) -> None:
 def main(arguments: Sequence[str] | None = None, *, program: str = PROGRAM, subcommand: str = "") -> int:
     """Run the command line and return its exit code. Every error becomes one line here.
 
-    With a subcommand it runs that one alone, as `PIPE` runs `ssmprov pipe`; `program` is then the other name.
+    With a subcommand, only that one can be run, as `PIPE` runs `ssmprov pipe`; `program` is then the other name.
     """
     _open_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -197,8 +197,8 @@ def _unexpected(error: Exception, debug: bool) -> str:
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{error.strerror}"
-    hint = "" if debug else "; `ssmprov --debug ...` shows where"
-    return f"an unexpected {type(error).__name__}: {' '.join(str(error).split()) or 'no message'}{hint}"
+    hint = "" if debug else "; use `ssmprov --debug ...` to see where it happened"
+    return f"unexpected {type(error).__name__}: {' '.join(str(error).split()) or 'no message'}{hint}"
 
 
 def _say(message: str, program: str) -> None:

@@ -56,9 +56,8 @@ def check_model(name: str) -> str:
     """The model's name itself. Raises BadRequest if it is invalid."""
     if len(name) > 64 or not _MODEL.match(name):
         raise BadRequest(
-            f"{name[:60]!r} is not a valid name for a model: use 1 to 64 letters, digits, '.', '_' or '-', and begin "
-            "with "
-            "no dot"
+            f"{name[:60]!r} is not a valid name for a model: use 1 to 64 letters, digits, '.', '_' or '-', and do not "
+            "begin with a dot"
         )
     return name
 

@@ -36,16 +36,16 @@ class Operation(Generic[A, R]):
     context optional. `lock` is how the context's name is held. `names` is the argument with the names that it moves,
     which are held exclusively; `required` is the argument that must not be empty.
 
-    `effect` is what lasts: `none`; `if_saved`, with the argument `save`; `always`; or `upkeep`, which changes the store
-    but is not finished for a client that is gone. `role` is what a key needs, and `raised_by` the role that a non-empty
-    argument needs instead.
+    `effect` says whether it has a lasting effect: `none`, `always`, or `if_saved`, which means only with the argument
+    `save`. `upkeep` changes the store, too, but is not finished if its client is gone. `role` is what a key needs, and
+    `raised_by` gives the role that a non-empty argument needs instead.
 
-    `room` is what it occupies of a worker: one of its `slot`s, a place for a `probe`, or a place in the queue of its
-    store (`state`). The broker answers `broker` itself. An `internal` operation is asked by the broker alone. `file` is
-    the direction of a file that travels in CHUNKs: `out` to the client or `in` from it.
+    `room` is what it occupies in a worker: one of its `slot`s, a place for a `probe`, or a place in the queue of its
+    store (`state`). The broker answers `broker` itself. Only the broker asks for an `internal` operation. `file` is the
+    direction of a file that travels in CHUNKs: `out` to the client or `in` from it.
 
     With `resend`, the broker asks another worker if one is lost before it has sent any of its answer. With `warms`, the
-    contexts that it pins are loaded where they are pinned. `check` is a further check of the arguments.
+    contexts that it pins are loaded on their workers. `check` is a further check of the arguments.
     """
 
     name: str
@@ -271,7 +271,7 @@ def decode_args(request: wire.Request) -> Any:
 
 
 def locks(request: wire.Request, args: Any) -> tuple[frozenset[str], frozenset[str]]:
-    """The names that a request reads (shared) and moves (exclusive)."""
+    """The names that a request holds: those that it reads (shared) and those that it moves (exclusive)."""
     operation = find(request.op)
     return operation.held(request.context, operation.moved(args))
 

@@ -16,7 +16,7 @@ Object = str
 MAX_TOKENS = 1 << 20
 MAX_CHARS = 1 << 20
 MAX_PROBE_TEXT = 16 * 1024
-"""Bytes of a probe's text: what a small model reads within seconds, since a reading cannot be cancelled halfway."""
+"""The most bytes of a probe's text. A small model reads that within seconds, and reading it cannot be cancelled."""
 
 MAX_PROBE_REPLY = 256
 MAX_SLOT = 4095
@@ -46,17 +46,17 @@ class Turn(msgspec.Struct, omit_defaults=True):
     stream: bool = False
 
 
-class TurnResult(msgspec.Struct, omit_defaults=True):
+class TurnResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     """How a turn ended.
 
     `stop` is fence, end, limit, forced (a half step's completed fence), read (max_tokens 0) or cancelled. `name` and
     `object` are the new checkpoint and `parent` is the one before it, '' for none. `seed` is the one that was used.
     `tokens` counts what the context has read since its root, `prompt_tokens` and `reply_tokens` this turn's share,
     `reply_bytes` the bytes of the reply, and `prefill_tokens` what had to be read again to restore the context (0
-    unless an old step was replayed). `shared_tokens` of both did not have to be read, because another turn had read the
-    same from the same checkpoint. `restored` says where the context came from: empty, hot, disk or replay. `exact` is
-    false if the state was rounded on its way. `worker` is the one that ran it. `restore_ms`, `prompt_ms`, `reply_ms`
-    and `commit_ms` are milliseconds.
+    unless an old step was replayed). `shared_tokens` counts those of `prompt_tokens` and `prefill_tokens` that the
+    model did not have to read, because another turn had read the same from the same checkpoint. `restored` says where
+    the context came from: empty, hot, disk or replay. `exact` is false if the state was rounded at some point. `worker`
+    is the one that ran the turn. `restore_ms`, `prompt_ms`, `reply_ms` and `commit_ms` are in milliseconds.
     """
 
     stop: str
@@ -82,8 +82,8 @@ class TurnResult(msgspec.Struct, omit_defaults=True):
 class Fork(msgspec.Struct, omit_defaults=True):
     """Give the context further names, `targets`.
 
-    `on` pins them to these workers in turn; `spread` to all workers in turn. `overwrite` moves names that exist; with
-    `if_head` only names that are at that object.
+    `on` pins them to these workers, one after another, and `spread` to all workers of the model. `overwrite` moves
+    names that already exist; with `if_head`, only those that are at that object.
     """
 
     targets: Names
@@ -94,7 +94,7 @@ class Fork(msgspec.Struct, omit_defaults=True):
 
 
 class ForkResult(msgspec.Struct, omit_defaults=True):
-    """The `object` that all `targets` now name; `pins` maps those that were pinned to workers. It took `ms`."""
+    """The `object` that all `targets` now name. `pins` maps the pinned ones to their workers. It took `ms`."""
 
     object: Object
     targets: list[str]
@@ -109,7 +109,7 @@ class Move(msgspec.Struct, omit_defaults=True):
 
 
 class Remove(msgspec.Struct, omit_defaults=True):
-    """Remove `names`. What nothing reaches any more is deleted by `ckpt.gc`."""
+    """Remove `names`. Later, `ckpt.gc` deletes what nothing else needs."""
 
     names: Names
 
@@ -126,14 +126,14 @@ class List(msgspec.Struct, omit_defaults=True):
     reserved: bool = False
 
 
-class Row(msgspec.Struct, omit_defaults=True):
+class Row(msgspec.Struct, omit_defaults=True, kw_only=True):
     """A named checkpoint: `name`, and the `object` with its state.
 
     `model` and `fingerprint` say what wrote it, and `parent` is the object of the step before it ('' for a root).
     `tokens` counts what it has read, in `steps`. `bytes` is the size of the object's file. `created` is in seconds
-    since 1970. `pinned` is the worker it is pinned to. `opaque` means that its root was imported, so nobody knows what
-    that has read. `exact` is false if a state was rounded on the way. `stored` is false if its state has to be
-    computed again from an older step.
+    since 1970. `pinned` is the worker that it is pinned to. `opaque` means that its root was imported, so nobody knows
+    what that root has read. `exact` is false if a state was rounded at some point. `stored` is false if its state has
+    to be computed again from an older step.
     """
 
     name: str
@@ -152,16 +152,16 @@ class Row(msgspec.Struct, omit_defaults=True):
 
 
 class Page(msgspec.Struct, omit_defaults=True):
-    """`rows` of a listing; `more` says that there are further ones."""
+    """`rows` of a listing. `more` says that there are further ones."""
 
     rows: list[Row]
     more: bool = False
 
 
 class Show(msgspec.Struct, omit_defaults=True):
-    """One checkpoint. With `text`, up to 8 MiB of what it has read from byte `offset`, as payloads.
+    """Show one checkpoint. With `text`, also send what it has read: up to 8 MiB from byte `offset`, as payloads.
 
-    What an opaque root has read is not known: with `since_root` you get the text that followed it.
+    Nobody knows what an opaque root has read. With `since_root` you get the text that followed it.
     """
 
     text: bool = False
@@ -169,10 +169,10 @@ class Show(msgspec.Struct, omit_defaults=True):
     since_root: bool = False
 
 
-class Shown(msgspec.Struct, omit_defaults=True):
+class Shown(msgspec.Struct, omit_defaults=True, kw_only=True):
     """A checkpoint: its `row`, the `seed` and sampling `settings` of the turn that made it, and all its `names`.
 
-    `text_bytes` is how long the text is that it has read.
+    `text_bytes` is the length of the text that it has read.
     """
 
     row: Row
@@ -183,13 +183,13 @@ class Shown(msgspec.Struct, omit_defaults=True):
 
 
 class Log(msgspec.Struct, omit_defaults=True):
-    """The steps of a lineage, newest first: at most `limit`, from the one before the object `before`."""
+    """List the steps of a lineage, newest first: at most `limit`, starting with the one before the object `before`."""
 
     limit: Annotated[int, Meta(ge=1, le=1000)] = 50
     before: Annotated[str, Meta(max_length=64)] = ""
 
 
-class Step(msgspec.Struct, omit_defaults=True):
+class Step(msgspec.Struct, omit_defaults=True, kw_only=True):
     """One step of a lineage: its `object` and that of its `parent`.
 
     `tokens` counts what the context has read so far; `step_tokens` and `step_bytes` what this step read. `created` is
@@ -210,20 +210,20 @@ class Step(msgspec.Struct, omit_defaults=True):
 
 
 class Steps(msgspec.Struct, omit_defaults=True):
-    """`steps` of a lineage or of a tree; `more` says that there are further ones."""
+    """`steps` of a lineage or of a tree. `more` says that there are further ones."""
 
     steps: list[Step]
     more: bool = False
 
 
 class Tree(msgspec.Struct, omit_defaults=True):
-    """The named checkpoints and the steps between them, at most `limit`; of a context, those with the same root."""
+    """List named checkpoints and the steps between them, at most `limit`; with a context, only those of its root."""
 
     limit: Annotated[int, Meta(ge=1, le=1000)] = 400
 
 
 class Verify(msgspec.Struct, omit_defaults=True):
-    """Hash all objects of the store again, and check every row of its catalogue."""
+    """Hash every object of the store again, and check every row of its catalogue."""
 
 
 class Repair(msgspec.Struct, omit_defaults=True):
@@ -231,9 +231,9 @@ class Repair(msgspec.Struct, omit_defaults=True):
 
 
 class Verified(msgspec.Struct, omit_defaults=True):
-    """What was checked: `objects`, of so many `bytes`.
+    """How many `objects` were checked, and how many `bytes` they have.
 
-    `faults` has a sentence for each object or row that is wrong, with the file; `repairs` has one for each repair.
+    `faults` has a sentence for each damaged object or row, which names the file. `repairs` has one for each repair.
     """
 
     objects: int
@@ -242,8 +242,8 @@ class Verified(msgspec.Struct, omit_defaults=True):
     repairs: list[str] = []
 
 
-class BackedUp(msgspec.Struct, omit_defaults=True):
-    """A complete backup of so many `objects` and `bytes`, of which `copied` (`copied_bytes`) were copied now.
+class BackedUp(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """How many `objects` and `bytes` a backup has, and how many of them were copied now (`copied`, `copied_bytes`).
 
     `removed` counts the objects that it no longer needed. `faults` has a sentence for each object that the store lacks.
     """
@@ -257,13 +257,13 @@ class BackedUp(msgspec.Struct, omit_defaults=True):
 
 
 class Collect(msgspec.Struct, omit_defaults=True):
-    """Delete what no name, history or pin reaches; with `dry_run` only count it."""
+    """Delete the checkpoints that no name, history or pin needs. With `dry_run`, only count them."""
 
     dry_run: bool = False
 
 
 class Collected(msgspec.Struct, omit_defaults=True):
-    """What was deleted: `objects`, of so many `bytes`, and `steps` of the catalogue. `kept` objects remain."""
+    """How many `objects`, `bytes` and `steps` of the catalogue were deleted. `kept` counts the objects that remain."""
 
     objects: int
     bytes: int
@@ -272,20 +272,20 @@ class Collected(msgspec.Struct, omit_defaults=True):
 
 
 class Replay(msgspec.Struct, omit_defaults=True):
-    """Read a context's tokens again from its root and compare; save the result as `save` if it is not ''.
+    """Read a context's tokens again from its root and compare. Save the result as `save` if it is not ''.
 
-    With `prime` the payloads are a text to read instead: so a context of another model is read by this one.
+    With `prime`, read the text in the payloads instead, for example that of another model's context.
     """
 
     save: Text = ""
     prime: bool = False
 
 
-class Replayed(msgspec.Struct, omit_defaults=True):
-    """`tokens` were read again in `ms` milliseconds; `object` and `name` are the new checkpoint, '' for none.
+class Replayed(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """`tokens` were read again in `ms` milliseconds. `object` and `name` are the new checkpoint, '' for none.
 
-    `text_equal` says whether the text was the same, and `largest_difference` compares the states (nil if there was
-    none to compare with).
+    `text_equal` says whether the text was the same. `largest_difference` compares the two states; it is nil if there
+    was no second one.
     """
 
     tokens: int
@@ -296,12 +296,13 @@ class Replayed(msgspec.Struct, omit_defaults=True):
     largest_difference: float | None = None
 
 
-class Probe(msgspec.Struct, omit_defaults=True):
+class Probe(msgspec.Struct, omit_defaults=True, kw_only=True):
     """Read the text (the payloads) after the context and report how the addressed slots were read. It changes nothing.
 
-    `routing` is softmax, top1, or topk with the `topk` heaviest slots. The slots in `masked` (of every head) take no
-    part in what `where` says. Both hold for this text and for what follows it. `top` limits how many slots of a layer
-    and how many next tokens are listed. `reply_tokens` of the likeliest tokens are written after the text.
+    `routing` is softmax, top1, or topk with the `topk` heaviest slots. The slots in `masked` are left out in every
+    head, at the place that `where` names. Both apply to this text and to the reply. `top` is how many slots per layer
+    and how many next tokens are listed. `reply_tokens` is how many tokens are written after the text, always the
+    likeliest one.
     """
 
     routing: Text = "softmax"
@@ -336,7 +337,7 @@ class NextToken(NamedTuple):
     probability: float
 
 
-class LayerProbed(msgspec.Struct):
+class LayerProbed(msgspec.Struct, kw_only=True):
     """How one layer read its slots.
 
     `entropy` is that of the last token's read weights in nats, a mean over heads; `mean_entropy` is also over the
@@ -352,7 +353,7 @@ class LayerProbed(msgspec.Struct):
     strength: float
 
 
-class Probed(msgspec.Struct, omit_defaults=True):
+class Probed(msgspec.Struct, omit_defaults=True, kw_only=True):
     """What a probe saw. Its text is the reply (`reply_bytes`), then the plain reply (`plain_reply_bytes`).
 
     `layers` has one entry per layer, and `next` the likeliest next tokens. No entropy exceeds `max_entropy`, which is
@@ -388,7 +389,7 @@ class Export(msgspec.Struct, omit_defaults=True):
 
 
 class Exported(msgspec.Struct, omit_defaults=True):
-    """The file was sent: its `sha256` (hex), its `bytes`, and how many `steps` it holds."""
+    """The file that was sent: its `sha256` (hex), its size in `bytes`, and how many `steps` it holds."""
 
     sha256: str
     bytes: int
@@ -396,10 +397,10 @@ class Exported(msgspec.Struct, omit_defaults=True):
 
 
 class Import(msgspec.Struct, omit_defaults=True):
-    """Take an exported file, whose CHUNKs follow, under the name `save`.
+    """Import an exported file, whose CHUNKs follow, under the name `save`.
 
-    The file has `bytes` bytes with the hash `sha256` (hex; '' is not checked). With `trust` it is the `kv.pkl` of an
-    old runner, which does not say which model wrote it: the client does.
+    The file has `bytes` bytes with the hash `sha256` (hex; '' is not checked). With `trust`, it is the `kv.pkl` of an
+    old runner. Such a file does not say which model wrote it, so the client must know.
     """
 
     save: Text
@@ -431,11 +432,11 @@ class SettingsSaved(msgspec.Struct, omit_defaults=True):
 
 
 class SettingsLs(msgspec.Struct, omit_defaults=True):
-    """The names of the sampling sets."""
+    """List the names of the sampling sets."""
 
 
 class SettingsNames(msgspec.Struct, omit_defaults=True):
-    """The `names` of the model's own sets and of those that ship; `default` is the one used if none is named."""
+    """The `names` of the model's own sets and of the shipped ones. `default` is used if a turn names no set."""
 
     names: list[str]
     default: str = ""
@@ -444,7 +445,7 @@ class SettingsNames(msgspec.Struct, omit_defaults=True):
 class Settle(msgspec.Struct, omit_defaults=True):
     """Broker to worker: decide how the `request` of a lost worker ended, unless it has been committed.
 
-    If it has not, it ends with `problem`. `save` is the name that it was to move.
+    If it has not, it ends with `problem`. `save` is the name that it should have moved.
     """
 
     request: wire.Id
@@ -453,7 +454,7 @@ class Settle(msgspec.Struct, omit_defaults=True):
 
 
 class Settled(msgspec.Struct, omit_defaults=True):
-    """If it was `committed`, `result` is its answer (with its text in the payloads); else the loss was decided.
+    """If it was `committed`, `result` is its answer, with its text in the payloads. If not, the request is lost.
 
     `head` is the object where the request's name is now.
     """
@@ -468,18 +469,19 @@ class Warm(msgspec.Struct, omit_defaults=True):
 
 
 class Status(msgspec.Struct, omit_defaults=True):
-    """What the broker, its models and its workers do. The broker answers it.
+    """Show what the broker, its models and its workers are doing. The broker answers this itself.
 
-    With `story`, a request id in hexadecimal or its beginning, it also tells the steps of that request.
+    With `story`, the answer also has the last steps of the requests whose ids, in hexadecimal, begin with it.
     """
 
     story: str = ""
 
 
-class ModelStatus(msgspec.Struct, omit_defaults=True):
+class ModelStatus(msgspec.Struct, omit_defaults=True, kw_only=True):
     """A served model: the fields of `ModelCard`, how many `workers` serve it and how many requests are `queued`.
 
-    `name`, `runtime`, `fingerprint`, `architecture`, `dtype`, `settings`, `vocabulary` and `state_bytes` are as there.
+    `name`, `runtime`, `fingerprint`, `architecture`, `dtype`, `settings`, `vocabulary` and `state_bytes` are as in
+    `ModelCard`.
     """
 
     name: str
@@ -494,7 +496,7 @@ class ModelStatus(msgspec.Struct, omit_defaults=True):
     queued: int = 0
 
 
-class WorkerStatus(msgspec.Struct, omit_defaults=False):
+class WorkerStatus(msgspec.Struct, omit_defaults=False, kw_only=True):
     """A worker: its `name`, its `model`, its process `pid` on `host`, and the `epoch` of its lease.
 
     `state` is ready, draining or stalled. `running` of its `slots` are in use. It holds `hot` states of `hot_bytes` in
@@ -515,11 +517,12 @@ class WorkerStatus(msgspec.Struct, omit_defaults=False):
     prefill_per_s: float = 0.0
 
 
-class BrokerStatus(msgspec.Struct, omit_defaults=False):
+class BrokerStatus(msgspec.Struct, omit_defaults=False, kw_only=True):
     """The broker: its process `pid`, `uptime_s` in seconds, and how many `clients` are connected.
 
-    `queued` requests wait and `running` ones are at workers. `accepted`, `answered` and `refused` count since the
-    start. `requests_per_s` and `partials_per_s` are rates over the last seconds. `draining` means that it shuts down.
+    `queued` requests are waiting and `running` ones are at workers. `accepted`, `answered` and `refused` count since
+    the start. `requests_per_s` and `partials_per_s` are rates over the last seconds. `draining` means that it is
+    shutting down.
     """
 
     pid: int
@@ -552,11 +555,11 @@ class Story(msgspec.Struct, omit_defaults=False):
     steps: list[StoryStep]
 
 
-class StatusResult(msgspec.Struct, omit_defaults=False):
+class StatusResult(msgspec.Struct, omit_defaults=False, kw_only=True):
     """What the broker knows: `broker`, `models` and `workers`.
 
     `contexts` maps MODEL:NAME to the worker where it was last hot, and `pins` to the worker where it is pinned.
-    `story` holds the steps of the requests that were asked for, if they are open or among the last that ended.
+    `story` has the requests that were asked for, if they are open or among the last that ended.
     """
 
     broker: BrokerStatus

@@ -1,4 +1,4 @@
-"""How later probes read slots: what `/routing` and `/slotmask` set, and how both are written."""
+"""How later probes read slots: what `/routing` and `/slotmask` set, and how people write both."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TOPK = 2
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """The routing, how many slots `topk` keeps, and which slots are left out of the reading that `where` names."""
+    """The routing, how many slots `topk` keeps, which slots are left out, and `where` they are left out."""
 
     routing: str = "softmax"
     topk: int = TOPK

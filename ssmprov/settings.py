@@ -22,7 +22,7 @@ SUFFIX = ".json"
 MAX_SET_BYTES = 64 * 1024
 
 
-class Settings(msgspec.Struct, frozen=True, omit_defaults=False):
+class Settings(msgspec.Struct, frozen=True, omit_defaults=False, kw_only=True):
     """One sampling set. Temperature 0 means greedy. top_k 0, top_p 1, min_p 0 and penalties 0, 0, 1 switch these off.
 
     `max` is the longest reply in characters.
@@ -146,9 +146,13 @@ class Sets:
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError):
-            raise BadRequest(f"{name!r} cannot be the name of a set: a part of it already names one") from None
+            raise BadRequest(
+                f"{name!r} cannot be the name of a set, because a part of it already names one: choose another name"
+            ) from None
         if path.is_dir():
-            raise BadRequest(f"{name!r} cannot be the name of a set: other sets are stored below that name")
+            raise BadRequest(
+                f"{name!r} cannot be the name of a set, because other sets have names below it: choose another name"
+            )
         data = dump_set(settings).encode()
         try:
             durable.write(path, data)
@@ -167,7 +171,7 @@ class Sets:
             if path.is_file() and not path.is_symlink():
                 if path.stat().st_size > MAX_SET_BYTES:
                     raise BadRequest(
-                        f"{path} is larger than {MAX_SET_BYTES} bytes, which is too large for a sampling set"
+                        f"{path} is too large for a sampling set: at most {MAX_SET_BYTES} bytes are allowed"
                     )
                 return path.read_text(encoding="utf-8", errors="replace"), str(path)
         if name in shipped():

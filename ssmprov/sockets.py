@@ -93,7 +93,7 @@ def receive(socket: zmq.Socket[Any]) -> tuple[zmq.Frame, list[bytes]]:
 
 
 def has_more(socket: zmq.Socket[Any]) -> bool:
-    """Whether a message has arrived. This is cheaper than an exception that says none has."""
+    """Whether a message has arrived. Asking is cheaper than catching an exception."""
     return bool(int(socket.getsockopt(_EVENTS)) & _READABLE)
 
 
@@ -133,9 +133,9 @@ def refusal(frames: list[bytes], endpoint: str, credentials: Credentials | None)
 
 
 def suspicion(frames: list[bytes], credentials: Credentials | None) -> str:
-    """What may be wrong if a handshake ended without a reason: a broker with another key ends it so, or a dying one."""
+    """What may be wrong if a handshake ended without a reason. The broker has another key, or it is shutting down."""
     if credentials and event_of(frames)[0] == zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL:
-        return f"the handshake failed: is {BROKER_KEY_VARIABLE} the broker's public key?"
+        return f"the handshake failed: check that {BROKER_KEY_VARIABLE} is the broker's public key"
     return ""
 
 

@@ -10,10 +10,10 @@ Kinds and who sends them (C client, B broker, W worker):
     HELLO      C>B W>B B>C B>W  version, heartbeat, credit; the broker's answer carries its own identity
     REGISTER   W>B, B>W         a worker offers itself and gets a lease with an epoch; payload: its pins
     REQUEST    C>B B>W          one operation; payloads are its text
-    ACCEPTED   B>C              taken in, at which place; left out if FINAL is there at once
+    ACCEPTED   B>C              the request is accepted, with its place; left out if FINAL comes at once
     PARTIAL    W>B>C            streamed text, gapless `seq` from 1 for each attempt
-    FINAL      W>B>C            the one terminal answer; its payload is the text not yet streamed
-    CANCEL     C>B>W            keep, drop or close what was read
+    FINAL      W>B>C            the one answer that ends a request; its payload is the text not yet streamed
+    CANCEL     C>B>W            end a request early: keep, drop or close what was read
     CREDIT     C>B>W, W>B>C     the reader grants that many more PARTIALs or CHUNKs
     PULSE      both ways        liveness, and a worker's progress
     CHUNK      W>B>C, C>B>W     a piece of an exported or imported file, under credit
@@ -22,9 +22,9 @@ Kinds and who sends them (C client, B broker, W worker):
 `decode` checks the magic, the number of frames and their sizes before it decodes anything. Unknown header keys are
 ignored; unknown kinds are rejected. A field that has its default is left out of the header.
 
-Every message about a request has its `id`, and most have the `attempt` that they belong to: a client that sends a
-request again counts it up, and pieces of older attempts are dropped. `epoch` is the number of the worker's lease, so
-that a worker whose lease has ended is not listened to; it is 0 between client and broker.
+Every message about a request has its `id`, and most have the `attempt` that they belong to. A client that sends a
+request again increases it, and pieces of older attempts are dropped. `epoch` is the number of the worker's lease:
+messages with the epoch of an ended lease are ignored. It is 0 between client and broker.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class Message(msgspec.Struct, omit_defaults=True):
     """Base of the typed headers."""
 
 
-class ModelCard(msgspec.Struct, omit_defaults=True):
+class ModelCard(msgspec.Struct, omit_defaults=True, kw_only=True):
     """What a worker says about its model. `status` shows it, and all workers of one model must agree on it.
 
     `name` is the model's. `runtime` is scripted, rwkv, llama or asm; `fingerprint` is the SHA-256 of the weights in
@@ -86,10 +86,10 @@ class ModelCard(msgspec.Struct, omit_defaults=True):
     settings: str = ""
 
 
-class Running(msgspec.Struct, omit_defaults=True):
-    """A request that a worker still works on when it registers again: part of REGISTER.
+class Running(msgspec.Struct, omit_defaults=True, kw_only=True):
+    """Part of REGISTER: a request that a worker is still working on when it registers again.
 
-    `client` is who asked, `op` the operation, `context` and `save` the names that it holds ('' for none).
+    `client` is the client's id, `op` the operation, and `context` and `save` are the names that it holds ('' for none).
     """
 
     id: Id
@@ -101,7 +101,7 @@ class Running(msgspec.Struct, omit_defaults=True):
 
 
 class Process(msgspec.Struct, omit_defaults=True):
-    """Which process a client is: part of HELLO. `ssmprov.process.this` fills it in.
+    """Part of HELLO: which process a client is. `ssmprov.process.this` fills it in.
 
     `pid` is its id. `started` is in clock ticks since the host's boot, and `host` names the host and its process
     namespace. With it, the broker does not wait for a client on its own host whose process has ended.
@@ -113,12 +113,12 @@ class Process(msgspec.Struct, omit_defaults=True):
 
 
 class Hello(Message):
-    """Who speaks. It comes first on each connection; the broker answers with its own.
+    """Who the sender is. It comes first on each connection, and the broker answers with its own HELLO.
 
-    `client` is the sender's id: 16 random bytes that a client keeps over reconnects. The broker's tells a client
-    whether it is still the same broker. `role` is client, worker or broker; `versions` are those the sender speaks.
-    `heartbeat_ms` is the interval of its PULSE. `credit` is sent by the broker; clients ignore it. `agent` is a name
-    for people. `process` is the client's process, nil if it does not say.
+    `client` is the sender's id: 16 random bytes, which a client keeps when it reconnects. From the broker's id, a
+    client knows whether it is still the same broker. `role` is client, worker or broker, and `versions` are those that
+    the sender speaks. `heartbeat_ms` is the interval of its PULSE. `credit` is sent by the broker; clients ignore it.
+    `agent` is a name for people. `process` is the client's process, or nil if it does not say.
     """
 
     client: Id
@@ -135,9 +135,9 @@ class Register(Message, kw_only=True):
 
     `worker` is its name, MODEL/INDEX, and `model` what it serves. `store` is the id of its checkpoint store, which all
     workers of a model share. `slots` is how many turns it runs at once. `pid`, `started` (in clock ticks since boot)
-    and `host` name its process, so that a lost worker can be ended for sure. `epoch` is the lease it had (0 for none);
+    and `host` identify its process, so that a lost worker can be killed. `epoch` is the lease that it had (0 for none);
     the broker's answer has the new one. After `stall_ms` without progress it counts as hung. `running` are the requests
-    that it still works on. A worker sends its store's pins, a map of names to workers, as payload.
+    that it is still working on. A worker sends its store's pins, a map from names to workers, as payload.
     """
 
     worker: Name
@@ -155,10 +155,10 @@ class Register(Message, kw_only=True):
 class Request(Message):
     """One operation, from a client to the broker, and from the broker to a worker. Its payloads are its text.
 
-    `op` is a name of `ssmprov.operations` and `args` are its arguments, as a map. `model` may be '' if only one is
-    served. `context` is a reference (NAME, NAME~STEPS or #OBJECT), '' for none. It is to end within `ttl_ms`
-    milliseconds. `credit` is how many PARTIALs or CHUNKs may come, and `have` how many bytes of the reply the client
-    has already, from an earlier attempt. `client` and `epoch` are filled in by the broker for the worker.
+    `op` is an operation of `ssmprov.operations` and `args` are its arguments, as a map. `model` may be '' if only one
+    is served. `context` is a reference (NAME, NAME~STEPS or #OBJECT), or '' for none. The request must end within
+    `ttl_ms` milliseconds. `credit` is how many PARTIALs or CHUNKs may come, and `have` how many bytes of the reply the
+    client already has from earlier attempts. The broker fills in `client` and `epoch` for the worker.
     """
 
     id: Id
@@ -175,7 +175,7 @@ class Request(Message):
 
 
 class Accepted(Message):
-    """From the broker to a client: the request is taken in, and `place` others wait before it."""
+    """From the broker to a client: the request is accepted, and `place` others are waiting before it."""
 
     id: Id
     attempt: int = 1
@@ -183,10 +183,10 @@ class Accepted(Message):
 
 
 class Partial(Message):
-    """A piece of the reply, from a worker by way of the broker; or how far the prompt has been read.
+    """From a worker through the broker to a client: a piece of the reply, or how much of the prompt has been read.
 
-    The payload is text from byte `offset` of the reply. `seq` counts from 1 in each attempt, without gaps. `tokens`
-    were sampled up to its end. With a `total` above 0, `done` of `total` tokens of the prompt have been read.
+    The payload is text from byte `offset` of the reply. `seq` counts from 1 in each attempt, without gaps. `tokens` is
+    how many were sampled up to its end. If `total` is above 0, `done` of `total` tokens of the prompt have been read.
     """
 
     id: Id
@@ -200,7 +200,7 @@ class Partial(Message):
 
 
 class Final(Message):
-    """The one answer that ends a request, from a worker by way of the broker, or from the broker itself.
+    """The one answer that ends a request, from a worker through the broker, or from the broker itself.
 
     `seq` is that of the last piece before it. `offset` is the byte of the reply at which the payloads' text begins.
     `error` is set if the request failed; else `result` is the operation's. A result that is too large for the header
@@ -221,7 +221,7 @@ class Final(Message):
 
 
 class Cancel(Message):
-    """From a client by way of the broker: end the request early.
+    """From a client through the broker to a worker: end the request early.
 
     `mode` is `keep` (keep and save what was read), `drop` (save nothing), or `close` (write the end fence first).
     """
@@ -231,10 +231,10 @@ class Cancel(Message):
 
 
 class Credit(Message):
-    """The reader takes `n` more PARTIALs or CHUNKs: a client of a reply or an export, a worker of an import.
+    """The reader accepts `n` more PARTIALs or CHUNKs. A client reads a reply or an export, a worker an import.
 
-    From the broker to a worker with `attempt` above 0: the reader came back. Stream again from byte `have`, with `n` as
-    the whole credit and the next seq after `seq`.
+    If the broker sends it to a worker with an `attempt` above 0, the reader came back. Stream again from byte `have`,
+    with `n` as the whole credit and the next seq after `seq`.
     """
 
     id: Id
@@ -244,11 +244,11 @@ class Credit(Message):
     seq: Count = 0
 
 
-class Pulse(Message):
-    """A sign of life, both ways; answer one with one. All fields are a worker's.
+class Pulse(Message, kw_only=True):
+    """A sign of life. The broker and workers send it, and a client answers each one. Only workers fill in the fields.
 
-    `progress` changes whenever the model has done something. `running` counts open requests, `hot_bytes` the bytes of
-    states in memory, and `tokens` and `prefill_tokens` all tokens sampled and read since the worker started.
+    `progress` changes whenever the model has done something. `running` counts open requests, and `hot_bytes` is the
+    size of the states in memory. `tokens` and `prefill_tokens` count all tokens sampled and read since the start.
     """
 
     progress: Count = 0
@@ -258,8 +258,8 @@ class Pulse(Message):
     prefill_tokens: Count = 0
 
 
-class Chunk(Message):
-    """A piece of a file: of an export from a worker to a client, of an import from a client to a worker.
+class Chunk(Message, kw_only=True):
+    """A piece of a file: an export goes from a worker to a client, an import from a client to a worker.
 
     Its one payload begins at byte `offset` of the file. `seq` counts from 1, and `last` marks the last one.
     """
@@ -280,7 +280,7 @@ class Bye(Message):
 
     `code` tells a program which: `leaving` (the sender ends), `draining` (a worker takes no more requests),
     `hello_first` (the sender does not know its peer), `lease_ended` (the worker's lease is no longer valid), or
-    `refused` (see `error`). It is empty where the sender is older than this field. `reason` is for people.
+    `refused` (see `error`). It is empty if the sender is older than this field. `reason` is for people.
     """
 
     reason: Annotated[str, Meta(max_length=1000)] = ""
@@ -380,10 +380,10 @@ def take_result(message: Final, payloads: Sequence[bytes]) -> tuple[Raw, bytes]:
 
 
 def split_text(data: bytes) -> list[bytes]:
-    """Text as payloads. Raises WireError if it is larger than all of them together may be."""
+    """Text as payloads. Raises WireError if it does not fit into one message."""
     if len(data) > MAX_TEXT:
         raise WireError(
-            f"the text has {len(data)} bytes: at most {MAX_TEXT} ({MAX_TEXT // 2**20} MiB) fit into one request; "
+            f"the text has {len(data)} bytes, but at most {MAX_TEXT} ({MAX_TEXT // 2**20} MiB) fit into one request: "
             "send it in several turns"
         )
     return [data[i : i + MAX_PAYLOAD] for i in range(0, len(data), MAX_PAYLOAD)]

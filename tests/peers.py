@@ -67,7 +67,7 @@ class Peer:
 
     def leases(self, name: str, *, pid: int = 1, started: int = 0, host: str = "elsewhere") -> wire.Register:
         """Register as a worker."""
-        card = wire.ModelCard(name.partition("/")[0], "by hand", "f" * 64)
+        card = wire.ModelCard(name=name.partition("/")[0], runtime="by hand", fingerprint="f" * 64)
         self.say(wire.Register(worker=name, model=card, store="store", slots=4, pid=pid, started=started, host=host))
         return self.hears(wire.Register)
 

@@ -106,7 +106,7 @@ def test_an_unexpected_error_shows_its_traceback_only_when_asked(
     command(raising(ZeroDivisionError("by\nzero")))
     assert main(["probe"]) == 1
     err = capsys.readouterr().err
-    assert err == "ssmprov: an unexpected ZeroDivisionError: by zero; `ssmprov --debug ...` shows where\n"
+    assert err == "ssmprov: unexpected ZeroDivisionError: by zero; use `ssmprov --debug ...` to see where it happened\n"
     assert main(["--debug", "probe"]) == 1
     assert "Traceback" in capsys.readouterr().err
     monkeypatch.setenv("SSMPROV_DEBUG", "1")

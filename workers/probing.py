@@ -115,7 +115,9 @@ class Prober:
     def _result(self, seen: Probe, top: int) -> ops.Probed:
         heads, slots = seen.layers[0].weights.shape
         layers = [_layer(layer, top) for layer in seen.layers]
-        return ops.Probed(layers, self._next(seen.logits, top), heads, slots, math.log(slots))
+        return ops.Probed(
+            layers=layers, next=self._next(seen.logits, top), heads=heads, slots=slots, max_entropy=math.log(slots)
+        )
 
     def _next(self, logits: Logits, top: int) -> list[ops.NextToken]:
         chances = np.exp(_log_softmax(logits))
@@ -140,12 +142,12 @@ def _layer(seen: LayerSeen, top: int) -> ops.LayerProbed:
     flat = seen.weights.reshape(-1)  # [H*K]
     heaviest = [ops.SlotWeight(n // slots, n % slots, float(flat[n])) for n in _largest(flat, top) if flat[n]]
     return ops.LayerProbed(
-        float(seen.entropy.mean()),
-        float(seen.mean_entropy.mean()),
-        heaviest,
-        float(seen.gate),
-        float(seen.gamma),
-        float(seen.strength),
+        entropy=float(seen.entropy.mean()),
+        mean_entropy=float(seen.mean_entropy.mean()),
+        top=heaviest,
+        gate=float(seen.gate),
+        gamma=float(seen.gamma),
+        strength=float(seen.strength),
     )
 
 

@@ -67,7 +67,7 @@ class Transfer:
         if not self._credit.acquire(timeout=self._left()):
             raise TimedOut("the reader of an export did not take it in time")
         self._check()
-        self._post(wire.Chunk(self._request.id, seq, offset=offset, last=last), [data])
+        self._post(wire.Chunk(id=self._request.id, seq=seq, offset=offset, last=last), [data])
 
     def ask(self, n: int) -> None:
         self._post(wire.Credit(self._request.id, n), [])

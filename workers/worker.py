@@ -211,7 +211,14 @@ class Worker:
         for stream in self._streams.values():
             stream.reset()
         running = [
-            wire.Running(s.request.id, s.attempt, s.request.client, s.request.op, s.request.context, s.save)
+            wire.Running(
+                id=s.request.id,
+                attempt=s.attempt,
+                client=s.request.client,
+                op=s.request.op,
+                context=s.request.context,
+                save=s.save,
+            )
             for s in self._streams.values()
         ]
         place = self._place
@@ -394,11 +401,11 @@ class Worker:
             gauges = self._batch.gauges
             self._send(
                 wire.Pulse(
-                    gauges.steps + self._service.done,
-                    len(self._streams),
-                    self._cache.bytes,
-                    gauges.tokens,
-                    gauges.prefill_tokens,
+                    progress=gauges.steps + self._service.done,
+                    running=len(self._streams),
+                    hot_bytes=self._cache.bytes,
+                    tokens=gauges.tokens,
+                    prefill_tokens=gauges.prefill_tokens,
                 )
             )
 

@@ -15,7 +15,7 @@ from ssmprov.keys import LOCAL, User
 
 IDENTITY = b"B" * 16
 TICK_S = 0.1
-CARD = wire.ModelCard("talk", "scripted", "f" * 64)
+CARD = wire.ModelCard(name="talk", runtime="scripted", fingerprint="f" * 64)
 
 M = TypeVar("M", bound=wire.Message)
 
@@ -153,7 +153,7 @@ class Hand(Peer):
 
     def pulse(self, *, progress: int = 1) -> None:
         self.progress += progress
-        self.say(wire.Pulse(self.progress))
+        self.say(wire.Pulse(progress=self.progress))
 
     def gets(self, number: int) -> wire.Request:
         message, _ = self.hears(wire.Request)

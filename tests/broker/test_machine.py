@@ -36,7 +36,7 @@ def workers(rig: Rig, count: int, **fields: Any) -> list[Hand]:
 
 
 def running(number: int, *, save: str = "", attempt: int = 1, client: Caller | None = None) -> wire.Running:
-    return wire.Running(id_of(number), attempt, client.id if client else wire.NOBODY, save=save)
+    return wire.Running(id=id_of(number), attempt=attempt, client=client.id if client else wire.NOBODY, save=save)
 
 
 class TestTheWayOfATurn:
@@ -96,11 +96,11 @@ class TestTheWayOfATurn:
         hand, caller = rig.hand(), rig.caller()
         caller.asks(request(1, "ckpt.export", context="a", credit=2))
         caller.asks(request(2, "ckpt.import", ops.Import("b", 4)))
-        hand.say(wire.Chunk(id_of(1), 1, 1, hand.epoch, last=True), [b"file"])
+        hand.say(wire.Chunk(id=id_of(1), seq=1, attempt=1, epoch=hand.epoch, last=True), [b"file"])
         assert caller.hears(wire.Chunk)[1] == [b"file"]
         hand.say(wire.Credit(id_of(2), 8))
         assert caller.hears(wire.Credit)[0].n == 8
-        caller.say(wire.Chunk(id_of(2), 1, last=True), [b"file"])
+        caller.say(wire.Chunk(id=id_of(2), seq=1, last=True), [b"file"])
         chunk, payloads = hand.hears(wire.Chunk)
         assert (chunk.epoch, payloads) == (hand.epoch, [b"file"])
         hand.answers(1)
@@ -112,7 +112,7 @@ class TestTheWayOfATurn:
         hand, caller = rig.hand(), rig.caller()
         caller.asks(turn(1, model=""))
         assert hand.gets(1).model == "talk"
-        rig.hand("other/0", model=wire.ModelCard("other"))
+        rig.hand("other/0", model=wire.ModelCard(name="other"))
         caller.asks(turn(2, model=""))
         assert caller.error(2).startswith("bad_request: several models are served")
 
@@ -141,7 +141,7 @@ class TestTheWayOfATurn:
             rig.now += 0.19
             hand.streams(1, step + 1, step, b"x")
             rig.now += 0.01
-            hand.say(wire.Pulse(step, tokens=20 * step))
+            hand.say(wire.Pulse(progress=step, tokens=20 * step))
         rate, _ = rig.state.models["talk"].workers["talk/0"].rates
         assert rate == pytest.approx(100, rel=0.05)
 
@@ -367,7 +367,7 @@ class TestAfterTheStart:
         young.hand().gets(1)
 
     def test_but_not_for_long(self, young: Rig) -> None:
-        young.hand("walk/0", model=wire.ModelCard("walk"))
+        young.hand("walk/0", model=wire.ModelCard(name="walk"))
         caller = young.caller()
         caller.asks(turn(1))
         young.wait(START_GRACE_S + 0.2)
@@ -564,7 +564,9 @@ class TestLeases:
 
     def test_other_weights_under_the_name_are_refused(self, rig: Rig) -> None:
         rig.hand()
-        refused, _ = rig.hand("talk/1", model=wire.ModelCard("talk", "scripted", "e" * 64)).hears(wire.Bye)
+        refused, _ = rig.hand(
+            "talk/1", model=wire.ModelCard(name="talk", runtime="scripted", fingerprint="e" * 64)
+        ).hears(wire.Bye)
         assert refused.error is not None
         assert refused.error.code == "wrong_model"
 
@@ -588,8 +590,8 @@ class TestLeases:
             ("talk", {}),
             ("walk/0", {}),
             ("talk/-1", {}),
-            ("talk/0", {"running": [wire.Running(id_of(1), context="../x")]}),
-            ("talk/0", {"running": [wire.Running(id_of(1), save="a b")]}),
+            ("talk/0", {"running": [wire.Running(id=id_of(1), context="../x")]}),
+            ("talk/0", {"running": [wire.Running(id=id_of(1), save="a b")]}),
         ],
     )
     def test_a_malformed_registration_is_refused_and_changes_nothing(
@@ -932,7 +934,7 @@ class TestAWorkerThatComesBack:
         caller.asks(request(1, "ckpt.ls"))
         first.is_lost()
         second.gets(1)
-        first = first.again(wire.Running(id_of(1), op="ckpt.ls", client=caller.id))
+        first = first.again(wire.Running(id=id_of(1), op="ckpt.ls", client=caller.id))
         first.hears(wire.Cancel)
         first.answers(1)
         assert not caller.heard(wire.Final)
@@ -944,7 +946,7 @@ class TestAWorkerThatComesBack:
         caller.asks(request(1, "ckpt.export", context="a", credit=9))
         caller.asks(turn(2))
         caller.asks(turn(3))
-        hand = hand.again(wire.Running(id_of(1), op="ckpt.export"), running(2))
+        hand = hand.again(wire.Running(id=id_of(1), op="ckpt.export"), running(2))
         assert hand.hears(wire.Cancel)[0].id == id_of(1)
         assert caller.error(1).startswith("unavailable: the connection broke in the middle of the transfer")
         assert not list(hand.inbox.each(wire.Request)), "its slot is taken by what it runs"
@@ -1013,13 +1015,13 @@ class TestABrokerThatWasRestarted:
         assert caller.answer(1)[1] == b"hello"
 
     def test_a_turn_that_saves_nothing_and_that_nobody_asks_for_again_is_cancelled(self, young: Rig) -> None:
-        hand = young.hand(epoch=4, running=[wire.Running(id_of(1), client=id_of(50)), running(2, save="a")])
+        hand = young.hand(epoch=4, running=[wire.Running(id=id_of(1), client=id_of(50)), running(2, save="a")])
         young.wait(GONE_S + 0.2)
         assert hand.heard(wire.Cancel) == [wire.Cancel(id_of(1), "drop")]
 
     def test_what_it_never_saw_is_given_to_no_other_worker(self, young: Rig) -> None:
         caller = young.caller()
-        hand = young.hand(epoch=4, running=[wire.Running(id_of(1), op="ckpt.fork", client=caller.id, context="a")])
+        hand = young.hand(epoch=4, running=[wire.Running(id=id_of(1), op="ckpt.fork", client=caller.id, context="a")])
         other = young.hand("talk/1")
         hand.is_lost()
         assert not caller.heard(wire.Final), "it may have been answered by the broker before"
@@ -1030,7 +1032,7 @@ class TestABrokerThatWasRestarted:
         assert not other.heard(wire.Request)
 
     def test_questions_of_the_last_broker_are_not_taken_for_its_own(self, young: Rig) -> None:
-        old = [wire.Running(b"broker--" + bytes(7) + b"\1", op="settle"), wire.Running(id_of(3), op="warm")]
+        old = [wire.Running(id=b"broker--" + bytes(7) + b"\1", op="settle"), wire.Running(id=id_of(3), op="warm")]
         hand = young.hand(epoch=4, running=old)
         assert [cancel.id for cancel in hand.heard(wire.Cancel)] == [item.id for item in old]
         young.assert_idle()
@@ -1115,7 +1117,7 @@ class TestAClientThatComesBack:
     def test_its_transfer_is_broken_off(self, rig: Rig) -> None:
         hand, caller = rig.hand(), rig.caller()
         caller.asks(request(1, "ckpt.export", context="a", credit=1))
-        hand.say(wire.Chunk(id_of(1), 1, 1, hand.epoch), [b"data"])
+        hand.say(wire.Chunk(id=id_of(1), seq=1, attempt=1, epoch=hand.epoch), [b"data"])
         caller.is_lost()
         caller = caller.again()
         caller.asks(request(1, "ckpt.export", context="a", credit=1, attempt=2, have=4))

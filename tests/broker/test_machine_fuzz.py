@@ -48,12 +48,19 @@ def draw(random: Random, kind: type[wire.Message]) -> wire.Message:
         return Problem(choice(["busy", "cancelled", "", "x"]), choice(NAMES), choice(COUNTS), {"a": choice(OTHERS)})
 
     def card() -> wire.ModelCard:
-        return choice([CARD, CARD, CARD, wire.ModelCard(choice(["talk", "walk"]), fingerprint=choice(NAMES))])
+        return choice([CARD, CARD, CARD, wire.ModelCard(name=choice(["talk", "walk"]), fingerprint=choice(NAMES))])
 
     def running() -> list[wire.Running]:
         op = choice(["turn", choice(sorted(operations.OPERATIONS)), "dance"])
-        one = wire.Running(choice(IDS), choice([-1, 1, 2]), choice(IDS), op, choice(NAMES), choice(NAMES))
-        return choice([[], [one], [one, one, wire.Running(choice(IDS), save="a")]])
+        one = wire.Running(
+            id=choice(IDS),
+            attempt=choice([-1, 1, 2]),
+            client=choice(IDS),
+            op=op,
+            context=choice(NAMES),
+            save=choice(NAMES),
+        )
+        return choice([[], [one], [one, one, wire.Running(id=choice(IDS), save="a")]])
 
     pools: dict[str, Callable[[], Any]] = {
         "id": lambda: choice(IDS),

@@ -143,19 +143,19 @@ class Process:
             run.credit = run.seq = run.offset = 0
         running = [
             wire.Running(
-                run.request.id,
-                run.attempt,
-                run.request.client,
-                run.request.op,
-                run.request.context,
-                run.args.save if run.turn else "",
+                id=run.request.id,
+                attempt=run.attempt,
+                client=run.request.client,
+                op=run.request.op,
+                context=run.request.context,
+                save=run.args.save if run.turn else "",
             )
             for run in self.runs.values()
         ]
         model = MODELS[self.name]
         offer = wire.Register(
             worker=self.name,
-            model=wire.ModelCard(model, "sim", fingerprint or "f" * 64),
+            model=wire.ModelCard(name=model, runtime="sim", fingerprint=fingerprint or "f" * 64),
             store=store or f"store of {model}",
             slots=SLOTS,
             pid=self.pid,
@@ -234,7 +234,7 @@ class Process:
 
     def commit(self, run: Run, stop: str) -> None:
         text = run.text + b">"
-        result = ops.TurnResult(stop, run.args.save)
+        result = ops.TurnResult(stop=stop, name=run.args.save)
         if run.args.save:
             self.world.serial += 1
             outcome = Outcome(result, text)
@@ -309,7 +309,7 @@ class Process:
 
     def pulse(self) -> None:
         if self.leased and self.link:
-            self.link.say(wire.Pulse(self.progress, len(self.runs)))
+            self.link.say(wire.Pulse(progress=self.progress, running=len(self.runs)))
 
 
 @dataclass(eq=False)

@@ -120,7 +120,9 @@ class Router:
             self.imported += payloads[0]
             if message.last:
                 self._answer(
-                    route, self.requests("ckpt.import")[-1], ops.Row("new", "ab" * 32, bytes=len(self.imported))
+                    route,
+                    self.requests("ckpt.import")[-1],
+                    ops.Row(name="new", object="ab" * 32, bytes=len(self.imported)),
                 )
             else:
                 self._send(route, wire.Credit(message.id, 1))
@@ -142,13 +144,31 @@ class Router:
             error = Problem("busy", "the queue is full", retry_ms=20)
             self._send(route, wire.Final(request.id, request.attempt, error=error))
         elif request.op == "status":
-            broker = ops.BrokerStatus(1, 1.0, 1, 0, 0, 0, 0, 0, 0.0, 0.0, False)
-            self._answer(route, request, ops.StatusResult(broker, [ops.ModelStatus(name) for name in self.models], []))
+            broker = ops.BrokerStatus(
+                pid=1,
+                uptime_s=1.0,
+                clients=1,
+                queued=0,
+                running=0,
+                accepted=0,
+                answered=0,
+                refused=0,
+                requests_per_s=0.0,
+                partials_per_s=0.0,
+                draining=False,
+            )
+            self._answer(
+                route,
+                request,
+                ops.StatusResult(
+                    broker=broker, models=[ops.ModelStatus(name=name) for name in self.models], workers=[]
+                ),
+            )
         elif request.op.startswith("ckpt.") and name and not known:
             self._send(route, wire.Final(request.id, request.attempt, error=Problem("not_found", f"no {name}")))
         elif request.op == "ckpt.show":
             text = self.contexts[f"{request.model}:{name}"].encode()
-            shown = ops.Shown(ops.Row(name, "ab" * 32, request.model), text_bytes=len(text))
+            shown = ops.Shown(row=ops.Row(name=name, object="ab" * 32, model=request.model), text_bytes=len(text))
             self._answer(route, request, shown, text[args.offset : args.offset + 10] if args.text else b"")
         elif request.op == "ckpt.export":
             self.turns[request.id] = Turn(route, request, _split(self.file[request.have :]), request.credit)
@@ -180,7 +200,7 @@ class Router:
             self._end(turn, "end")
 
     def _end(self, turn: Turn, stop: str) -> None:
-        result: object = ops.TurnResult(stop)
+        result: object = ops.TurnResult(stop=stop)
         if turn.request.op == "ckpt.export":
             result = ops.Exported(hashlib.sha256(self.file).hexdigest(), len(self.file))
         final = wire.Final(turn.request.id, turn.request.attempt, offset=turn.offset)

@@ -98,7 +98,7 @@ class World:
     def worker_ends(self, request_id: bytes) -> None:
         task = self.tasks.get(request_id)
         if task is not None:
-            result = wire.pack(ops.TurnResult("end"))
+            result = wire.pack(ops.TurnResult(stop="end"))
             final = wire.Final(request_id, task.attempt, seq=task.seq, offset=task.at, result=result)
             self.answer(final, wire.split_text(task.text[task.at :]))
 

@@ -14,7 +14,7 @@ from ssmprov.transcript import FENCE, full_step, half_step
 
 
 def step(object: str, parent: str = "", names: list[str] | None = None, **more: object) -> Step:
-    return Step(object, parent, names=names or [], **{"tokens": 10, "step_tokens": 5, **more})  # type: ignore[arg-type]
+    return Step(object=object, parent=parent, names=names or [], **{"tokens": 10, "step_tokens": 5, **more})  # type: ignore[arg-type]
 
 
 def chain(count: int, start: str = "") -> list[Step]:
@@ -85,14 +85,17 @@ def test_a_lineage_of_which_the_tree_knows_nothing_stands_alone() -> None:
 
 
 def test_a_head_without_a_log_is_found_by_its_name() -> None:
-    rows = {"live": Row("live", "d"), "gone": Row("gone", "nowhere")}
+    rows = {"live": Row(name="live", object="d"), "gone": Row(name="gone", object="nowhere")}
     assert Forest.build(TREE, [], rows, {}, "live").head == "d"
     assert Forest.build(TREE, [], rows, {}, "gone").head == ""
     assert Forest.build([], [], {}, {}, "live").path() == []
 
 
 def test_sizes_and_workers_come_with_the_names() -> None:
-    rows = {"live": Row("live", "d", bytes=123, pinned="mini/1"), "other": Row("other", "x", bytes=5)}
+    rows = {
+        "live": Row(name="live", object="d", bytes=123, pinned="mini/1"),
+        "other": Row(name="other", object="x", bytes=5),
+    }
     forest = Forest.build(TREE, LOG, rows, {"live": "mini/0", "other": "mini/0"}, "live")
     head, other, plain = (forest.nodes[key] for key in "dxc")
     assert (head.bytes, head.worker, head.pinned) == (123, "mini/1", True)
@@ -101,9 +104,21 @@ def test_sizes_and_workers_come_with_the_names() -> None:
 
 
 def test_workers_are_those_of_one_model() -> None:
-    broker = BrokerStatus(1, 1.0, 0, 0, 0, 0, 0, 0, 0.0, 0.0, False)
+    broker = BrokerStatus(
+        pid=1,
+        uptime_s=1.0,
+        clients=0,
+        queued=0,
+        running=0,
+        accepted=0,
+        answered=0,
+        refused=0,
+        requests_per_s=0.0,
+        partials_per_s=0.0,
+        draining=False,
+    )
     contexts = {"mini:live": "mini/0", "mini:a/b": "mini/0", "other:live": "other/0"}
-    status = StatusResult(broker, [], [], contexts=contexts, pins={"mini:live": "mini/1"})
+    status = StatusResult(broker=broker, models=[], workers=[], contexts=contexts, pins={"mini:live": "mini/1"})
     assert workers_of(status, "mini") == {"live": "mini/1", "a/b": "mini/0"}
 
 

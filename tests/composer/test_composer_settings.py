@@ -197,12 +197,41 @@ def test_keys_alone_go_through_all_of_the_sampling_panel(sampling: SamplingPanel
 
 
 def status(*workers: WorkerStatus, models: tuple[str, ...] = ("talk", "other")) -> StatusResult:
-    broker = BrokerStatus(1, 1.0, 1, 2, 3, 1, 1, 0, 1.0, 1.0, False)
-    return StatusResult(broker, [ModelStatus(name, "scripted", architecture="none") for name in models], list(workers))
+    broker = BrokerStatus(
+        pid=1,
+        uptime_s=1.0,
+        clients=1,
+        queued=2,
+        running=3,
+        accepted=1,
+        answered=1,
+        refused=0,
+        requests_per_s=1.0,
+        partials_per_s=1.0,
+        draining=False,
+    )
+    return StatusResult(
+        broker=broker,
+        models=[ModelStatus(name=name, runtime="scripted", architecture="none") for name in models],
+        workers=list(workers),
+    )
 
 
 def worker(name: str, running: int = 0, state: str = "ready", rate: float = 0.0) -> WorkerStatus:
-    return WorkerStatus(name, name.partition("/")[0], 1, "host", 1, state, 8, running, 3 << 20, 1, rate, 0.0)
+    return WorkerStatus(
+        name=name,
+        model=name.partition("/")[0],
+        pid=1,
+        host="host",
+        epoch=1,
+        state=state,
+        slots=8,
+        running=running,
+        hot_bytes=3 << 20,
+        hot=1,
+        tokens_per_s=rate,
+        prefill_per_s=0.0,
+    )
 
 
 @pytest.fixture

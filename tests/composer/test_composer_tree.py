@@ -30,7 +30,16 @@ def _now() -> None:
 
 def step(object: str, parent: str = "", names: tuple[str, ...] = (), back: float = 0.0) -> Step:
     excerpt = full_step(1, "USER", "go on", "BOT") + f"I am {object}" + FENCE
-    return Step(object, parent, 1000, 88, 1, CLOCK["now"] - back, excerpt=excerpt, names=list(names))
+    return Step(
+        object=object,
+        parent=parent,
+        tokens=1000,
+        step_tokens=88,
+        step_bytes=1,
+        created=CLOCK["now"] - back,
+        excerpt=excerpt,
+        names=list(names),
+    )
 
 
 def story(more: tuple[Step, ...] = (), head: str = "d") -> Forest:
@@ -38,7 +47,10 @@ def story(more: tuple[Step, ...] = (), head: str = "d") -> Forest:
     tree = [step("root"), step("b", "root"), step("x", "b", ("other", "third"), 60), step("y", "x", ("deep",), 5)]
     tree += [step("z", "b", ("late",), 600), step("d", "b", ("live",)), *more]
     log = [step("d", "c", ("live",)), step("c", "b"), step("b", "root"), step("root")]
-    rows = {"live": Row("live", "d", bytes=2048, pinned="mini/1"), "late": Row("late", "z", pinned="mini/0")}
+    rows = {
+        "live": Row(name="live", object="d", bytes=2048, pinned="mini/1"),
+        "late": Row(name="late", object="z", pinned="mini/0"),
+    }
     while log[0].object != head:
         log = log[1:]
     return Forest.build(tree, log, rows, {"other": "mini/0"}, "live")

@@ -121,7 +121,7 @@ def test_an_import_that_was_done_is_told_again_by_the_store(house: House, afterm
     first = peers(house.cluster.endpoint)
     first.say(request)
     first.hears(wire.Credit)
-    first.say(wire.Chunk(request.id, 1, last=True), [path.read_bytes()])
+    first.say(wire.Chunk(id=request.id, seq=1, last=True), [path.read_bytes()])
     done = wire.unpack(first.hears(wire.Final).result, ops.Row)
     house.acknowledge("landed", "carried")
     house.kill("broker")

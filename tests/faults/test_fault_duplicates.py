@@ -79,7 +79,7 @@ def wire_length(peer: Peer) -> int:
 
 def test_an_answer_of_an_old_epoch_or_attempt_is_dropped(house: House, aftermath: Aftermath, peers: Peers) -> None:
     client, old, new = (peers(house.cluster.endpoint, role) for role in ("client", "worker", "worker"))
-    card = wire.ModelCard("hand", "by hand", "f" * 64)
+    card = wire.ModelCard(name="hand", runtime="by hand", fingerprint="f" * 64)
     offer = wire.Register(worker="hand/0", model=card, store="store", slots=4, pid=1, started=0, host="elsewhere")
     old.say(offer)
     assert old.hears(wire.Register).epoch == 1
@@ -88,7 +88,7 @@ def test_an_answer_of_an_old_epoch_or_attempt_is_dropped(house: House, aftermath
     assert old.hears(wire.Request).epoch == 1
     # The same process comes back on another connection, and goes on with what it had.
     offer.epoch = 1
-    offer.running = [wire.Running(request.id)]
+    offer.running = [wire.Running(id=request.id)]
     new.say(offer)
     assert new.hears(wire.Register).epoch == 2
     result = wire.pack({"stop": "end"})

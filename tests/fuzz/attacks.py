@@ -131,7 +131,9 @@ def forgeries(doors: Doors, random: Random, until: float) -> Iterator[int]:
             with _peer(context, doors.endpoint(random)) as peer:
                 _say(peer, wire.Hello(random.randbytes(16), "worker"))
                 name = random.choice(("talk/0", "talk/1", "other/0", "other/1", "x" * 64 + "/0"))
-                card = wire.ModelCard(name.partition("/")[0], "scripted", random.choice(("f", "e")) * 64)
+                card = wire.ModelCard(
+                    name=name.partition("/")[0], runtime="scripted", fingerprint=random.choice(("f", "e")) * 64
+                )
                 pid = random.choice((0, 1, 2**22 + 7, 2**31, 2**53 - 1))
                 offer = wire.Register(
                     worker=name,
@@ -145,7 +147,7 @@ def forgeries(doors: Doors, random: Random, until: float) -> Iterator[int]:
                 offer.epoch = random.choice((0, 1, 2**53 - 1))
                 _say(peer, offer)
                 for _ in range(random.randrange(20)):
-                    yield _say(peer, wire.Pulse(random.randrange(5)))
+                    yield _say(peer, wire.Pulse(progress=random.randrange(5)))
                     _drain(peer)
 
 

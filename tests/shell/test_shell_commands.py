@@ -69,7 +69,7 @@ def test_the_story_of_a_request(ssmprov: Run, talk: Cluster) -> None:
     assert re.search(r"\d\.\d{3} s +answered: done +talk/[01]$", lines[-1])
     [same] = parsed(ssmprov("status", "--json", "--story", reply.id.hex().upper()))
     assert same["steps"][0]["what"] == "accepted, attempt 1"
-    refused(ssmprov("status", "--story", "f" * 33), 4, "does not know a request whose id begins with")
+    refused(ssmprov("status", "--story", "f" * 33), 4, "knows no request whose id begins with")
 
 
 def test_a_half_step_is_read_and_a_full_step_is_answered(ssmprov: Run, primed: str) -> None:

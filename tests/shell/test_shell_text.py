@@ -19,7 +19,7 @@ from ssmprov.terminal import printable
 
 def step(name: str, parent: str = "", tokens: int = 10, **fields: object) -> Step:
     names = [name] if name.isalpha() else []
-    return Step(name * 16, parent * 16, tokens=tokens, step_tokens=5, names=names, **fields)  # type: ignore[arg-type]
+    return Step(object=name * 16, parent=parent * 16, tokens=tokens, step_tokens=5, names=names, **fields)  # type: ignore[arg-type]
 
 
 def test_a_forest_is_drawn_with_names_pins_and_hashes() -> None:
@@ -36,7 +36,7 @@ def test_a_forest_is_drawn_with_names_pins_and_hashes() -> None:
 
 
 def test_a_long_lineage_is_drawn_without_recursion() -> None:
-    steps = [Step(f"{i:064x}", f"{i - 1:064x}" if i else "", names=[f"n{i}"]) for i in range(3000)]
+    steps = [Step(object=f"{i:064x}", parent=f"{i - 1:064x}" if i else "", names=[f"n{i}"]) for i in range(3000)]
     assert len(list(draw(steps, {}))) == 3000
 
 
@@ -57,7 +57,7 @@ def test_columns_stand_under_their_headers(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_json_has_every_field_defaults_too(capsys: pytest.CaptureFixture[str]) -> None:
-    echo_json(Page([Row("primed", "ab")]))
+    echo_json(Page([Row(name="primed", object="ab")]))
     found = json.loads(capsys.readouterr().out)
     assert found["more"] is False
     assert {"name", "object", "model", "fingerprint", "parent", "tokens", "bytes", "created"} <= set(found["rows"][0])

@@ -223,7 +223,7 @@ def test_ssmprov_pipe_records_where_a_transcript_is(sh: Shell, place: Path) -> N
         ("PIPE --load other", 1, b"leave out --load"),
         ("PIPE --save other", 1, b"leave out --load"),
         ("PIPE --bang other", 1, b"leave out --load"),
-        ("PIPE --create --port 1", 2, b"leave out the other options"),
+        ("PIPE --create --port 1", 2, b"leave out --model"),
     ],
 )
 def test_a_command_does_not_ignore_an_option(sh: Shell, line: str, status: int, says: bytes) -> None:

@@ -219,7 +219,7 @@ def test_what_is_listed_can_be_loaded(sets: Sets, tmp_path: Path) -> None:
 def test_a_file_that_is_too_large_is_no_set(sets: Sets, tmp_path: Path) -> None:
     sets.save("x", Settings())
     (tmp_path / "sets" / "x.json").write_text(" " * (MAX_SET_BYTES + 1) + "{}")
-    with pytest.raises(BadRequest, match="larger"):
+    with pytest.raises(BadRequest, match="too large"):
         sets.load("x")
 
 

@@ -29,8 +29,8 @@ raws = values.map(wire.pack)
 problems = st.builds(
     Problem, short, short, retry_ms=counts, details=st.dictionaries(short, values, max_size=2), worker=short
 )
-cards = st.builds(wire.ModelCard, short, short, vocabulary=counts, state_bytes=counts, dtype=short)
-running = st.builds(wire.Running, ids, counts, ids, short, short, short)
+cards = st.builds(wire.ModelCard, name=short, runtime=short, vocabulary=counts, state_bytes=counts, dtype=short)
+running = st.builds(wire.Running, id=ids, attempt=counts, client=ids, op=short, context=short, save=short)
 messages: dict[type[Message], st.SearchStrategy[Message]] = {
     wire.Hello: st.builds(wire.Hello, ids, short, st.lists(counts, max_size=3).map(tuple), counts, credits_, short),
     wire.Register: st.builds(
@@ -49,8 +49,12 @@ messages: dict[type[Message], st.SearchStrategy[Message]] = {
     ),
     wire.Cancel: st.builds(wire.Cancel, ids, short),
     wire.Credit: st.builds(wire.Credit, ids, credits_, counts, counts, counts),
-    wire.Pulse: st.builds(wire.Pulse, counts, counts, counts, counts, counts),
-    wire.Chunk: st.builds(wire.Chunk, ids, counts, counts, counts, counts, st.booleans()),
+    wire.Pulse: st.builds(
+        wire.Pulse, progress=counts, running=counts, hot_bytes=counts, tokens=counts, prefill_tokens=counts
+    ),
+    wire.Chunk: st.builds(
+        wire.Chunk, id=ids, seq=counts, attempt=counts, epoch=counts, offset=counts, last=st.booleans()
+    ),
     wire.Bye: st.builds(wire.Bye, short, st.none() | problems),
 }  # fmt: skip
 any_message = st.sampled_from(list(messages)).flatmap(messages.__getitem__)

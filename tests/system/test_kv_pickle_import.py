@@ -75,7 +75,7 @@ def test_the_command_line_says_the_same(house: Cluster, saved: Path) -> None:
         (["--model", "talk"], 1, "write nonsense"),
         (["--model", "talk", "--trust"], 1, "the scripted runtime cannot"),
         (["--store", str(house.home / ".checkpoints/talk")], 1, "leave --store out"),
-        (["--store", str(house.home / ".checkpoints/talk"), "--trust"], 2, "--trust needs the model itself"),
+        (["--store", str(house.home / ".checkpoints/talk"), "--trust"], 2, "--trust needs a model that is"),
     ):
         done = ckpt(house, "import", str(saved), "old", *words)
         assert (done.returncode, done.stdout) == (code, "")

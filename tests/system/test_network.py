@@ -109,7 +109,7 @@ class TestWithoutARight:
         shutil.copy(tmp_path / ".keys/client.pub", tmp_path / ".keys/broker.pub")
         with (
             Client(guarded.endpoint, home=tmp_path, timeout_s=2.0 * busy()) as client,
-            pytest.raises(Unreachable, match=f"the handshake failed: is {keys.BROKER_KEY_VARIABLE}"),
+            pytest.raises(Unreachable, match=f"the handshake failed: check that {keys.BROKER_KEY_VARIABLE}"),
         ):
             client.status()
 
@@ -241,7 +241,7 @@ class TestWorkers:
             when_let_in(guarded.guest("witness", Role.READ).status)  # the list has been read
             for index in (0, 7):  # one that serves already, and a new one
                 forger = self.started(guarded, "forger", index)
-                forger.expect("needs the role 'worker', and the key 'forger' has admin")
+                forger.expect("needs the role 'worker', but the key 'forger' has the role 'admin'")
                 assert forger.wait() == 1
             helper = self.started(guarded, "helper", 7)
             helper.expect("talk/7 serves talk")
@@ -347,7 +347,7 @@ class TestListening:
         allowed = AllowList(cluster.home)
         allowed.path.write_text("{")
         process = cluster.start("open", "-m", "broker", "--listen", f"tcp://127.0.0.1:{free_port()}")
-        process.expect("is no list of keys")
+        process.expect("is not a valid list of keys")
         assert process.wait() == EXIT_CONFIGURATION
 
     def test_a_bridge_beyond_this_machine_is_refused_unless_somebody_says_so(

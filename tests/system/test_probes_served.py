@@ -166,7 +166,7 @@ def test_a_probe_waits_for_no_turn_of_its_context(client: Client, context: str) 
 
 def test_a_probe_that_is_cancelled_ends_before_its_next_reading(client: Client) -> None:
     payload = b"a long text " * 500
-    first, second = (Call("probe", ops.Probe("top1"), MODEL, payload=payload) for _ in range(2))
+    first, second = (Call("probe", ops.Probe(routing="top1"), MODEL, payload=payload) for _ in range(2))
     boxes = [client.open(call) for call in (first, second)]
     for call in (second, first):
         client.cancel(call.id)

@@ -52,7 +52,10 @@ def test_a_worker_forges_no_line_of_the_brokers_log(make_cluster: Callable[[str]
     forger = context.socket(zmq.DEALER)
     sockets.connect_dealer(forger, cluster.endpoint)
     forged = f"talk/0\nworker talk/0 (process 1) is lost{STEERING}"
-    for message in (wire.Hello(wire.new_id(), "worker"), wire.Register(worker=forged, model=wire.ModelCard("talk"))):
+    for message in (
+        wire.Hello(wire.new_id(), "worker"),
+        wire.Register(worker=forged, model=wire.ModelCard(name="talk")),
+    ):
         forger.send_multipart(wire.encode(message))
     assert ESCAPED in broker.expect("refused worker")
     forger.close(0)

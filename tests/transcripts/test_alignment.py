@@ -41,7 +41,9 @@ class Story:
         self.text += said
         parent = self.steps[0].object if self.steps else ""
         number = len(self.steps) + 1
-        step = Step(f"{self.branch}{number}", parent, tokens=10 * number, step_tokens=10, step_bytes=len(said))
+        step = Step(
+            object=f"{self.branch}{number}", parent=parent, tokens=10 * number, step_tokens=10, step_bytes=len(said)
+        )
         self.steps.insert(0, step)
         self.offsets.append(len(self.text))
 
@@ -237,7 +239,11 @@ def test_without_a_head_a_text_agrees_with_nothing() -> None:
 
 
 def test_steps_without_text_stand_where_the_one_before_stands() -> None:
-    steps = [Step("c", "b", 12, 2, 0), Step("b", "a", 10, 10, 2), Step("a", "", 0, 0, 0)]
+    steps = [
+        Step(object="c", parent="b", tokens=12, step_tokens=2, step_bytes=0),
+        Step(object="b", parent="a", tokens=10, step_tokens=10, step_bytes=2),
+        Step(object="a", parent="", tokens=0, step_tokens=0, step_bytes=0),
+    ]
     found = align(b"hi", steps, b"hi")
     assert found.points == (Point(0, ""), Point(0, "a"), Point(2, "b", 10), Point(2, "c", 12))
     assert found.exact(0) == Point(0, "a")
@@ -245,19 +251,24 @@ def test_steps_without_text_stand_where_the_one_before_stands() -> None:
 
 
 def test_a_head_without_any_text_does_not_agree_with_one() -> None:
-    assert align(b"hi", [Step("a", "", 0, 0, 0)], b"") == Alignment((), differs=True, whole=False)
+    assert align(b"hi", [Step(object="a", parent="", tokens=0, step_tokens=0, step_bytes=0)], b"") == Alignment(
+        (), differs=True, whole=False
+    )
 
 
 def test_below_an_opaque_root_is_no_empty_context() -> None:
-    root = Step("a", "", 500, 500, 0, kind="import")
+    root = Step(object="a", parent="", tokens=500, step_tokens=500, step_bytes=0, kind="import")
     assert align(b"", [root], b"").points == (Point(0, "a", 500),)
-    behind = Step("b", "a", 510, 10, 5)
+    behind = Step(object="b", parent="a", tokens=510, step_tokens=10, step_bytes=5)
     assert align(b"", [behind, root], b"").points == (Point(0, "b", 510),)
     assert align(b"hello", [behind, root], b"").points == ()
 
 
 def test_a_route_cuts_no_character() -> None:
-    steps = [Step("b", "a", 3, 1, 1), Step("a", "", 2, 2, 3)]
+    steps = [
+        Step(object="b", parent="a", tokens=3, step_tokens=1, step_bytes=1),
+        Step(object="a", parent="", tokens=2, step_tokens=2, step_bytes=3),
+    ]
     text = "éé".encode()
     found = align(text, steps, text)
     assert [point.at for point in found.points] == [0, 3, 4]
@@ -266,7 +277,10 @@ def test_a_route_cuts_no_character() -> None:
 
 
 def test_a_route_does_not_go_on_within_a_character_that_the_head_has_half_read() -> None:
-    steps = [Step("b", "a", 3, 1, 1), Step("a", "", 2, 2, 2)]
+    steps = [
+        Step(object="b", parent="a", tokens=3, step_tokens=1, step_bytes=1),
+        Step(object="a", parent="", tokens=2, step_tokens=2, step_bytes=2),
+    ]
     text = "éé".encode()[:3]
     there = route(text, align(text, steps, text), steps, text, "éé".encode())
     assert there == Route(2, "é".encode())
@@ -296,7 +310,10 @@ def test_five_thousand_steps_are_laid_in_place_quickly() -> None:
     parts = [f"!primed standard\n{body}" if n % 7 == 3 else body for n, body in enumerate(bodies)]
     transcript, text = "".join(parts).encode(), "".join(bodies).encode()
     sizes = [len(body) for body in bodies]
-    told.steps = [Step(f"a{n}", f"a{n - 1}" if n else "", n, 1, sizes[n]) for n in reversed(range(5000))]
+    told.steps = [
+        Step(object=f"a{n}", parent=f"a{n - 1}" if n else "", tokens=n, step_tokens=1, step_bytes=sizes[n])
+        for n in reversed(range(5000))
+    ]
     begun = time.perf_counter()
     found = align(transcript, told.steps, text)
     spent = time.perf_counter() - begun

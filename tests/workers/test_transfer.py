@@ -37,7 +37,7 @@ def transfer(line: Post, *, seconds: float = PATIENCE_S, credit: int = 0) -> Tra
 
 
 def chunk(seq: int, offset: int) -> wire.Chunk:
-    return wire.Chunk(b"i" * 16, seq, offset=offset)
+    return wire.Chunk(id=b"i" * 16, seq=seq, offset=offset)
 
 
 @pytest.fixture

@@ -7,7 +7,16 @@ from ssmprov import ops, wire
 from ssmprov.errors import Problem
 
 CLIENT, TURN, OTHER = b"c" * 16, b"t" * 16, b"o" * 16
-CARD = wire.ModelCard("talk", "scripted", "f" * 64, "scripted", 300, 0, "fp32", "greedy")
+CARD = wire.ModelCard(
+    name="talk",
+    runtime="scripted",
+    fingerprint="f" * 64,
+    architecture="scripted",
+    vocabulary=300,
+    state_bytes=0,
+    dtype="fp32",
+    settings="greedy",
+)
 PROBLEM = Problem("busy", "the queue is full", 100, {"head": "ab", "n": [1, {"a": None}]}, "talk/0", "Traceback")
 
 ARGS = {
@@ -24,7 +33,7 @@ ARGS = {
     "ckpt.verify": ops.Verify(),
     "ckpt.gc": ops.Collect(True),
     "ckpt.replay": ops.Replay("a", True),
-    "probe": ops.Probe("topk", 4, [0, 3], "content_read_only", 7, 20),
+    "probe": ops.Probe(routing="topk", topk=4, masked=[0, 3], where="content_read_only", top=7, reply_tokens=20),
     "settings.ls": ops.SettingsLs(),
     "settings.show": ops.SettingsShow("greedy"),
     "settings.set": ops.SettingsSet("mine", "greedy", {"temp": 1.0}),
@@ -32,23 +41,103 @@ ARGS = {
     "settle": ops.Settle(TURN, wire.pack(PROBLEM), "a"),
     "warm": ops.Warm(),
 }
-ROW = ops.Row("a", "ab" * 32, "talk", "f" * 64, "cd" * 32, 5, 1000, 1.5, 2, "talk/0", True, False, True)
-STEP = ops.Step("ab" * 32, "cd" * 32, 5, 2, 9, 1.5, "turn", "text", True, ["a"])
-SEEN = ops.LayerProbed(1.0, 1.5, [ops.SlotWeight(0, 3, 0.75)], 0.02, 0.02, 0.1)
+ROW = ops.Row(
+    name="a",
+    object="ab" * 32,
+    model="talk",
+    fingerprint="f" * 64,
+    parent="cd" * 32,
+    tokens=5,
+    bytes=1000,
+    created=1.5,
+    steps=2,
+    pinned="talk/0",
+    opaque=True,
+    exact=False,
+    stored=True,
+)
+STEP = ops.Step(
+    object="ab" * 32,
+    parent="cd" * 32,
+    tokens=5,
+    step_tokens=2,
+    step_bytes=9,
+    created=1.5,
+    kind="turn",
+    excerpt="text",
+    stored=True,
+    names=["a"],
+)
+SEEN = ops.LayerProbed(
+    entropy=1.0, mean_entropy=1.5, top=[ops.SlotWeight(0, 3, 0.75)], gate=0.02, gamma=0.02, strength=0.1
+)
 NEXT = ops.NextToken(65, "a", 0.5)
 RESULTS = (
-    ops.TurnResult("fence", "a", "ab" * 32, "cd" * 32, 7, 5, 3, 2, 9, 0, "hot", True, "talk/0", 1.0, 2.0, 3.0, 4.0),
+    ops.TurnResult(
+        stop="fence",
+        name="a",
+        object="ab" * 32,
+        parent="cd" * 32,
+        seed=7,
+        tokens=5,
+        prompt_tokens=3,
+        reply_tokens=2,
+        reply_bytes=9,
+        prefill_tokens=0,
+        restored="hot",
+        exact=True,
+        worker="talk/0",
+        restore_ms=1.0,
+        prompt_ms=2.0,
+        reply_ms=3.0,
+        commit_ms=4.0,
+    ),
     ops.Page([ROW], True),
-    ops.Shown(ROW, 7, {"temp": 0.5}, 100, ["a"]),
+    ops.Shown(row=ROW, seed=7, settings={"temp": 0.5}, text_bytes=100, names=["a"]),
     ops.Steps([STEP, STEP], True),
     ops.ForkResult("ab" * 32, ["b"], {"b": "talk/0"}, 1.0),
-    ops.Probed([SEEN, SEEN], [NEXT], 4, 16, 2.77, 5, 9, 2, "ab" * 32, 3, 3, True, 0.25, [NEXT], 3, 3, "talk/0", 1.0),
+    ops.Probed(
+        layers=[SEEN, SEEN],
+        next=[NEXT],
+        heads=4,
+        slots=16,
+        max_entropy=2.77,
+        tokens=5,
+        context_tokens=9,
+        prefill_tokens=2,
+        object="ab" * 32,
+        reply_tokens=3,
+        reply_bytes=3,
+        intervened=True,
+        divergence=0.25,
+        plain_next=[NEXT],
+        plain_reply_tokens=3,
+        plain_reply_bytes=3,
+        worker="talk/0",
+        ms=1.0,
+    ),
     ops.Settled(True, wire.pack(None), "ab" * 32),
     ops.StatusResult(
-        ops.BrokerStatus(1, 2.0, 1, 0, 0, 3, 3, 0, 0.5, 0.5, False),
-        [ops.ModelStatus("talk", "scripted", "f" * 64)],
-        [ops.WorkerStatus("talk/0", "talk", 1, "here", 1, "ready", 8, 0, 0)],
-        {"talk:a": "talk/0"},
+        broker=ops.BrokerStatus(
+            pid=1,
+            uptime_s=2.0,
+            clients=1,
+            queued=0,
+            running=0,
+            accepted=3,
+            answered=3,
+            refused=0,
+            requests_per_s=0.5,
+            partials_per_s=0.5,
+            draining=False,
+        ),
+        models=[ops.ModelStatus(name="talk", runtime="scripted", fingerprint="f" * 64)],
+        workers=[
+            ops.WorkerStatus(
+                name="talk/0", model="talk", pid=1, host="here", epoch=1, state="ready", slots=8, running=0, hot_bytes=0
+            )
+        ],
+        contexts={"talk:a": "talk/0"},
     ),
     None,
 )
@@ -70,7 +159,7 @@ MESSAGES: list[tuple[wire.Message, list[bytes]]] = [
             host="here",
             epoch=1,
             stall_ms=60_000,
-            running=[wire.Running(TURN, 1, CLIENT, "turn", "a", "b")],
+            running=[wire.Running(id=TURN, attempt=1, client=CLIENT, op="turn", context="a", save="b")],
         ),
         [bytes(wire.pack({"a": "talk/0"}))],
     ),
@@ -86,8 +175,8 @@ MESSAGES: list[tuple[wire.Message, list[bytes]]] = [
     ),
     (wire.Cancel(TURN, "keep"), []),
     (wire.Credit(TURN, 5, 1, 3, 2), []),
-    (wire.Pulse(1, 2, 3, 4, 5), []),
-    (wire.Chunk(TURN, 1, 1, 1, 0, True), [b"data" * 20]),
+    (wire.Pulse(progress=1, running=2, hot_bytes=3, tokens=4, prefill_tokens=5), []),
+    (wire.Chunk(id=TURN, seq=1, attempt=1, epoch=1, offset=0, last=True), [b"data" * 20]),
     (wire.Bye("leaving", PROBLEM), []),
 ]
 
