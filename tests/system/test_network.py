@@ -214,7 +214,7 @@ class TestRoles:
             for _ in range(1000):
                 client.status()
 
-        with pytest.raises(Busy, match="more than 50 requests a second"):
+        with pytest.raises(Busy, match="more than 50 requests per second"):
             often()
 
     def test_the_brokers_own_socket_needs_no_key(self, guarded: House) -> None:
