@@ -73,7 +73,7 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A reply drawn beside the transcript: its name, its checkpoint, and where and how it would continue the
+    """A reply that is not in the transcript: its name, its checkpoint, and where and how it would continue the
     transcript."""
 
     name: str
@@ -150,7 +150,7 @@ class Branches:
         point = scene.alignment.before(at)
         if point is None:
             raise BadRequest(
-                f"{self.name} has not read this part of the transcript: choose a later turn, or let it read all again"
+                f"{self.name} has not read this part of the transcript: choose a later turn, or read the transcript anew"
             )
         return point
 
@@ -214,7 +214,7 @@ class Branches:
             if object_id:
                 try:
                     self.client.fork(f"#{object_id}", [name], model=self.model)
-                except Conflict:  # another window took it
+                except Conflict:  # another window took the name
                     continue
             try:
                 self._write(self.file_of(name), transcript)
@@ -289,7 +289,7 @@ class Branches:
             writer.moved()
             raise
         if not writer.carry_out_move(move):
-            raise Conflict(f"{TRANSCRIPT} was changed by another program; it is left as it is")
+            raise Conflict(f"{TRANSCRIPT} was changed by another program, so it was left as it is")
         return change
 
     def check(self, scene: Scene) -> None:
@@ -298,7 +298,7 @@ class Branches:
             raise Conflict("the transcript has changed in the meantime: look at it and try again")
         if self.head() != scene.head:
             raise Conflict(
-                f"{self.name} has moved on in the meantime without this transcript: look at it and try again"
+                f"{self.name} has changed in the meantime, but this transcript has not: look at it and try again"
             )
 
     def _move(self, head: str, object_id: str) -> None:
@@ -369,7 +369,7 @@ class Branches:
     def undrawn(self, drawing: Drawing, index: int) -> None:
         """Remove the name of one that was not drawn."""
         name = drawing.names[index]
-        with contextlib.suppress(SsmprovError):  # another error is being told
+        with contextlib.suppress(SsmprovError):  # another error is being reported
             if self.client.show(name, model=self.model).row.object == drawing.point.object:
                 self.client.rm([name], model=self.model)
 
