@@ -73,8 +73,8 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A reply that is not in the transcript: its name, its checkpoint, and where and how it would continue the
-    transcript."""
+    """A reply that was drawn but is not in the transcript: its name, its checkpoint, and the text `tail` with which the
+    transcript would continue at byte `at`."""
 
     name: str
     object: str
@@ -86,7 +86,7 @@ class Candidate:
 class Drawing:
     """What to read after a checkpoint to draw replies, and the names to save them under.
 
-    The transcript is `lead`, then `tail`, then the reply. `tail` may hold lines that no context reads.
+    The transcript is `lead`, then `tail`, then the reply. `tail` may contain lines that no context reads.
     """
 
     point: Point
@@ -150,7 +150,8 @@ class Branches:
         point = scene.alignment.before(at)
         if point is None:
             raise BadRequest(
-                f"{self.name} has not read this part of the transcript: choose a later turn, or read the transcript anew"
+                f"{self.name} has not read this part of the transcript: choose a later turn, or read the transcript "
+                "anew"
             )
         return point
 

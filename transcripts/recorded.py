@@ -115,7 +115,7 @@ def send(writer: Writer, client: Client, turn: Outgoing, ask: Ask, say: Say) -> 
 
 
 def follow(client: Client, arguments: dict[str, Any], also: str, say: Say) -> None:
-    """Point the context `also` at the turn's result. Only reports an error, because the turn still has to be recorded."""
+    """Point the context `also` at the turn's result. Only reports errors: the turn still has to be recorded."""
     try:
         client.fork(arguments["save"], [also], model=arguments["model"], overwrite=True)
     except SsmprovError as error:
