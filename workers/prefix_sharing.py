@@ -60,7 +60,7 @@ class PrefixSharing:
         return found
 
     def reached(self, job: Job, active: Sequence[Job]) -> None:
-        """A job has read on: give its state to those that wait for it here, and keep it at the end of its prompt.
+        """A job has read further: give its state to those that wait for it here, and keep it at the end of its prompt.
 
         If the state cannot be saved, it is not shared, and those that wait read for themselves.
         """

@@ -385,8 +385,8 @@ def _context_name(request: wire.Request) -> str:
 
 
 def _moved(name: str, wanted: str, head: str | None) -> str:
-    now = f"is at {head[:12]}" if head else "does not exist"
-    return f"{name} {now}, but was expected at {wanted[:12]}: somebody moved it; load it again and repeat the turn"
+    now = f"is at #{head[:12]}" if head else "does not exist"
+    return f"{name} {now}, but was expected at #{wanted[:12]}: somebody moved it; load it again and send the turn again"
 
 
 def _difference(a: Snapshot, b: Snapshot) -> float:

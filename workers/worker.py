@@ -193,7 +193,7 @@ class Worker:
                 self._broken = self._broken or sockets.refusal(frames, self._endpoint, self._credentials)
 
     def _hello(self) -> None:
-        """Introduce ourselves on a new connection, and renew the lease."""
+        """Say HELLO on a new connection, and renew the lease."""
         self._leased = False
         self._heard_at = time.monotonic()
         self._register_at = float("inf")
@@ -247,7 +247,7 @@ class Worker:
             try:
                 message, payloads = wire.decode(frames)
             except wire.WireError as error:
-                log.warning("ignored a message of the broker: %s", error)
+                log.warning("ignored a message from the broker: %s", error)
                 continue
             self._take(message, payloads)
 

@@ -258,7 +258,7 @@ class Process:
         if not run.begun:
             run.dropped = True
         elif mode == "drop":
-            self.fail(run, Problem("cancelled", "the turn was cancelled: the context is what it was before"))
+            self.fail(run, Problem("cancelled", "the turn was cancelled: the context is unchanged"))
         else:
             self.commit(run, "cancelled")
         self.flush()

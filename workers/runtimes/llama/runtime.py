@@ -157,7 +157,7 @@ class LlamaRuntime:
         self._clear(target)
         self._lost.discard(slot)
         if not self._put(target, self.layout.outward(state.data, 1 if self._recurrent else self._count), position):
-            raise Corrupt(f"llama.cpp refused this checkpoint's state{native.why()}")
+            raise Corrupt(f"llama.cpp rejected this checkpoint's state{native.why()}")
         self._holds[target] = weakref.ref(state)
 
     def _put(self, sequence: int, blob: bytes | bytearray | memoryview, position: int) -> bool:
@@ -294,7 +294,7 @@ class LlamaRuntime:
         written = self._lib.llama_state_seq_get_data(self._context.pointer, buffer, size, sequence)
         del buffer
         if written != size or size == 0:
-            raise SsmprovError(f"llama.cpp could not hand a context out{native.why()}")
+            raise SsmprovError(f"llama.cpp could not save a context{native.why()}")
         return blob
 
     def _learn_layout(self) -> Layout:
@@ -321,7 +321,7 @@ class LlamaRuntime:
         queue = deque((row, place, self._begun(place, feeds[row].tokens)) for place, row in order)
         for row, place, tokens in queue:
             if self.n_ctx is not None and self._positions[place] + len(tokens) > self.n_ctx:
-                raise BadRequest(f"row {row} would pass n_ctx = {self.n_ctx} tokens")
+                raise BadRequest(f"row {row} would exceed n_ctx = {self.n_ctx} tokens")
         try:
             while queue:
                 taken: list[tuple[int, int, list[int]]] = []
@@ -389,7 +389,7 @@ class LlamaRuntime:
 
     def _stands(self, slot: int) -> None:
         if slot in self._lost:
-            raise SsmprovError("this context was lost when a batch failed: repeat the turn")
+            raise SsmprovError("this context was lost when a batch failed: send the turn again")
 
     def _logits(self, rows: int) -> Logits:
         """The logits of the last decode for each of its rows [rows, V], valid until the next one."""
