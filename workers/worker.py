@@ -362,7 +362,7 @@ class Worker:
                 stream.progress = item.progress
 
     def _take_answer(self, request: wire.Request, final: wire.Final, payloads: list[bytes]) -> None:
-        """An answer waits until it can be sent; it then holds what its reader does not have yet."""
+        """Queue an answer until it can be sent. It then contains what its reader does not have yet."""
         self._jobs.pop(request.id, None)
         self._probes.pop(request.id, None)
         self._transfers.pop(request.id, None)

@@ -298,7 +298,7 @@ class LlamaRuntime:
         return blob
 
     def _learn_layout(self) -> Layout:
-        """Have the model write a state, with which all others are compared."""
+        """Let the model write a state. All other states are compared with it."""
         try:
             token = next(token for token in range(self.vocabulary) if self.piece(token))
             self._feed([(0, [token] * LEARN_TOKENS)])
@@ -365,9 +365,9 @@ class LlamaRuntime:
             self._positions[sequence] += len(tokens)
 
     def _purge(self, slots: set[int]) -> None:
-        """Empty slots whose numbers overflowed, to the last byte, which the library's own removal leaves behind.
+        """Empty slots whose numbers overflowed, down to the last byte. The library's own removal leaves bytes behind.
 
-        A context that began there would not be empty: only finite numbers times zero are zero.
+        A context that began there would not be empty: the library multiplies by zero, and infinity times zero is NaN.
         """
         others = [slot for slot in range(self.slots) if slot not in slots and self._positions[self._places[slot]]]
         kept = [(slot, self._places[slot], self._read(self._places[slot])) for slot in others]
