@@ -261,7 +261,7 @@ class Supervisor:
 
 
 def _relay(who: str, line: str) -> None:
-    """Pass on a child's line: as it is if the child has logged it, else as a record under the child's name."""
+    """Pass on a child's line: unchanged if the child logged it, otherwise as a log record with the child's name."""
     if logs.text_of(line) is None:  # shown whatever the level is, since it may tell why a child crashed
         log.handle(log.makeRecord(log.name, logging.INFO, "", 0, line, (), None, extra={"service": who}))
         return

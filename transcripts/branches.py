@@ -206,7 +206,7 @@ class Branches:
         return rows
 
     def keep(self, object_id: str, transcript: bytes) -> str:
-        """Keep a checkpoint and its transcript as a branch; its name. A second call returns the same branch."""
+        """Keep a checkpoint and its transcript as a branch. Returns its name; a second call returns the same name."""
         for name in self.client.show(f"#{object_id}", model=self.model).names if object_id else []:
             if name.startswith(f"{self.row}.") and _holds(self.file_of(name), transcript):
                 return name
