@@ -111,7 +111,7 @@ def test_an_official_file_of_its_own_family_and_dtype(alone: Run, tmp_path: Path
         ("text.safetensors", b"hello", "damaged, cut short or in another format"),
         ("empty.safetensors", b"", "damaged, cut short or in another format"),
         ("cut.safetensors", mini.path().read_bytes()[:1_000_000], "damaged, cut short or in another format"),
-        ("notes.txt", b"hello", "no model file by its name"),
+        ("notes.txt", b"hello", "not named like a model file"),
     ],
 )
 def test_what_is_no_model_is_told_in_a_sentence(
@@ -140,7 +140,7 @@ def test_weights_that_are_no_numbers_are_found(alone: Run, tmp_path: Path) -> No
     tensors = dict(rwkv7.random_tensors(TINY, 1))
     tensors["head.weight"] = tensors["head.weight"] * float("nan")
     rwkv7.save(tensors, tmp_path / "nan.pth")
-    refused(alone("models", "check", str(tmp_path / "nan.pth")), "computes no numbers")
+    refused(alone("models", "check", str(tmp_path / "nan.pth")), "computes NaN or infinity")
 
 
 def test_the_runtime_can_be_chosen_and_wrong_words_are_usage(alone: Run) -> None:
@@ -233,7 +233,7 @@ def test_files_are_told_apart_by_what_is_in_them(tmp_path: Path) -> None:
         (lambda data: data[:2000], "the file is cut short"),
         (lambda _data: b"", "this is not a GGUF file"),
         (lambda data: data.replace(b"mamba2", b"mambaX"), "unknown model architecture: 'mambaX'"),
-        (lambda data: data[:-5000] + b"\xff" * 2000 + data[-3000:], "computes no numbers"),
+        (lambda data: data[:-5000] + b"\xff" * 2000 + data[-3000:], "computes NaN or infinity"),
     ],
 )
 def test_a_spoilt_gguf_is_told_in_a_sentence(
