@@ -106,7 +106,7 @@ def test_a_state_of_another_model_is_refused(house: Cluster, tmp_path: Path) -> 
     write_state(path, made(), replace_origin(origin(house), layout="rwkv7 L9"))
     refused(house, path, WrongModel, "'rwkv7 L9'")
     write_state(path, made(), origin(house))
-    refused(house, path, WrongModel, "is served", model="talk")
+    refused(house, path, WrongModel, "the model here is", model="talk")
 
 
 def replace_origin(found: Origin, **changes: str) -> Origin:
