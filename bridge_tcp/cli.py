@@ -25,9 +25,9 @@ log = logging.getLogger(__name__)
 
 
 @click.command()
-@click.option("--config", type=click.Path(path_type=Path), envvar="SSMPROV_CONFIG", help="Configuration file (TOML).")
-@click.option("--home", type=click.Path(path_type=Path), envvar="SSMPROV_HOME", help="Working directory.")
-@click.option("--broker", "endpoint", envvar="SSMPROV_BROKER", help="Endpoint of the broker.")
+@click.option("--config", type=click.Path(path_type=Path), envvar="SSMPROV_CONFIG", help="The TOML configuration.")
+@click.option("--home", type=click.Path(path_type=Path), envvar="SSMPROV_HOME", help="The working directory.")
+@click.option("--broker", "endpoint", envvar="SSMPROV_BROKER", help="The broker's endpoint.")
 @click.option(
     "--index", type=click.IntRange(0), help="Number of the [[bridge]] table in the configuration, counted from 0."
 )
@@ -44,7 +44,7 @@ log = logging.getLogger(__name__)
     "--insecure",
     is_flag=True,
     envvar=INSECURE_VARIABLE,
-    help="Accept connections from other machines, without authentication. Not recommended.",
+    help="Let other machines connect, without authentication. Not recommended.",
 )
 def bridge(
     config: Path | None,

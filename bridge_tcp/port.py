@@ -116,7 +116,7 @@ class Port:
     def _check_ref(self, text: str) -> None:
         model, ref = split_model(text)
         if model not in ("", self.model):
-            raise BadRequest(f"{text} is a context of {model}, and this port serves {self.model}")
+            raise BadRequest(f"{text} is a context of {model}, but this port serves {self.model}")
         parse_ref(ref)
 
     # -- slash commands

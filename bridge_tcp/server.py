@@ -175,7 +175,7 @@ class Server:
 
 
 def _has_news(writer: asyncio.StreamWriter) -> bool:
-    """Whether its client has sent bytes that are not read yet: of many simultaneous clients, some are serious."""
+    """Whether its client has sent bytes that are not read yet, and so is not idle."""
     if writer.transport.is_closing():
         return False
     poller = select.poll()

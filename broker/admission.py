@@ -22,7 +22,7 @@ class Admission:
         self._allowances: dict[str, Allowance] = {}
 
     def is_crowded(self, user: User) -> bool:
-        """Whether there is no place left, at all or for this key. The last eighth is kept for peers without a key."""
+        """Whether all connections, or all those of this key, are taken. The last eighth is for peers without a key."""
         peers, bounds = self._state.peers, self._state.bounds
         if len(peers) >= bounds.peers - (bounds.peers // 8 if user.public else 0):
             return True
@@ -44,7 +44,7 @@ class Admission:
         allowance = self._allowances.setdefault(user.public, Allowance(max(1.0, 2 * per_s), now))
         if wait_s := allowance.take(now, per_s):
             raise Busy(
-                f"the key {user.name!r} sends more than {per_s:g} requests a second: try again",
+                f"the key {user.name!r} sends more than {per_s:g} requests per second: try again",
                 retry_ms=1 + int(1000 * wait_s),
             )
 

@@ -130,7 +130,7 @@ class Child:
         self.process = None
         if status in CRASHES and not self.served and self.failures + 1 >= HOPELESS:
             self.last_line = (
-                f"it {ending(status)} at each of {HOPELESS} starts. A damaged or unsupported model file can cause "
+                f"it {ending(status)} after each of {HOPELESS} starts. A damaged or unsupported model file can cause "
                 "this: check it with `ssmprov models check PATH`"
             )
             return EXIT_CONFIGURATION

@@ -33,7 +33,10 @@ FILES = 65_536
 @click.option("--home", type=click.Path(path_type=Path), envvar="SSMPROV_HOME", help="The working directory.")
 @click.option("--listen", multiple=True, help="Listen here instead of at the configured endpoints. May be repeated.")
 @click.option(
-    "--insecure", is_flag=True, envvar=INSECURE_VARIABLE, help="Let other machines connect without keys. Not advised."
+    "--insecure",
+    is_flag=True,
+    envvar=INSECURE_VARIABLE,
+    help="Let other machines connect without keys. Not recommended.",
 )
 def broker(config: Path | None, home: Path | None, listen: tuple[str, ...], insecure: bool) -> None:
     """Run the broker until SIGTERM or Ctrl-C, then drain it."""

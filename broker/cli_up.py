@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
     "--config",
     type=click.Path(path_type=Path, dir_okay=False),
     envvar="SSMPROV_CONFIG",
-    help="The TOML file to serve. Default: ssmprov.toml of the working directory, or else the one that ssmprov brings.",
+    help="The TOML file to serve. Default: ssmprov.toml in the working directory, or else the one that ssmprov ships.",
 )
 @click.option(
     "--ready-file",
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
     "--insecure",
     is_flag=True,
     envvar=INSECURE_VARIABLE,
-    help="Let other machines connect to the broker and the bridges without keys. Not advised.",
+    help="Let other machines connect to the broker and the bridges without keys. Not recommended.",
 )
 @click.pass_context
 def up(ctx: click.Context, config: Path | None, ready_file: Path | None, insecure: bool) -> None:

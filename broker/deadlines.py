@@ -44,7 +44,7 @@ class Deadlines:
         if not model.workers or state.now - task.waits_since >= ABSENT_S:
             state.undecided(task)
         if state.now >= task.deadline or (task.pinned and task.pinned not in model.workers):
-            return Unavailable("no worker came to do it")
+            return Unavailable("no worker was available")
         return None
 
     def _waited(self, task: Task) -> SsmprovError | None:

@@ -37,7 +37,7 @@ class Refuse:
 
 @dataclass(slots=True)
 class Unreachable:
-    """A message to this route found nobody there, or too much is waiting for it."""
+    """A message to this route found nobody there, or too many messages wait for it."""
 
     now: float
     route: Route

@@ -96,7 +96,7 @@ class Intake:
     def _task(self, client: Client, user: User, request: wire.Request, payloads: list[bytes]) -> Task:
         state = self._state
         if state.draining:
-            raise Unavailable("the broker is shutting down: send the request again in a moment", retry_ms=1000)
+            raise Unavailable("the broker is shutting down: send the request again", retry_ms=1000)
         operation = operations.find(request.op)
         if operation.internal:
             raise BadRequest(f"only the broker may ask for {request.op}")
@@ -109,7 +109,7 @@ class Intake:
         if not request.model and len(state.models.keys() | state.expected) == 1:
             request.model = next(iter(state.models))
         elif not request.model:
-            raise BadRequest(f"several models are served: name one{nearest('', state.models)}")
+            raise BadRequest(f"several models are served: name one of them{nearest('', state.models)}")
         args = operations.decode_args(request)
         user.check(operations.right(request, args), request.op)
         if operation.file == "out":

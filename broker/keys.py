@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 DOMAIN = "ssmprov"
 
 STRANGER_S = 1.0
-"""At most one unknown key in this time is logged, so that strangers cannot fill the log."""
+"""At most one unknown key is logged in this many seconds, so that strangers cannot fill the log."""
 
 
 class Gate:
@@ -83,7 +83,7 @@ class Gate:
             return False
         try:
             users = self._list.users()
-        except SsmprovError as error:  # the next call tries again, so that a key is not kept for want of a free file
+        except SsmprovError as error:  # the next call tries again, so that lack of a free file does not keep a key
             if self._complaint != str(error):
                 self._complaint = str(error)
                 log.error("the allow-list cannot be read, so the last one stays in force: %s", error)

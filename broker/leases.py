@@ -16,7 +16,7 @@ from ssmprov.errors import Problem, Refused, SsmprovError, WorkerLost, WrongMode
 from ssmprov.names import check_name, parse_ref, parse_worker
 
 SILENT_S = 5.0
-"""A worker that stops its pulses while its connection lives hangs. A dead one is seen sooner, by its socket."""
+"""A worker that sends nothing for this long while its connection lives hangs. A dead one is noticed sooner."""
 
 MAX_TRIES = 3
 MAX_EPOCH = 1 << 52
@@ -116,7 +116,9 @@ class Leases:
         holder = state.peers.get(live.route) if live else None
         another = live and (live.pid, live.started, live.host) != (offer.pid, offer.started, offer.host)
         if live and (another or (holder and holder.user.public != peer.user.public)):
-            raise Refused(f"{offer.worker} is leased to process {live.pid} on {live.host}", retry_ms=200)
+            raise Refused(
+                f"{offer.worker} is leased to process {live.pid} on {live.host}: stop that one first", retry_ms=200
+            )
         return model
 
     def _make_room(self, name: str) -> None:
@@ -138,8 +140,8 @@ class Leases:
     ) -> list[Task]:
         """Keep the tasks that a worker still has when it registers again; returns those that it had and has lost.
 
-        It is told where to stream from before it gets its lease, so that it sends nothing out of order. `known` tells
-        that this broker has leased the name to it before, and so remembers all its tasks.
+        The broker says where to stream from before it grants the lease, so that nothing is sent out of order. `known`
+        means that this broker has leased the name to it before, and so remembers all its tasks.
         """
         state = self._state
         kept = dict(old.tasks) if old else {}
@@ -178,7 +180,7 @@ class Leases:
         return task if waits else None
 
     def _decided(self, item: wire.Running) -> bool:
-        """Whether a request was already answered, now belongs to another worker, or came from a broker."""
+        """Whether a request was already answered, now belongs to another worker, or came from a broker itself."""
         state = self._state
         return item.id in state.tasks or item.id in state.answers or item.id[:8] == state.identity[:8]
 
@@ -215,7 +217,7 @@ class Leases:
     # -- liveness
 
     def pulse(self, worker: Worker, pulse: wire.Pulse) -> None:
-        """Take note of a worker's progress and rates."""
+        """Record a worker's progress and rates."""
         now = self._state.now
         if pulse.progress != worker.progress or not worker.running:
             worker.progress_at = now
@@ -365,7 +367,8 @@ class Leases:
         problem.details |= {"committed": verdict.committed, "head": verdict.head}
         if verdict.committed:
             problem.message = (
-                "the turn was committed with a reply that differs from the streamed one: load its context to see it"
+                "the turn was committed with a different reply from the one that was streamed: load its context to see "
+                "it"
             )
         self._state.finish(about, wire.Final(about.id, about.attempt, error=problem), [])
 

@@ -48,7 +48,7 @@ log = logging.getLogger(__name__)
 
 TICK_S = 0.1
 WATCH_S = 1.0
-"""How often the allow-list and the used memory are checked."""
+"""How often the allow-list and the memory in use are checked."""
 
 BATCH = 512
 """The messages that are received before the clock is checked again."""
@@ -141,7 +141,7 @@ class Loop:
         try:
             (self._router.bind if scheme == "ipc" else self._ports.open)(endpoint)
         except zmq.ZMQError as error:
-            held = ". Another program uses it" if error.errno == zmq.EADDRINUSE else ""
+            held = ". Stop the program that uses it, or listen elsewhere" if error.errno == zmq.EADDRINUSE else ""
             raise Conflict(f"cannot listen on {endpoint}: {error}{held}") from None
 
     def _lock(self, path: Path) -> None:
@@ -183,7 +183,7 @@ class Loop:
         poller = zmq.Poller()
         poller.register(self._router, zmq.POLLIN)
         monitor, wake = self._monitor.FD, self._wake.fileno()
-        poller.register(monitor, zmq.POLLIN)  # cheaper than its socket, but it tells only changes: so look first
+        poller.register(monitor, zmq.POLLIN)  # cheaper than its socket, but it only reports changes: so look first
         self._monitored()
         poller.register(wake, zmq.POLLIN)
         while not self._stopped:
@@ -218,8 +218,8 @@ class Loop:
 
         ZeroMQ keeps the parts of a message until the last one arrives. It limits neither their number nor their size,
         and does not tell who sent them. So this is the only defence against a peer that never ends its message: the
-        broker ends and drops all connections with all that they hold. Accepted requests continue at the workers, and
-        are taken up again after the restart.
+        broker ends, and so drops all connections and what they hold. Accepted requests continue at the workers, and the
+        restarted broker finds them there.
         """
         if self._ports.open_again():
             log.info("the TCP endpoints are open again")
@@ -227,8 +227,8 @@ class Loop:
             self._handle(Admit(time.monotonic(), self._gate.users))
         if (taken := memory_of(os.getpid())) > self._memory:
             raise NoSpace(
-                f"the broker uses {taken >> 20} MiB of memory, more than the {self._memory >> 20} MiB of `memory` in "
-                "[broker]: it stops, so that it can be started again"
+                f"the broker uses {taken >> 20} MiB of memory, but `memory` in [broker] allows only "
+                f"{self._memory >> 20} MiB: it stops, so that it can be started again"
             )
 
     def _receive(self) -> bool:
@@ -272,7 +272,7 @@ class Loop:
                 event, value = sockets.event_of(self._monitor.recv_multipart(zmq.NOBLOCK))
                 gone |= event != zmq.EVENT_ACCEPTED
                 if event == zmq.EVENT_ACCEPTED and self._ports.accepted(value):
-                    log.warning("too few files are left for more connections: the TCP endpoints are closed for a while")
+                    log.warning("too many files are open for more connections: the TCP endpoints are closed for now")
         if gone:
             now = time.monotonic()
             self._handle(Disconnected(now))
@@ -288,7 +288,7 @@ class Loop:
         self._deliver()
 
     def _take_up(self, event: Event) -> None:
-        """Do what follows from an event, but only collect what is to be sent."""
+        """Handle an event, but only collect the messages to send."""
         for action in self._broker.handle(event):
             if isinstance(action, Send):
                 self._outgoing.append(action)

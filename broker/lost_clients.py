@@ -1,4 +1,4 @@
-"""Clients that have disconnected: for a moment, for good, or because their process has ended."""
+"""Clients that have disconnected: for a moment, permanently, or because their process has ended."""
 
 from __future__ import annotations
 

@@ -253,7 +253,9 @@ class Broker:
         if isinstance(message, wire.Partial) and message.offset <= len(task.text):
             if end > wire.MAX_TEXT:
                 self._forward(task, wire.Cancel(task.id, "drop"))
-                self.state.fail(task, wire.WireError(f"the reply is larger than the {wire.MAX_TEXT} bytes of a text"))
+                self.state.fail(
+                    task, wire.WireError(f"the reply is larger than {wire.MAX_TEXT >> 20} MiB, the limit for a text")
+                )
                 return
             task.text[message.offset : end] = piece
         if message.attempt != task.attempt or message.seq != task.seq + 1:
@@ -276,7 +278,7 @@ class Broker:
             self._leases.settled(task, final, event.payloads)
         fork = task if task.operation.warms and not self.state.draining else None
         if final.offset > len(task.text):
-            lost = WorkerLost(f"a part of the answer of {worker.name} was lost: send the request again")
+            lost = WorkerLost(f"part of the answer from {worker.name} was lost: send the request again")
             self.state.fail(task, lost)
         else:
             self.state.finish(task, final, event.payloads, event.frames)

@@ -23,7 +23,7 @@ class Metrics:
             import prometheus_client
             import prometheus_client.core
         except ImportError:
-            raise Unsupported("metrics_port needs the extra: pip install 'ssmprov[metrics]'") from None
+            raise Unsupported("metrics_port needs an extra: install ssmprov[metrics]") from None
         self._status: StatusResult | None = None
         self._updated_at = 0.0
         self._families: Any = prometheus_client.core
@@ -62,15 +62,15 @@ class Metrics:
             ("queued", "Waiting requests", broker.queued),
             ("running", "Running requests", broker.running),
             ("clients", "Connected clients", broker.clients),
-            ("requests_per_second", "Answers a second", broker.requests_per_s),
+            ("requests_per_second", "Answers per second", broker.requests_per_s),
         ):
             yield core.GaugeMetricFamily(f"ssmprov_{name}", text, value=gauge)
         for name, text, field in (
             ("worker_running", "Turns on a worker", "running"),
             ("worker_slots", "Slots of a worker", "slots"),
-            ("worker_hot_bytes", "Bytes of hot states", "hot_bytes"),
-            ("worker_tokens_per_second", "Tokens decoded a second", "tokens_per_s"),
-            ("worker_prefill_per_second", "Prompt tokens read a second", "prefill_per_s"),
+            ("worker_hot_bytes", "Bytes of states in memory", "hot_bytes"),
+            ("worker_tokens_per_second", "Tokens decoded per second", "tokens_per_s"),
+            ("worker_prefill_per_second", "Prompt tokens read per second", "prefill_per_s"),
         ):
             family = core.GaugeMetricFamily(f"ssmprov_{name}", text, labels=["worker"])
             for worker in status.workers:

@@ -61,7 +61,7 @@ class Story:
 
 
 class IllegalMove(RuntimeError):
-    """A defect of the broker. It ends the broker, which takes up all its work again after a restart."""
+    """A bug in the broker. It ends the broker, which continues all its work after a restart."""
 
     def __init__(self, old: Phase, new: Phase, story: Story) -> None:
         super().__init__(f"a task cannot go from {old} to {new}. Its story:\n{story}")

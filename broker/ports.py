@@ -1,4 +1,4 @@
-"""The broker's TCP endpoints, which are closed while few files are left.
+"""The broker's TCP endpoints, which are closed while the process has too many open files.
 
 Anybody who reaches one may connect, with or without a key, and each connection takes a file until its handshake fails
 or times out. ZeroMQ aborts a process that has no file left for a connection to its `ipc://` socket.

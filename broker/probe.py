@@ -1,4 +1,4 @@
-"""Whether everything in a configuration serves: asks the broker, as any client would."""
+"""Finds out whether everything in a configuration serves: asks the broker, as any client would."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ Lane = tuple[str, str]
 
 
 class Ready:
-    """Tasks by owner and by lane, so that the next one is found without a look at all of them.
+    """Tasks by owner and by lane, so that the next one is found without looking at all of them.
 
     The owners are kept in the order in which they were served. An owner that is served moves to the end.
     """
@@ -66,7 +66,7 @@ class Ready:
         return None
 
     def _in_turn(self, running: Mapping[Owner, int]) -> Iterator[Owner]:
-        """The owners, those with the fewest slots first. One without any is found without a look at the others."""
+        """The owners, those with the fewest slots first. One without any is found without looking at the others."""
         yield HOUSE
         yield from (owner for owner in self._owners if owner not in running)
         busy = [owner for owner in self._owners if owner in running]

@@ -202,7 +202,7 @@ class State:
             self._ready([task])
 
     def leave_limbo(self, name: str) -> None:
-        """Take up what waits for a model, after its workers have registered or the wait is over."""
+        """Continue with the tasks that wait for a model: its workers have registered, or the wait is over."""
         for task in [task for task in self.limbo.values() if task.request.model == name]:
             try:
                 if self.model_of(task) is None:
@@ -255,7 +255,7 @@ class State:
         self.hand(task, worker)
 
     def hand(self, task: Task, worker: Worker) -> None:
-        """Send a task's REQUEST to its worker. A worker that already has it just continues."""
+        """Send a task's REQUEST to its worker. A worker that already has it continues."""
         request = task.request
         request.epoch = worker.epoch
         request.client = task.client

@@ -1,4 +1,4 @@
-"""What `status` tells, and its rates."""
+"""What `status` reports, and its rates."""
 
 from __future__ import annotations
 

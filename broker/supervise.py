@@ -80,7 +80,7 @@ class Supervisor:
             if user is None or not user.may(Role.READ):
                 raise Refused(
                     f"the broker would reject its supervisor at {self.endpoint}: run `ssmprov keys allow "
-                    f"{found.name}`, or have it listen on an ipc:// socket too"
+                    f"{found.name}`, or let it also listen on an ipc:// socket"
                 )
         return found
 
@@ -150,7 +150,7 @@ class Supervisor:
             except OSError as error:  # no process or memory is available: a failure like any other
                 child.failures += 1
                 child.due = now + 10.0
-                log.error("%s cannot be started: %s. The next try is in 10 s", child.name, error.strerror)
+                log.error("%s cannot be started: %s. Trying again in 10 s", child.name, error.strerror)
                 continue
             self.selector.register(child.output, selectors.EVENT_READ, child)
 
@@ -189,10 +189,10 @@ class Supervisor:
         self.serving = False
         if status == EXIT_CONFIGURATION:
             self.fatal = True
-            log.error("%s cannot start: %s", child.name, child.last_line or "it gave no reason")
+            log.error("%s cannot start: %s", child.name, child.last_line or "it did not say why")
         elif child.due is not None:
             pause = child.due - time.monotonic()
-            log.warning("%s %s and is started again in %.1f s", child.name, ending(status), pause)
+            log.warning("%s %s and will be started again in %.1f s", child.name, ending(status), pause)
 
     def _look(self) -> None:
         """Check whether everything serves, and start what waits for the broker."""
@@ -202,7 +202,7 @@ class Supervisor:
         try:
             status = ask_status(self.context, self.endpoint, PROBE_TIMEOUT_S, self.credentials)
         except SsmprovError as error:
-            log.warning("the broker does not tell its status: %s", error)
+            log.warning("the broker's status is not available: %s", error)
             return
         if status is None or status.broker.pid != broker.pid:
             return
@@ -254,14 +254,14 @@ class Supervisor:
             if left <= 0:
                 for child in children:
                     if child.process:
-                        log.warning("%s does not end, so it is killed", child.name)
+                        log.warning("%s did not stop in time and is now killed", child.name)
                         child.signal(signal.SIGKILL)
             self._wait(max(0.05, left))
             self._reap()
 
 
 def _relay(who: str, line: str) -> None:
-    """Pass on a child's line: as it is if the child has logged it, else as a record under the child's name."""
+    """Pass on a child's line: unchanged if the child logged it, otherwise as a log record with the child's name."""
     if logs.text_of(line) is None:  # shown whatever the level is, since it may tell why a child crashed
         log.handle(log.makeRecord(log.name, logging.INFO, "", 0, line, (), None, extra={"service": who}))
         return

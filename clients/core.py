@@ -3,13 +3,13 @@
 A face (`clients.blocking`, `clients.aio`) feeds it what its socket saw and carries out what it returns:
 
     connected, disconnected    the socket has a connection, or lost it
-    turned_away                the broker would not speak with us
+    turned_away                the broker rejected the connection
     received                   the frames of one message
-    tick                       some time has passed
+    tick                       time has passed
     open, consumed, supply, cancel, forget, close    what its callers want
 
-`Send` goes out on the socket in order; `Tell` goes to the caller of one request. `disconnected` makes what was not
-yet sent void: everything open is sent again at the next connection, under the same id and with the next attempt.
+The frames of `Send` go to the socket in order. `Tell` goes to the caller of one request. After `disconnected`, drop
+what was not sent yet: the next connection sends every open request again, with the same id and the next attempt.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ from ssmprov import wire
 from ssmprov.errors import BadRequest, Busy, SsmprovError, TimedOut, Unavailable, Unreachable, error_of
 
 SILENCE_S = 1.5
-"""If the broker is silent for this long while requests are open, it is asked for a sign of life."""
+"""If the broker sends nothing for this long while requests are open, the client asks whether it is still there."""
 
 LOST_S = 30.0
-"""How long a request that a broker has accepted waits for a lost broker to come back."""
+"""How long a request that was accepted waits for a lost broker to come back."""
 
 TTL_GRACE_S = 2.0
-"""The broker ends a request at its deadline; the client ends it itself this much later."""
+"""The broker ends a request at its deadline. If it does not, the client ends it this much later."""
 
 MAX_OPEN = 1024
 MAX_GAPS = 8
@@ -53,7 +53,7 @@ Action = Send | Tell
 
 
 class Core:
-    """The open requests of one client, and its standing with the broker. Times are monotonic seconds."""
+    """The open requests of one client, and what it knows of the broker. Times are in monotonic seconds."""
 
     def __init__(
         self,
@@ -81,13 +81,13 @@ class Core:
 
     @property
     def busy(self) -> bool:
-        """Whether anything is open, so that times must be looked at."""
+        """Whether any request is open, so that `tick` must be called."""
         return bool(self._open)
 
     # -- what the callers want
 
     def open(self, request: wire.Request, payloads: list[bytes], kind: str, now: float) -> list[Action]:
-        """Ask something. Raises BadRequest for an id that is open already, and Busy where too many are."""
+        """Open a request. Raises BadRequest if its id is already open, and Busy if too many are open."""
         if request.id in self._open:
             raise BadRequest("a request with this id is already in progress: use a new id for each request")
         if len(self._open) >= MAX_OPEN:
@@ -117,13 +117,13 @@ class Core:
         return self._take()
 
     def cancel(self, request_id: bytes, mode: str) -> list[Action]:
-        """Ask for an early end; the result still comes. One that no broker has seen ends here and now."""
+        """Ask to end a request early. Its result still arrives. If no broker has it, it ends at once."""
         if mode not in CANCEL_MODES:
             raise BadRequest(f"{mode!r} is not a way to cancel: use keep, drop or close")
         if exchange := self._open.get(request_id):
             exchange.cancel_mode = mode
             if exchange.attempt == 0 or exchange.retry_at is not None:
-                self._end(exchange, cancelled("cancelled before it started: nothing was read and nothing has changed"))
+                self._end(exchange, cancelled("cancelled before it began: nothing was read and nothing has changed"))
             elif self._up:
                 self._send(wire.Cancel(request_id, mode))
         return self._take()
@@ -135,7 +135,7 @@ class Core:
         return [action for action in actions if isinstance(action, Send)]
 
     def close(self) -> list[Action]:
-        """Leave: the broker cancels at once what saves nothing."""
+        """Leave. The broker cancels requests that save nothing."""
         for exchange in list(self._open.values()):
             self._end(exchange, cancelled("the client was closed before the answer came"))
         if self._up:
@@ -146,7 +146,7 @@ class Core:
     # -- what the socket saw
 
     def connected(self, now: float) -> list[Action]:
-        """There is a (new) connection: say HELLO, and send again whatever is open."""
+        """There is a connection: send HELLO, then send every open request again."""
         self._up = True
         self._lose(now)
         self._greet(now)
@@ -154,21 +154,21 @@ class Core:
         return self._take()
 
     def disconnected(self, now: float, why: str = "") -> list[Action]:
-        """There is no connection any more; `why` is what may be the cause."""
+        """The connection is lost. `why` is the likely cause."""
         self._up = False
         self._reason = why or self._reason
         self._lose(now)
         return self._take()
 
     def turned_away(self, error: SsmprovError, now: float) -> list[Action]:
-        """The broker's door is closed to us: nothing that is open will be answered."""
+        """The broker rejected the connection: no open request will be answered."""
         actions = self.disconnected(now)
         for exchange in list(self._open.values()):
             self._end(exchange, Result(error=error))
         return [*actions, *self._take()]
 
     def received(self, frames: list[bytes], now: float) -> list[Action]:
-        """Handle one message. Anything malformed, or for no open request, is ignored."""
+        """Handle one message. Ignore it if it is malformed, or if its request is not open."""
         try:
             message, payloads = wire.decode(frames)
         except wire.WireError:
@@ -185,7 +185,7 @@ class Core:
         return self._take()
 
     def tick(self, now: float) -> list[Action]:
-        """Look at the times: deadlines, silence, retries. Let the socket's messages in first."""
+        """Check the times: deadlines, silence, retries. Call `received` first for all messages that have arrived."""
         for exchange in list(self._open.values()):
             self._watch(exchange, now)
         if self._up and self._open and now - self._heard_at >= SILENCE_S:
@@ -213,7 +213,7 @@ class Core:
             self._resend(now)
 
     def _dismissed(self, message: wire.Bye, now: float) -> None:
-        """The broker rejects us for good, is leaving, or no longer knows us."""
+        """The broker said BYE: it rejects this client, is shutting down, or no longer knows it."""
         self._reason = f"it last said: {message.reason}"
         if message.error is not None:
             for exchange in list(self._open.values()):
@@ -314,7 +314,7 @@ class Core:
         where = f" at {self.endpoint}" if self.endpoint else ""
         if exchange.known:
             fault = f"the broker{where} went away and has not come back; whether the request took effect is unknown"
-            return Unreachable(f"{fault}: start it with `ssmprov up` and look", fault=fault)
+            return Unreachable(f"{fault}: start it with `ssmprov up` and check", fault=fault)
         said = f" ({self._reason})" if self._reason else ""
         fault = f"no broker answers{where}{said}"
         return Unreachable(f"{fault}: start one with `ssmprov up`", fault=fault)

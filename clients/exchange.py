@@ -1,7 +1,7 @@
-"""One open request: what of its answer has arrived, what its reader has taken, what of its file was sent.
+"""One open request: how much of its answer has arrived, how much the reader has taken, how much of its file was sent.
 
-The reply's text counts in bytes from 0. Every piece says at which byte it begins, so pieces of several attempts
-are spliced by offset: an overlap is cut, a gap is never passed over. The reader gets whole characters only.
+Offsets count the bytes of the reply from 0. Every piece says at which byte it begins, so the pieces of several attempts
+can be joined: an overlap is cut, and a gap is never skipped. The reader only gets whole characters.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from ssmprov import operations, wire
 from ssmprov.errors import Cancelled, SsmprovError
 
 TEXT_WINDOW = 32
-"""PARTIALs that may be under way or unread at once."""
+"""The most PARTIALs that may be on their way or unread."""
 
 FILE_WINDOW = 8
-"""CHUNKs of at most 1 MiB that may be under way or unread at once."""
+"""The most CHUNKs, of at most 1 MiB each, that may be on their way or unread."""
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A piece of the reply, and how many tokens have been written with it (0 where that is not known)."""
+    """A piece of the reply, and the number of tokens written so far (0 if that is not known)."""
 
     text: str
     tokens: int = 0
@@ -39,14 +39,14 @@ class Data:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """The broker has taken the request, behind `place` others."""
+    """The broker has accepted the request; `place` others are ahead of it."""
 
     place: int
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Reading the prompt: `done` of `total` tokens."""
+    """The prefill has read `done` of `total` tokens."""
 
     done: int
     total: int
@@ -54,14 +54,14 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """The worker takes the file's next piece, from byte `offset`: answer with `Core.supply`."""
+    """The worker is ready for the next piece of the file, from byte `offset`: answer with `Core.supply`."""
 
     offset: int
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """The one end of a request. `body` is the text where it was not streamed."""
+    """The end of a request; each has one. `body` is the text if it was not streamed."""
 
     result: Raw = field(default_factory=lambda: Raw(b"\xc0"))
     body: bytes = b""
@@ -72,16 +72,16 @@ Event = Text | Data | Placed | Progress | Want | Result
 
 
 class Gap(Exception):
-    """A piece begins past what has arrived: the request must be sent again with `have`."""
+    """A piece is missing before this one: the request must be sent again with `have`."""
 
 
 class TooLong(Exception):
-    """The reply is larger than the protocol lets a text be."""
+    """The reply is larger than the protocol allows."""
 
 
 @dataclass(slots=True)
 class Window:
-    """The reader's credit: what was granted, what has arrived of it, and what the reader has not yet taken."""
+    """The reader's credit: how many pieces were granted, how many of them arrived, how many are not yet read."""
 
     size: int
     granted: int = 0
@@ -95,7 +95,7 @@ class Window:
         return self.granted
 
     def arrive(self, seq: int) -> None:
-        """The piece `seq` of this attempt has come; one beyond the credit counts for no more than that."""
+        """The piece `seq` of this attempt has arrived. A number beyond the credit counts as the credit."""
         self.arrived = max(self.arrived, min(seq, self.granted))
 
     def grant(self) -> int:
@@ -109,7 +109,7 @@ class Window:
 
 @dataclass(slots=True)
 class Upload:
-    """An import's file on its way: the next piece goes from byte `offset` as number `seq` + 1."""
+    """The file of an import while it is sent: the next piece begins at byte `offset` and has the number `seq` + 1."""
 
     offset: int = 0
     seq: int = 0
@@ -120,7 +120,7 @@ class Upload:
 
 @dataclass(slots=True)
 class Exchange:
-    """One open request. `kind` tells what becomes of its pieces: text or data for a reader, or collected."""
+    """One open request. `kind` says what happens to its pieces: a reader gets text or data, or they are collected."""
 
     request: wire.Request
     payloads: list[bytes]
@@ -149,13 +149,13 @@ class Exchange:
 
     @property
     def resendable(self) -> bool:
-        """Whether a lost connection can be made good by sending it again: half a file cannot."""
+        """Whether it can be sent again after a lost connection. A half-transferred file cannot."""
         taken = operations.find(self.request.op).file == "in" and not self.upload.finished
         file = self.kind == "data" or taken
         return self.attempt == 0 or not file
 
     def next_request(self, now: float) -> wire.Request:
-        """The REQUEST of a new attempt, which goes on from the text that has arrived; a file begins anew."""
+        """The REQUEST of a new attempt. It continues after the text that has arrived. A file starts again."""
         self.attempt += 1
         self.upload = Upload()
         self.retry_at = None
@@ -168,12 +168,12 @@ class Exchange:
         )
 
     def accepted(self, message: wire.Accepted) -> list[Event]:
-        """The broker has the request: the reader of a stream is told its place."""
+        """The broker has accepted the request. The reader of a stream learns its place in the queue."""
         streamed = self.kind == "text" and message.attempt == self.attempt
         return [Placed(message.place)] if streamed else []
 
     def partial(self, message: wire.Partial, payloads: list[bytes]) -> list[Event]:
-        """Take a PARTIAL in. Raises Gap, TooLong, or UnicodeDecodeError for what is no UTF-8."""
+        """Take in a PARTIAL. Raises Gap, TooLong, or UnicodeDecodeError if it is not valid UTF-8."""
         if message.attempt != self.attempt:
             return []
         self.window.arrive(message.seq)
@@ -181,26 +181,26 @@ class Exchange:
         return events + self._pieces(message.offset, b"".join(payloads), message.tokens)
 
     def chunk(self, message: wire.Chunk, payloads: list[bytes]) -> list[Event]:
-        """Take a CHUNK of an exported file in. Raises Gap."""
+        """Take in a CHUNK of an exported file. Raises Gap."""
         if message.attempt != self.attempt or self.kind != "data":
             return []
         self.window.arrive(message.seq)
         return self._pieces(message.offset, b"".join(payloads))
 
     def final(self, message: wire.Final, payloads: list[bytes]) -> list[Event]:
-        """Take a successful FINAL in: the last piece, then the result. Raises as `partial` does."""
+        """Take in a successful FINAL: the last piece, then the result. Raises the same errors as `partial`."""
         result, text = wire.take_result(message, payloads)
         events = self._pieces(message.offset, text) if self.kind != "data" else []
         self._decoder.decode(b"", final=True)
         return [*events, Result(result, bytes(self._body))]
 
     def credited(self, message: wire.Credit) -> list[Event]:
-        """The worker takes more of an import's file."""
+        """The worker is ready for more of an import's file."""
         self.upload.allowed += message.n
         return self._want()
 
     def supplied(self, offset: int, data: bytes, last: bool) -> tuple[wire.Chunk | None, list[Event]]:
-        """The CHUNK for a piece that the reader of the file supplied; None where it is no longer wanted."""
+        """The CHUNK for a piece of the file that the caller supplied; None if it is no longer wanted."""
         upload = self.upload
         if not upload.asked or offset != upload.offset:
             return None, []

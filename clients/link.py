@@ -72,7 +72,7 @@ class Desk(Generic[B]):
         return True
 
     def fail(self, fault: Exception) -> SsmprovError:
-        """End every request with an error about an internal fault, so that no one waits forever; that error."""
+        """End every request with an error about an internal fault, so that no one waits forever. Returns that error."""
         problem = problem_of(fault)
         error = SsmprovError(problem.message)
         error.remote_traceback = problem.traceback

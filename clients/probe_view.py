@@ -1,4 +1,4 @@
-"""Formats what a probe saw: its layers, the next tokens, and how plain reading differs."""
+"""Formats the result of a probe: its layers, the next tokens, and how plain reading differs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ssmprov.terminal import harmless, printable
 
 
 def lines(seen: Seen, look: Look) -> list[str]:
-    """All of a probe. Entropies and the divergence are in nats; a slot is written hHEAD/sSLOT."""
+    """All lines of a probe. Entropies and the divergence are in nats; a slot is written hHEAD/sSLOT."""
     result = seen.result
     after = (
         f"after {result.context_tokens} tokens of {short(result.object)}"

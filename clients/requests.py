@@ -1,4 +1,4 @@
-"""What a client's methods ask and how they read the answers, written once, as plans, for both clients."""
+"""What a client's methods ask for and how they read the answers, written once for both clients as plans."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 
 class TurnOptions(TypedDict, total=False):
-    """What a turn takes besides its prompt. All are optional; `ops.Turn` explains them.
+    """The options of a turn, besides its prompt. All are optional; `ops.Turn` explains them.
 
     `context` and `save` may be written `MODEL:NAME`. `ttl_s` is the time limit in seconds.
     `request_id` is 16 bytes: a saving turn that is sent again with the same id takes effect only once.
@@ -238,7 +238,7 @@ def probe(
     """How a model with addressed slots reads a text after a context ('' for the empty one). It changes nothing.
 
     `top` bounds the slots listed for each layer and the next tokens; `reply_tokens` are written after the text, the
-    likeliest each time. `or_empty` takes a context that does not exist as empty. Raises Unsupported where the model
+    likeliest each time. `or_empty` takes a context that does not exist as empty. Raises Unsupported if the model
     has no such slots.
     """
     model, (ref,) = yield from resolve(model, [ref], known="" if or_empty else ref)

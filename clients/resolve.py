@@ -1,4 +1,4 @@
-"""Which model a call is for: the one written, the only one served, or the only one that has the context."""
+"""Finds the model that a call is for: the one named, the only one served, or the only one that has the context."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from ssmprov.names import split_model
 
 
 def served(story: str = "") -> Plan[ops.StatusResult]:
-    """What the broker and its workers are at; `story` begins the hexadecimal id of a request to tell of."""
+    """The status of the broker and its workers, with the stories of requests whose hex id begins with `story`."""
     raw, _ = yield Call(operations.STATUS.name, ops.Status(story))
     return wire.unpack(raw, operations.STATUS.result)
 
@@ -19,15 +19,15 @@ def served(story: str = "") -> Plan[ops.StatusResult]:
 def resolve(model: str, refs: Sequence[str], *, known: str = "") -> Plan[tuple[str, list[str]]]:
     """The model of a call, and its references without their `MODEL:`.
 
-    `known` is the one of the references that must exist already: it finds the model where several are served.
-    Raises BadRequest where the models written differ or several would do, NotFound where no model has `known`,
-    Unavailable where no model is served.
+    `known` is the reference that must already exist: it decides which model is meant if several are served.
+    Raises BadRequest if different models are named or several fit, NotFound if no model has `known`, Unavailable if no
+    model is served.
     """
     written = [split_model(ref) for ref in refs]
     named = {name for name, _ in written if name} | ({model} if model else set())
     bare = [ref for _, ref in written]
     if len(named) > 1:
-        raise BadRequest(f"one call is for one model, not for {' and '.join(sorted(named))}")
+        raise BadRequest(f"a call can use only one model, not {' and '.join(sorted(named))}")
     if named:
         return named.pop(), bare
     models = [card.name for card in (yield from served()).models]
@@ -40,7 +40,7 @@ def resolve(model: str, refs: Sequence[str], *, known: str = "") -> Plan[tuple[s
 
 def _model_with(ref: str, models: Sequence[str]) -> Plan[str]:
     if not ref:
-        raise BadRequest(f"several models are served: say which one, {_listed(models)}")
+        raise BadRequest(f"several models are served: name one of them, {_listed(models)}")
     owners, hints = [], []
     for model in models:
         try:

@@ -67,7 +67,7 @@ class LinkThread(threading.Thread):
         box: Box = SimpleQueue()
 
         def begin(now: float) -> list[Action]:
-            if self._closing:  # it came after BYE: no one would answer it
+            if self._closing:  # it came after BYE, so no one would answer it
                 box.put(cancelled("this client is closed"))
                 return []
             try:
@@ -123,7 +123,7 @@ class LinkThread(threading.Thread):
     def _serve(self) -> None:
         poller = zmq.Poller()
         monitor = self._monitor.FD
-        poller.register(monitor, zmq.POLLIN)  # its file alone is cheaper to poll, and tells of changes: so look first
+        poller.register(monitor, zmq.POLLIN)  # cheaper than its socket, but it only reports changes: so look first
         self._watch()
         poller.register(self._awake, zmq.POLLIN)
         next_tick = 0.0

@@ -13,8 +13,8 @@ from PyQt6.QtWidgets import QMainWindow, QMenu, QMenuBar
 class Entry:
     """One menu action.
 
-    `when` says when it is enabled: '' always, "idle" or "busy" without or with a running turn, "turn" if a turn is
-    chosen, "undo" and "redo" if there is something to undo or redo.
+    `when` says when it is enabled. '': always. "idle" and "busy": without and with a running turn. "turn": if a turn is
+    chosen. "undo" and "redo": if there is something to undo or redo.
     """
 
     key: str
@@ -85,7 +85,7 @@ MENUS: dict[str, tuple[Entry, ...]] = {
         Entry("reader", "Go to the &transcript", "F7", "Move the focus to the transcript"),
         Entry("tree", "&Branches", "F9", "Show or hide the tree of contexts", checkable=True),
         Entry("settings", "Mo&del and sampling", "F10", "Show or hide model, worker and sampling", checkable=True),
-        Entry("refresh", "Refres&h", "F5", "Ask the broker for everything that is shown"),
+        Entry("refresh", "Refres&h", "F5", "Load everything that is shown from the broker again"),
         Entry("full_screen", "F&ull screen", "F11", "Use the whole screen", checkable=True),
     ),
     "&Lists": (

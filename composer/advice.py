@@ -8,7 +8,7 @@ from ssmprov.errors import Cancelled, NoSpace, SsmprovError, TimedOut, Unreachab
 
 _COMMAND = re.compile(r"`([^`\n]*)`")
 _MORE: dict[type[SsmprovError], str] = {
-    WorkerLost: "The context is as it was before the turn. If the turn was committed, the next one records it.",
+    WorkerLost: "If the turn was committed, the next one records it.",
     TimedOut: "If the turn was committed after all, the next one finds out and records it.",
     NoSpace: "The transcript and the context are unchanged.",
 }

@@ -11,8 +11,8 @@ from ssmprov import __version__
 
 ABOUT = (
     f"<b>ssmprov Composer {__version__}</b><p>A window for writing with the contexts of recurrent language models, "
-    "turn by turn and branch by branch.<p>ssmprov is licensed under MIT. PyQt6, which draws this window, is licensed "
-    "under GPL-3.0."
+    "turn by turn and branch by branch.<p>ssmprov is under the MIT licence. PyQt6, which draws this window, is under "
+    "GPL-3.0."
 )
 
 

@@ -16,7 +16,7 @@ from transcripts.branches import Branches, Candidate, Drawing, Scene
 
 
 class Rerolls(QObject):
-    """Writes replies without touching the transcript, so you can go on writing; picking one is rejected if you did."""
+    """Writes replies without changing the transcript. You can write on, but then you cannot pick one of them."""
 
     def __init__(self, conductor: Conductor, moves: Moves, window: QWidget) -> None:
         super().__init__(window)

@@ -1,4 +1,4 @@
-"""Which model and context the window uses, and what its panels show of them."""
+"""Manages which model and context the window uses, and what the panels show of them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the panels show of the broker: its state every second, and the tree and the sampling sets on request."""
+"""Gets what the panels show of the broker: its state every second, and the tree and the sampling sets on request."""
 
 from __future__ import annotations
 

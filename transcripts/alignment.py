@@ -1,8 +1,8 @@
 """Finds the checkpoint for each place in a transcript, and how to turn one context's transcript into another's.
 
-A transcript holds what a context has read, step by step, and between the steps lines that no context has read:
-the bang line of a turn that was recorded with one. It comes directly before the text that was sent, after the line
-feeds that end an open line before it:
+A transcript contains what a context has read, step by step. Between the steps there may be lines that no context has
+read: the bang lines of turns that were sent with one. A bang line comes directly before the text that was sent, after
+the line feeds that end an open line before it:
 
     in the transcript    ...an open line \n\n !primed x\n (Turn 3) [USER]: ...
     read by the step                     \n\n             (Turn 3) [USER]: ...
@@ -31,7 +31,7 @@ class Point:
     """A place in a transcript, and the checkpoint that has read everything before it.
 
     `at` is in bytes; `object` is '' for the empty context. A bang line belongs to the turn that follows it, so the
-    point before that turn stands before the bang line, too.
+    point before that turn is also before the bang line.
     """
 
     at: int
@@ -43,8 +43,8 @@ class Point:
 class Alignment:
     """Points in ascending order. The last one is the head's, if the head agrees with the transcript.
 
-    `differs`: the head has not read the end of the transcript; no point is offered then. `whole`: all that the context
-    has read stands in the transcript, so its first point is the empty context's. `unread` are the byte ranges of
+    `differs`: the head has not read the end of the transcript. Then there are no points. `whole`: the transcript
+    contains all that the context has read, so its first point is the empty context's. `unread` are the byte ranges of
     the bang lines that the walk has passed, in ascending order.
     """
 
@@ -108,7 +108,7 @@ def align(transcript: bytes, steps: Sequence[Step], text: bytes) -> Alignment:
         matched = True
     else:
         oldest = steps[-1]
-        opaque = oldest.kind != "turn" and oldest.step_bytes == 0  # it has read what nobody knows
+        opaque = oldest.kind != "turn" and oldest.step_bytes == 0  # nobody knows what it has read
         if oldest.parent or (left == 0 and not opaque):
             points.append(Point(end, oldest.parent, oldest.tokens - oldest.step_tokens))
     if not matched:
@@ -160,7 +160,9 @@ def _place_of(
     begin = end - len(said)
     if begin >= 0 and transcript.startswith(said, begin):
         line = _bang_line(transcript, begin)
-        if line is None or text.endswith(transcript[line:begin], 0, start):  # the context has read it: it is no bang
+        if line is None or text.endswith(
+            transcript[line:begin], 0, start
+        ):  # the context has read it, so it is not a bang line
             return begin, None
         if said.startswith(_HEADER):
             return line, (line, begin)

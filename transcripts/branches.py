@@ -73,8 +73,8 @@ class Change:
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A reply drawn beside the transcript: its name, its checkpoint, and where and how it would continue the
-    transcript."""
+    """A reply that was drawn but is not in the transcript: its name, its checkpoint, and the text `tail` with which the
+    transcript would continue at byte `at`."""
 
     name: str
     object: str
@@ -86,7 +86,7 @@ class Candidate:
 class Drawing:
     """What to read after a checkpoint to draw replies, and the names to save them under.
 
-    The transcript is `lead`, then `tail`, then the reply. `tail` may hold lines that no context reads.
+    The transcript is `lead`, then `tail`, then the reply. `tail` may contain lines that no context reads.
     """
 
     point: Point
@@ -150,7 +150,8 @@ class Branches:
         point = scene.alignment.before(at)
         if point is None:
             raise BadRequest(
-                f"{self.name} has not read this part of the transcript: choose a later turn, or let it read all again"
+                f"{self.name} has not read this part of the transcript: choose a later turn, or read the transcript "
+                "anew"
             )
         return point
 
@@ -205,7 +206,7 @@ class Branches:
         return rows
 
     def keep(self, object_id: str, transcript: bytes) -> str:
-        """Keep a checkpoint and its transcript as a branch; its name. A second call returns the same branch."""
+        """Keep a checkpoint and its transcript as a branch. Returns its name; a second call returns the same name."""
         for name in self.client.show(f"#{object_id}", model=self.model).names if object_id else []:
             if name.startswith(f"{self.row}.") and _holds(self.file_of(name), transcript):
                 return name
@@ -214,7 +215,7 @@ class Branches:
             if object_id:
                 try:
                     self.client.fork(f"#{object_id}", [name], model=self.model)
-                except Conflict:  # another window took it
+                except Conflict:  # another window took the name
                     continue
             try:
                 self._write(self.file_of(name), transcript)
@@ -289,7 +290,7 @@ class Branches:
             writer.moved()
             raise
         if not writer.carry_out_move(move):
-            raise Conflict(f"{TRANSCRIPT} was changed by another program; it is left as it is")
+            raise Conflict(f"{TRANSCRIPT} was changed by another program, so it was left as it is")
         return change
 
     def check(self, scene: Scene) -> None:
@@ -298,7 +299,7 @@ class Branches:
             raise Conflict("the transcript has changed in the meantime: look at it and try again")
         if self.head() != scene.head:
             raise Conflict(
-                f"{self.name} has moved on in the meantime without this transcript: look at it and try again"
+                f"{self.name} has changed in the meantime, but this transcript has not: look at it and try again"
             )
 
     def _move(self, head: str, object_id: str) -> None:
@@ -369,7 +370,7 @@ class Branches:
     def undrawn(self, drawing: Drawing, index: int) -> None:
         """Remove the name of one that was not drawn."""
         name = drawing.names[index]
-        with contextlib.suppress(SsmprovError):  # another error is being told
+        with contextlib.suppress(SsmprovError):  # another error is being reported
             if self.client.show(name, model=self.model).row.object == drawing.point.object:
                 self.client.rm([name], model=self.model)
 

@@ -115,7 +115,7 @@ def send(writer: Writer, client: Client, turn: Outgoing, ask: Ask, say: Say) -> 
 
 
 def follow(client: Client, arguments: dict[str, Any], also: str, say: Say) -> None:
-    """Point the context `also` at the turn's result. Errors are only told: the turn still has to be recorded."""
+    """Point the context `also` at the turn's result. Only reports errors: the turn still has to be recorded."""
     try:
         client.fork(arguments["save"], [also], model=arguments["model"], overwrite=True)
     except SsmprovError as error:
@@ -158,8 +158,8 @@ def _must_be_served(client: Client, model: str, note: str) -> None:
     """If a model is not served now, nothing is known about what became of the context."""
     if model and model not in {card.name for card in client.models()}:
         raise Unavailable(
-            f"something here was interrupted and can be finished only while {model} is served, which it is not: "
-            f"start it, or give up with `rm {note}`"
+            f"a turn or a move was interrupted here, and it can only be finished while {model} is served: start that "
+            f"model, or give up with `rm {note}`"
         )
 
 
@@ -176,8 +176,8 @@ def _finish_turn(writer: Writer, connect: Callable[[], Client], say: Say) -> Non
     name = asked.arguments.get("save", "")
     if not _remembered(asked):
         say(
-            f"a turn was interrupted too long ago to be finished: {name} may have read it, but the transcript does not "
-            f"hold it; compare with `ssmprov ckpt show {name} --text`"
+            f"a turn was interrupted too long ago to be finished: {name} may have read it, but it is not in the "
+            f"transcript; compare with `ssmprov ckpt show {name} --text`"
         )
         writer.answered()
         return

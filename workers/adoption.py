@@ -1,4 +1,4 @@
-"""Importing a state that this model did not make by reading: it becomes a root with neither tokens nor text."""
+"""Imports a state that this model did not make by reading. It becomes a root without tokens and text."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def adopter(name: str, runtime: Runtime) -> Adopt:
 
     def refuse(_blob: bytes, _tokens: int) -> Adopted:
         raise Unsupported(
-            f"the {name} runtime cannot take over a kv.pkl: import it under the GGUF model that wrote it (--model)"
+            f"the {name} runtime cannot import a kv.pkl: import it under the GGUF model that wrote it (--model)"
         )
 
     return refuse

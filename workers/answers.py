@@ -1,4 +1,4 @@
-"""Answers: how a worker's threads send the final answer of a request, whether it is new or was stored earlier."""
+"""How a worker's threads send the final answer of a request, whether it is new or was stored earlier."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Putting a worker together: load its model, open its store, and connect its parts."""
+"""Builds a worker: loads its model, opens its store, and connects its parts."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def serve(configured: Configuration, table: ModelTable, index: int, endpoint: st
 
 def _plan(configured: Configuration, table: ModelTable, index: int) -> base.Plan:
     if not table.path:
-        raise BadRequest(f"model {table.name!r} has no path")
+        raise BadRequest(f"model {table.name!r} has no path: set `path` in its table")
     return base.Plan(
         path=Path(table.path) if table.path.startswith("@") else configured.path(table.path),
         slots=table.slots,

@@ -1,7 +1,7 @@
 """The scheduler: one thread owns the runtime and steps all running turns together.
 
-Contexts join and leave at any step. In each step every decoding context reads one token and long prompts read a slice,
-so small that no stream stalls.
+Contexts join and leave at any step. In each step, every decoding context reads one token, and long prompts read a slice
+that is small enough not to stall the streams.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from workers.state_cache import StateCache
 from workers.turn import Turn, failing
 
 PROGRESS_TOKENS = 256
-"""A reader hears of a prompt's progress each time this many tokens have been read."""
+"""A reader learns of a prompt's progress each time this many tokens have been read."""
 
 NEWS_S = 0.02
-"""How often readers hear of new tokens. A small model makes several steps in this time, and telling costs time."""
+"""How often readers learn of new tokens. A small model makes several steps in this time, and messages cost time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,13 +138,13 @@ class Batch:
         now = time.monotonic()
         for job in (*self._active, *self._waiting):
             if now >= job.deadline:
-                job.running.fail(TimedOut("the turn's time ran out: the context is what it was before"))
+                job.running.fail(TimedOut("the turn ran out of time: the context is unchanged"))
         for job in [job for job in self._waiting if job.running.failed]:
             self._waiting.remove(job)
             self._on_done(job)
 
     def _step(self) -> int:
-        """Read, decide and tell. Returns how many prompt tokens were read while others decoded."""
+        """Read, decide and send news. Returns how many prompt tokens were read while others decoded."""
         marks = self._sharing.marks(self._active)
         feeds: list[tuple[Job, Feed]] = []
         long: list[Job] = []
@@ -190,7 +190,7 @@ class Batch:
                 reading = turn.prefilling
                 turn.fed(len(feed.tokens), logits[row])
                 if not (logits[row] < np.inf).all():  # also catches NaN; such a state must not be committed
-                    turn.fail(SsmprovError("the model's numbers overflowed: the context is what it was before"))
+                    turn.fail(SsmprovError("the model's numbers overflowed: the context is unchanged"))
                 if reading:
                     self.gauges.prefill_tokens += len(feed.tokens)
                     if not turn.prefilling:
@@ -217,7 +217,7 @@ class Batch:
         self.gauges.tokens += turn.sampled - before
 
     def _tell(self) -> None:
-        """Tell readers what is new, unless they heard just now; the first and the last text go out at once."""
+        """Send readers what is new, but not too often. The first and the last text are sent at once."""
         now = time.monotonic()
         fresh = [job for job in self._active if job.running.showable > job.shown]
         due = now - self._told_at >= NEWS_S or any(not job.shown or job.running.done for job in fresh)

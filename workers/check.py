@@ -46,7 +46,7 @@ SAMPLES = (
 
 
 class Report(msgspec.Struct, kw_only=True):
-    """What was found. Sizes are in bytes, times in seconds; None if the system or this kind of model does not tell."""
+    """What was found. Sizes are in bytes, times in seconds; None if it cannot be known here."""
 
     runtime: str
     architecture: str

@@ -54,7 +54,7 @@ def convert(model: str, out: Path, precision: str, force: bool, as_json: bool) -
         raise BadRequest(str(error)) from None
     except OSError as error:
         if error.errno in FULL:
-            raise NoSpace(f"the disk is full: {out} was not written") from None
+            raise NoSpace(f"the disk is full: {out} was not written; free some space and try again") from None
         raise BadRequest(f"{out}: the file cannot be written ({error.strerror or error})") from None
     if as_json:
         done = {"path": str(out), "type": precision, "bytes": size, "fingerprint": fingerprint}

@@ -139,9 +139,9 @@ def lines(report: Report, path: Path) -> Iterator[tuple[str, str]]:
     yield "shape", f"{report.layers} layers, embedding {report.embedding}"
     yield "tokenizer", f"{report.tokenizer or 'unnamed'}, vocabulary {report.vocabulary}"
     if report.text_exact:
-        yield "text", "comes back from the tokenizer unchanged"
+        yield "text", "the tokenizer reproduces it exactly"
     else:
-        yield "text", "NOT all comes back from the tokenizer unchanged; prompts like these will be refused:"
+        yield "text", "the tokenizer does NOT reproduce it exactly; prompts like these will be rejected:"
         yield from (("", json.dumps(lost, ensure_ascii=False)) for lost in report.text_lost)
     yield "state", _state(report)
     yield "fingerprint", report.fingerprint
@@ -149,7 +149,10 @@ def lines(report: Report, path: Path) -> Iterator[tuple[str, str]]:
     yield "memory", _memory(report)
     yield "loads", f"in {report.load_s:.2f} s; computes in {report.dtype}"
     yield "speed", f"{report.prefill_per_s:.1f} tokens/s read at once, {report.decode_per_s:.1f} tokens/s one by one"
-    yield "restores", "a saved state continues bit for bit" if report.restores else "NOT bit for bit from a saved state"
+    yield (
+        "restores",
+        "a saved state continues bit for bit" if report.restores else "a saved state does NOT continue bit for bit",
+    )
 
 
 def _state(report: Report) -> str:
@@ -168,7 +171,7 @@ def _memory(report: Report) -> str:
     if report.free_bytes is None or report.slots_that_fit is None:
         return f"{used}this system does not say how much is free"
     fit = report.slots_that_fit
-    room = f"{MAX_SLOTS} slots and more" if fit >= MAX_SLOTS else f"{fit} slot{'s' if fit > 1 else ''}"
+    room = f"{MAX_SLOTS} slots or more" if fit >= MAX_SLOTS else f"{fit} slot{'s' if fit > 1 else ''}"
     return f"{used}of {size(report.free_bytes)} free: one worker has room for {room}"
 
 

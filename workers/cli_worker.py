@@ -27,7 +27,7 @@ SWITCH_S = 0.0005
 @click.option("--home", type=click.Path(path_type=Path), envvar="SSMPROV_HOME", help="The working directory.")
 @click.option("--broker", "endpoint", envvar="SSMPROV_BROKER", help="The broker's endpoint.")
 @click.option("--model", required=True, help="The model's name in the configuration.")
-@click.option("--index", type=click.IntRange(0, 9999), default=0, show_default=True, help="Which of its workers.")
+@click.option("--index", type=click.IntRange(0, 9999), default=0, show_default=True, help="The worker's number.")
 def worker(config: Path | None, home: Path | None, endpoint: str | None, model: str, index: int) -> None:
     """Load a model and serve it through the broker until SIGTERM or Ctrl-C."""
     die_with_parent()

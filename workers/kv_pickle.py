@@ -1,4 +1,4 @@
-"""Reading the `kv.pkl` of an old runner, a pickle of `{"blob": bytes, "n_tokens": int}`, without trusting it.
+"""Reads the `kv.pkl` of an old runner, a pickle of `{"blob": bytes, "n_tokens": int}`, without trusting it.
 
 A pickle is a program, and unpickling runs it. There are two defences; either one would be enough. First, every opcode
 must be one of the few that such a file needs. None of them imports, calls, refers back or nests, so a file cannot
@@ -124,10 +124,10 @@ class _Unpickler(pickle.Unpickler):
     """The second defence: it resolves no names, no persistent ids and nothing from the extension registry."""
 
     def find_class(self, module_name: str, global_name: str, /) -> NoReturn:
-        raise pickle.UnpicklingError(f"{module_name}.{global_name} is not to be imported")
+        raise pickle.UnpicklingError(f"{module_name}.{global_name} must not be imported")
 
     def persistent_load(self, pid: object) -> NoReturn:
-        raise pickle.UnpicklingError(f"the persistent id {pid!r} is not to be loaded")
+        raise pickle.UnpicklingError(f"the persistent id {pid!r} must not be loaded")
 
 
 def _contents(found: object) -> KvPickle:

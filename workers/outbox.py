@@ -1,4 +1,4 @@
-"""What a worker still has to send: the streams of running turns, and answers until they are sent."""
+"""What a worker still has to send: the streams of running turns, and the answers that wait."""
 
 from __future__ import annotations
 
@@ -74,6 +74,7 @@ def _another_reply(final: wire.Final, offset: int) -> wire.Final:
     What was streamed here plus the rest of what was committed there would be a text that no state has read.
     """
     lost = WorkerLost(
-        "the turn was saved with a different reply from the one that was streamed: load its context", committed=True
+        "the turn was committed with a different reply from the one that was streamed: load its context to see it",
+        committed=True,
     )
     return wire.Final(final.id, final.attempt, final.epoch, final.seq, offset, problem_of(lost))

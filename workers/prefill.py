@@ -1,4 +1,4 @@
-"""How much of the waiting prompts a step reads: so little that no stream stalls, and fair between clients."""
+"""Decides how much of the waiting prompts a step reads: too little to stall a stream, and fair between clients."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import chain, zip_longest
 from workers.job import Job
 
 FEWEST = 16
-"""The fewest tokens that a step, and a job in it, reads: with fewer, most of its time goes into passing the weights."""
+"""The fewest tokens that a step, and a job in it, reads: with fewer, most of its time is spent on reading weights."""
 
 AIM = 0.9
 """The share of `gap_s` to aim for: steps vary in time, and the longest should stay below it, too."""
@@ -19,7 +19,7 @@ RELIEF = 4
 
 
 class Pace:
-    """How many prompt tokens a step may read: `most` while no context decodes, else so few that it takes under `gap_s`.
+    """How many prompt tokens a step may read: `most` while no context decodes, else few enough to take under `gap_s`.
 
     The time of a step has a fixed part (the decoding tokens, one pass over the weights) and a part for each token.
     Scaling the tokens of the last step by the ratio of the aim to its time converges on the right number.

@@ -1,4 +1,4 @@
-"""Prompts with the same beginning are read once: one turn leads, the others wait and take its state where they part.
+"""Reads prompts with the same beginning once: one turn leads, the others wait and take its state where they part.
 
 Turns share what they read if they start from the same checkpoint (or from nothing) and their next tokens are the same.
 The state is copied into the slot of the other turn; from then on the two are independent. If the leader fails, is
@@ -60,7 +60,7 @@ class PrefixSharing:
         return found
 
     def reached(self, job: Job, active: Sequence[Job]) -> None:
-        """A job has read on: give its state to those that wait for it here, and keep it at the end of its prompt.
+        """A job has read further: give its state to those that wait for it here, and keep it at the end of its prompt.
 
         If the state cannot be saved, it is not shared, and those that wait read for themselves.
         """

@@ -74,12 +74,12 @@ class Prober:
         Raises Cancelled and TimedOut between two readings of the text, and what the runtime raises.
         """
         args, runtime = task.args, self._runtime
-        assert isinstance(runtime, Probes), "tokens() has refused any other"
+        assert isinstance(runtime, Probes), "tokens() has rejected any other"
         arrays, again = loaded.snapshot.arrays, loaded.replay.tolist()
         if (total := len(again) + len(text)) > MAX_TOKENS:
             raise BadRequest(
                 f"the context's state is not stored, and reading it and the text again takes {total} tokens, "
-                f"but a probe reads at most {MAX_TOKENS}: name a later step"
+                f"but a probe reads at most {MAX_TOKENS}: probe after a later step"
             )
         reading = Reading(args.routing, args.topk, tuple(args.masked), args.where)
         self._check(task)

@@ -65,7 +65,7 @@ class Transfer:
     def write(self, seq: int, offset: int, data: bytes, *, last: bool) -> None:
         """Send the next CHUNK once the reader has room. Raises Cancelled and TimedOut."""
         if not self._credit.acquire(timeout=self._left()):
-            raise TimedOut("the reader of an export did not take it in time")
+            raise TimedOut("the client did not read the export in time: try again")
         self._check()
         self._post(wire.Chunk(id=self._request.id, seq=seq, offset=offset, last=last), [data])
 
@@ -77,7 +77,7 @@ class Transfer:
         try:
             found = self._chunks.get(timeout=self._left())
         except queue.Empty:
-            raise TimedOut("the rest of an import did not arrive in time: nothing was imported") from None
+            raise TimedOut("the rest of the import did not arrive in time; nothing was imported: try again") from None
         self._check()
         assert found is not None, "only an abort puts nothing into the queue"
         return found

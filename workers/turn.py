@@ -144,7 +144,7 @@ class Turn:
 
     @property
     def progress(self) -> tuple[int, int]:
-        """How many tokens of replay and prompt were read, and of how many."""
+        """How many tokens of replay and prompt were read, and how many there are."""
         return min(self._at, self._prompt_end), self._prompt_end
 
     @property
@@ -258,7 +258,7 @@ class Turn:
         if self.done:
             return
         if mode not in ("keep", "close") or self.prefilling:
-            self.failed = Cancelled("the turn was cancelled: the context is what it was before")
+            self.failed = Cancelled("the turn was cancelled: the context is unchanged")
         else:
             self._ending = mode
 
@@ -284,7 +284,7 @@ class Turn:
         )
 
     def text(self) -> Read:
-        """What the turn read. Raises AssertionError if tokens and text disagree: such a turn is not committed."""
+        """What the turn read. Raises AssertionError if tokens and text disagree. Such a turn is not committed."""
         text = self._prompt.bytes + bytes(self.reply)
         spelt = b"".join(map(self._vocabulary.piece, self.tokens))
         if spelt != text:

@@ -56,7 +56,7 @@ class Turns:
         return Prompt(b"".join(payloads), self._vocabulary, heal=True)
 
     def begin(self, job: Job, prompt: Prompt) -> None:
-        """Restore the context, make the turn, and let it join the batch; a request sent again gets its old answer."""
+        """Restore the context, make the turn, and let it join the batch. A request sent again gets its old answer."""
         args = job.args
         assert isinstance(args, ops.Turn)
         if args.save and (answer := self._store.outcome(job.id)) is not None:
@@ -64,8 +64,8 @@ class Turns:
             return
         if job.request.have:
             lost = WorkerLost(
-                f"the rest of an answer was lost after {job.request.have} bytes, and the turn saved nothing: "
-                "send it again"
+                f"the rest of the answer was lost after {job.request.have} bytes, and the turn saved nothing: "
+                "send the turn again"
             )
             if not args.save:
                 raise lost
@@ -285,7 +285,7 @@ class Turns:
         self._submit(job)
 
     def _end_replay(self, job: Job, turn: Turn) -> None:
-        """Compare the state after reading again with the stored one; optionally give the object another name."""
+        """Compare the state after reading again with the stored one. Give the object another name if asked to."""
         assert job.arrays is not None
         tokens = self._store.tokens(parse_ref("#" + job.parent))
         text = b"".join(map(self._vocabulary.piece, tokens.tolist()))
@@ -385,8 +385,8 @@ def _context_name(request: wire.Request) -> str:
 
 
 def _moved(name: str, wanted: str, head: str | None) -> str:
-    now = f"is at {head[:12]}" if head else "does not exist"
-    return f"{name} {now}, but was expected at {wanted[:12]}: somebody moved it; load it again and repeat the turn"
+    now = f"is at #{head[:12]}" if head else "does not exist"
+    return f"{name} {now}, but was expected at #{wanted[:12]}: somebody moved it; load it again and send the turn again"
 
 
 def _difference(a: Snapshot, b: Snapshot) -> float:

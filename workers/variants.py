@@ -55,7 +55,7 @@ class Variants(Generic[Model]):
         named = arrays[WEIGHTS]
         if named.dtype != np.uint8 or named.shape != (ID_BYTES,):
             raise Corrupt(
-                f"this checkpoint names its weights by {named.dtype} {list(named.shape)}, which is not a hash"
+                f"this checkpoint names its weights with {named.dtype} {list(named.shape)}, which is not a hash"
             )
         with self._lock:
             found = self._loaded.get(named.tobytes()) or self._load(named.tobytes())

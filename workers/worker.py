@@ -193,7 +193,7 @@ class Worker:
                 self._broken = self._broken or sockets.refusal(frames, self._endpoint, self._credentials)
 
     def _hello(self) -> None:
-        """Introduce ourselves on a new connection, and renew the lease."""
+        """Say HELLO on a new connection, and renew the lease."""
         self._leased = False
         self._heard_at = time.monotonic()
         self._register_at = float("inf")
@@ -254,7 +254,7 @@ class Worker:
             try:
                 message, payloads = wire.decode(frames)
             except wire.WireError as error:
-                log.warning("ignored a message of the broker: %s", error)
+                log.warning("ignored a message from the broker: %s", error)
                 continue
             self._take(message, payloads)
 
@@ -369,7 +369,7 @@ class Worker:
                 stream.progress = item.progress
 
     def _take_answer(self, request: wire.Request, final: wire.Final, payloads: list[bytes]) -> None:
-        """An answer waits until it can be sent; it then holds what its reader does not have yet."""
+        """Queue an answer until it can be sent. It then contains what its reader does not have yet."""
         self._jobs.pop(request.id, None)
         self._probes.pop(request.id, None)
         self._transfers.pop(request.id, None)

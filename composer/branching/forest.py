@@ -24,7 +24,7 @@ KEEP_NEAR = 4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A checkpoint. `parent` is its nearest shown ancestor, '' for a root. `step_tokens` were read since then.
+    """A checkpoint. `parent` is its nearest shown ancestor, '' for a root. `step_tokens` tokens were read since then.
 
     `title` is its last turn ("Turn 12 INTERFACE"), `excerpt` the beginning of that turn's text. `bytes` is 0 if it is
     not known. `worker` is the one that keeps it in memory, '' for none.

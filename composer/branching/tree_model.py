@@ -72,7 +72,7 @@ class TreeModel(QAbstractItemModel):
                 yield self._index(number, WHAT)
 
     def tell_ages(self) -> None:
-        """Redraw the ages, because time has passed."""
+        """Update the ages as time passes."""
         for below in [self._top, *(entry.children for entry in self._entries if entry.children)]:
             if below:
                 first, last = self._index(below[0], AGE), self._index(below[-1], AGE)

@@ -258,7 +258,7 @@ class Process:
         if not run.begun:
             run.dropped = True
         elif mode == "drop":
-            self.fail(run, Problem("cancelled", "the turn was cancelled: the context is what it was before"))
+            self.fail(run, Problem("cancelled", "the turn was cancelled: the context is unchanged"))
         else:
             self.commit(run, "cancelled")
         self.flush()
@@ -645,7 +645,7 @@ class World:
         store = self.stores[ask.request.model]
         if final.error is not None:
             self.disturbed |= ask.saves and ask.request.op != "turn"
-            assert "a part of the answer" not in final.error.message
+            assert "part of the answer" not in final.error.message
         outcome = store.outcomes.get(ask.request.id)
         committed = outcome is not None and outcome.problem is None
         assert store.effects.get(ask.request.id, 0) <= 1

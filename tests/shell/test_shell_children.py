@@ -104,7 +104,7 @@ def test_a_child_that_crashes_at_every_start_is_given_up(tmp_path: Path) -> None
     child.start(environment, now=0.0)
     assert run_to_its_end(child)[0] == EXIT_CONFIGURATION
     assert child.due is None
-    assert "SIGABRT at each of 3 starts" in child.last_line
+    assert "SIGABRT after each of 3 starts" in child.last_line
     assert "models check" in child.last_line
 
 

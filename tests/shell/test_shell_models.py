@@ -111,7 +111,7 @@ def test_an_official_file_of_its_own_family_and_dtype(alone: Run, tmp_path: Path
         ("text.safetensors", b"hello", "damaged, cut short or in another format"),
         ("empty.safetensors", b"", "damaged, cut short or in another format"),
         ("cut.safetensors", mini.path().read_bytes()[:1_000_000], "damaged, cut short or in another format"),
-        ("notes.txt", b"hello", "is not named like a model file"),
+        ("notes.txt", b"hello", "not named like a model file"),
     ],
 )
 def test_what_is_no_model_is_told_in_a_sentence(

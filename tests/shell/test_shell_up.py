@@ -79,7 +79,7 @@ def test_a_lost_child_is_started_again_and_the_reason_told(house: Callable[..., 
     it = house()
     before = it.serving()
     os.kill(before["pids"][name], signal.SIGKILL)
-    it.up.expect(rf" up \| {name} was killed by SIGKILL and is started again in 0\.2 s")
+    it.up.expect(rf" up \| {name} was killed by SIGKILL and will be started again in 0\.2 s")
     after = it.serving()
     assert after["pids"][name] != before["pids"][name]
     assert {k: v for k, v in after["pids"].items() if k != name} == {
@@ -192,7 +192,7 @@ def test_a_stopped_child_is_killed_and_a_second_signal_hurries(house: Callable[.
     it.up.child.send_signal(signal.SIGTERM)
     it.up.expect(r" up \| stopping")
     it.up.child.send_signal(signal.SIGTERM)
-    it.up.expect(r" up \| bridge/0 does not end, so it is killed")
+    it.up.expect(r" up \| bridge/0 did not stop in time and is now killed")
     assert it.up.wait() == 0
     assert time.monotonic() - began < 8 * busy()
     it.ended(list(ready["pids"].values()))

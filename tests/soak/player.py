@@ -56,7 +56,7 @@ def sure(problem: Problem) -> bool:
         return True
     if problem.code == "worker_lost":
         return problem.details.get("committed") is False
-    promised = ("the context is what it was before", "nothing was read and nothing has changed")
+    promised = ("the context is unchanged", "nothing was read and nothing has changed")
     return any(problem.message.endswith(words) for words in promised)
 
 

@@ -83,7 +83,7 @@ def test_a_player_asks_again_under_the_same_id_when_it_is_not_sure(tmp_path: Pat
         (Problem("worker_lost", "x", details={"committed": False}), True),
         (Problem("worker_lost", "x", details={"committed": "unknown"}), False),
         (Problem("worker_lost", "x"), False),
-        (Problem("cancelled", "the turn was cancelled: the context is what it was before"), True),
+        (Problem("cancelled", "the turn was cancelled: the context is unchanged"), True),
         (Problem("cancelled", "cancelled before it began: nothing has changed, unless an earlier attempt had"), False),
         (Problem("timeout", "the request's time ran out and the broker did not say how it ended"), False),
     ],

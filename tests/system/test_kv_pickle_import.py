@@ -60,7 +60,7 @@ def ckpt(house: Cluster, *words: str) -> subprocess.CompletedProcess[str]:
 def test_a_runtime_without_such_states_says_which_has_them(
     client: Client, saved: Path, model: str, runtime: str
 ) -> None:
-    with pytest.raises(Unsupported, match=f"the {runtime} runtime cannot take over a kv.pkl: .* GGUF model"):
+    with pytest.raises(Unsupported, match=f"the {runtime} runtime cannot import a kv.pkl: .* GGUF model"):
         client.import_(saved, "old", model=model, trust=True)
 
 

@@ -214,7 +214,7 @@ class TestRoles:
             for _ in range(1000):
                 client.status()
 
-        with pytest.raises(Busy, match="more than 50 requests a second"):
+        with pytest.raises(Busy, match="more than 50 requests per second"):
             often()
 
     def test_the_brokers_own_socket_needs_no_key(self, guarded: House) -> None:
@@ -383,7 +383,7 @@ def test_connections_without_a_key_that_take_every_file_do_not_end_the_broker(
         with contextlib.suppress(OSError):  # refused, once the port is closed
             for _ in range(1000):
                 held.enter_context(socket.create_connection(("127.0.0.1", port), PATIENCE_S))
-        broker.expect("the TCP endpoints are closed for a while")
+        broker.expect("the TCP endpoints are closed for now")
         with cluster.client() as another:
             assert another.status().broker.pid == broker.child.pid
         held.close()
@@ -413,7 +413,7 @@ def test_a_message_without_an_end_costs_the_broker_its_connections_and_nothing_e
         with contextlib.suppress(OSError):
             while broker.child.poll() is None:
                 raw.sendall(part)
-        broker.expect(r"the broker uses \d+ MiB of memory, more than the 300 MiB of `memory` in \[broker\]")
+        broker.expect(r"the broker uses \d+ MiB of memory, but `memory` in \[broker\] allows only 300 MiB")
         assert broker.wait() == 1
         cluster.broker()
         said += pieces

@@ -102,11 +102,11 @@ def refused(house: Cluster, path: Path, kind: type[SsmprovError], why: str, mode
 def test_a_state_of_another_model_is_refused(house: Cluster, tmp_path: Path) -> None:
     path = tmp_path / "s"
     write_state(path, made(), replace_origin(origin(house), fingerprint="ab" * 32))
-    refused(house, path, WrongModel, "belongs to another model: rwkv7 abababababab")
+    refused(house, path, WrongModel, "to another model: rwkv7 abababababab")
     write_state(path, made(), replace_origin(origin(house), layout="rwkv7 L9"))
     refused(house, path, WrongModel, "'rwkv7 L9'")
     write_state(path, made(), origin(house))
-    refused(house, path, WrongModel, "is served", model="talk")
+    refused(house, path, WrongModel, "the model here is", model="talk")
 
 
 def replace_origin(found: Origin, **changes: str) -> Origin:

@@ -191,7 +191,10 @@ def test_a_name_that_others_moved_is_not_moved_and_nothing_changes(play: Play) -
     play.client.turn("more", model="talk", context=play.branches.name, save=play.branches.name)
     head = play.branches.head()
     point = scene.alignment.points[1]
-    with play.record.locked() as writer, pytest.raises(Conflict, match="has moved on in the meantime"):
+    with (
+        play.record.locked() as writer,
+        pytest.raises(Conflict, match="has changed in the meantime, but this transcript has not"),
+    ):
         play.branches.go(writer, scene, point.at, b"", point.object)
     assert (play.text, play.branches.head()) == (whole, head)
     assert not (play.record.directory / MOVING).exists()

@@ -93,7 +93,7 @@ def test_a_reader_without_room_is_sent_nothing(disk: ThreadPoolExecutor, path: P
 
 def test_an_export_that_nobody_takes_runs_out_of_time(path: Path) -> None:
     path.write_bytes(DATA)
-    with pytest.raises(TimedOut, match="did not take it"):
+    with pytest.raises(TimedOut, match="did not read the export in time"):
         send(path, transfer(Line(), seconds=0.0))
 
 

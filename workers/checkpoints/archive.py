@@ -94,7 +94,7 @@ def write_archive(
 
 
 class Archive:
-    """An archive opened for reading. Trust nothing in it until `check` has returned."""
+    """An archive that is open for reading. Trust nothing in it until `check` has returned."""
 
     def __init__(self, files: Files, path: Path) -> None:
         self.path = path

@@ -54,7 +54,7 @@ class Commits:
         self._flushers.shutdown()
 
     def make(self, commits: Sequence[Commit], identity: Identity) -> list[Committed | SsmprovError]:
-        """What came of each, in their order."""
+        """Make the commits. Returns the result or the error of each, in their order."""
         found = [_attempt(partial(self._prepare, commit, identity)) for commit in commits]
         with ExitStack() as open_:
             ready = {each.object_id: each for each in found if isinstance(each, _Prepared)}

@@ -1,4 +1,4 @@
-"""Loading a checkpoint: its state, or its nearest stored ancestor's with the tokens to read again."""
+"""Loads a checkpoint: its state, or its nearest stored ancestor's with the tokens to read again."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def load(catalogue: Catalogue, objects: Objects, ref: Ref, identity: Identity) -
             now = catalogue.by_object(base.object)
             if now is not None and now.stored:
                 raise
-            continue  # a gc collected it just now, and the catalogue says from where to replay
+            continue  # a gc has just collected it, and the catalogue says from where to replay
         snapshot = decode(data, base.object, objects.path(base.object), identity)
         break
     return Loaded(

@@ -1,4 +1,4 @@
-"""Bringing a catalogue of an older version up to this one: in one transaction, on a copy beside the old file.
+"""Upgrades a catalogue of an older version to this one: in one transaction, on a copy beside the old file.
 
 Each older version has one function here that leads directly to this version. Tables that differ are made anew, not
 altered, so a migrated catalogue has exactly the tables of a new one.
@@ -21,7 +21,7 @@ from workers.checkpoints.tables import VERSION, statements
 
 
 def migrate(connection: sqlite3.Connection, path: Path, lock: Path, files: Files) -> None:
-    """Bring the catalogue up to this version. If several processes try at the same time, one of them does it."""
+    """Upgrade the catalogue to this version. If several processes try at the same time, one of them does it."""
     with locked(lock):
         version = version_of(connection)
         if version >= VERSION:
@@ -123,4 +123,4 @@ def _seal_2(*values: Any) -> bytes:
 
 
 _FROM: dict[int, Callable[[sqlite3.Connection, Path], None]] = {1: _from_1, 2: _from_2}
-"""Bring an older catalogue up to this version; leave a newer one alone."""
+"""Upgrade an older catalogue to this version; leave a newer one alone."""

@@ -77,7 +77,7 @@ def encode(snapshot: Snapshot, record: StepRecord, identity: Identity, lineage: 
     tensors: dict[str, NDArray[np.generic]] = {}
     for name, array in snapshot.arrays.items():
         if array.dtype.char not in _STORABLE:
-            raise BadRequest(f"the state's array {name!r} has the type {array.dtype}, which no checkpoint can hold")
+            raise BadRequest(f"the state's array {name!r} has the type {array.dtype}, which a checkpoint cannot hold")
         tensors[_STATE + name] = array
     if snapshot.logits is not None:
         tensors["logits"] = np.asarray(snapshot.logits, np.float32)
@@ -325,7 +325,7 @@ def _digest(fd: int) -> tuple[str, int, bytes]:
 def _corrupt(path: Path, what: str) -> Corrupt:
     return Corrupt(
         f"{path} is damaged: {what}. Nothing else was changed. Restore it from a backup, or run `ssmprov ckpt verify "
-        "--repair`: if its tokens are stored, it is then read again when it is needed",
+        "--repair`: if its tokens are stored, they are then read again when the state is needed",
         file=str(path),
         what=what,
     )

@@ -38,7 +38,7 @@ def repair(catalogue: Catalogue, objects: Objects, holders: Path, lock: Path) ->
 
 
 def _clear(catalogue: Catalogue, objects: Objects, holders: Path) -> list[str]:
-    """Move away files that are not ours, and remove what killed writers left."""
+    """Move away files that do not belong to the store, and remove what killed writers left."""
     done = []
     for path, object_id in list(objects.files_found()):
         if not os.path.lexists(path):

@@ -247,7 +247,7 @@ def _names(catalogue: Catalogue, objects: Objects, scraps: Scraps, found: _Found
             step = _opaque(catalogue, objects, object_id.hex(), found)
             if step is None:
                 found.said.append(
-                    f"the name {name} is lost: it was at #{object_id.hex()[:12]}, and nothing of that is left"
+                    f"the name {name} is lost: it was at #{object_id.hex()[:12]}, which cannot be recovered"
                 )
                 continue
             found.said.append(

@@ -1,4 +1,4 @@
-"""What can still be read of a damaged catalogue: row by row, from a copy, and only intact rows."""
+"""Reads what is still readable in a damaged catalogue: row by row, from a copy, and only intact rows."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ def damaged(path: Path, what: str) -> Corrupt:
     """The error for a damaged catalogue, with what to do about it."""
     return Corrupt(
         f"{path} is damaged: {what}. See what is affected with `ssmprov ckpt verify --store {path.parent}`. To "
-        "mend it, stop its worker and add --repair, or restore the store from a backup",
+        "repair it, stop its workers and add --repair, or restore the store from a backup",
         file=str(path),
     )
 

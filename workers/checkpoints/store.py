@@ -373,7 +373,9 @@ class Store:
 
     def _own(self) -> Identity:
         if self.identity is None:
-            raise BadRequest(f"{self.directory} was opened without its model: its states need a worker of {self.model}")
+            raise BadRequest(
+                f"{self.directory} was opened without its model, but its states need a worker of {self.model}"
+            )
         return self.identity
 
     def _note_identity(self, identity: Identity) -> None:

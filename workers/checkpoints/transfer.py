@@ -64,7 +64,7 @@ def importing(
                 size = sizes.get(step.object, 0)
                 added = catalogue.add_step(step.object, step.record, identity, size, step.created)
                 if added.lineage != digest:
-                    raise Conflict(f"{path} has another history of #{step.object[:12]} than this store")
+                    raise Conflict(f"{path} has a different history of #{step.object[:12]} than this store")
             return added
 
         yield insert

@@ -138,7 +138,7 @@ def _entropy(weights: Tensor) -> Tensor:
 def _row(logits: Tensor) -> NDArray[np.float32]:
     row = _array(logits)
     if not (row < np.inf).all():  # also catches NaN
-        raise SsmprovError("the model's numbers overflowed: the context is what it was before")
+        raise SsmprovError("the model's numbers overflowed: the context is unchanged")
     return row
 
 

@@ -157,7 +157,7 @@ class Layout:
         data = memoryview(blob)
         reader = _Reader(data)
         if reader.numbers("<Ii") != (MAGIC, 0):
-            raise Corrupt("the state does not begin as one of llama.cpp does")
+            raise Corrupt("the state does not begin like a state of llama.cpp")
         for section in self.sections:
             if isinstance(section, Recurrent):
                 _check_recurrent(reader, section, position)
@@ -213,7 +213,7 @@ class Layout:
         """
         section = self.sections[0]
         if len(self.sections) != 1 or not isinstance(section, Recurrent):
-            raise Unsupported("only the states of recurrent models can be taken over from another program")
+            raise Unsupported("only the states of recurrent models can be imported from another program")
         reader = _Reader(memoryview(blob))
         (length,) = reader.numbers("<I")
         name = bytes(reader.take(min(length, 256)))

@@ -61,7 +61,8 @@ def library() -> Library:
             from llama_cpp import llama_cpp as module
         except ModuleNotFoundError as error:
             raise Unsupported(
-                f"the llama runtime needs the Python module {error.name!r}: run `make llama`, or install ssmprov[llama]"
+                f"the llama runtime needs the Python module {error.name!r}, which is not installed: run `make llama`, "
+                "or install ssmprov[llama]"
             ) from None
         except (OSError, RuntimeError) as error:
             raise Unsupported(f"llama.cpp cannot be loaded: {error}: rebuild it with `make llama REBUILD=1`") from None
@@ -136,7 +137,7 @@ class Context:
         self._lib = lib
         self.pointer = lib.llama_init_from_model(model.pointer, params)
         if not self.pointer:
-            raise BadRequest(f"llama.cpp cannot make a context of {sequences} sequences{_said.why()}")
+            raise BadRequest(f"llama.cpp cannot create a context with {sequences} sequences{_said.why()}")
         self.memory = lib.llama_get_memory(self.pointer)
         """None for an encoder: decoding with it would end the process."""
 

@@ -56,7 +56,7 @@ def ensure(cache: Path | None, n_gpu_layers: int = 0) -> None:
 def verdict(status: int, said: str) -> str:
     """What it means that the child ended with this status, which is not 0."""
     if status == -signal.SIGKILL:
-        return "llama.cpp was killed in a first test, most likely because memory ran out: free some"
+        return "llama.cpp was killed in a first test, most likely because memory ran out: close other programs"
     if status < 0:
         name = signal.Signals(-status).name
         return (

@@ -157,7 +157,7 @@ class LlamaRuntime:
         self._clear(target)
         self._lost.discard(slot)
         if not self._put(target, self.layout.outward(state.data, 1 if self._recurrent else self._count), position):
-            raise Corrupt(f"llama.cpp refused this checkpoint's state{native.why()}")
+            raise Corrupt(f"llama.cpp rejected this checkpoint's state{native.why()}")
         self._holds[target] = weakref.ref(state)
 
     def _put(self, sequence: int, blob: bytes | bytearray | memoryview, position: int) -> bool:
@@ -294,11 +294,11 @@ class LlamaRuntime:
         written = self._lib.llama_state_seq_get_data(self._context.pointer, buffer, size, sequence)
         del buffer
         if written != size or size == 0:
-            raise SsmprovError(f"llama.cpp could not hand a context out{native.why()}")
+            raise SsmprovError(f"llama.cpp could not save a context{native.why()}")
         return blob
 
     def _learn_layout(self) -> Layout:
-        """Have the model write a state, with which all others are compared."""
+        """Let the model write a state. All other states are compared with it."""
         try:
             token = next(token for token in range(self.vocabulary) if self.piece(token))
             self._feed([(0, [token] * LEARN_TOKENS)])
@@ -321,7 +321,7 @@ class LlamaRuntime:
         queue = deque((row, place, self._begun(place, feeds[row].tokens)) for place, row in order)
         for row, place, tokens in queue:
             if self.n_ctx is not None and self._positions[place] + len(tokens) > self.n_ctx:
-                raise BadRequest(f"row {row} would pass n_ctx = {self.n_ctx} tokens")
+                raise BadRequest(f"row {row} would exceed n_ctx = {self.n_ctx} tokens")
         try:
             while queue:
                 taken: list[tuple[int, int, list[int]]] = []
@@ -365,9 +365,9 @@ class LlamaRuntime:
             self._positions[sequence] += len(tokens)
 
     def _purge(self, slots: set[int]) -> None:
-        """Empty slots whose numbers overflowed, to the last byte, which the library's own removal leaves behind.
+        """Empty slots whose numbers overflowed, down to the last byte. The library's own removal leaves bytes behind.
 
-        A context that began there would not be empty: only finite numbers times zero are zero.
+        A context that began there would not be empty: the library multiplies by zero, and infinity times zero is NaN.
         """
         others = [slot for slot in range(self.slots) if slot not in slots and self._positions[self._places[slot]]]
         kept = [(slot, self._places[slot], self._read(self._places[slot])) for slot in others]
@@ -389,7 +389,7 @@ class LlamaRuntime:
 
     def _stands(self, slot: int) -> None:
         if slot in self._lost:
-            raise SsmprovError("this context was lost when a batch failed: repeat the turn")
+            raise SsmprovError("this context was lost when a batch failed: send the turn again")
 
     def _logits(self, rows: int) -> Logits:
         """The logits of the last decode for each of its rows [rows, V], valid until the next one."""
