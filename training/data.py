@@ -167,7 +167,7 @@ def bundle(rng: Random, split: Split, length: int) -> tuple[list[int], list[floa
 
 @dataclass(slots=True)
 class Batch:
-    """One window of every lane. Before you read it, zero the state of each lane whose `fresh` is true."""
+    """One window of every lane. Before you read it, reset the state of each lane whose `fresh` is true."""
 
     tokens: Tensor  # (B, T) int64
     targets: Tensor  # (B, T) int64: the token after each

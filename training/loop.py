@@ -72,7 +72,7 @@ CHECKS = 6  # how many windows of each lane the held-out loss is measured on
 
 
 def held_out_loss(trainee: Trainee[S], stream: Iterable[Batch], lanes: int) -> float:
-    """Mean weighted loss (nats) of the first CHECKS batches of a stream, read from zero states."""
+    """Mean weighted loss (nats) of the first CHECKS batches of a stream, read from new states."""
     losses, state = list[float](), trainee.new_state(lanes)
     for batch in islice(stream, CHECKS):
         batch = batch.to(trainee.device)
@@ -229,5 +229,5 @@ class Trainer(Generic[S]):
         checkpoint.restore(content, tensors, self.optimizers)
         self.step, self.seconds = content["step"], more["seconds"]
         self.curve = [Point(**point) for point in more["curve"]]
-        if self.trainee.lanes(state) == self.settings.lanes:  # otherwise the lanes start from zero
+        if self.trainee.lanes(state) == self.settings.lanes:  # otherwise the lanes start from new states
             self.state = state

@@ -16,7 +16,7 @@ from training.loop import TrainingError
 from training.words import Split
 
 HELD_OUT_EVERY = 20  # documents
-BUNDLE = 32  # windows that a lane reads before its state is zeroed
+BUNDLE = 32  # windows that a lane reads before its state is reset
 
 
 class HubTexts:

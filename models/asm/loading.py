@@ -116,7 +116,7 @@ def canonical(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
                 name = re.sub(pattern, ours, name)
                 break
         if name in named:
-            raise WeightsError(f"{source}: two of its tensors mean {name}; one of them is {key}")
+            raise WeightsError(f"{source}: two of its tensors map to {name}; one of them is {key}")
         named[name] = tensor
     return named
 

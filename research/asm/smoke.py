@@ -108,7 +108,7 @@ def _readings(tokens: Tensor, seed: int, checkpoint: Path | None) -> list[Readin
             first = logits if first is None else first
             _agree(logits, first, f"the logits of the variants baseline and {variant}, scan {scan}")
             click.echo(
-                f"{variant:9} {scan:9} logits {'x'.join(map(str, one.logits))}, state {one.state_bytes:,} bytes a "
+                f"{variant:9} {scan:9} logits {'x'.join(map(str, one.logits))}, state {one.state_bytes:,} bytes per "
                 f"context, finite; token by token differs by {one.steps_differ:.1e}"
             )
             found.append(one)

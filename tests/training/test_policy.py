@@ -154,7 +154,7 @@ def test_what_cannot_be_trained_is_told(tmp_path: Path) -> None:
         replace(asm.load_checkpoint(toy_file(tmp_path, "exact")).model.config, vocab_size=9)
     )
     asm.save_checkpoint(other, tmp_path / "nine.safetensors")
-    with pytest.raises(PolicyError, match="no tokenizer for a vocabulary of 9"):
+    with pytest.raises(PolicyError, match="no tokenizer has this model's vocabulary of 9 tokens"):
         open_policy("asm", tmp_path / "nine.safetensors", "tune")
 
 
