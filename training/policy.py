@@ -93,8 +93,8 @@ def checked(given: Arrays, shapes: Mapping[str, Sequence[int]], what: str) -> di
     """The given arrays as tensors, with checked names and shapes. Raises PolicyError, which calls them `what`."""
     for name in given.keys() ^ shapes.keys():
         if name in shapes:
-            raise PolicyError(f"{what} should have {name} of shape {list(shapes[name])}, but it is missing")
-        raise PolicyError(f"{what} has {name}, which this model does not have")
+            raise PolicyError(f"{what}: {name} of shape {list(shapes[name])} is missing")
+        raise PolicyError(f"{what}: this model has no {name}")
     found = {}
     for name, shape in shapes.items():
         array = np.asarray(given[name])

@@ -84,7 +84,7 @@ class AttentionConfig:
         _at_least_one(self, sizes)
         _check_numbers(self)
         if self.embed_dim % self.num_heads:
-            raise ConfigError(f"embed_dim {self.embed_dim} does not divide into {self.num_heads} heads")
+            raise ConfigError(f"embed_dim {self.embed_dim} must be a multiple of num_heads {self.num_heads}")
         if self.use_rope_keys and self.head_dim % 2:
             raise ConfigError(f"RoPE needs an even head size, not {self.head_dim} (embed_dim / num_heads)")
         if self.use_slotspace_refine and self.use_rope_slotspace and self.slotspace_dim % 2:

@@ -31,7 +31,7 @@ class Config:
             if getattr(self, name) < 1:
                 raise WeightsError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.channels % self.head_size:
-            raise WeightsError(f"{self.channels} channels do not divide into heads of {self.head_size}")
+            raise WeightsError(f"the {self.channels} channels must be a multiple of the head size {self.head_size}")
 
     @property
     def heads(self) -> int:

@@ -289,7 +289,7 @@ def test_a_vocabulary_that_does_not_do_says_what_is_wrong(tmp_path: Path, monkey
     with pytest.raises(InputError, match=r"vocab\.json: there is no such file"):
         wording.wording_for(31, tmp_path)
     size = vocabulary(tmp_path, "Ġthe")
-    with pytest.raises(InputError, match="' Paris' is 6 tokens there"):
+    with pytest.raises(InputError, match="' Paris' is 6 tokens in this vocabulary"):
         wording.wording_for(size, tmp_path)
     size = vocabulary(tmp_path, "ĠParis", "Ġthe")
     with pytest.raises(InputError, match=f"this vocabulary has {size} tokens, but the model has {size - 1}"):
@@ -306,7 +306,7 @@ def test_a_vocabulary_that_does_not_do_says_what_is_wrong(tmp_path: Path, monkey
     ("options", "words", "message", "code"),
     [
         ({"vocab_size": 257}, ["--layer", "2"], "the model has 2 layers, 0 to 1", 2),
-        ({}, [], "the model has 31 tokens", 1),
+        ({}, [], "the model's vocabulary has 31 tokens", 1),
         ({"vocab_size": 257, "max_seq_len": 20}, [], "tokens are more than max_seq_len 20", 1),
         ({"vocab_size": 257}, ["--scan", "chunk"], "scan must be exact, chunked or chunked:<tokens>", 1),
         (None, ["--scan", "exact"], "--scan needs a --checkpoint", 2),

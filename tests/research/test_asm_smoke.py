@@ -118,7 +118,7 @@ def test_steps_that_give_other_logits_are_noticed() -> None:
     ("words", "message", "code"),
     [
         (["--device", "gpu9"], "torch cannot use the device 'gpu9' on this machine; available: cpu", 2),
-        (["--device", "meta"], "torch cannot use the device 'meta' here", 2),
+        (["--device", "meta"], "torch cannot use the device 'meta' on this machine", 2),
         (["--outdir", "{file}"], "is a file", 2),
         (["--outdir", "{file}/below"], "{file}/below: Not a directory", 1),
         (["--seed", "-1"], "--seed", 2),

@@ -105,5 +105,5 @@ def test_the_control_sets_losses_against_seconds_and_tokens() -> None:
 def test_a_control_that_has_run_is_not_run_over(tmp_path: Path) -> None:
     (tmp_path / "control-rwkv7").mkdir()
     (tmp_path / "control-rwkv7/checkpoint.pth").touch()
-    with pytest.raises(TrainingError, match="holds a run already"):
+    with pytest.raises(TrainingError, match="already contains a run"):
         control.run(tmp_path, 1.0, compiled=False)

@@ -19,7 +19,7 @@ X = inputs(2, 6)
     ("options", "words"),
     [
         ({"slotspace_dim": 7}, "even slotspace_dim, not 7"),
-        ({"embed_dim": 17}, "embed_dim 17 does not divide into 2 heads"),
+        ({"embed_dim": 17}, "embed_dim 17 must be a multiple of num_heads 2"),
         ({"embed_dim": 6, "num_heads": 2}, "even head size, not 3"),
         ({"num_slots": 0}, "num_slots must be at least 1, not 0"),
         ({"scan": "chunk:7"}, "scan must be exact, chunked or chunked:<tokens>, not 'chunk:7'"),
@@ -27,7 +27,7 @@ X = inputs(2, 6)
         ({"pos_mode": "round"}, "pos_mode must be one of absolute, cyclic, not 'round'"),
         ({"num_layers": 0}, "num_layers must be at least 1"),
         ({"slots": 4}, "no field 'slots'"),
-        ({"n_embd": 32}, "gives embed_dim twice"),
+        ({"n_embd": 32}, "sets embed_dim twice"),
         ({"mlp_ratio": 0.0}, "mlp_ratio"),
         ({"num_slots": "8"}, "num_slots should be of type int, found '8'"),
         ({"num_slots": True}, "num_slots should be of type int, found True"),

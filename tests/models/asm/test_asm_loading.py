@@ -233,6 +233,6 @@ def test_other_files_are_refused_in_plain_words(tmp_path: Path, name: str, conte
 
 
 def test_a_model_is_saved_under_known_suffixes_alone(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"ends in \.safetensors"):
+    with pytest.raises(WeightsError, match=r"must end in \.safetensors"):
         save_checkpoint(tiny_model(), tmp_path / "model.bin")
     assert list(tmp_path.iterdir()) == []
