@@ -144,7 +144,7 @@ def test_a_run_is_gone_on_with_as_what_it_was_begun_as_or_not_at_all(house: Clus
     assert others in gone_on_with("plan.toml", plan.replace('"INTERFACE"', '"ANSWER"'))
     assert others in gone_on_with("plan.toml", plan.replace("0.8, 0.1, 0.1", "0.7, 0.2, 0.1"))
     assert others in gone_on_with("rows.txt", rows.replace("\tyes", "\tno"))
-    assert "of the model tiny" in gone_on_with("plan.toml", plan.replace('model = "tiny"', 'model = "asm"'))
+    assert "used the model tiny" in gone_on_with("plan.toml", plan.replace('model = "tiny"', 'model = "asm"'))
     assert "smaller learning rate" in refused("train", "changed", "--resume"), "all is as it was"
 
 
@@ -156,11 +156,11 @@ def test_a_run_begins_with_what_its_own_model_made(house: Cluster) -> None:
     write_state(path, state.arrays, msgspec.structs.replace(state.origin, fingerprint="0" * 64))
     assert f"the run {run['id']} was made with the model 000000000000" in refused("tune", "moved", "--stage", "sft")
     (folder / "plan.toml").write_text((folder / "plan.toml").read_text().replace('model = "tiny"', 'model = "asm"'))
-    assert "is of the model tiny, and the plan names asm" in refused("tune", "moved", "--from", run["id"])
+    assert "used the model tiny, but the plan names asm" in refused("tune", "moved", "--from", run["id"])
     other = good("tune", "moved", "--stage", "sft", "--skip-parity", "--steps", "1")
     assert other["parent"] == "", "what another model made is nothing to begin with"
     path.unlink()
-    assert "has left no state.safetensors" in refused("tune", "moved", "--from", run["id"])
+    assert "has no state.safetensors in its folder" in refused("tune", "moved", "--from", run["id"])
     assert "the rate must be a number" in refused("tune", "moved", "--rate", "nan")
 
 

@@ -109,7 +109,7 @@ def test_rows_of_ones_own_are_a_file_or_a_folder_and_nothing_is_made_of_bad_ones
     with pytest.raises(BadRequest, match="has no rows: --data takes a file of rows or a folder"):
         made("a", rows)
     (rows / "b.txt").write_text("no tabulator\n")
-    with pytest.raises(BadRequest, match="line 1, column 13: a tabulator"):
+    with pytest.raises(BadRequest, match="line 1, column 13: a tab"):
         made("a", rows)
     (rows / "b.txt").write_text("".join(f"b{n}\t{'y' * 17_000}\n" for n in range(30)))
     with pytest.raises(BadRequest, match="every row that could be a probe has more than 16384 characters"):
