@@ -154,7 +154,7 @@ def _gaps(plan: Plan, name: str, served: _Served, rounds: int) -> list[Figure]:
     ]
 
 
-# -- prompts that begin alike
+# -- prompts with a common beginning
 
 
 def _shared(plan: Plan, name: str, served: _Served, rounds: int) -> list[Figure]:

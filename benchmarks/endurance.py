@@ -1,4 +1,4 @@
-"""Memory over many turns: what a worker and the broker use after all turns, against after the first ones.
+"""Memory over many turns: compares what a worker and the broker use after all turns and after the first ones.
 
 Each turn reads a letter, writes two tokens and saves, on one context after the other. The worker may keep `HOT_MIB` of
 states in memory. That is a fraction of all contexts, so states are evicted from early on. gc runs each time all

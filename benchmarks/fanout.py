@@ -1,7 +1,7 @@
 """Many streams at once through the broker, from a producer whose tokens cost nothing.
 
 The same producer answers raw readers directly, behind zmq.proxy, and as a worker of the broker. The worker's streams
-are also read by the threads of one blocking client. Tokens come by the clock, faster than they can be read. Tokens
+are also read by the threads of one blocking client. Tokens come at a fixed rate, faster than they can be read. Tokens
 without credit are collected, so pieces get larger if something cannot keep up. Every byte is checked.
 """
 

@@ -1,4 +1,4 @@
-"""Sockets without ssmprov, each in a separate process: the least cost of a round trip.
+"""Sockets without ssmprov, each in a separate process: the lowest possible cost of a round trip.
 
 router FRONT          answers each request itself: bare DEALER-ROUTER
 proxy FRONT BACK      zmq.proxy between clients and an answerer

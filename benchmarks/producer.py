@@ -1,4 +1,4 @@
-"""A worker whose tokens cost nothing: they come by the clock, and each step sends the tokens collected so far.
+"""A worker whose tokens cost nothing: they come at a fixed rate, and each step sends the tokens collected so far.
 
 direct FRONT RATE          answers clients itself, as a ROUTER
 behind BACK RATE           answers the requests that a zmq.proxy passes on

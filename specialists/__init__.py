@@ -1,1 +1,1 @@
-"""Specialists: contexts that are made in stages, tested with probes, and promoted under the name that filters use."""
+"""Specialists: contexts that are made in stages, tested with probes, and promoted to the name that filters use."""

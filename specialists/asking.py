@@ -1,4 +1,4 @@
-"""Asks a specialist the way that its filter will: in turns of a transcript."""
+"""Asks a specialist in the same way as its filter: in turns of a transcript."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ PAUSES_S = (0.0, 1.0, 3.0, 6.0)
 """The pause before asking again."""
 
 CLEAN = frozenset({"fence", "end"})
-"""Stop reasons of an answer that ended by itself."""
+"""The stop reasons of an answer that ended by itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A context that may become a specialist: an object of a model ('' is the empty context), which nothing moves.
+    """A context that may become a specialist: a model's object ('' is the empty context), which never changes.
 
-    `turn` is the number of the next turn in it, `roles` are those of question and answer.
+    `turn` is the number of its next turn. `roles` are those of question and answer.
     """
 
     model: str
@@ -40,7 +40,7 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came back, without its fence; `tokens` counts what was written."""
+    """The answer without its fence. `tokens` counts the tokens that the model wrote."""
 
     text: str
     stop: str
@@ -49,12 +49,12 @@ class Answer:
 
     @property
     def ended(self) -> bool:
-        """Whether it ended by itself."""
+        """Whether the answer ended by itself."""
         return self.stop in CLEAN
 
 
 def candidate(client: Client, model: str, reference: str, roles: tuple[str, str]) -> Candidate:
-    """The candidate that a reference stands for now; '' is the empty context. Raises NotFound."""
+    """The candidate that a reference points to now; '' is the empty context. Raises NotFound."""
     if not reference:
         return Candidate(model, "", 1, roles)
     row = client.show(reference, model=model).row
@@ -66,9 +66,9 @@ def candidate(client: Client, model: str, reference: str, roles: tuple[str, str]
 def ask(
     client: Client, who: Candidate, prompt: str, *, values: dict[str, float], seed: int, max_tokens: int, ttl_s: float
 ) -> Answer:
-    """One answer, on a fork that is thrown away. Since the turn saves nothing, one whose worker is lost is asked again.
+    """One answer, on a fork that is discarded. The turn saves nothing, so if its worker is lost, it asks again.
 
-    Raises WorkerLost or Unavailable where that does not help, and what else the broker raises.
+    Raises WorkerLost or Unavailable if that does not help, and all other errors of the broker.
     """
 
     def asked() -> Reply:
@@ -89,7 +89,7 @@ def ask(
         except Unreachable:
             raise
         except (WorkerLost, Unavailable):
-            time.sleep(pause_s)  # a worker that is started again takes some seconds
+            time.sleep(pause_s)  # a worker needs some seconds to restart
     else:
         reply = asked()
     text = reply.text.removesuffix(FENCE)

@@ -1,4 +1,4 @@
-"""What a run with gradients starts from: the weights of a served model on this machine, and an earlier run."""
+"""What a run with gradients starts from: the weights of a served model on this machine, and perhaps an earlier run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ssmprov.errors import BadRequest, NotFound, Unsupported, WrongModel, neares
 from training.policy import Architecture
 
 BEGINNING = "none"
-"""Stands in for a run: the model itself."""
+"""The word to use instead of a run, to start from the model itself."""
 
 ARCHITECTURES: dict[str, Architecture] = {"rwkv": "rwkv7", "asm": "asm"}
 EMBEDDED = {"@mini": mini.path, "@asm-mini": mini.asm_path}
@@ -23,7 +23,7 @@ EMBEDDED = {"@mini": mini.path, "@asm-mini": mini.asm_path}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LocalModel:
-    """A model whose state and weights can be tuned here; `scan` and `pos_mode` as its table says them."""
+    """A model whose state and weights can be tuned on this machine. `scan` and `pos_mode` come from its table."""
 
     model: str
     architecture: Architecture
@@ -33,7 +33,10 @@ class LocalModel:
 
 
 def base_of(client: Client, model: str) -> LocalModel:
-    """Raises NotFound for a model that is not served or not configured here, Unsupported where nothing can be tuned."""
+    """The local files of a served model.
+
+    Raises NotFound if the model is not served or not configured here, and Unsupported if it cannot be tuned.
+    """
     served = {card.name: card for card in client.models()}
     if model not in served:
         raise NotFound(f"no worker serves the model {model!r}{nearest(model, served)}")
@@ -60,26 +63,26 @@ def base_of(client: Client, model: str) -> LocalModel:
 
 
 def fingerprint_of(client: Client, model: str) -> str:
-    """That of the weights that are served now; '' where none are."""
+    """The fingerprint of the weights that are served now; '' if the model is not served."""
     return next((card.fingerprint for card in client.models() if card.name == model), "")
 
 
 def refuse_another(client: Client, base: LocalModel, fingerprint: str) -> None:
-    """Raises WrongModel if the weights here are not those that are served."""
+    """Raises WrongModel if the weights on this machine are not the served ones."""
     served = fingerprint_of(client, base.model)
     if served != fingerprint:
         raise WrongModel(
-            f"{base.path} holds the model {fingerprint[:12]}, but {base.model} is served with {served[:12]}: "
-            "restart its workers, or name the right file in the configuration",
+            f"{base.path} contains the model {fingerprint[:12]}, but the workers of {base.model} serve {served[:12]}: "
+            "restart them, or set the right file in the configuration",
             made_by=fingerprint,
             needed=served,
         )
 
 
 def parent_of(ledger: Ledger, stage: Stage, wanted: str, model: str) -> Run | None:
-    """The run to begin from: the one that is named, or the last completed one of an earlier stage; None for the model.
+    """The run to start from: the wanted one, or the last completed one of an earlier stage. None means the model.
 
-    Raises NotFound, and BadRequest for a run that has left nothing to begin with, or that is of another model.
+    Raises NotFound, and BadRequest if the run has no state to start from or used another model.
     """
     if wanted == BEGINNING:
         return None

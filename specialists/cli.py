@@ -1,4 +1,4 @@
-"""`ssmprov specialist`: make a context that does one thing well, judge it, and promote it."""
+"""`ssmprov specialist`: make a context that does one thing well, test it, and promote it."""
 
 from __future__ import annotations
 
@@ -47,12 +47,12 @@ def specialist() -> None:
 
 def _selecting(command: Any) -> Any:
     for option in (
-        click.option("--step", type=click.IntRange(1), help="The context that the run kept at this step."),
+        click.option("--step", type=click.IntRange(1), help="Use the context that the run kept at this step."),
         click.option(
-            "--pass", "stage_pass", type=click.IntRange(1), help="Which run of the stage (default: the last)."
+            "--pass", "stage_pass", type=click.IntRange(1), help="Use this run of the stage (default: the last)."
         ),
-        click.option("--stage", type=STAGE, help="The last completed run of a stage."),
-        click.option("--run", "run_id", default="", metavar="ID", help="The run with this id."),
+        click.option("--stage", type=STAGE, help="Use the last completed run of this stage."),
+        click.option("--run", "run_id", default="", metavar="ID", help="Use the run with this id."),
     ):
         command = option(command)
     return command
@@ -69,7 +69,7 @@ def _selecting(command: Any) -> Any:
 @click.option("--data", type=click.Path(path_type=Path), help="A file with your own rows (default: the track's rows).")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=1, show_default=True)
 def init(name: str, track: str, model: str, public: str, count: int, data: Path | None, seed: int) -> None:
-    """Make the folder specialists/NAME with a plan to edit, rows, and a contract of probes."""
+    """Make the folder specialists/NAME with a plan to edit, rows, and a contract with probes."""
     made = folder.init(
         home_of(), name, track, model, public or name, count=count, seed=seed, examples=EXAMPLES, rows=data
     )
@@ -251,7 +251,7 @@ def _selected(one: Specialist, run_id: str, stage: Stage | None, stage_pass: int
     if step:
         return run.at(step)
     if not run.made:
-        raise BadRequest(f"the run {run.id} is {run.status} and has made no context")
+        raise BadRequest(f"the run {run.id} is {run.status} and has no context: choose a completed run")
     return run
 
 

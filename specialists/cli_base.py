@@ -20,7 +20,7 @@ STAGE = click.Choice(get_args(Stage))
 
 
 class ending:
-    """The run is completed, or has failed for the reason that is raised; the view follows."""
+    """Records at the end of the block whether the run completed, or why it failed. Then updates the other files."""
 
     def __init__(self, one: Specialist, run: Run) -> None:
         self.one, self.run = one, run
@@ -53,7 +53,7 @@ def tell_run(run: Run, as_json: bool) -> None:
 
 
 def shortened(text: str) -> str:
-    """The beginning of a text that stands in a table; the ledger has all of it."""
+    """The beginning of a text, for a table. The ledger has all of it."""
     return text if len(text) <= WIDEST else f"{text[: WIDEST - 1]}…"
 
 

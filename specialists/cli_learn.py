@@ -28,11 +28,11 @@ def _learning(command: Any) -> Any:
         click.option("--skip-parity", is_flag=True, help="Skip the parity gate, and note that in the ledger."),
         click.option("--resume", is_flag=True, help="Continue the last unfinished run of this stage."),
         click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True),
-        click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Seed of the row order (default: see plan)."),
-        click.option("--rate", type=click.FloatRange(0, 10, min_open=True), help="Learning rate (default: see plan)."),
-        click.option("--steps", type=click.IntRange(1, 1 << 31), help="Steps (default: see plan)."),
+        click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Seed of the row order (default: plan's)."),
+        click.option("--rate", type=click.FloatRange(0, 10, min_open=True), help="Learning rate (default: plan's)."),
+        click.option("--steps", type=click.IntRange(1, 1 << 31), help="Number of steps (default: plan's)."),
         click.option("--from", "start", default="", metavar="RUN",
-                     help="The run to continue from, or none (default: the last of an earlier stage)."),
+                     help="The run to start from, or none for the model (default: the last of an earlier stage)."),
         click.option("--stage", type=STAGE, default="stage_a", show_default=True),
         click.argument("name"),
     ):  # fmt: skip
@@ -118,7 +118,7 @@ def _options(one: Specialist, settings: Settings, stage: Stage, skip_parity: boo
 
 
 class _bar:
-    """A bar over the steps, with the loss."""
+    """A progress bar over the steps that shows the loss."""
 
     def __init__(self, run: Run, settings: Settings) -> None:
         self._bar = tqdm(total=settings.steps, unit="step", desc=f"{run.kind} {run.label}", disable=None)
@@ -135,7 +135,7 @@ class _bar:
 
 
 def _loaded() -> tuple[Any, Any, Any, Any]:
-    """The modules that compute: they want torch, which the other commands do not. Raises Unsupported."""
+    """The modules that need torch, which the other commands don't need. Raises Unsupported if it is not installed."""
     try:
         import torch
 

@@ -1,4 +1,4 @@
-"""Eval contracts: which probes a track is judged by, with what scorer, and what each probe expects. A TOML file.
+"""Eval contracts: the probes that test a track, the scorer, and what each probe expects. A contract is a TOML file.
 
 schema = "ssmprov.eval_contract.v1"
 track = "svg"
@@ -33,14 +33,14 @@ MAX_BYTES = 4 << 20
 LEAST_SAMPLES = 3
 
 MAX_TEXT = 16_384
-"""Characters of a prompt, or of what is expected."""
+"""The largest number of characters in a prompt, or in an expectation."""
 
 Text = Annotated[str, Meta(min_length=1, max_length=MAX_TEXT)]
 Texts = Annotated[tuple[Text, ...], Meta(max_length=64)]
 
 
 class ProbeTable(msgspec.Struct, forbid_unknown_fields=True, rename={"kind": "type"}, kw_only=True):
-    """One prompt, and what is expected of the answer to it."""
+    """One prompt, and what its answer should contain."""
 
     id: Annotated[str, Meta(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     prompt: Text
@@ -53,7 +53,7 @@ class ProbeTable(msgspec.Struct, forbid_unknown_fields=True, rename={"kind": "ty
     matches: str = ""
 
     def expecting(self, starts: str = "") -> Expected:
-        """What a scorer is to look for; `starts` holds for all probes of a contract that say nothing else."""
+        """What the scorer should look for. `starts` is the contract's default for probes that do not set it."""
         tags, _ = tags_of(self.prompt)
         return Expected(
             tags=tags,
@@ -66,7 +66,7 @@ class ProbeTable(msgspec.Struct, forbid_unknown_fields=True, rename={"kind": "ty
 
 
 class Contract(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A whole contract. `samples` are taken of each probe; at temperature 0 they are to be equal."""
+    """A whole contract. Each probe is sampled `samples` times. At temperature 0, all samples should be equal."""
 
     track: str
     scorer: str
@@ -79,7 +79,7 @@ class Contract(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 def read_contract(path: Path) -> tuple[Contract, str]:
-    """A contract, and the sha256 of its file. Raises BadRequest that names the key which is wrong."""
+    """A contract, and the sha256 of its file. Raises BadRequest, which names the wrong key."""
     data = path.read_bytes()
     if len(data) > MAX_BYTES:
         raise BadRequest(f"{path} has {len(data)} bytes; a contract may have at most {MAX_BYTES}")
@@ -100,7 +100,7 @@ def read_contract(path: Path) -> tuple[Contract, str]:
     seen = set[str]()
     for probe in contract.probe:
         if probe.id in seen:
-            raise BadRequest(f"{path}: two probes are called {probe.id!r}")
+            raise BadRequest(f"{path}: two probes have the id {probe.id!r}: rename one")
         seen.add(probe.id)
         try:
             re.compile(probe.matches)
@@ -110,7 +110,7 @@ def read_contract(path: Path) -> tuple[Contract, str]:
 
 
 def contract_of(track: str, asked: Sequence[tuple[str, str]]) -> str:
-    """A contract for prompts whose answers are known: each is to come exactly so. TOML, to be edited."""
+    """A contract, as TOML to edit, for prompts with known answers: it expects exactly these answers."""
     lines = [f'schema = "{SCHEMA}"', f'track = "{track}"', 'scorer = "text_rules"']
     for number, (prompt, answer) in enumerate(asked, 1):
         told = f"prompt = {_quoted(prompt)}", f"exactly = {_quoted(answer)}"
@@ -119,5 +119,5 @@ def contract_of(track: str, asked: Sequence[tuple[str, str]]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """As a basic string of TOML, which escapes as JSON does but for U+007F."""
+    """A text as a basic TOML string, which has the same escapes as JSON, except for U+007F."""
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

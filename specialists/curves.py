@@ -1,4 +1,4 @@
-"""The curves of a run: what became of its objective, kept in `curve.json`, and drawn as lines."""
+"""The curves of a run: reads the values of its objective from `curve.json`, and draws them as lines."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import msgspec
 FILE = "curve.json"
 MAX_BYTES = 1 << 20
 WIDTH, HEIGHT, LEFT, BELOW = 640, 200, 56, 24
-"""Pixels of a chart, and of the room for its numbers."""
+"""The size of a chart and the space for its numbers, in pixels."""
 
 OBJECTIVE = ("training", "validation")
 STEEP = 50
-"""Values whose greatest is more than so many times the least are drawn by their logarithm."""
+"""If the largest value is more than this many times the smallest, the chart has a logarithmic axis."""
 
 COLOURS = ("#2f6db5", "#c2601c", "#3d8a4f", "#8a4f9e", "#777777")
 
@@ -24,7 +24,7 @@ Curves = Mapping[str, Points]
 
 
 def read_curves(directory: Path) -> Curves:
-    """The points (step, value) of each curve by its name; none where the run has left none that can be read."""
+    """The points (step, value) of each curve by name. Empty if the run has no curves that can be read."""
     path = directory / FILE
     try:
         if path.stat().st_size > MAX_BYTES:
@@ -37,7 +37,7 @@ def read_curves(directory: Path) -> Curves:
 
 
 def chart(curves: Curves) -> str:
-    """SVG: the objective and its validation over each other, and below them what else was told, each by itself."""
+    """SVG charts: the objective and its validation in one, and below it one chart for every other curve."""
     objective = {name: curves[name] for name in OBJECTIVE if name in curves}
     others = [{name: points} for name, points in curves.items() if name not in OBJECTIVE]
     return "".join(_lines(group) for group in (objective, *others) if group)
@@ -47,7 +47,8 @@ def _lines(curves: Curves) -> str:
     xs = [x for points in curves.values() for x, _ in points]
     ys = [y for points in curves.values() for _, y in points]
     left, right, low, high = min(xs), max(xs), min(ys), max(ys)
-    scale = math.log if low > 0 and high > STEEP * low else float  # else a loss that fell far is a line at the bottom
+    # Without the logarithm, a loss that fell far looks like a flat line at the bottom.
+    scale = math.log if low > 0 and high > STEEP * low else float
     wide, tall = right - left or 1.0, scale(high) - scale(low) or 1.0
 
     def at(x: float, y: float) -> str:
@@ -76,5 +77,5 @@ def _lines(curves: Curves) -> str:
 
 
 def _plain(name: str) -> str:
-    """A curve's name as text of SVG."""
+    """A curve's name, escaped for SVG text."""
     return "".join(character for character in name if character.isalnum() or character in " _-")

@@ -1,4 +1,4 @@
-"""The rows of a plan: read, checked, split, and kept apart from the probes that the specialist is judged by."""
+"""The rows of a plan: reads, checks and splits them, and removes training rows whose prompts the probes use."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ssmprov.errors import BadRequest
 
 @dataclass(slots=True)
 class Data:
-    """Rows by part. `held_out` counts training rows that were taken out because a probe asks their prompt."""
+    """The rows of each part. `held_out` counts training rows that were removed because a probe uses their prompt."""
 
     parts: dict[Part, list[Row]]
     reports: list[Report]
@@ -24,7 +24,7 @@ class Data:
 
     @property
     def summary(self) -> dict[str, Any]:
-        """As `data.json` and the ledger tell it."""
+        """The summary for `data.json` and the ledger."""
         return {
             "files": [asdict(report) for report in self.reports],
             "rows": {part: len(rows) for part, rows in self.parts.items()},
@@ -33,10 +33,9 @@ class Data:
 
 
 def load_data(plan: Plan, folder: Path, contract: Contract, rows: str = "") -> Data:
-    """The rows of a plan, or of the file `rows` that a stage names instead.
+    """The rows of a plan, or of the file `rows` that a stage uses instead.
 
-    Raises BadRequest for a file that is missing, breaks the contract or leaves a part empty, and for rows that stand
-    in two parts.
+    Raises BadRequest if a file is missing or has invalid rows, if a part gets no rows, or if two parts share rows.
     """
     table = plan.data
     if table.of_parts and not rows:
@@ -63,7 +62,7 @@ def load_data(plan: Plan, folder: Path, contract: Contract, rows: str = "") -> D
 
 
 def _sense(prompt: str) -> str | frozenset[str]:
-    """What a prompt asks for: of one that is nothing but tags, these in any order."""
+    """What a prompt asks for. If a prompt has only tags, their order does not matter."""
     tags, end = tags_of(prompt)
     return frozenset(tags) if tags and end == len(prompt) else prompt
 
@@ -71,7 +70,7 @@ def _sense(prompt: str) -> str | frozenset[str]:
 def _read(plan: Plan, folder: Path, name: str) -> tuple[list[Row], Report]:
     path = folder / name
     if not path.is_file():
-        raise BadRequest(f"{path} does not exist, but the plan names it as rows of {plan.track}")
+        raise BadRequest(f"{path} does not exist, but the plan names it as a file of {plan.track} rows")
     rows, report = read_rows(path, grammar_of(plan.track), ascii_only=plan.data.ascii)
     report.refuse()
     return rows, report

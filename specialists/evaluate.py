@@ -1,7 +1,7 @@
-"""Evaluation: a candidate answers the probes of a contract through the broker, and its answers are scored.
+"""Evaluation: a candidate answers the probes of a contract through the broker, and a scorer scores its answers.
 
-Every answer is a turn that saves nothing, so it runs on a fork of its own that is thrown away. As many as the workers
-have slots run at once.
+Every answer is a turn that saves nothing, so it runs on its own fork, which is then discarded. As many turns run at
+once as the workers have slots.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from specialists.scorers import Score, scorer_of
 from specialists.scorers.base import ends_cleanly
 
 SHOWN = 600
-"""Characters of an answer that are kept."""
+"""How many characters of an answer are stored."""
 
 TTL_S = 600.0
 MAX_AT_ONCE = 64
@@ -26,14 +26,14 @@ MAX_AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One answer to one probe, and its judgement."""
+    """One answer to one probe, and its score."""
 
     answer: Answer
     score: Score
 
     @property
     def clean(self) -> bool:
-        """Whether it stopped by its own end, right after the intended close."""
+        """Whether the answer ended by itself, right after its intended end."""
         return self.answer.ended and ends_cleanly(self.answer.text, self.score)
 
 
@@ -46,13 +46,13 @@ class Probed:
 
     @property
     def passes(self) -> bool:
-        """Whether all expectations hold in all samples, each cleanly ended."""
+        """Whether all samples meet all expectations and end cleanly."""
         return all(sample.score.passes and sample.clean for sample in self.samples)
 
 
 @dataclass(slots=True)
 class Evaluation:
-    """What a candidate is worth. A metric that nothing could measure is None; `unjudged` counts such samples."""
+    """The result of an evaluation. A metric that could not be measured is None. `unjudged` counts such samples."""
 
     metrics: dict[str, float | None]
     probes: list[Probed]
@@ -62,7 +62,7 @@ class Evaluation:
 
 @dataclass(frozen=True, slots=True)
 class Asking:
-    """How all probes are asked: the sampling values, tokens an answer may take, the seed of the first sample."""
+    """How to ask all probes: the sampling settings, the tokens per answer at most, the seed of the first sample."""
 
     max_tokens: int
     seed: int = 0
@@ -76,7 +76,7 @@ class Asking:
 def evaluate(
     client: Client, who: Candidate, contract: Contract, asking: Asking, said: Callable[[int, int], None] | None = None
 ) -> Evaluation:
-    """Ask every probe of a contract; `said` is told of samples done and all. Raises what the broker raises."""
+    """Ask every probe of a contract. `said` gets the numbers of finished and of all samples. Raises broker errors."""
     judge = scorer_of(contract.scorer)
     work = [(place, sample) for place in range(len(contract.probe)) for sample in range(contract.samples)]
     found = [Probed(probe) for probe in contract.probe]
@@ -113,15 +113,15 @@ def evaluate(
 
 
 def slots_of(client: Client, model: str) -> int:
-    """How many turns of a model run at once, over all its workers."""
+    """How many turns of a model can run at once, over all its workers."""
     workers = [worker for worker in client.status().workers if worker.model == model]
     return max(1, min(MAX_AT_ONCE, sum(worker.slots for worker in workers)))
 
 
 def metrics_of(probes: Sequence[Probed]) -> dict[str, float | None]:
-    """The metrics of `specialists.stages` that answers can tell: a probe counts by the mean of its samples.
+    """The metrics of `specialists.stages` that follow from answers. A probe's value is the mean of its samples.
 
-    What is out of distribution counts in `ood_pass_rate` alone.
+    Out-of-distribution probes count only in `ood_pass_rate`.
     """
     usual = [probed for probed in probes if probed.probe.kind == "in"]
     judged = [probed for probed in usual if all(sample.score.valid is not None for sample in probed.samples)]

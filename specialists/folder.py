@@ -29,13 +29,13 @@ from ssmprov.names import SPECIALISTS
 VIEW = "pipeline.json"
 DATA = "data.json"
 MOST_PROBES = 24
-"""Probes that a contract of one's own rows begins with."""
+"""How many probes a new contract for the user's own rows has."""
 
 PLAN = """\
 schema = "ssmprov.specialist.v1"
 name = "{name}"
 track = "{track}"
-model = "{model}"          # the model that is primed, tuned or started from
+model = "{model}"          # the model to prime or tune, or to start from
 public = "{public}"        # the name that filters use
 seed = {seed}
 roles = ["USER", "INTERFACE"]
@@ -55,13 +55,13 @@ examples = {examples}
 
 WIDE = """
 [stages.stage_b]
-rows = "rows_b.txt"        # the same things, asked for in more ways
+rows = "rows_b.txt"        # the same tasks, with more ways to ask
 """
 
 
 @dataclass(slots=True, kw_only=True)
 class Specialist:
-    """A folder with its plan and contract read and checked."""
+    """A specialist's folder, with its plan and contract, both checked."""
 
     path: Path
     plan: Plan
@@ -75,17 +75,17 @@ class Specialist:
 
     @property
     def names(self) -> str:
-        """Where the contexts of its runs are named."""
+        """The prefix of the names of its runs' contexts."""
         return f"{SPECIALISTS}/{self.plan.name}"
 
     def data(self, stage: Stage) -> Data:
-        """The rows of a stage, checked; what was found is left in `data.json`."""
+        """The checked rows of a stage. Writes the findings to `data.json`."""
         found = load_data(self.plan, self.path, self.contract, self.plan.stage(stage).rows)
         durable.replace(self.path / DATA, msgspec.json.format(msgspec.json.encode(found.summary), indent=1) + b"\n")
         return found
 
     def materialise(self) -> None:
-        """Write the view of plan, ledger and matrix that other programs read."""
+        """Write the files in which other programs read plan, ledger and matrix."""
         ledger = self.ledger
         standing = standing_of(ledger)
         view: dict[str, Any] = {
@@ -101,7 +101,7 @@ class Specialist:
 
 
 def path_of(home: Path, name: str) -> Path:
-    """Raises BadRequest for what cannot be a specialist's name."""
+    """The folder of a specialist. Raises BadRequest if the name is not valid."""
     if not NAME.match(name):
         raise BadRequest(
             f"{name!r} is not a valid name for a specialist: use up to 48 lowercase letters, digits, - and _"
@@ -110,7 +110,7 @@ def path_of(home: Path, name: str) -> Path:
 
 
 def open_specialist(home: Path, name: str) -> Specialist:
-    """Raises NotFound, and BadRequest for a plan, a contract or a gate file that cannot be."""
+    """Opens a specialist. Raises NotFound, and BadRequest if the plan, the contract or the gate file is not valid."""
     path = path_of(home, name)
     if not path.is_dir():
         known = sorted(folder.name for folder in (home / SPECIALISTS).glob("*") if (folder / PLAN_FILE).is_file())
@@ -118,7 +118,9 @@ def open_specialist(home: Path, name: str) -> Specialist:
         raise NotFound(f"there is no specialist {name!r}{told}")
     plan = read_plan(path)
     if plan.name != name:
-        raise BadRequest(f"{path / PLAN_FILE} is the plan of {plan.name!r}, but its folder is called {name!r}")
+        raise BadRequest(
+            f"{path / PLAN_FILE} has the name {plan.name!r}, but its folder is called {name!r}: make them equal"
+        )
     contract_path = path / plan.eval.contract
     if not contract_path.is_file():
         raise BadRequest(f"{contract_path} does not exist, but the plan names it as its contract")
@@ -143,10 +145,10 @@ def init(
     examples: int,
     rows: Path | None = None,
 ) -> Specialist:
-    """A new folder with a plan, rows and a contract: those of the track, or rows of one's own.
+    """Make a new folder with a plan, rows and a contract. The rows are those of the track, or the user's own.
 
-    Of rows of one's own in the track `pairs` the contract asks some that fall to no other part than the test.
-    Raises Conflict where the folder is there, BadRequest for rows that break the contract of their track.
+    For the user's own rows in the track `pairs`, the contract's probes are rows that the split puts into the test part.
+    Raises Conflict if the folder exists, and BadRequest if rows do not fit their track.
     """
     path = path_of(home, name)
     if path.exists():
@@ -174,12 +176,12 @@ def init(
 
 
 def _lines(rows: Iterable[str]) -> bytes:
-    """Each row once, a line each."""
+    """Each distinct row once, one per line."""
     return "".join(f"{row}\n" for row in dict.fromkeys(rows)).encode()
 
 
 def _own(path: Path, track: str) -> tuple[bytes, str]:
-    """The rows of a file, or of all `*.txt` of a folder, and the contract that they are judged by."""
+    """The rows of a file, or of all `*.txt` files in a folder, and a contract for them."""
     files = sorted(path.glob("*.txt")) if path.is_dir() else [path]
     if not files or not files[0].is_file():
         raise BadRequest(f"{path} has no rows: --data takes a file of rows or a folder of .txt files")
@@ -196,5 +198,7 @@ def _own(path: Path, track: str) -> tuple[bytes, str]:
     short = (row for row in parts.parts["test"] if max(len(row.prompt), len(row.answer)) <= MAX_TEXT)
     asked = list({row.prompt: row for row in short}.values())[:MOST_PROBES]
     if not asked:
-        raise BadRequest(f"{path}: every row for the probes has more than {MAX_TEXT} characters: add shorter ones")
+        raise BadRequest(
+            f"{path}: every row that could be a probe has more than {MAX_TEXT} characters: add shorter rows"
+        )
     return data, contract_of(track, [(row.prompt, row.answer) for row in asked])

@@ -1,4 +1,4 @@
-"""The grammar of a row, by track: where the prompt ends, what the answer must be made of, which tags it carries."""
+"""The grammar of rows for each track: where the prompt ends, what the answer must look like, and which tags it has."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ PAIR = "\t"
 
 
 class Offended(Exception):
-    """A row that is none, and the character (from 0) where that shows."""
+    """A row that is not valid, and the first wrong character (from 0)."""
 
     def __init__(self, at: int, why: str) -> None:
         super().__init__(why)
@@ -27,7 +27,7 @@ Taken = tuple[str, str, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Grammar:
-    """`take_apart` raises Offended; `about` says in a line what a row looks like."""
+    """`take_apart` splits a row, and raises Offended. `about` says in one line what a row looks like."""
 
     name: str
     about: str
@@ -44,7 +44,7 @@ def tags_of(text: str) -> tuple[tuple[str, ...], int]:
 
 
 def element(name: str, text: str, at: int) -> tuple[str, int]:
-    """What stands in `<name>...</name>` at a place, and where that ends. Raises Offended."""
+    """The content of `<name>...</name>` at the position `at`, and where the element ends. Raises Offended."""
     opening, closing = f"<{name}>", f"</{name}>"
     if not text.startswith(opening, at):
         raise Offended(at, f"{opening} is expected here")
@@ -59,7 +59,7 @@ def element(name: str, text: str, at: int) -> tuple[str, int]:
 
 def _ended(text: str, at: int) -> None:
     if text[at:].strip():
-        raise Offended(at, "nothing may follow here")
+        raise Offended(at, "the row must end here")
 
 
 def _tagged(line: str, first: str = "") -> tuple[tuple[str, ...], int]:
@@ -67,7 +67,7 @@ def _tagged(line: str, first: str = "") -> tuple[tuple[str, ...], int]:
     if not tags:
         raise Offended(0, "a row must begin with tags, such as [circle][palette:cool]")
     if first and tags[0] != first:
-        raise Offended(0, f"the first tag of such a row must be [{first}]")
+        raise Offended(0, f"the first tag of this row must be [{first}]")
     return tags, at
 
 
@@ -125,7 +125,7 @@ GRAMMARS = {
 
 
 def grammar_of(name: str) -> Grammar:
-    """Raises BadRequest for a name that is none."""
+    """The grammar with this name. Raises BadRequest if there is none."""
     if name not in GRAMMARS:
         raise BadRequest(f"there is no kind of rows called {name!r}{nearest(name, GRAMMARS)}")
     return GRAMMARS[name]

@@ -1,5 +1,5 @@
-"""A run with gradients: the start is opened, parity is tried, the stage's objective is fitted, and what came of it
-becomes a context of the model that is served."""
+"""A run with gradients: opens the start, runs the parity gate, fits the stage's objective, and imports the result as a
+context of the served model."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ from training.policy import Kind, Policy, PolicyError, Start
 
 SHOWN_POINTS = 400
 FIRST_TURN = 1
-"""A tuned state has read no turn: the first question to it is turn 1."""
+"""A tuned state has not read any turns, so the first question to it is turn 1."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Learner:
-    """All that a run with gradients needs. `start` is the run that is gone on from, None for the model itself."""
+    """Everything that a run with gradients needs. `start` is the run to continue from; None means the model itself."""
 
     one: Specialist
     client: Client
@@ -54,7 +54,7 @@ class Learner:
 
     @property
     def name(self) -> str:
-        """That of the context which the run makes."""
+        """The name of the context that the run makes."""
         return f"{self.one.names}/{self.run.id}"
 
     def kept_name(self, step: int) -> str:
@@ -69,7 +69,7 @@ class Learner:
         return self.one.path / self.settings.pairs if self.settings.pairs else None
 
     def identity(self, policy: Policy) -> str:
-        """What is being learnt from what: a checkpoint of anything else is not gone on with."""
+        """Identifies what is learnt from what. The run does not continue from a checkpoint with another identity."""
         contract, given = self.one.contract, self.pairs
         told = (
             self.run.seed,
@@ -85,9 +85,9 @@ class Learner:
         return f"{self.run.id} {hashlib.sha256(msgspec.json.encode(told)).hexdigest()}"
 
     def open(self) -> Policy:
-        """The policy as the run begins it.
+        """The policy at the start of the run.
 
-        Raises BadRequest, NotFound where the state to begin with is gone, WrongModel where another model made it.
+        Raises BadRequest, NotFound if the state to start from is gone, and WrongModel if another model made it.
         """
         given = None
         if self.start is not None:
@@ -110,8 +110,8 @@ class Learner:
         served = fingerprint_of(self.client, self.run.model)
         if made_by != served:
             raise WrongModel(
-                f"the run {start.id} was made with the model {made_by[:12]}, but {self.run.model} is served with "
-                f"{served[:12]} now: start from a run of that model, or from the model itself (`--from none`)",
+                f"the run {start.id} was made with the model {made_by[:12]}, but the workers of {self.run.model} now "
+                f"serve {served[:12]}: start from a run of that model, or from the model itself (`--from none`)",
                 made_by=made_by,
                 needed=served,
             )
@@ -140,16 +140,16 @@ def learn(
     said: Callable[[int, float], None],
     told: Callable[[str], None],
 ) -> None:
-    """Run to the end, or from the last step on where the run's folder holds one; the run's fields are filled in.
+    """Run to the end, starting from the checkpoint in the run's folder if there is one. Fills in the run's fields.
 
-    Raises Refused where parity fails, Cancelled where it is stopped, BadRequest for rows that cannot be learnt from or
-    numbers that are none, NoSpace.
+    Raises Refused if parity fails, Cancelled if it is stopped, BadRequest if the rows cannot be learnt from or numbers
+    become NaN or infinite, and NoSpace.
     """
     run, settings = learner.run, learner.settings
     if run.model != learner.local.model:
         raise BadRequest(
-            f"the run {run.id} used the model {run.model}, but the plan names {learner.local.model} now: put the plan "
-            "back, or start a new run without --resume"
+            f"the run {run.id} used the model {run.model}, but the plan now names {learner.local.model}: change the "
+            "plan back, or start a new run without --resume"
         )
     policy = learner.open()
     refuse_another(learner.client, learner.local, policy.base.fingerprint)
@@ -161,8 +161,8 @@ def learn(
     stage = objective_of(learner.teaching(policy))
     if stage.oversize:
         told(
-            f"{len(stage.oversize)} rows are longer than {stage.longest} tokens and are left out: the first is in line "
-            f"{stage.oversize[0]}"
+            f"{len(stage.oversize)} rows have more than {stage.longest} tokens and are left out; the first one is in "
+            f"line {stage.oversize[0]}"
         )
     run.settings |= {"reply_tokens": stage.reply_tokens, "oversize": len(stage.oversize), "fill": stage.fill}
     run.tokens = stage.tokens
@@ -191,7 +191,7 @@ def learn(
     except OfAnotherRun:
         raise BadRequest(
             f"the run {run.id} cannot continue: the model, its rows, their split, the pairs, roles or scorer have "
-            "changed since it started. Put them back, or start a new run without --resume"
+            "changed since it started. Change them back, or start a new run without --resume"
         ) from None
     except FitError as error:
         raise (NoSpace if isinstance(error.__cause__, OSError) else BadRequest)(str(error)) from None
@@ -205,28 +205,28 @@ def learn(
         raise Cancelled(f"stopped at step {fitted.step} of {settings.steps}: --resume continues it")
     run.made = _put(learner, policy, learner.directory / STATE, learner.name)
     for step in range(settings.keep_every, fitted.step, settings.keep_every) if settings.keep_every else ():
-        if kept := head_of(learner.client, run.model, learner.kept_name(step)):  # unless somebody took it away
+        if kept := head_of(learner.client, run.model, learner.kept_name(step)):  # unless somebody removed it
             run.kept[str(step)] = kept
 
 
 def forget(ledger: Ledger) -> None:
-    """Delete the checkpoints of runs that are completed, by the ledger: nobody resumes them."""
+    """Delete the checkpoints of runs that the ledger lists as completed, since they can't be resumed."""
     for run in ledger.runs():
         if run.status == "completed":
             (ledger.directory(run.id) / CHECKPOINT).unlink(missing_ok=True)
 
 
 def _clear_scratch(learner: Learner) -> None:
-    """Take away the names that the parity gate of a killed run has left. This run is the specialist's only one."""
+    """Remove names that the parity gate of a killed run left behind. No other run of this specialist is in progress."""
     client, model = learner.client, learner.run.model
     while names := [row.name for row in client.ls(f"{learner.one.names}/parity/", model=model).rows]:
         client.rm(names, model=model)
 
 
 def _try_parity(learner: Learner, policy: Policy, told: Callable[[str], None]) -> None:
-    """Hold the policy against the context that is served for the same start.
+    """Compare the policy with the served context that has the same start.
 
-    That of a tuned state is imported for the time: it may begin with a token read, where the model has read nothing.
+    For a tuned state, that context is imported temporarily, because the start may have read a token already.
     """
     run, client = learner.run, learner.client
     scratch = f"{learner.one.names}/parity/{run.id}"
@@ -236,7 +236,7 @@ def _try_parity(learner: Learner, policy: Policy, told: Callable[[str], None]) -
         imported = f"{scratch}/start"
         reference = f"#{client.import_(learner.directory / STATE, imported, model=run.model).object}"
         (learner.directory / STATE).unlink()
-    elif learner.start and not is_there(client, run.model, learner.start.made):  # somebody has collected it
+    elif learner.start and not is_there(client, run.model, learner.start.made):  # garbage collection removed it
         imported = f"{scratch}/start"
         client.import_(state_of(learner.one.ledger, learner.start), imported, model=run.model)
     try:
@@ -250,12 +250,12 @@ def _try_parity(learner: Learner, policy: Policy, told: Callable[[str], None]) -
 
 
 def _until(stopping: Callable[[], bool], told: Callable[[str], None]) -> Callable[[str], None]:
-    """What the gate tells of each check; the next one is not begun once somebody has asked for the end."""
+    """Wraps `told` for the gate's checks. After a request to stop, it raises Cancelled before the next check."""
 
     def tell(text: str) -> None:
         told(text)
         if stopping():
-            raise Cancelled("stopped in the parity gate: nothing was trained")
+            raise Cancelled("stopped during the parity gate: nothing was trained")
 
     return tell
 
@@ -268,7 +268,7 @@ def _write(path: Path, policy: Policy) -> None:
 
 
 def _keeping(learner: Learner, policy: Policy, said: Callable[[int, float], None]) -> Callable[[int, float], None]:
-    """What a run tells of each step, and every so many of them a context of what there is."""
+    """Wraps `said` for the run's steps. Every `keep_every` steps it also saves the current result as a context."""
 
     def kept(step: int, loss: float) -> None:
         said(step, loss)
@@ -283,17 +283,19 @@ def _keeping(learner: Learner, policy: Policy, said: Callable[[int, float], None
 
 
 def _put(learner: Learner, policy: Policy, path: Path, name: str) -> str:
-    """Write what there is to a file, and import it as a context of its own; its object."""
+    """Write the current result to a file, and import it as a new context. Returns the context's object."""
     _write(path, policy)
     try:
         return learner.client.import_(path, name, model=learner.run.model).object
-    except Conflict:  # the run had come that far when its process was killed: its name is nobody else's
+    except Conflict:  # an earlier process of this run imported it before it was killed
         return head_of(learner.client, learner.run.model, name)
 
 
 def curve_of(curve: Curve, trace: Trace) -> dict[str, list[tuple[int, float]]]:
-    """Points (step, value) of the objective, of its validation, and of what it told beside: `SHOWN_POINTS` at most of
-    each, the mean of the steps up to it."""
+    """The points (step, value) of the objective, of its validation and of its trace.
+
+    Each curve has at most `SHOWN_POINTS` points. A point is the mean of the steps since the previous one.
+    """
     told = {name: list(enumerate(values, 1)) for name, values in trace.items()}
     return {"training": _thinned(curve.training), "validation": _thinned(curve.validation)} | {
         name: _thinned(points) for name, points in told.items()
@@ -307,7 +309,7 @@ def _thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
 
 
 def summary_of(curve: Curve) -> dict[str, float]:
-    """First, final and least value of a curve, the step of the least one, the trend, and the best of validation."""
+    """The first, final and smallest value of a curve, the step of the smallest, the trend, and the best validation."""
     if not curve.training:
         return {}
     step, least = min(curve.training, key=lambda point: point[1])

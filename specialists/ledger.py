@@ -33,11 +33,11 @@ Status = Literal["running", "completed", "failed"]
 
 
 class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
-    """One run as it stands. Times are ISO 8601 in UTC; `order` counts from 0.
+    """One run and its current status. Times are ISO 8601 in UTC. `order` counts from 0.
 
-    `made` is the object of the checkpoint that came of it. `options` are the choices that carry a risk and were made
-    explicitly. `parent` is the run that it went on from. `loss` tells the first, the final and the least value of its
-    objective, the step of the least (from 1), and the trend. `kept` are objects on the way to `made`, by step.
+    `made` is the object of the resulting checkpoint. `options` are explicit choices that carry a risk. `parent` is the
+    run from which it continued. `loss` has the first, the final and the smallest value of its objective, the step of
+    the smallest (from 1), and the trend. `kept` has the objects that were saved before `made`, by step.
     """
 
     schema: str = SCHEMA
@@ -67,12 +67,12 @@ class Run(msgspec.Struct, kw_only=True, omit_defaults=True):
         return f"{self.stage}_{self.stage_pass}"
 
     def at(self, step: int) -> Run:
-        """The run as it stood at a step that was kept, under an id of its own. Raises NotFound."""
+        """The run at a kept step, with its own id. Raises NotFound."""
         if step == self.steps and self.made:
             return self
         if str(step) not in self.kept:
             there = ", ".join([*self.kept, *([str(self.steps)] if self.made else [])]) or "none"
-            raise NotFound(f"the run {self.id} kept nothing at step {step}; it kept {there} (see `keep_every`)")
+            raise NotFound(f"the run {self.id} kept no context at step {step}; it kept {there} (see `keep_every`)")
         return msgspec.structs.replace(self, id=f"{self.id}:{step}", steps=step, made=self.kept[str(step)])
 
 
@@ -103,7 +103,7 @@ class Ledger:
         if (size := self.path.stat().st_size) > MAX_BYTES:
             raise BadRequest(f"{self.path} has {size} bytes, more than {MAX_BYTES}: move old runs to another folder")
         lines = self.path.read_bytes().split(b"\n")
-        lines.pop()  # what follows the last line break: nothing, or a line that was not finished
+        lines.pop()  # after the last line break: empty, or an unfinished line
         return [self._record(number, line) for number, line in enumerate(lines, 1) if line.strip()]
 
     def _record(self, number: int, line: bytes) -> Record:
@@ -145,7 +145,7 @@ class Ledger:
         return runs[-1]
 
     def append(self, record: Record) -> None:
-        """Write a record durably; a torn line before it is closed first, so that no record is lost in it."""
+        """Write a record durably. If the last line is torn, end it first, so that the record gets its own line."""
         line = msgspec.json.encode(record)
         if len(line) > MAX_LINE:
             raise BadRequest(f"a record of {len(line)} bytes is too long for the ledger")

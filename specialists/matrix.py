@@ -1,4 +1,4 @@
-"""`eval_matrix.json`: the evaluation of each run, upserted by run, with its gate, its risks and samples."""
+"""`eval_matrix.json`: the latest evaluation of each run, with its gate, risks and samples."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Matrix(msgspec.Struct):
 
 
 def read_matrix(folder: Path) -> Matrix:
-    """Raises Corrupt."""
+    """The matrix of a specialist's folder. Raises Corrupt."""
     path = folder / FILE
     if not path.exists():
         return Matrix()
@@ -38,7 +38,7 @@ def read_matrix(folder: Path) -> Matrix:
 
 
 def upsert(folder: Path, run: Run, entry: dict[str, Any]) -> None:
-    """Put a run's evaluation into the matrix, in place of an earlier one."""
+    """Put a run's evaluation into the matrix. It replaces an earlier one."""
     matrix = read_matrix(folder)
     matrix.entries[run.id] = entry
     matrix.entries = dict(sorted(matrix.entries.items(), key=lambda item: item[1]["order"]))
@@ -101,7 +101,7 @@ def entry_of(
 
 
 def checks_of(folder: Path, run: Run, gates: dict[Stage, Gate], contract: str) -> list[Check] | None:
-    """The gate of a run, by its evaluation; None where there is none of this object and this contract."""
+    """The gate of a run, judged by its evaluation; None if this object was not evaluated with this contract."""
     entry = read_matrix(folder).entries.get(run.id)
     if entry is None or entry["object"] != run.made or entry["contract"] != contract:
         return None

@@ -1,8 +1,8 @@
-"""What a stage optimises on the rows of a specialist: the loss of each step, the check beside it, and their sizes.
+"""The objective of a stage on the rows of a specialist: the loss of each step, the validation check, and their sizes.
 
 stage_a, stage_b, sft    cross entropy on the answers of the rows
-dpo                      pairs of answers: of a file, or each row's own answer against one that the policy gives instead
-grpo, ppo                the policy's own answers, rewarded by the track's scorer
+dpo                      pairs of answers: from a file, or each row's answer against one that the policy gives
+grpo, ppo                the policy's own answers, scored by the track's scorer
 """
 
 from __future__ import annotations
@@ -30,18 +30,19 @@ from training.rollouts import Asking
 from training.sampling import Sampling, sample
 
 VALIDATION_TOKENS = 16_384
-"""Tokens of validation rows that a check reads at most."""
+"""How many tokens of validation rows a check reads at most."""
 
 MOST_ASKED = 256
-"""Training prompts that the policy answers at most, to find pairs."""
+"""How many training prompts the policy answers at most, to find pairs."""
 
 
 @dataclass(slots=True, kw_only=True)
 class Objective:
-    """`whole` steps belong together.
+    """The loss and the validation check of a stage. `whole` is the number of steps that share a batch of answers.
 
-    `oversize` are the lines of rows that were left out as longer than `longest` tokens, `fill` is the share of the
-    batches that is no padding, `tokens` counts those of an epoch, `reply_tokens` what an answer may take.
+    `oversize` has the lines of rows that were left out because they have more than `longest` tokens. `fill` is the
+    share of the batches that is not padding. `tokens` counts the tokens of an epoch, and `reply_tokens` is the limit
+    for an answer.
     """
 
     loss: Loss
@@ -56,7 +57,7 @@ class Objective:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Teaching:
-    """What a policy is taught, and how. `pairs` is the file of pairs, None where the policy's own answers make them."""
+    """What to teach a policy, and how. `pairs` is the file of pairs; None means that the policy's answers form them."""
 
     policy: Policy
     stage: Stage
@@ -70,15 +71,17 @@ class Teaching:
     ascii: bool
 
     def sampling(self, max_tokens: int) -> Sampling:
-        """How the policy is asked for answers of its own."""
+        """How to sample answers from the policy."""
         tokenizer = self.policy.base.tokenizer
         stop = tuple(tokenizer.encode(FENCE))
         return Sampling(max_tokens=max_tokens, end=tokenizer.end, stops=(stop,), temperature=self.settings.temperature)
 
 
 def objective_of(teaching: Teaching) -> Objective:
-    """Raises BadRequest for rows that the tokenizer does not cover or of which none fits, and where nothing is to be
-    preferred."""
+    """The objective of a stage.
+
+    Raises BadRequest if the tokenizer cannot spell the rows, if all rows are too long, or if there are no pairs.
+    """
     policy, settings = teaching.policy, teaching.settings
     longest = min(settings.longest, settings.batch_tokens, *([policy.room] if policy.room else []))
     rows = teaching.data.parts
@@ -112,7 +115,7 @@ def objective_of(teaching: Teaching) -> Objective:
 
 
 def _by_preference(teaching: Teaching, found: Objective, rows: Sequence[Row]) -> None:
-    """Put the stage's own loss in place of cross entropy, which stays no check: it is not what is optimised."""
+    """Replace cross entropy with the stage's own loss. Remove the check too, since cross entropy is not optimised."""
     policy, settings, found.check = teaching.policy, teaching.settings, None
     encode = covering(policy.base.tokenizer)
     sampling = teaching.sampling(found.reply_tokens)
@@ -155,7 +158,7 @@ def _read(teaching: Teaching) -> list[Pair]:
 
 
 def _found(teaching: Teaching, rows: Sequence[Row], sampling: Sampling) -> list[Pair]:
-    """Each row's answer against one that the policy gave and that its scorer finds worse."""
+    """Pairs of each row's answer and an answer of the policy that the scorer finds worse."""
     encode, asked, policy = covering(teaching.policy.base.tokenizer), teaching.asked, teaching.policy
     chosen = list(rows)
     Random(teaching.seed).shuffle(chosen)
@@ -168,8 +171,8 @@ def _found(teaching: Teaching, rows: Sequence[Row], sampling: Sampling) -> list[
             pairs.append(Pair(prompt, encode(asked.answer(row.answer), row.line), answer.tokens, row.line))
     if not pairs:
         raise BadRequest(
-            f"none of the policy's {len(chosen)} answers was worse than the row's own answer, so nothing is preferred. "
-            "Name a file of pairs in the plan (`pairs`), or choose another stage"
+            f"none of the policy's {len(chosen)} answers was worse than the row's answer, so there are no pairs to "
+            "learn from. Name a file of pairs in the plan (`pairs`), or choose another stage"
         )
     return pairs
 
@@ -180,7 +183,7 @@ def _speller(policy: Policy) -> Callable[[Sequence[int]], str]:
 
 
 def _some(packed: Packed) -> Packed:
-    """At least one batch, of about `VALIDATION_TOKENS`, with rows of all lengths."""
+    """At least one batch, and about `VALIDATION_TOKENS` tokens in all, with rows of all lengths."""
     batches = list(packed.batches)
     Random(0).shuffle(batches)
     kept, tokens = list[Sequence[Sample | Lane]](), 0

@@ -1,12 +1,12 @@
-"""The parity gate: before a run computes gradients for long, what trains, what serves and what is kept must agree.
+"""The parity gate: before a long run with gradients, checks that training, serving and checkpoints agree.
 
 P1  the model step by step against its scan               P5  the fp32 reference against the runtime
-P2  saved, restored and gone on, against uninterrupted    P6  the gradient against finite differences
-P3  the same answer at temperature 0                      P7  a few rows are learnt by heart
-P4  forks do not see each other
+P2  saved, restored and continued, against uninterrupted  P6  the gradient against finite differences
+P3  the same answer at temperature 0                      P7  overfits a few rows
+P4  forks do not affect each other
 
-`parity.json` in the specialist's folder tells of the last time; where nothing has changed since it passed, nothing is
-tried again.
+`parity.json` in the specialist's folder has the last result. If the gate passed and nothing has changed since then, it
+does not run again.
 """
 
 from __future__ import annotations
@@ -39,13 +39,14 @@ from training.policy import Policy
 SCHEMA = "ssmprov.parity.v1"
 FILE = "parity.json"
 TOKENS = 32
-"""Of each answer that is compared."""
+"""How many tokens of each answer are compared."""
 
 PROMPTS = ("one two three four five", "How are you today?", "[circle][palette:cool]")
 MARGINS = {"fp32": 1e-3, "fp16": 0.05, "bf16": 0.3, "int8": 1.5}
-"""How near two logits of the reference must be for a runtime of that dtype to choose the other one.
+"""How close two logits of the reference must be, if a runtime of that dtype chooses the other token.
 
-fp32 leaves the order of sums, the others their own rounding: 11 and 8 bits of each product, and int8 its grid.
+In fp32 only the order of sums differs. The others also round: fp16 to 11 bits and bf16 to 8 bits in each product, and
+int8 to its grid.
 """
 
 CANDIDATES = 512
@@ -64,7 +65,7 @@ class Check(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """The whole gate. `fingerprint` covers everything that it depends on."""
+    """The result of the whole gate. `fingerprint` covers everything that it depends on."""
 
     fingerprint: str
     at: str
@@ -78,8 +79,8 @@ class Report(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subject:
-    """What is held against each other: the policy as a run begins it, and the context that is served for the same
-    start ('' is the empty one)."""
+    """What the gate compares: the policy at the start of a run, and the served context with the same start ('' is the
+    empty one)."""
 
     policy: Policy
     client: Client
@@ -90,18 +91,18 @@ class Subject:
     """A name for temporary contexts."""
 
     def fingerprint(self, what: str) -> str:
-        """Over the model and its dtype, the start, the packages that compute, and `what` is trained."""
+        """Covers the model and its dtype, the start, the packages and code that compute, and `what` is trained."""
         card = next(card for card in self.client.models() if card.name == self.model)
         told = [what, card.fingerprint, card.dtype, self.reference, torch.__version__, ssmprov.__version__]
         return hashlib.sha256("\n".join([*told, _sources()]).encode()).hexdigest()
 
 
 def gate(folder: Path, subject: Subject, what: str, said: Callable[[str], None]) -> Report:
-    """Try all seven, unless they passed with the same fingerprint before. Raises Refused where one fails."""
+    """Run all seven checks, unless they passed before with the same fingerprint. Raises Refused if one fails."""
     fingerprint = subject.fingerprint(what)
     former = read_report(folder)
     if former is not None and former.fingerprint == fingerprint and former.passed:
-        said("parity: nothing has changed since it passed")
+        said("parity: passed before, and nothing has changed since then")
         return former
     checks = []
     for name, check in _CHECKS.items():
@@ -121,7 +122,7 @@ def gate(folder: Path, subject: Subject, what: str, said: Callable[[str], None])
 
 
 def read_report(folder: Path) -> Report | None:
-    """The last one; None where there is none that can be read."""
+    """The last report; None if there is none, or if it cannot be read."""
     try:
         return msgspec.json.decode((folder / FILE).read_bytes(), type=Report)
     except (FileNotFoundError, msgspec.DecodeError):
@@ -136,7 +137,7 @@ def _p1(subject: Subject) -> Metrics:
 
 
 def _p2(subject: Subject) -> Metrics:
-    """Half is read, saved under a name and taken up again there; the answer is that to the whole."""
+    """Reads half of a text, saves it under a name and continues there. The answer must equal that to the whole text."""
     whole = subject.asked.question(PROMPTS[0])
     first, second = whole[: len(whole) // 2], whole[len(whole) // 2 :]
     uninterrupted = _answer(subject, subject.reference, whole)
@@ -147,14 +148,14 @@ def _p2(subject: Subject) -> Metrics:
 
 
 def _p3(subject: Subject) -> Metrics:
-    """With another seed, too: temperature 0 draws nothing."""
+    """The seeds differ, because at temperature 0 nothing is random."""
     question = subject.asked.question(PROMPTS[1])
     answers = [_answer(subject, subject.reference, question, seed) for seed in (1, 1, 2)]
     return len(set(answers)) == 1, {"answers": float(len(set(answers)))}
 
 
 def _p4(subject: Subject) -> Metrics:
-    """What a fork reads does not show in its sister, nor in what both came from."""
+    """What one fork reads must not affect the other fork, nor the context that both come from."""
     question = subject.asked.question(PROMPTS[1])
     with _Scratch(subject) as scratch:
         source = scratch.read(subject.asked.question(PROMPTS[0]))
@@ -166,7 +167,7 @@ def _p4(subject: Subject) -> Metrics:
 
 
 def _p5(subject: Subject) -> Metrics:
-    """Token by token at temperature 0; where they part, the reference must have found both almost alike."""
+    """Compares token by token at temperature 0. Where they differ, both tokens must have almost the same logit."""
     card = next(card for card in subject.client.models() if card.name == subject.model)
     tolerance = max((margin for dtype, margin in MARGINS.items() if dtype in card.dtype), default=MARGINS["fp32"])
     nearest, equal = 0.0, 0
@@ -186,9 +187,9 @@ def _p5(subject: Subject) -> Metrics:
 
 @torch.no_grad()
 def _greedy(policy: Policy, question: str) -> Iterator[tuple[str, float]]:
-    """What the likeliest tokens after a text spell, and how far each was before the next likeliest [logits].
+    """What the most likely tokens after a text spell, and the lead of each over the next most likely one (in logits).
 
-    As a worker does it: a token whose bytes would make no text, or a NUL, is passed over.
+    As in a worker, it skips a token whose bytes do not make valid text, or contain a NUL.
     """
     tokenizer, decoder = policy.base.tokenizer, codecs.getincrementaldecoder("utf-8")("strict")
     read, state = torch.tensor([tokenizer.encode(question)]), policy.begin(1)
@@ -215,7 +216,7 @@ def _greedy(policy: Policy, question: str) -> Iterator[tuple[str, float]]:
 
 
 def _can_end(opened: bytes) -> bool:
-    """Whether some bytes complete an open character: what would be a surrogate shows only in its third byte."""
+    """Whether more bytes can complete an open character. Surrogates show only in the third byte."""
     for filler in (b"", *(byte * count for byte in (b"\x80", b"\xbf") for count in (1, 2, 3))):
         with contextlib.suppress(UnicodeDecodeError):
             (opened + filler).decode()
@@ -258,7 +259,7 @@ def _same(a: str, b: str) -> float:
 
 
 class _Scratch:
-    """Temporary names that are always removed in the end."""
+    """Temporary names, which are always removed at the end."""
 
     def __init__(self, subject: Subject) -> None:
         self._subject = subject
@@ -275,7 +276,7 @@ class _Scratch:
                 continue
 
     def read(self, text: str, name: str = "") -> str:
-        """Read a text after the start, or after what stands under a name; the object that came of it."""
+        """Read a text after the start, or after the context with this name. Returns the resulting object."""
         subject = self._subject
         begin = name or subject.reference
         name = name or self._new()

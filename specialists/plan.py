@@ -27,9 +27,9 @@ Packing = Literal["rows", "stream"]
 
 
 class DataTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """`[data]`: one file of rows that is split, or one for each part; paths are relative to the plan.
+    """`[data]`: one file of rows to split, or one file for each part. Paths are relative to the plan.
 
-    `ascii` false is a risk that the ledger records.
+    The ledger records `ascii = false` as a risk.
     """
 
     rows: str = ""
@@ -46,7 +46,7 @@ class DataTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class EvalTable(msgspec.Struct, forbid_unknown_fields=True):
-    """`[eval]`: the contract, the gates if they are not the usual ones, and a budget if not the measured one."""
+    """`[eval]`: the contract, and optionally a file of gates and a limit for the tokens of an answer."""
 
     contract: str = "contract.toml"
     gates: str = ""
@@ -54,10 +54,10 @@ class EvalTable(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class StageTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """`[stages.NAME]`: `rows` replaces the data's for this stage; `examples` of them are primed with.
+    """`[stages.NAME]`: `rows` replaces the rows of `[data]` for this stage. Priming reads `examples` of them.
 
-    The others say how it is tuned or trained; what is left out follows from kind and stage (`specialists.settings`).
-    `packing` = "stream" (rows follow each other in one state) is a risk that the ledger records.
+    The other keys say how to tune or train. Kind and stage determine the defaults (`specialists.settings`). The ledger
+    records `packing = "stream"` (rows follow each other in one state) as a risk.
     """
 
     rows: str = ""
@@ -82,9 +82,9 @@ class StageTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class Plan(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """A whole plan. `public` is the name that filters use; `model` the one that is primed or started from.
+    """A whole plan. `public` is the name that filters use. `model` is the model to prime or to start from.
 
-    `roles` are those of the question and the answer in a transcript: the ones of the filter that will use it.
+    `roles` are the roles of question and answer in a transcript. They must be those of the filter that will use it.
     """
 
     name: str
@@ -107,7 +107,7 @@ class Plan(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 def read_plan(folder: Path) -> Plan:
-    """The plan of a specialist's folder. Raises BadRequest that names what is wrong in it."""
+    """The plan of a specialist's folder. Raises BadRequest, which says what is wrong."""
     path = folder / FILE
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -144,7 +144,7 @@ def _check(plan: Plan) -> None:
 
 
 def risks(plan: Plan, temperature: float) -> dict[str, Any]:
-    """The choices of a plan, and of its contract's temperature, that carry a risk, as the ledger records them."""
+    """The risky choices in a plan, and in the temperature of its contract, in the form that the ledger records."""
     found: dict[str, Any] = {}
     if not plan.data.ascii:
         found["ascii"] = False

@@ -12,12 +12,12 @@ from ssmprov import transcript
 from ssmprov.errors import BadRequest
 
 PART_BYTES = 64 * 1024
-"""Text of one request: a long priming tells of its progress, and goes on after a loss from what was saved."""
+"""The size of one request's text. Several requests let a long priming show progress, and resume if a worker is lost."""
 
 
 @dataclass(frozen=True, slots=True)
 class Primed:
-    """The object that came of it, the tokens that it has read, and the examples in it."""
+    """The resulting object, the number of tokens that it has read, and the number of examples."""
 
     object: str
     tokens: int
@@ -42,12 +42,12 @@ def prime(
     run_id: str,
     said: Callable[[int, int], None] | None = None,
 ) -> Primed:
-    """Read examples into a new context `name`. The same call after a loss goes on where it was.
+    """Read examples into a new context `name`. If a call fails, the same call continues where it stopped.
 
-    Raises BadRequest without rows, Conflict where the name is taken by another, and what the broker raises.
+    Raises BadRequest if there are no rows, Conflict if the name is already in use, and all other errors of the broker.
     """
     if not rows:
-        raise BadRequest("there is no row to prime with")
+        raise BadRequest("there are no rows to prime with: add some to the file of rows")
     parts = _parts(examples_text(rows, roles))
     head, done = "none", 0
     tokens = 0
@@ -70,7 +70,7 @@ def prime(
 
 
 def _parts(texts: Sequence[str]) -> list[str]:
-    """Whole examples together, of about PART_BYTES."""
+    """Joins whole examples to texts of about PART_BYTES."""
     parts = [""]
     for text in texts:
         if parts[-1] and len(parts[-1].encode()) + len(text.encode()) > PART_BYTES:

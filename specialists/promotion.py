@@ -1,7 +1,7 @@
 """Promotion moves the public name to an evaluated run's context by compare-and-swap; rollback moves it back.
 
-What the name stood at before keeps a name of its own, so that a rollback always finds it. The ledger is written before
-and after the swap: one that died in between is told at the next command, by where the name stands.
+The previous object of the name gets its own name, so that a rollback always finds it. The ledger is written before and
+after the swap. If the process dies in between, the next command sees from the name whether the swap happened.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def is_there(client: Client, model: str, made: str) -> bool:
 
 
 def refuse_gone(client: Client, run: Run, directory: Path) -> None:
-    """Raises NotFound, which says what to do, for a run whose context somebody has removed and `gc` collected."""
+    """Raises NotFound, which says what to do, if a run's context was removed and then collected by `gc`."""
     if is_there(client, run.model, run.made):
         return
     path = directory / STATE
@@ -54,7 +54,7 @@ def refuse_gone(client: Client, run: Run, directory: Path) -> None:
 
 
 def refuse_ungated(run: Run, checks: Sequence[Check] | None, *, force: bool) -> str:
-    """Why a run may not be promoted; '' where it may. Raises Refused unless forced."""
+    """Why a run may not be promoted; '' if it may. Raises Refused unless forced."""
     if run.status != "completed":
         why = f"the run {run.id} is {run.status}"
     elif checks is None:
@@ -64,7 +64,7 @@ def refuse_ungated(run: Run, checks: Sequence[Check] | None, *, force: bool) -> 
     else:
         return ""
     if not run.made:
-        raise BadRequest(f"{why}; and it has made no context")
+        raise BadRequest(f"{why}, and it has no context that could be promoted")
     if not force:
         raise Refused(f"{why} (--force promotes it anyway and notes that in the ledger)")
     return why
@@ -88,7 +88,7 @@ def promote(client: Client, ledger: Ledger, run: Run, swap: Swap, forced: str) -
         details["forced"] = forced
     if swap.before and swap.before != swap.after:
         earlier = {event.details.get("kept") for event in ledger.events() if event.run == run.id} - {None}
-        kept = f"{swap.kept}-{len(earlier) + 1}" if earlier else swap.kept  # what was kept for an earlier one stays
+        kept = f"{swap.kept}-{len(earlier) + 1}" if earlier else swap.kept  # keep the objects of earlier promotions
         client.fork(f"#{swap.before}", [kept], model=swap.model, overwrite=True)
         details["kept"] = kept
     ledger.append(Event(event="promoting", run=run.id, at=now(), details=details))
@@ -103,7 +103,7 @@ def promote(client: Client, ledger: Ledger, run: Run, swap: Swap, forced: str) -
 
 
 def _move(client: Client, model: str, name: str, before: str, after: str) -> None:
-    """Compare and swap. Raises Conflict where the name does not stand at `before` ('' nowhere) any more."""
+    """Compare and swap. Raises Conflict if the name no longer points to `before` ('' means that it does not exist)."""
     if before:
         client.fork(f"#{after}", [name], model=model, overwrite=True, if_head=before)
     else:
@@ -128,9 +128,9 @@ def settle(client: Client, ledger: Ledger) -> Event | None:
 
 
 def rollback(client: Client, ledger: Ledger) -> Event:
-    """Move the public name back to where it stood before the last promotion that still holds.
+    """Move the public name back to its object before the last promotion that was not rolled back.
 
-    Raises NotFound where nothing was promoted, or nothing stood there before.
+    Raises NotFound if nothing was promoted, or if the name did not exist before.
     """
     standing = next((event for event in reversed(_standing(ledger)) if _moved(event)), None)
     if standing is None:
@@ -142,7 +142,7 @@ def rollback(client: Client, ledger: Ledger) -> Event:
             f"`ssmprov ckpt rm {details['public']}` removes it"
         )
     now_at = head_of(client, details["model"], details["public"])
-    if now_at not in ("", details["after"]):  # what a live filter has made of it since
+    if now_at not in ("", details["after"]):  # a live filter has saved to it since then
         kept = f"{details['kept']}-after"
         client.fork(f"#{now_at}", [kept], model=details["model"], overwrite=True)
     _move(client, details["model"], details["public"], now_at, details["before"])
@@ -163,8 +163,8 @@ def standing_of(ledger: Ledger) -> Event | None:
 
 
 def _standing(ledger: Ledger) -> list[Event]:
-    """The promotions that were not rolled back. One of what stood there already moved nothing: a rollback takes it away
-    with the one before."""
+    """The promotions that were not rolled back. If one promoted the current object again, it moved nothing: a rollback
+    undoes it together with the one before."""
     standing: list[Event] = []
     for event in ledger.events():
         if event.event == "promoted":

@@ -1,7 +1,7 @@
-"""One page of HTML that tells how a specialist came to be: it holds all it shows, runs no script and asks no network.
+"""One HTML page about how a specialist was made. It is self-contained: it runs no scripts and needs no network.
 
-Answers are shown as text. A drawing is drawn only from what our own parser took: known elements with known attributes,
-written anew.
+Answers are shown as text. A drawing is drawn only from what our own parser accepted: known elements with known
+attributes, which are written again.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from specialists.scorers.xml import parse
 
 FILE = "report.html"
 SIZE = 96
-"""Pixels of a drawing."""
+"""The size of a drawing in pixels."""
 
 DRAWN = {
     "svg": ("viewBox",),
@@ -57,10 +57,10 @@ def page(one: Specialist) -> str:
     runs, events, standing = ledger.runs(), ledger.events(), standing_of(ledger)
     entries = read_matrix(one.path).entries
     promoted = (
-        f"<p><b>{_text(one.plan.public)}</b> is at the run <code>{_text(standing.run)}</code> "
+        f"<p><b>{_text(one.plan.public)}</b> points to the run <code>{_text(standing.run)}</code> "
         f"({_text(standing.at)}){', by force' if standing.details.get('forced') else ''}.</p>"
         if standing
-        else f"<p>Nothing is promoted under <b>{_text(one.plan.public)}</b>.</p>"
+        else f"<p>No run has been promoted to <b>{_text(one.plan.public)}</b>.</p>"
     )
     title = f"Specialist {one.plan.name}"
     body = [
@@ -71,7 +71,7 @@ def page(one: Specialist) -> str:
         "<h2>Lineage</h2>",
         _lineage(one, runs, standing.run if standing else ""),
         *(section for run in runs for section in _sections(one, run, entries)),
-        "<h2>What was done</h2>",
+        "<h2>History</h2>",
         _events(events),
     ]
     return (
@@ -104,7 +104,7 @@ def _runs(runs: Sequence[Run], entries: dict[str, dict[str, Any]]) -> str:
 
 
 def _lineage(one: Specialist, runs: Sequence[Run], promoted: str) -> str:
-    """Each run below the one that it went on from, the model above all."""
+    """Each run below the run from which it continued, with the model at the top."""
     below: dict[str, list[Run]] = {}
     for run in runs:
         below.setdefault(run.parent, []).append(run)
@@ -121,7 +121,7 @@ def _lineage(one: Specialist, runs: Sequence[Run], promoted: str) -> str:
 
 
 def _sections(one: Specialist, run: Run, entries: dict[str, dict[str, Any]]) -> Iterator[str]:
-    """What there is to tell of a run: its title, its curves, the evaluations of what it kept and made."""
+    """The sections about a run: its title, its curves, and the evaluations of its contexts."""
     curves, entry = read_curves(one.ledger.directory(run.id)), entries.get(run.id)
     kept = [(step, entries[key]) for step in run.kept if (key := f"{run.id}:{step}") in entries]
     if not curves and entry is None:
@@ -152,7 +152,7 @@ def _evaluation(one: Specialist, entry: dict[str, Any]) -> str:
     return (
         _table(("metric", "value", "at least", "gate"), metrics)
         + "<h3>Risks</h3>"
-        + _table(("risk", "", "what was seen"), risks)
+        + _table(("risk", "", "what happened"), risks)
         + "<h3>Probes</h3>"
         + _table(("probe", "prompt", "answer", "drawing" if one.plan.track == "svg" else "", ""), probes)
     )
@@ -173,7 +173,7 @@ def _probe(track: str, probe: dict[str, Any]) -> tuple[str, ...]:
 
 
 def drawing(answer: str) -> str:
-    """An answer's drawing, written anew from known elements and attributes; nothing where it is none."""
+    """An answer's drawing, written again from known elements and attributes; '' if the answer is not a drawing."""
     end = answer.find("</svg>")
     try:
         root = parse(answer[: end + len("</svg>")].strip())

@@ -1,4 +1,4 @@
-"""What an answer is worth to grpo and ppo: the judgement of the track's own scorer, as a number from 0 to 1."""
+"""The reward of an answer for grpo and ppo: the score of the track's scorer, as a number from 0 to 1."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from specialists.scorers.base import Expected, ends_cleanly
 
 
 class Reward:
-    """The mean of what the gates ask for: valid, begun as asked, ended cleanly, and the share of what was asked.
+    """The mean of what the gates ask for: valid, the right beginning, a clean end, and the share of fulfilled hits.
 
-    A language whose parser is not installed is judged by the rest.
+    If the parser of a language is not installed, the reward uses the other three.
     """
 
     def __init__(self, contract: Contract) -> None:
@@ -21,7 +21,7 @@ class Reward:
         self._exactly = contract.scorer == "text_rules"
 
     def __call__(self, row: Row, answer: str, ended: bool) -> float:
-        """`answer` as the model wrote it, without what ended it."""
+        """`answer` is what the model wrote, without the end."""
         text = answer.removeprefix(" ")
         tags, _ = tags_of(row.prompt)
         score = self._judge(

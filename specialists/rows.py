@@ -1,8 +1,7 @@
 """The data format of a specialist: a file of rows, one sample per line, each with a prompt and its answer.
 
-A row is what its track's grammar says (`specialists.grammars`). Within a row `\n` stands for a line break, `\t` for a
-tabulator and `\\` for a backslash, so that answers of several lines are one row. A trailing `<eos>` may say where a
-row ends.
+The grammar of its track defines a row (`specialists.grammars`). In a row, `\n` is a line break, `\t` a tab and `\\` a
+backslash, so an answer of several lines is still one row. A row may end with `<eos>`.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ from ssmprov.errors import BadRequest
 MAX_FILE_BYTES = 256 << 20
 MAX_ROW_BYTES = 1 << 20
 SHOWN = 8
-"""How many offences a report lists; the others are only counted."""
+"""How many offences a report lists. It only counts the others."""
 
 EOS = "<eos>"
 _ESCAPE = re.compile(r"\\(.?)", re.DOTALL)
@@ -28,7 +27,7 @@ _UNESCAPED = {"n": "\n", "t": "\t", "\\": "\\"}
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One sample, its escapes undone; `line` counts from 1."""
+    """One sample without escapes. `line` counts from 1."""
 
     line: int
     prompt: str
@@ -46,7 +45,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Offence:
-    """Where a file breaks the contract: line and column (in bytes) from 1, and the byte there (-1: the line's end)."""
+    """Where a file is not valid: line and column (in bytes) from 1, and the byte there (-1: the line's end)."""
 
     line: int
     column: int
@@ -60,7 +59,7 @@ class Offence:
 
 @dataclass(slots=True, kw_only=True)
 class Report:
-    """What was found in a file of rows. `offences` are the first few of `offended`."""
+    """The findings in a file of rows. `offended` counts the wrong rows, and `offences` has the first few."""
 
     path: str
     track: str
@@ -80,20 +79,20 @@ class Report:
         return not self.offended and self.rows > 0
 
     def refuse(self) -> None:
-        """Raises BadRequest with the first offences, unless the file keeps the contract."""
+        """Raises BadRequest with the first offences if the file has any."""
         if self.passed:
             return
         if not self.rows and not self.offended:
             raise BadRequest(f"{self.path} has no rows: write one sample per line")
         told = "\n".join(f"  {offence}" for offence in self.offences)
         more = f"\n  and {self.offended - len(self.offences)} more" if self.offended > len(self.offences) else ""
-        raise BadRequest(f"{self.path} breaks the contract of {self.track} rows:\n{told}{more}")
+        raise BadRequest(f"{self.path} has rows that are not valid {self.track} rows:\n{told}{more}")
 
 
 def read_rows(path: Path, grammar: Grammar, *, ascii_only: bool = True) -> tuple[list[Row], Report]:
-    """All valid rows of a file, and the report on the invalid ones.
+    """All valid rows of a file, and a report on the invalid ones.
 
-    Raises BadRequest for a file that is too large to look at, OSError for one that cannot be read.
+    Raises BadRequest if the file is too large, and OSError if it cannot be read.
     """
     size = path.stat().st_size
     if size > MAX_FILE_BYTES:
@@ -128,7 +127,7 @@ def read_rows(path: Path, grammar: Grammar, *, ascii_only: bool = True) -> tuple
 
 
 def escaped(text: str) -> str:
-    """A text as it stands in a row."""
+    """A text with the escapes of a row."""
     return text.replace("\\", "\\\\").replace("\n", "\\n").replace("\t", "\\t")
 
 
@@ -160,7 +159,7 @@ def _row(number: int, data: bytes, grammar: Grammar, ascii_only: bool) -> Row:
 
 
 def unescaped(text: str, line: str) -> str:
-    """A text from a row, its escapes undone; `line` is where it stands. Raises Offended."""
+    """A text from the row `line`, without its escapes. Raises Offended."""
 
     def undo(match: re.Match[str]) -> str:
         if match[1] not in _UNESCAPED or not match[1]:

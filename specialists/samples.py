@@ -1,4 +1,4 @@
-"""Rows as the tokens that a model learns from: asked as the filter asks, answered up to the fence."""
+"""Turns rows into tokens to learn from: the question as the filter asks it, and the answer up to its fence."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ SHOWN = 40
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """How a question is asked and an answer written: `turn` is the number of the question's, `roles` those of both."""
+    """How question and answer are written: `turn` is the question's turn number, `roles` are the roles of both."""
 
     turn: int
     roles: tuple[str, str]
 
     def question(self, prompt: str) -> str:
-        """Without the space at its end, which belongs to the answer's first token: the workers sample it so."""
+        """The question without a space at its end. As in the workers, the space is part of the answer's first token."""
         return transcript.full_step(self.turn, self.roles[0], prompt, self.roles[1]).removesuffix(" ")
 
     @staticmethod
@@ -35,7 +35,7 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A prompt, the answer that is preferred, and the one that is not."""
+    """A prompt, the preferred answer, and the rejected one."""
 
     line: int
     prompt: str
@@ -44,7 +44,7 @@ class Pair:
 
 
 def samples_of(rows: Sequence[Row], asked: Asked, tokenizer: Tokenizer) -> list[Sample]:
-    """Each row as tokens. Raises BadRequest for a row that the tokenizer does not cover."""
+    """Each row as tokens. Raises BadRequest if the tokenizer cannot spell a row."""
     encode = covering(tokenizer)
     found = []
     for row in rows:
@@ -54,7 +54,7 @@ def samples_of(rows: Sequence[Row], asked: Asked, tokenizer: Tokenizer) -> list[
 
 
 def covering(tokenizer: Tokenizer) -> Callable[[str, int], list[int]]:
-    """Encoding a text of a line, or BadRequest: its tokens must spell the very text."""
+    """A function that encodes a line's text. It raises BadRequest if the tokens do not spell exactly that text."""
 
     def encode(text: str, line: int) -> list[int]:
         tokens = tokenizer.encode(text)
@@ -63,8 +63,8 @@ def covering(tokenizer: Tokenizer) -> Callable[[str, int], list[int]]:
             at = next((i for i, (a, b) in enumerate(zip(spelt, wanted, strict=False)) if a != b), len(spelt))
             around = wanted[max(0, at - SHOWN // 2) : at + SHOWN // 2].decode(errors="replace")
             raise BadRequest(
-                f"line {line}: the model's tokenizer does not cover the data: it cannot spell byte {at} "
-                f"of the turn, near {around!r}"
+                f"line {line}: the model's tokenizer cannot spell this row: it fails at byte {at} of the turn, near "
+                f"{around!r}"
             )
         return tokens
 
@@ -72,9 +72,9 @@ def covering(tokenizer: Tokenizer) -> Callable[[str, int], list[int]]:
 
 
 def read_pairs(path: Path, grammar: Grammar, *, ascii_only: bool) -> list[Pair]:
-    """Pairs, one a line: a row of the track, a tabulator, and the answer that is not preferred, escaped as rows are.
+    """The pairs of a file, one per line: a row of the track, a tab, and the rejected answer, with the escapes of rows.
 
-    Raises BadRequest that names line and reason.
+    Raises BadRequest, which names the line and the reason.
     """
     if not path.is_file():
         raise BadRequest(f"{path} does not exist, but the plan names it as pairs")

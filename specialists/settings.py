@@ -1,4 +1,4 @@
-"""How a stage is tuned or trained: the command line over the plan's stage over what its kind and stage usually take."""
+"""How to tune or train a stage. Options override the plan's stage, which overrides the defaults of kind and stage."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from ssmprov.errors import BadRequest
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """Of one run with gradients. `longest`: tokens of a row, prompt and answer; longer ones are left out and told.
+    """The settings of one run with gradients.
 
-    With `keep_every` what there is after every so many steps becomes a context, too, which `--step` chooses.
+    `longest` is the limit for the tokens of a row, prompt and answer; longer rows are left out and reported. Every
+    `keep_every` steps, the current result is saved as a context, which `--step` selects.
 
-    `beta` holds dpo, grpo and ppo near where they began, `clip` bounds the ratio of grpo and ppo, which take `group`
-    answers to each of `prompts` prompts, of at most `reply_tokens`, and use them for `reuse` steps. A run
-    that is killed loses `save_every_s` seconds at most.
+    `beta` keeps dpo, grpo and ppo close to their start. `clip` limits the ratio of grpo and ppo. Those sample `group`
+    answers, of at most `reply_tokens` tokens, to each of `prompts` prompts, and use them for `reuse` steps. A run that
+    is killed loses at most `save_every_s` seconds of work.
     """
 
     steps: int
@@ -60,15 +61,15 @@ USUAL: Mapping[Kind, Mapping[Stage, tuple[int, float]]] = {
         "ppo": (40, 2e-3),
     },
 }
-"""Steps and learning rate. A state takes far larger steps than weights do: the model's own are of that size."""
+"""Default steps and learning rate. A state needs a much larger rate than weights, because its numbers are larger."""
 
 
 GENTLE = 0.04
-"""The usual `beta` of grpo and ppo, where it weighs a divergence; dpo's is a scale."""
+"""The default `beta` of grpo and ppo, where it is the weight of a divergence. In dpo it is a scale."""
 
 
 def settings_of(plan: Plan, kind: Kind, stage: Stage, *, steps: int | None, rate: float | None) -> Settings:
-    """What a run takes. Raises BadRequest for values that do not go together."""
+    """The settings of a run. Raises BadRequest if values contradict each other."""
     usual: dict[str, Any] = dict(zip(("steps", "rate"), USUAL[kind][stage], strict=True))
     if stage in ("grpo", "ppo"):
         usual["beta"] = GENTLE
@@ -83,19 +84,19 @@ def settings_of(plan: Plan, kind: Kind, stage: Stage, *, steps: int | None, rate
         raise BadRequest(f"stage {stage}: the rate must be a number, such as {usual['rate']:g}")
     if stage in ("grpo", "ppo") and found.steps % found.reuse:
         raise BadRequest(
-            f"stage {stage}: {found.steps} steps is not a multiple of the {found.reuse} that share one batch of "
-            "answers (`reuse`)"
+            f"stage {stage}: steps must be a multiple of reuse ({found.reuse}, the steps that share one batch of "
+            f"answers), not {found.steps}"
         )
     if found.longest > found.batch_tokens:
         raise BadRequest(
             f"stage {stage}: a row may have {found.longest} tokens (`longest`), but a batch only {found.batch_tokens} "
-            "(`batch_tokens`): a batch must be able to hold the longest row"
+            "(`batch_tokens`): lower `longest`, or raise `batch_tokens`"
         )
     return found
 
 
 def risks_of(settings: Settings, stage: Stage) -> dict[str, Any]:
-    """The choices in them that carry a risk, as the ledger records them."""
+    """The risky choices in the settings, in the form that the ledger records."""
     found: dict[str, Any] = {}
     if settings.packing == "stream":
         found["packing"] = settings.packing

@@ -17,7 +17,7 @@ SHOWN = 8
 
 @dataclass(frozen=True, slots=True)
 class Shares:
-    """How much of the rows goes to each part; they sum to 1."""
+    """The share of rows for each part. The shares sum to 1."""
 
     train: float = 0.8
     validation: float = 0.1
@@ -31,7 +31,7 @@ class Shares:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Contamination:
-    """A row of one part whose text (`row`) or prompt alone (`prompt`) stands in another part, too."""
+    """A row that is also in another part, with the same text (`row`) or only the same prompt (`prompt`)."""
 
     kind: str
     part: Part
@@ -49,18 +49,18 @@ class Split:
     parts: dict[Part, list[Row]] = field(default_factory=lambda: {part: [] for part in PARTS})
 
     def refuse_empty(self) -> None:
-        """Raises BadRequest where a part has no rows."""
+        """Raises BadRequest if a part has no rows."""
         for part, rows in self.parts.items():
             if not rows:
                 count = sum(map(len, self.parts.values()))
                 raise BadRequest(
                     f"{part} got no rows: the {count} rows have too few different prompts. Add rows, change the seed "
-                    "of the split, or put each part in a file"
+                    "of the split, or give a file for each part"
                 )
 
 
 def split(rows: Sequence[Row], shares: Shares, seed: int) -> Split:
-    """Rows by part, in their order; the same for the same rows, shares and seed, whatever else is in the file."""
+    """The rows of each part, in their order. A row's part depends only on its prompt, the shares and the seed."""
     found = Split()
     for row in rows:
         found.parts[part_of(row.prompt, shares, seed)].append(row)
@@ -76,7 +76,7 @@ def part_of(prompt: str, shares: Shares, seed: int) -> Part:
 
 
 def contamination(parts: Mapping[Part, Sequence[Row]]) -> list[Contamination]:
-    """What stands in two parts, the first of each kind a row."""
+    """The rows that are in two parts: for each row, the first match of each kind."""
     rows: dict[str, tuple[Part, int]] = {}
     prompts: dict[str, tuple[Part, int]] = {}
     found = []
@@ -91,7 +91,7 @@ def contamination(parts: Mapping[Part, Sequence[Row]]) -> list[Contamination]:
 
 
 def refuse_contamination(parts: Mapping[Part, Sequence[Row]]) -> None:
-    """Raises BadRequest that lists the first rows which stand in two parts."""
+    """Raises BadRequest, which lists the first rows that are in two parts, if there are any."""
     if found := contamination(parts):
         told = "\n".join(f"  {one}" for one in found[:SHOWN])
         more = f"\n  and {len(found) - SHOWN} more" if len(found) > SHOWN else ""

@@ -13,16 +13,16 @@ from ssmprov.errors import BadRequest, nearest
 Stage = Literal["stage_a", "stage_b", "sft", "dpo", "grpo", "ppo"]
 STAGES: tuple[Stage, ...] = get_args(Stage)
 BY_PREFERENCE: frozenset[Stage] = frozenset({"dpo", "grpo", "ppo"})
-"""Stages whose objective is no loss on given answers: their own trend has to improve, too."""
+"""Stages whose objective is not a loss on given answers. Their own trend must improve, too."""
 
 Kind = Literal["prime", "tune", "train"]
 
 METRICS = {
     "valid_rate": "share of samples that the task's own parser accepts",
     "prefix_integrity": "share of samples that begin with what the task asks for",
-    "eos_clean_stop": "share that stopped by their end, with nothing but blanks after the intended close",
-    "adherence": "mean share of what tags or expectations ask for that the output shows",
-    "ood_pass_rate": "share of held-out, out-of-distribution probes whose expectations all hold",
+    "eos_clean_stop": "share of samples that ended by themselves, with only blanks after the intended end",
+    "adherence": "mean share of the tags and expectations that the output fulfils",
+    "ood_pass_rate": "share of out-of-distribution probes whose expectations are all met",
     "objective_trend": "how much the stage's own objective improved, from its first tenth to its last",
 }
 """Every metric that is computed."""
@@ -36,12 +36,12 @@ GATES: Mapping[Stage, Gate] = {
     "sft": _SFT,
     **{stage: _SFT | {"objective_trend": 0.0} for stage in STAGES if stage in BY_PREFERENCE},
 }
-"""At least so much of each; a trend has to be more than 0."""
+"""The minimum of each metric. A trend must be more than 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One metric held against its gate. `value` is None where the metric could not be measured."""
+    """One metric compared with its gate. `value` is None if the metric could not be measured."""
 
     metric: str
     value: float | None
@@ -60,14 +60,14 @@ class Check:
 
 
 def judge(stage: Stage, metrics: Mapping[str, float | None], gates: Mapping[Stage, Gate] = GATES) -> list[Check]:
-    """Every check of a stage's gate; one whose metric is missing fails."""
+    """Every check of a stage's gate. A check whose metric is missing fails."""
     return [Check(metric, metrics.get(metric), least) for metric, least in gates[stage].items()]
 
 
 def read_gates(path: Path) -> Mapping[Stage, Gate]:
-    """The gates of a TOML file, a table for each stage, in place of the usual ones. A stage left out keeps its own.
+    """The gates of a TOML file, with one table per stage. A stage without a table keeps its default gate.
 
-    Raises BadRequest for what is no stage, no metric or no number from 0 to 1.
+    Raises BadRequest if a stage or a metric does not exist, or if a value is not a number from 0 to 1.
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -89,7 +89,7 @@ def read_gates(path: Path) -> Mapping[Stage, Gate]:
 
 
 def stage_of(name: str) -> Stage:
-    """Raises BadRequest for what is no stage."""
+    """The stage with this name. Raises BadRequest if there is none."""
     for stage in STAGES:
         if stage == name:
             return stage

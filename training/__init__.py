@@ -1,1 +1,1 @@
-"""Gradient work over `models/`: the models that ship are trained here, and specialists tuned and trained on rows."""
+"""Training with gradients: trains the models that ship with the project, and tunes and trains specialists on rows."""

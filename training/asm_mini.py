@@ -1,8 +1,8 @@
 """Trains a small Addressed State Model on a CPU: `python -m training.asm_mini`.
 
-If you run it again, it continues from its last checkpoint. The directory gets `checkpoint.pth`, `weights.safetensors`
-(with its configuration: `models.asm.load_checkpoint` needs nothing else), `losses.json`, `losses.png` and
-`training.log`.
+If you run it again, it continues from its last checkpoint. It writes `checkpoint.pth`, `weights.safetensors`,
+`losses.json`, `losses.png` and `training.log`. The weights file contains the configuration, so
+`models.asm.load_checkpoint` needs nothing else.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ STRENGTHS = (4.0, 0.5)
 
 
 def asm_mini_config(*, rope: str = "none", **sizes: float) -> ASMTrainConfig:
-    """The shape of asm-mini by default: over bytes, without an end of positions, no dropout.
+    """The shape of asm-mini, which `sizes` can change: byte tokens, no limit on positions, no dropout.
 
-    Keys have length one and the write logits a low temperature, so that logits stay in a range that fp32 sums well,
-    and a slot can still be written by few tokens. Raises ConfigError.
+    Keys have length one and the write logits a low temperature. So logits stay in a range in which fp32 sums are
+    accurate, and a slot can still be dominated by a few tokens. Raises ConfigError.
     """
     config = ASMTrainConfig(
         vocab_size=257,
@@ -76,9 +76,9 @@ def asm_mini_config(*, rope: str = "none", **sizes: float) -> ASMTrainConfig:
     nargs=2,
     type=POSITIVE,
     default=STRENGTHS,
-    help="Initial recency of the lowest and the highest layer.",
+    help="Initial strength of recency in the lowest and in the highest layer.",
 )
-@click.option("--rope", type=click.Choice(ROPE), default="none", help="What is rotated by position.")
+@click.option("--rope", type=click.Choice(ROPE), default="none", help="What to rotate by position (RoPE).")
 @click.option("--write-temperature", type=POSITIVE, default=1 / 16)
 @click.option("--read-temperature", type=POSITIVE, default=0.5)
 def main(
@@ -103,7 +103,7 @@ def main(
 ) -> None:
     """Train a small Addressed State Model over bytes, on the text that comes with the project or on a dataset.
 
-    If you run it again, it continues from its last checkpoint. Ctrl-C leaves one.
+    Ctrl-C stops it and saves a checkpoint. If you run it again, it continues from its last checkpoint.
     """
 
     def make() -> Trainer[State]:
@@ -127,11 +127,11 @@ def main(
     if not plot.draw_losses({"asm": trainer.curve}, outdir / "losses.png"):
         click.echo(plot.MISSING)
     last = trainer.curve[-1]
-    click.echo(f"step {last.step}: loss {last.loss:.4f}, held out {last.held_out:.4f} nats a byte; see {outdir}")
+    click.echo(f"step {last.step}: loss {last.loss:.4f}, held out {last.held_out:.4f} nats per byte; see {outdir}")
 
 
 def stream_of(settings: Settings, dataset: str | None, dataset_config: str | None, column: str) -> Stream:
-    """The composed text, or that of a dataset. Raises TrainingError."""
+    """The composed text, or the text of a dataset. Raises TrainingError."""
     if dataset is None:
         return lambda split: batches(settings.seed, split, settings.lanes, settings.window)
     texts = HubTexts(dataset, dataset_config, column)

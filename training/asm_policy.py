@@ -1,16 +1,16 @@
-"""An Addressed State Model as a policy, computed as in use: without dropout, by the scan that its runtime runs.
+"""An Addressed State Model as a policy. It computes as in serving: without dropout, and with the runtime's scan.
 
-Not every array is a state that reading could have left, and a runtime refuses those that are none. So what is tuned is
-not the arrays themselves, but numbers without bounds that arrays are made of:
+Some arrays can never be the result of reading, and a runtime rejects them as a state. So training does not tune the
+arrays directly, but unbounded numbers from which it computes them:
 
-    exact scan     m      logarithm of a slot's whole weight: how long it stands against what is written later
-                   num    what the slot holds; den is 1 (only exp(m) den and num / den count)
-    chunked scan   num, log_den   sums of the open write chunk, and num0, log_den0 of the finished ones where there are
-                   any; m and m0 stay
+    exact scan     m      logarithm of a slot's total weight: how long it resists what is written later
+                   num    the content of the slot; den is 1 (only exp(m) den and num / den count)
+    chunked scan   num, log_den   sums of the open write chunk, and num0, log_den0 of the finished ones if there are
+                   any; m and m0 do not change
     both           S, log_Z       the refinement
 
-A context that has read nothing holds no slot and stands at no position, so there the start is the state after one line
-break. The position `t` stays that of the start.
+A context that has not read anything has empty slots and position 0, so its start is the state after one line break. The
+position `t` is always that of the start.
 """
 
 from __future__ import annotations
@@ -32,14 +32,14 @@ from models.rwkv7 import WorldTokenizer
 from training.policy import Base, Kind, PolicyError, Start, checked, leaves
 
 FIRST = "\n"
-"""What a tuned start has read where nothing else was."""
+"""What a tuned start has read if it has read nothing else."""
 TINY = 1e-8
-"""The least sum of weights: the model takes smaller ones for this."""
+"""The smallest sum of weights: the model replaces smaller ones by it."""
 
 
 @dataclass(slots=True)
 class AsmLanes:
-    """Contexts and the model that they are read with."""
+    """Contexts, and the model that reads in them."""
 
     model: asm.ASMLanguageModel
     stepper: asm.Stepper | None
@@ -50,7 +50,7 @@ class AsmPolicy:
     """Tunes the initial state, or trains all weights."""
 
     def __init__(self, base: Base, model: asm.ASMLanguageModel, kind: Kind, start: Start | None = None) -> None:
-        """Over a model of its own, which it changes. Raises PolicyError where the start does not fit."""
+        """Takes over the model and changes it. Raises PolicyError if the start does not fit the model."""
         start = start or Start()
         self.base, self.kind = base, kind
         self._model = model.eval().requires_grad_(requires_grad=kind == "train")
@@ -70,11 +70,11 @@ class AsmPolicy:
     def open(
         cls, path: Path, kind: Kind, start: Start, *, scan: str | None = None, pos_mode: str | None = None
     ) -> AsmPolicy:
-        """Over a checkpoint file. Raises PolicyError, ASMError."""
+        """Opens a policy on a checkpoint file. Raises PolicyError or ASMError."""
         model = asm.load_checkpoint(path, scan=scan, pos_mode=pos_mode, variant="online").model
         spelling = asm.spelling(model.config)
         if spelling is None:
-            raise PolicyError(f"{path}: there is no tokenizer for a vocabulary of {model.config.vocab_size}")
+            raise PolicyError(f"{path}: no tokenizer has this model's vocabulary of {model.config.vocab_size} tokens")
         tokenizer = ByteTokenizer() if spelling == "bytes" else WorldTokenizer()
         base = Base("asm", asm.layout(model.config), asm.fingerprint(model, spelling), tokenizer)
         return cls(base, model, kind, start)
@@ -86,7 +86,7 @@ class AsmPolicy:
     @torch.no_grad()
     def begin(self, lanes: int) -> AsmLanes:
         if self._sampled is None or self.kind == "train":
-            model = copy.deepcopy(self._model)  # a stepper lays the weights out anew, and keeps products of them
+            model = copy.deepcopy(self._model)  # a stepper rearranges the weights and stores products of them
             self._sampled = model, asm.Stepper(model) if asm.Stepper.fits(model) else None
         state = self._spread(lanes)
         return AsmLanes(*self._sampled, asm.State(state.memory.map(Tensor.contiguous), state.t, state.scan))
@@ -118,7 +118,7 @@ class AsmPolicy:
         return {name: tensor[:, 0] for name, tensor in state.memory.items()} | {"t": state.t[0]}
 
     def _free(self) -> dict[str, Tensor]:
-        """The start as numbers without bounds, those of its arrays that are tuned."""
+        """The tuned arrays of the start, as unbounded numbers."""
         start, config = self._start, self._model.config.attention()
         free = {"S": start["S"], "log_Z": start["Z"].clamp_min(TINY).log()}
         if config.chunk is None:
@@ -131,7 +131,7 @@ class AsmPolicy:
         return {name: tensor for name, tensor in free.items() if tensor.numel()}
 
     def _memory(self) -> dict[str, Tensor]:
-        """The start's arrays [L,...], those that are tuned made of what is tuned."""
+        """The start's arrays [L,...]; the tuned ones are computed from the unbounded numbers."""
         found = {name: tensor for name, tensor in self._start.items() if name != "t"}
         if self.kind == "train":
             return found
@@ -142,13 +142,13 @@ class AsmPolicy:
         return found
 
     def _spread(self, lanes: int) -> asm.State:
-        """The start in every lane, not copied."""
+        """The start in every lane, without a copy."""
         spread = {name: t.unsqueeze(1).expand(-1, lanes, *t.shape[1:]) for name, t in self._memory().items()}
         return asm.State(asm.Memory(**spread), self._start["t"].repeat(lanes), self._model.config.attention().scan_name)
 
 
 def _start_of(model: asm.ASMLanguageModel, start: Start) -> dict[str, Tensor]:
-    """All arrays of the start [L,...], the empty ones too, and `t` []. Raises PolicyError."""
+    """All arrays of the start [L,...], including the empty ones, and `t` []. Raises PolicyError."""
     empty = model.new_state(1)
     found = {name: tensor[:, 0] for name, tensor in empty.memory.items()} | {"t": empty.t[0]}
     if start.arrays:
@@ -159,7 +159,7 @@ def _start_of(model: asm.ASMLanguageModel, start: Start) -> dict[str, Tensor]:
         if int(found["t"]) and not all(
             bool(tensor.isfinite().all()) for name, tensor in given.items() if name not in ("m0", "t")
         ):
-            raise PolicyError("the start's state holds infinite numbers")
+            raise PolicyError("the start's state contains infinite numbers")
     return found
 
 

@@ -18,10 +18,10 @@ from training.rwkv7_trainee import mean_loss
 
 
 class ASMTrainee:
-    """A fresh ASM in its online variant with the exact scan.
+    """A new ASM in its online variant, with the exact scan.
 
-    strengths: initial ALiBi strength of the lowest and the highest layer, geometric between; None: the configuration's.
-    `compiled`: blocks through torch.compile, one at a time, so that one compilation serves them all.
+    `strengths`: initial ALiBi strength of the lowest and of the highest layer, with a geometric sequence in between;
+    None means the configuration's. `compiled` compiles each block with torch.compile, so all share one compilation.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class ASMTrainee:
 
     @classmethod
     def from_file(cls, path: Path) -> ASMTrainee:
-        """The model of a weights file, to train further or to measure."""
+        """Opens the model of a weights file, to train it further or to measure it."""
         trainee = cls.__new__(cls)
         trainee._take(asm.load_checkpoint(path, variant="online").model, compiled=False)
         return trainee
@@ -91,7 +91,7 @@ class ASMTrainee:
     def save(self, path: Path) -> None:
         part = path.with_name(f"{path.stem}.part{path.suffix}")
         asm.save_checkpoint(self.model, part)
-        part.chmod(0o644)  # safetensors writes files that nobody else may read
+        part.chmod(0o644)  # safetensors writes files that only their owner can read
         part.replace(path)
 
     def _loss(self, tokens: Tensor, targets: Tensor, weights: Tensor, state: State) -> tuple[Tensor, State]:
@@ -101,7 +101,7 @@ class ASMTrainee:
 
 @torch.no_grad()
 def _spread_recency(model: asm.ASMLanguageModel, first: float, last: float) -> None:
-    """Layers below look at the last bytes, layers above further back."""
+    """Makes lower layers look at the most recent bytes, and higher layers further back."""
     layers = model.layers()
     for number, block in enumerate(layers):
         strength = first * (last / first) ** (number / max(len(layers) - 1, 1))

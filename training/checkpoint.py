@@ -1,7 +1,7 @@
-"""The checkpoint of a training run, from which it continues as if it had never stopped.
+"""The checkpoint of a training run. A run that continues from it gives the same result as one that never stopped.
 
-A file of torch with five entries: `format`; `of`, plain values that say what is trained; `step`; `tensors`, which are
-trained; `optimizers`, a list of their states; and `more`, what else the run needs.
+It is a torch file with these entries: `format`; `of`, plain values that say what is trained; `step`; `tensors`, the
+trained ones; `optimizers`, a list of their states; and `more`, everything else that the run needs.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FORMAT = 1
 
 
 class CheckpointError(Exception):
-    """A file that is damaged, or that another version of this program wrote. The message names it."""
+    """The file is damaged, or another version of this program wrote it. The message names the file."""
 
 
 def write(
@@ -33,7 +33,7 @@ def write(
     optimizers: Sequence[torch.optim.Optimizer],
     more: Mapping[str, Any],
 ) -> None:
-    """Replace the file as a whole: the old one stays until the new one is on the disk. Raises OSError."""
+    """Replace the file as a whole: the old file stays until the new one is on the disk. Raises OSError."""
     content = {
         "format": FORMAT,
         "of": of,
@@ -61,7 +61,7 @@ def read(path: Path) -> dict[str, Any]:
     """The entries of a file. Raises CheckpointError."""
     try:
         content = torch.load(path, weights_only=True, map_location="cpu")
-    except Exception as error:  # torch and its unpickler check little of what they read, and raise what comes of it
+    except Exception as error:  # torch and its unpickler check little, and may raise anything
         raise CheckpointError(f"{path} cannot be read ({type(error).__name__})") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise CheckpointError(f"{path} was written by another version of this program")
@@ -74,7 +74,7 @@ def restore(
 ) -> None:
     """Set tensors and optimisers to what a checkpoint holds.
 
-    Raises KeyError, TypeError, ValueError or RuntimeError if they do not fit; some may have been set by then.
+    Raises KeyError, TypeError, ValueError or RuntimeError if they do not fit. Some may already be set then.
     """
     for name, tensor in tensors.items():
         tensor.copy_(content["tensors"][name])

@@ -1,7 +1,7 @@
 """Measures both shipped models in one run on this machine: `python -m training.compare --outdir runs/compare`.
 
-With `--budget MINUTES` both are then trained from scratch side by side, each by its own command in a process of one
-thread, and their losses set against seconds and tokens. Writes `compare.json` and `compare.md`.
+With `--budget MINUTES` it then trains both from scratch, side by side. Each runs its own command in a process with one
+thread. It compares their losses by seconds and by tokens. Writes `compare.json` and `compare.md`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from training.rwkv7_trainee import Rwkv7Trainee
 from training.trainee import Trainee
 
 WINDOWS = Settings(seed=1, lanes=8, window=512)
-"""The held-out windows of a training's own checks."""
+"""Which held-out windows to use: those of the checks during training."""
 
 
 @dataclass(slots=True)
 class Candidate:
-    """A model file, as it is read and as it is trained."""
+    """A model file, opened for reading and for training."""
 
     name: str
     path: Path
@@ -46,7 +46,7 @@ def candidate(name: str, path: Path) -> Candidate:
 
 
 def measured(candidates: list[Candidate], count: int, seed: int, rounds: int) -> dict[str, Any]:
-    """Everything of every candidate. What is timed is timed in turns."""
+    """All measurements of every candidate. Timings alternate between the candidates."""
     found: dict[str, Any] = {}
     for one in candidates:
         stream = batches(WINDOWS.seed, "held_out", WINDOWS.lanes, WINDOWS.window)
@@ -66,8 +66,8 @@ def measured(candidates: list[Candidate], count: int, seed: int, rounds: int) ->
 def markdown(found: dict[str, Any], about: dict[str, Any], curves: dict[str, list[Point]]) -> str:
     names = list(found)
     lines = [
-        f"{about['threads']} thread, torch {about['torch']}, {about['count']} held-out prompts of a kind (seed "
-        f"{about['seed']}), rates greedy; speeds are medians of {about['rounds']} rounds in turns (least, most).",
+        f"{about['threads']} thread, torch {about['torch']}, {about['count']} held-out prompts of each kind (seed "
+        f"{about['seed']}), greedy; speeds are medians of {about['rounds']} alternating rounds (least, most).",
         "",
         *_table(("", *names), [_row(title, [value(found[name]) for name in names]) for title, value in _FIGURES]),
         "",
@@ -96,11 +96,11 @@ def _mean(key: str) -> Any:
 _FIGURES: list[tuple[str, Any]] = [
     ("parameters", lambda one: f"{one['parameters']:,}"),
     ("file, bytes", lambda one: f"{one['file_bytes']:,}"),
-    ("state of a context, bytes", lambda one: f"{one['state_bytes']:,}"),
-    ("held-out weighted loss, nats a byte", lambda one: f"{one['held_out_loss']:.4f}"),
+    ("state per context, bytes", lambda one: f"{one['state_bytes']:,}"),
+    ("held-out weighted loss, nats per byte", lambda one: f"{one['held_out_loss']:.4f}"),
     ("exact, mean of the kinds", _mean("exact")),
     ("closed, mean of the kinds", _mean("closed")),
-    *((f"{task}, tokens a second", _speed(task)) for task in speeds.TASKS),
+    *((f"{task}, tokens per second", _speed(task)) for task in speeds.TASKS),
 ]
 
 

@@ -1,4 +1,4 @@
-"""Both architectures trained from scratch with one budget, side by side, by their own commands."""
+"""Trains both architectures from scratch with the same budget, side by side, with their own commands."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ COMMANDS = {"rwkv7": "training.mini", "asm": "training.asm_mini"}
 
 
 def run(outdir: Path, minutes: float, compiled: bool) -> dict[str, list[Point]]:
-    """The curves of both. Raises TrainingError where one of them fails, with the end of what it wrote."""
+    """The curves of both. Raises TrainingError if one of them fails, with the last line of its output."""
     options = ["--minutes", str(minutes), "--lanes", "8", "--window", "512", *(["--compiled"] if compiled else [])]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     directories = {name: outdir / f"control-{name}" for name in COMMANDS}
     for directory in directories.values():
         if (directory / checkpoint.NAME).exists():
-            raise TrainingError(f"{directory} already holds a run: choose another --outdir")
+            raise TrainingError(f"{directory} already contains a run: choose another --outdir")
         directory.mkdir(parents=True, exist_ok=True)
     running = {}
     for name, module in COMMANDS.items():
@@ -33,7 +33,7 @@ def run(outdir: Path, minutes: float, compiled: bool) -> dict[str, list[Point]]:
         codes = {name: process.wait() for name, process in running.items()}
     finally:
         for process in running.values():
-            process.terminate()  # nothing where it has ended; else it leaves a checkpoint
+            process.terminate()  # no effect if it has ended; otherwise it saves a checkpoint
     for name, code in codes.items():
         if code:
             said = (directories[name] / "output.txt").read_text(errors="replace").strip().splitlines()
@@ -46,7 +46,7 @@ def curve_of(path: Path) -> list[Point]:
 
 
 def table(curves: dict[str, list[Point]], rows: int = 8) -> list[str]:
-    """Mean training loss around points of equal seconds, and of equal tokens, as Markdown."""
+    """Mean training loss after the same number of seconds, and of tokens, as Markdown tables."""
     lines = list[str]()
     for by in ("seconds", "tokens"):
         end = min(getattr(curve[-1], by) for curve in curves.values())
@@ -60,6 +60,6 @@ def table(curves: dict[str, list[Point]], rows: int = 8) -> list[str]:
 
 
 def _near(curve: list[Point], by: str, at: float, span: float) -> str:
-    """The mean loss of the steps in the span that ends at a place."""
+    """The mean loss of the steps in the span that ends at `at`."""
     losses = [point.loss for point in curve if at - span < getattr(point, by) <= at]
     return f"{sum(losses) / len(losses):.3f}" if losses else "-"

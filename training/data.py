@@ -1,12 +1,12 @@
-"""Composed transcripts as token streams: what rwkv7-mini is trained on.
+"""The training text of rwkv7-mini: composed transcripts as token streams.
 
-A transcript is written as `(Turn 7) [USER]: text`, the fence, `(Turn 8) [INTERFACE]: reply`, the fence and so on.
-Headers come from programs; what a model writes is everything between the colon of its header and the end of its fence,
-and that is where the loss weighs most.
+A transcript is `(Turn 7) [USER]: text`, the fence, `(Turn 8) [INTERFACE]: reply`, the fence and so on. Programs write
+the headers. A model writes everything between the colon of its header and the end of its fence, so the loss has most of
+its weight there.
 
-A lane of a batch reads bundle after bundle. A bundle starts from the zero state, holds documents separated by the end
-of text, and is cut to a whole number of windows, so that windows follow each other without padding and a long document
-is read with the state carried along.
+Each lane of a batch reads one bundle after another. A bundle starts from the zero state and contains documents, with
+the end of text between them. It is cut to a whole number of windows, so windows follow each other without padding. The
+state is carried from window to window, also inside a long document.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from training.words import Split, Words
 FENCE = "\n\n~~~(end)~~~\n\n"
 UNKNOWN = "I do not know."
 
-# Loss weights of a byte, by who writes it. What users and files say cannot be foreseen, and would drown the rest.
+# Loss weights of a byte, by its writer. Users and files are unpredictable, so with full weight they would dominate.
 REPLY, RECALL, HEADER, USER, FILLER = 1.0, 2.0, 0.02, 0.02, 0.005
 
 AGENTS = ("INTERFACE",) * 12 + ("ASSISTANT", "MODEL", "BOT", "HELPER", "ALICE", "AGENT", "CLERK", "GUIDE")
@@ -35,13 +35,13 @@ BY_ROLE: dict[str, Callable[[str], str]] = {"QUOTE": quoted, "ECHO": str, "SHOUT
 
 @dataclass(slots=True)
 class Transcript:
-    """Text in pieces, each with the loss weight of its bytes."""
+    """Text as a list of pieces, each with the loss weight of its bytes."""
 
     turn: int
     pieces: list[tuple[str, float]] = field(default_factory=list)
 
     def add(self, role: str, text: str, weight: float) -> None:
-        """A turn; `weight` is that of its text and fence, the header's is fixed."""
+        """Adds a turn. `weight` applies to its text and fence; the header has a fixed weight."""
         self.pieces += [(f"(Turn {self.turn}) [{role}]:", HEADER), (f" {text}{FENCE}", weight)]
         self.turn += 1
 
@@ -52,7 +52,7 @@ class Transcript:
 
 @dataclass(slots=True, kw_only=True)
 class Conversation:
-    """Exchanges between a user and an agent, with the facts told so far and the mode in force."""
+    """A conversation between a user and an agent, with the facts mentioned so far and the current mode."""
 
     words: Words
     transcript: Transcript
@@ -61,7 +61,7 @@ class Conversation:
     mode: Mode | None = None
 
     def exchange(self) -> None:
-        """One more step: a change of mode, or a user turn with its reply."""
+        """Adds one step: a change of mode, or a user turn with its reply."""
         rng = self.words.rng
         draw = rng.random()
         if draw < (0.10 if self.mode is None else 0.12):
@@ -80,7 +80,7 @@ class Conversation:
         self.transcript.add(self.agent, exchange.reply, weight)
 
     def remember(self) -> None:
-        """A fact is told or asked for; sometimes one that nobody told."""
+        """The user states a fact or asks for one, sometimes for one that was never mentioned."""
         rng = self.words.rng
         if self.facts and rng.random() < 0.5:
             fact = rng.choice(list(self.facts.values()))
@@ -106,7 +106,7 @@ class Conversation:
             self.transcript.add(self.words.rng.choice(("CONTEXT", "CONTEXT", "SYSTEM")), mode.order, USER)
 
     def by_role(self) -> None:
-        """A program asks for a role that says by its name what to do with the user's last turn."""
+        """A program asks for a role whose name says what to do with the user's last turn."""
         role = self.words.rng.choice(("QUOTE", "QUOTE", "ECHO", "SHOUT"))
         text = self.words.text()
         self.transcript.add("USER", text, USER)
@@ -114,7 +114,7 @@ class Conversation:
 
 
 def conversation(rng: Random, split: Split) -> Conversation:
-    """A conversation that has not begun: its first turn number, agent and perhaps a priming turn drawn."""
+    """A new conversation with a random first turn number and agent, and sometimes a priming turn."""
     words = Words(rng, split)
     turn = rng.choice((0, 0, 1, 1, 1)) if rng.random() < 0.5 else rng.randrange(10 ** rng.randint(1, 5))
     talk = Conversation(words=words, transcript=Transcript(turn), agent=rng.choice(AGENTS))
@@ -128,7 +128,7 @@ def conversation(rng: Random, split: Split) -> Conversation:
 
 
 def document(rng: Random, split: Split, size: int) -> Transcript:
-    """A transcript of at least `size` bytes; long ones read files first, and now and then."""
+    """A transcript of at least `size` bytes. Long ones read files at the beginning, and sometimes later."""
     talk = conversation(rng, split)
     written = 0
     while written < size:
@@ -145,7 +145,7 @@ def document(rng: Random, split: Split, size: int) -> Transcript:
 
 
 def encode(transcript: Transcript) -> tuple[list[int], list[float]]:
-    """Token ids and their loss weights, without the end of text."""
+    """The token ids and their loss weights, without the end of text."""
     tokenizer, tokens, weights = ByteTokenizer(), list[int](), list[float]()
     for text, weight in transcript.pieces:
         ids = tokenizer.encode(text)
@@ -155,7 +155,7 @@ def encode(transcript: Transcript) -> tuple[list[int], list[float]]:
 
 
 def bundle(rng: Random, split: Split, length: int) -> tuple[list[int], list[float]]:
-    """Exactly `length` tokens of documents with the end of text between them."""
+    """Exactly `length` tokens: documents, with the end of text between them."""
     tokens, weights = list[int](), list[float]()
     while len(tokens) < length:
         size = rng.choice((length // 4, length // 2, length, length))
@@ -167,7 +167,7 @@ def bundle(rng: Random, split: Split, length: int) -> tuple[list[int], list[floa
 
 @dataclass(slots=True)
 class Batch:
-    """A window of every lane. The state of a lane where `fresh` is true is to be zeroed before reading."""
+    """One window of every lane. Before you read it, reset the state of each lane whose `fresh` is true."""
 
     tokens: Tensor  # (B, T) int64
     targets: Tensor  # (B, T) int64: the token after each
@@ -179,9 +179,9 @@ class Batch:
 
 
 def lane(rng: Random, split: Split, window: int) -> Iterator[tuple[list[int], list[float], bool]]:
-    """Windows of window + 1 tokens, each beginning with the last token of the one before.
+    """Windows of window + 1 tokens: tokens, weights, and whether the window begins a bundle.
 
-    With tokens and weights comes whether the window begins a bundle.
+    Each window begins with the last token of the previous one.
     """
     while True:
         windows = rng.choices((1, 2, 4, 8, 32, 80), (20, 10, 5, 3, 2, 1))[0]
@@ -191,7 +191,7 @@ def lane(rng: Random, split: Split, window: int) -> Iterator[tuple[list[int], li
 
 
 def batches(seed: int, split: Split, lanes: int, window: int) -> Iterator[Batch]:
-    """An endless stream, the same for the same arguments. Lane i has a random generator of its own."""
+    """An endless stream, the same for the same arguments. Each lane has its own random generator."""
     readers = [lane(Random(f"{seed} {split} {i}"), split, window) for i in range(lanes)]
     while True:
         rows = [next(reader) for reader in readers]

@@ -1,7 +1,7 @@
 """Measures a byte-level model by greedy decoding on held-out prompts: `python -m training.evaluate WEIGHTS`.
 
-A prompt ends with the header of the turn that the model is to write. A reply counts as exact when every byte of it and
-of its fence is as expected, and as closed when the fence comes at all.
+A prompt ends with the header of the turn that the model should write. A reply is exact if every byte of it and of its
+fence is as expected. It is closed if it has a fence.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ from training.loop import TrainingError
 from training.probes import AFTER_SOURCE, CATEGORIES, Probe, library_source, probes
 from training.readers import Contexts, Reader, open_reader
 
-PREFILL = 1024  # tokens of a shared prefix that are read at once
-SPARE = 100  # bytes that a reply may be longer than expected before it counts as not closed
+PREFILL = 1024  # tokens of a shared prefix to read at once
+SPARE = 100  # how many bytes longer than expected a reply may be before it counts as not closed
 SOURCE_BYTES = (4000, 40000)
 
 
@@ -32,7 +32,7 @@ class Rate:
 
 
 def read(reader: Reader, text: str) -> Contexts:
-    """The state of one context after a text."""
+    """The state of one context that has read a text."""
     state = reader.start(1)
     tokens = torch.tensor([ByteTokenizer().encode(text)])
     for part in torch.split(tokens, PREFILL, dim=1):
@@ -41,9 +41,9 @@ def read(reader: Reader, text: str) -> Contexts:
 
 
 def greedy(reader: Reader, prompts: list[str], limit: int, start: Contexts | None = None) -> list[str]:
-    """What the model writes after each prompt, to the end of its fence or `limit` tokens.
+    """What the model writes after each prompt, up to the end of its fence or `limit` tokens.
 
-    All begin from `start` (one context), or from nothing.
+    All prompts continue `start` (one context); without it, they begin in an empty context.
     """
     tokenizer, batch = ByteTokenizer(), len(prompts)
     state = reader.start(batch) if start is None else reader.pick(start, [0] * batch)
@@ -71,13 +71,13 @@ def rate(reader: Reader, asked: list[Probe], start: Contexts | None = None) -> R
 
 
 def rated(asked: list[Probe], replies: list[str]) -> Rate:
-    """The rate of some probes, one reply each."""
+    """The rate of some probes, given one reply to each."""
     exact = sum(reply == probe.expected for reply, probe in zip(replies, asked, strict=True))
     return Rate(len(asked), exact / len(asked), sum(reply.endswith(FENCE) for reply in replies) / len(asked))
 
 
 def measure(reader: Reader, seed: int, count: int) -> dict[str, Rate]:
-    """Rates of every category, and of some after reading real source of SOURCE_BYTES."""
+    """Rates of every category, and of some categories after SOURCE_BYTES of real source code."""
     rates = {}
     for name in tqdm(CATEGORIES, unit="category"):
         rates[name] = rate(reader, probes(name, seed, count))
@@ -89,7 +89,7 @@ def measure(reader: Reader, seed: int, count: int) -> dict[str, Rate]:
 
 
 def report(rates: dict[str, Rate]) -> dict[str, dict[str, float]]:
-    """Rates as they are written to JSON."""
+    """Rates in the form in which they are written to JSON."""
     return {name: {key: round(value, 4) for key, value in asdict(found).items()} for name, found in rates.items()}
 
 

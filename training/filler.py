@@ -1,4 +1,4 @@
-"""Long unrelated text, composed: prose, tables and Python source, as files that are read before a conversation."""
+"""Composes long unrelated texts, as files to read before a conversation: prose, tables and Python source."""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
 """Training on rows: optimises an objective over a policy's tensors. It can resume from any checkpoint and stop early.
 
-A checkpoint holds the tensors, the optimiser, the step, the curve and what the objective remembers: a run that was
-killed continues from the last one as if it had never stopped, since batches are drawn by step and seed.
+A checkpoint holds the tensors, the optimiser, the step, the curve and the objective's memory. Batches depend only on
+step and seed. So a run that was killed continues from its last checkpoint, and gives the same result as one that never
+stopped.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ from training.policy import Policy
 from training.schedule import schedule
 
 FLOOR = 0.1
-"""Of the learning rate, at the end of a run."""
+"""The share of the learning rate that is left at the end of a run."""
 
 SMOOTH = 0.9
 
 
 class FitError(ValueError):
-    """A run that cannot start or continue: numbers that are not finite, a checkpoint of another run, a full disk."""
+    """The run cannot start or continue: NaN or infinite numbers, a checkpoint of another run, a full disk."""
 
 
 class OfAnotherRun(FitError):
@@ -36,10 +37,11 @@ class OfAnotherRun(FitError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fit:
-    """How long and how fast. `patience`: checks without a better validation loss after which it stops (0: never).
+    """How long to train, and how fast.
 
-    `whole`: steps that belong together, since they learn from one batch of answers that the tensors of their first
-    step gave. A run is saved, checked and stopped between them only.
+    `patience`: stop after this many checks without a better validation loss (0: never). `whole`: how many steps belong
+    together, because they learn from the same batch of answers, sampled at the first of them. A run is saved, checked
+    and stopped only between such groups.
     """
 
     steps: int
@@ -53,10 +55,10 @@ class Fit:
 
     def __post_init__(self) -> None:
         if self.whole < 1 or self.steps % self.whole:
-            raise FitError(f"{self.steps} steps is not a multiple of {self.whole}, the steps that belong together")
+            raise FitError(f"{self.steps} steps is not a multiple of {self.whole}, the steps that share a batch")
 
     def factor(self, step: int) -> float:
-        """The factor on the rate: up to 1 at the last of `warm_up` steps, then down along a cosine to a tenth."""
+        """The factor on the learning rate: rises to 1 over `warm_up` steps, then falls along a cosine to a tenth."""
         return schedule(
             step / self.steps,
             warm_up=(self.warm_up - 1) / self.steps,
@@ -68,8 +70,10 @@ class Fit:
 
 @dataclass(slots=True)
 class Curve:
-    """What became of the objective: (step, value) of training, smoothed, and of validation; both in nats or in the
-    objective's own unit, and less is better."""
+    """The objective's values as (step, value): of training, smoothed, and of validation.
+
+    Both are in nats or in the objective's own unit. Lower is better.
+    """
 
     training: list[tuple[int, float]] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
@@ -81,7 +85,7 @@ class Curve:
 
     @property
     def trend(self) -> float:
-        """How much the loss fell, from the mean of its first tenth to that of its last: an improvement is positive."""
+        """How much the loss fell, from the mean of its first tenth to that of its last. Positive is an improvement."""
         tenth = max(1, len(self.training) // 10)
         losses = [loss for _, loss in self.training]
         if not losses:
@@ -91,7 +95,7 @@ class Curve:
 
 @dataclass(slots=True)
 class Fitted:
-    """How a run ended: `stopped` is "steps", "early" or "asked"."""
+    """How a run ended. `stopped` is "steps", "early" or "asked"."""
 
     step: int
     curve: Curve
@@ -100,19 +104,19 @@ class Fitted:
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """The loss of a step, differentiable in the policy's tensors, and what the curve shows of it: less is better."""
+    """The loss of a step, differentiable in the policy's tensors, and its value for the curve (lower is better)."""
 
     loss: Tensor
     value: float
 
 
 Loss = Callable[[int], Taken]
-"""The same for the same step, tensors and memory of the objective."""
+"""The loss of a step. It is the same for the same step, tensors and memory of the objective."""
 
 
 @runtime_checkable
 class Remembers(Protocol):
-    """A loss with a memory that checkpoints keep: tensors, numbers, text, lists and dicts of them."""
+    """A loss with a memory that checkpoints save: tensors, numbers, text, and lists and dicts of them."""
 
     def state(self) -> dict[str, Any]: ...
 
@@ -134,10 +138,9 @@ def fit(
     asked_to_stop: Callable[[], bool] = lambda: False,
     said: Callable[[int, float], None] | None = None,
 ) -> Fitted:
-    """Run to the end, starting from the directory's checkpoint if there is one. With `check`, the best tensors are
-    kept.
+    """Train to the end, starting from the directory's checkpoint if there is one. With `check`, keep the best tensors.
 
-    `identity` names what is being trained on what, and how: a checkpoint of something else is refused. Raises FitError.
+    `identity` says what is trained on what, and how. A checkpoint with another identity is rejected. Raises FitError.
     """
     tensors = list(policy.tensors.values())
     optimizer = torch.optim.AdamW(tensors, lr=settings.rate, weight_decay=0.0, betas=(0.9, 0.99))
@@ -158,7 +161,7 @@ def fit(
             said(run.step, run.curve.smoothed or taken.value)
         if run.step % settings.whole:
             continue
-        due = run.step % settings.check_every < settings.whole  # the first time between since a multiple of it
+        due = run.step % settings.check_every < settings.whole  # the first end of a group since a multiple of it
         if check is not None and due and run.checked(check(), settings.patience):
             stopped = run.stopped = "early"
         if time.monotonic() - saved > settings.save_every_s:
@@ -171,7 +174,7 @@ def fit(
 
 
 def _descend(run: _Run, taken: Taken, settings: Fit) -> None:
-    """One step of the optimiser. Raises FitError, with no tensor changed, where numbers are none."""
+    """One step of the optimiser. Raises FitError, and changes no tensor, if a number is NaN or infinite."""
     found = float(taken.loss.detach())
     if not math.isfinite(found) or not math.isfinite(taken.value):
         raise FitError(f"the loss of step {run.step + 1} is {found}: try a smaller learning rate")
@@ -179,7 +182,7 @@ def _descend(run: _Run, taken: Taken, settings: Fit) -> None:
     taken.loss.backward()  # type: ignore[no-untyped-call]
     norm = torch.nn.utils.clip_grad_norm_(run.policy.tensors.values(), settings.clip, error_if_nonfinite=False)
     if not bool(norm.isfinite()):
-        raise FitError(f"the gradient of step {run.step + 1} is not finite: try a smaller learning rate")
+        raise FitError(f"the gradient of step {run.step + 1} is NaN or infinite: try a smaller learning rate")
     for group in run.optimizer.param_groups:
         group["lr"] = settings.rate * settings.factor(run.step)
     run.optimizer.step()
@@ -253,7 +256,9 @@ class _Run:
         try:
             self._load(content)
         except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise FitError(f"{self.path} does not fit ({type(error).__name__}): remove it to start again") from None
+            raise FitError(
+                f"{self.path} does not fit this run ({type(error).__name__}): remove it to start again"
+            ) from None
 
     def _load(self, content: dict[str, Any]) -> None:
         checkpoint.restore(content, self.policy.tensors, [self.optimizer])

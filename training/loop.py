@@ -1,7 +1,7 @@
-"""Truncated back-propagation over lanes of text, for any trainee, resumable at any checkpoint.
+"""Truncated back-propagation over lanes of text, for any trainee. A run can resume from any of its checkpoints.
 
-The state of a lane is carried from window to window without gradient, so that memory is trained within a window and
-held across many.
+The state of a lane is carried from window to window without gradient. So a model learns within one window how to
+remember, but keeps its memory across many.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from training.words import Split
 log = logging.getLogger("training")
 
 Stream = Callable[[Split], Iterator[Batch]]
-"""Text of a split, an endless stream that is the same each time."""
+"""Returns the text of a split as an endless stream, which is the same at each call."""
 
 
 class TrainingError(Exception):
-    """A run that cannot start or continue."""
+    """The run cannot start or continue."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """A run. Its length is `steps`, or `minutes` of work where that is given: the schedule then follows the clock."""
+    """The settings of a run. Its length is `steps`, or `minutes` if set: the schedule then follows the clock."""
 
     seed: int = 1
     lanes: int = 8
@@ -53,13 +53,13 @@ class Settings:
     save_every_s: float = 180.0
 
     def factor(self, progress: float) -> float:
-        """The factor on the learning rates at `progress` of the run; nearly nothing at its end."""
+        """The factor on the learning rates at `progress` of the run. It is almost 0 at the end."""
         return schedule(progress, warm_up=self.warm_up, cool_down=self.cool_down, floor=0.01, head_start=1e-3)
 
 
 @dataclass(slots=True, kw_only=True)
 class Point:
-    """A place on the curve of a run. Losses in nats a byte; held_out where it was measured."""
+    """A point on the curve of a run. Losses are in nats per byte; `held_out` is None if it was not measured."""
 
     step: int
     seconds: float
@@ -68,11 +68,11 @@ class Point:
     held_out: float | None = None
 
 
-CHECKS = 6  # windows of each lane that the held-out loss is measured over
+CHECKS = 6  # how many windows of each lane the held-out loss is measured on
 
 
 def held_out_loss(trainee: Trainee[S], stream: Iterable[Batch], lanes: int) -> float:
-    """Mean weighted loss (nats) of the first CHECKS batches of a stream, read from fresh states."""
+    """Mean weighted loss (nats) of the first CHECKS batches of a stream, read from new states."""
     losses, state = list[float](), trainee.new_state(lanes)
     for batch in islice(stream, CHECKS):
         batch = batch.to(trainee.device)
@@ -83,7 +83,7 @@ def held_out_loss(trainee: Trainee[S], stream: Iterable[Batch], lanes: int) -> f
 
 
 class Trainer(Generic[S]):
-    """One run: a trainee, its optimisers, its place in the text, the carried state and the curve of its losses."""
+    """One run: a trainee, its optimisers, its position in the text, the carried state and the curve of its losses."""
 
     def __init__(self, trainee: Trainee[S], settings: Settings, directory: Path, stream: Stream | None = None) -> None:
         self.trainee, self.settings, self.directory = trainee, settings, directory
@@ -104,7 +104,8 @@ class Trainer(Generic[S]):
         return self.step / self.settings.steps if minutes is None else self.seconds / 60 / minutes
 
     def take(self, batch: Batch) -> float:
-        """One step; returns the loss before it. Where that is no number, TrainingError, with no weight changed."""
+        """Takes one step and returns the loss before it. If that is NaN or infinite, it changes no weight and raises
+        TrainingError."""
         batch = batch.to(self.trainee.device)
         self.trainee.renew(self.state, batch.fresh)
         loss, state = self.trainee.loss(batch.tokens, batch.targets, batch.weights, self.state)
@@ -124,9 +125,9 @@ class Trainer(Generic[S]):
         return found
 
     def run(self, stop: Callable[[], bool] = lambda: False) -> bool:
-        """Trains to the end of the run, or until `stop`, which is asked before each step, says so.
+        """Trains to the end of the run, or until `stop`, which it calls before each step, returns true.
 
-        Saves every so often and at the end. Returns whether the end of the run was reached.
+        Saves at regular intervals and at the end. Returns whether it reached the end of the run.
         """
         settings = self.settings
         stream = islice(self.stream("train"), self.step, None)
@@ -166,9 +167,9 @@ class Trainer(Generic[S]):
         self.save()
 
     def save(self) -> None:
-        """Writes `checkpoint.pth`, to go on from, `weights.safetensors` (fp32) and `losses.json`, each whole or not.
+        """Writes `checkpoint.pth` (to resume from), `weights.safetensors` (fp32) and `losses.json`.
 
-        Raises TrainingError if it cannot; the previous files stay.
+        Replaces each file as a whole. If one cannot be written, it keeps the previous one and raises TrainingError.
         """
         try:
             self._write()
@@ -200,11 +201,11 @@ class Trainer(Generic[S]):
         try:
             self._load(checkpoint.read(path))
         except checkpoint.CheckpointError as error:
-            raise TrainingError(f"{error}: remove it, or name another --outdir") from error
+            raise TrainingError(f"{error}: remove it, or choose another --outdir") from error
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             detail = (str(error).strip() or repr(error)).splitlines()[0]
             raise TrainingError(
-                f"{path} cannot be resumed ({detail}): use the options it was started with, or another --outdir"
+                f"{path} cannot be resumed ({detail}): use the options of its first start, or choose another --outdir"
             ) from error
         log.info("resumed at step %d", self.step)
         return True
@@ -220,7 +221,7 @@ class Trainer(Generic[S]):
             differing = sorted(key for key in model if saved_model.get(key) != model[key])
             raise ValueError(f"it belongs to a model with {differing[0]} {saved_model.get(differing[0])!r}")
         if content["tensors"].keys() != tensors.keys():
-            raise ValueError("it holds different tensors")
+            raise ValueError("it contains other tensors")
         for name, saved in content["tensors"].items():
             if saved.shape != tensors[name].shape:
                 raise ValueError(f"{name} has shape {list(saved.shape)}, not {list(tensors[name].shape)}")
@@ -228,5 +229,5 @@ class Trainer(Generic[S]):
         checkpoint.restore(content, tensors, self.optimizers)
         self.step, self.seconds = content["step"], more["seconds"]
         self.curve = [Point(**point) for point in more["curve"]]
-        if self.trainee.lanes(state) == self.settings.lanes:  # otherwise the lanes begin anew
+        if self.trainee.lanes(state) == self.settings.lanes:  # otherwise the lanes start from new states
             self.state = state

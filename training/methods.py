@@ -1,6 +1,6 @@
-"""Losses that `fit` takes: on given answers, and on pairs of a better and a worse one. The formulas: `objectives`.
+"""Losses for `fit`: on given answers, and on pairs of a better and a worse answer. `objectives` has the formulas.
 
-Those on answers that the policy gives itself stand in `reinforcement`.
+`reinforcement` has the losses on answers that the policy itself gives.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from training.packing import Packed, Sample, batch_at, tensors
 from training.policy import Policy
 
 Trace = dict[str, list[float]]
-"""What each step gave beside its loss, by name."""
+"""What each step measured besides its loss, by name."""
 
 
 class Supervised:
-    """Cross entropy on the answers of packed rows: stage_a, stage_b and sft."""
+    """Cross entropy on the answers of packed rows, for stage_a, stage_b and sft."""
 
     def __init__(self, policy: Policy, packed: Packed, seed: int) -> None:
         self._policy, self._packed, self._seed = policy, packed, seed
@@ -35,7 +35,7 @@ class Supervised:
 
 
 def validation(policy: Policy, packed: Packed) -> Callable[[], float]:
-    """A check: the mean cross entropy of all answer tokens of the rows, in nats."""
+    """A check for `fit`: the mean cross entropy of all answer tokens of the rows, in nats."""
 
     @torch.no_grad()
     def measured() -> float:
@@ -51,7 +51,7 @@ def validation(policy: Policy, packed: Packed) -> Callable[[], float]:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two answers to a prompt, as tokens, their ends among them: the chosen one and the rejected one."""
+    """The chosen and the rejected answer to a prompt, as tokens, including their ends."""
 
     prompt: Sequence[int]
     chosen: Sequence[int]
@@ -66,18 +66,18 @@ class Pair:
 
 
 class Dpo:
-    """Direct preference optimisation, `pairs_per_step` pairs at a time.
+    """Direct preference optimisation, with `pairs_per_step` pairs in each step.
 
-    The reference is the policy as it is when this is made, its log probabilities computed then and once. `trace` holds
-    `accuracy` (share of pairs whose chosen answer gained on its rejected one) and `margin` (by how much, nats).
+    The reference is the policy at construction time; its log probabilities are computed once, at that time. `trace`
+    holds `accuracy` (share of pairs whose chosen answer gained on the rejected one) and `margin` (by how much, nats).
     """
 
     def __init__(
         self, policy: Policy, pairs: Sequence[Pair], *, beta: float = 0.1, pairs_per_step: int = 8, seed: int = 0
     ) -> None:
-        """Raises FitError where there is no pair, ValueError for one without a prompt or an answer."""
+        """Raises FitError if there are no pairs, and ValueError if a pair has no prompt or an empty answer."""
         if not pairs:
-            raise FitError("there is no pair to learn a preference from")
+            raise FitError("there are no pairs to learn from: dpo needs at least one")
         if beta <= 0 or pairs_per_step < 1:
             raise FitError(f"beta must be more than 0 and pairs_per_step at least 1, not {beta} and {pairs_per_step}")
         self._policy, self._beta, self._seed = policy, beta, seed
@@ -103,14 +103,14 @@ class Dpo:
         self.trace = saved["trace"]
 
     def _logps(self, rows: Sequence[int]) -> Tensor:
-        """log p of the chosen and of the rejected answers of some pairs [2, pairs], in one call."""
+        """log p of the chosen and of the rejected answers of some pairs [2, pairs], computed in one call."""
         chosen, rejected = zip(*(self._pairs[row] for row in rows), strict=True)
         batch = tensors([*chosen, *rejected])
         return answer_logps(self._policy.logits(batch.tokens), batch).view(2, -1)
 
 
 def drawn_rows(rows: int, count: int, seed: int, number: int) -> list[int]:
-    """Draw `number` of `count` rows: epoch after epoch reads all of them, each in an order of its own."""
+    """Draw `number` of `count` rows. Every epoch reads all rows, each time in another order."""
     found, orders = [], dict[int, list[int]]()
     for place in range(number * count, (number + 1) * count):
         epoch = place // rows

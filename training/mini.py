@@ -17,7 +17,7 @@ from training.session import train
 
 
 def mini_config(layers: int = 5, channels: int = 128) -> Config:
-    """The shipped shape by default."""
+    """The shape of a model; the default is that of rwkv7-mini."""
     return Config(
         layers=layers,
         channels=channels,
@@ -34,7 +34,7 @@ def mini_config(layers: int = 5, channels: int = 128) -> Config:
 @click.command(context_settings={"show_default": True})
 @run_options(outdir="runs/mini", steps=6000, lanes=8, window=512)
 @click.option("--layers", default=5)
-@click.option("--channels", default=128, help="A multiple of 64.")
+@click.option("--channels", default=128, help="Channels of the model, a multiple of 64.")
 def main(*, settings: Settings, outdir: Path, layers: int, channels: int, threads: int, compiled: bool) -> None:
     def make() -> Trainer[State]:
         try:

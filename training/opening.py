@@ -1,4 +1,4 @@
-"""Opens a policy of either architecture over a model's weights file."""
+"""Opens a policy on a model's weights file, for either architecture."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def open_policy(
     scan: str | None = None,
     pos_mode: str | None = None,
 ) -> Policy:
-    """A policy over the model of a weights file. Raises PolicyError that says what is wrong with file or start.
+    """A policy on the model of a weights file. Raises PolicyError, which says what is wrong with the file or the start.
 
-    `scan` and `pos_mode` are what the table of an ASM says; they go before what its file says.
+    For an ASM, `scan` and `pos_mode` come from its table in the configuration; they override what its file says.
     """
     start = start or Start()
     try:

@@ -1,4 +1,4 @@
-"""Options that the commands of trainings and experiments share."""
+"""Command-line options that training and experiments share."""
 
 from __future__ import annotations
 
@@ -18,8 +18,10 @@ DEFAULTS = Settings()
 
 
 def run_options(*, outdir: str, steps: int, lanes: int, window: int) -> Callable[[Callable[..., None]], Any]:
-    """The options of a training run, with the defaults that differ. The command gets `outdir`, `threads`, `compiled`,
-    and `settings` for all the others."""
+    """Adds the options of a training run, with these defaults.
+
+    The command gets `outdir`, `threads` and `compiled`, and all other options as `settings`.
+    """
     options = (
         click.option(
             "--outdir",
@@ -27,18 +29,20 @@ def run_options(*, outdir: str, steps: int, lanes: int, window: int) -> Callable
             default=Path(outdir),
             help="Directory for checkpoint, weights, losses and log.",
         ),
-        click.option("--steps", type=COUNT, default=steps, help="Length of the run, unless you give --minutes."),
-        click.option("--minutes", type=POSITIVE, help="Length of the run by the clock."),
+        click.option(
+            "--steps", type=COUNT, default=steps, help="Length of the run in steps, unless you set --minutes."
+        ),
+        click.option("--minutes", type=POSITIVE, help="Length of the run in minutes."),
         click.option("--seed", default=DEFAULTS.seed),
-        click.option("--lanes", type=COUNT, default=lanes, help="Texts read side by side."),
-        click.option("--window", type=COUNT, default=window, help="Tokens per lane and step."),
+        click.option("--lanes", type=COUNT, default=lanes, help="How many texts to read in parallel."),
+        click.option("--window", type=COUNT, default=window, help="Tokens of each lane per step."),
         click.option("--rate", type=POSITIVE, default=DEFAULTS.rate, help="Learning rate of AdamW."),
         click.option("--matrix-rate", type=POSITIVE, default=DEFAULTS.matrix_rate, help="Learning rate of Muon."),
         click.option(
             "--cool-down",
             type=POSITIVE,
             default=DEFAULTS.cool_down,
-            help="Share of the run in which the learning rates fall.",
+            help="Share of the run, at its end, in which the learning rates fall.",
         ),
         click.option("--threads", type=COUNT, default=1),
         click.option(
@@ -81,13 +85,13 @@ def run_options(*, outdir: str, steps: int, lanes: int, window: int) -> Callable
 
 
 def usable_device(_: click.Context, __: click.Parameter, name: str) -> torch.device:
-    """The device of that name. Raises BadParameter if torch cannot compute on it here."""
+    """The device with this name. Raises BadParameter if torch cannot compute on it on this machine."""
     try:
         device = torch.device(name)
-        torch.zeros(1, device=device).item()  # a device without memory, such as meta, fails here
+        torch.zeros(1, device=device).item()  # fails for a device without memory, such as meta
     except (RuntimeError, AssertionError, NotImplementedError, ImportError):
         raise click.BadParameter(
-            f"torch cannot use the device {name!r} here; available: {', '.join(devices())}"
+            f"torch cannot use the device {name!r} on this machine; available: {', '.join(devices())}"
         ) from None
     return device
 

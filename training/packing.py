@@ -1,8 +1,8 @@
-"""Whole rows side by side: each in a lane of its own, begun from the zero state, padded at the right and never split.
+"""Packs rows into batches. A row has its own lane, starts from the zero state, is padded at the right and never split.
 
-A recurrent state that goes on from one row to the next would let rows see each other. Reading rows of about one
-length together costs little padding. `stream` is the other way, for those who ask for it: rows one after another in a
-lane, each read after the ones before it.
+If a recurrent state continued from one row to the next, rows would influence each other. Batches of rows of similar
+length need little padding. `stream` is the alternative for users who want that influence: a lane holds several rows,
+and each is read after the ones before it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ PAD = 0
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A row as tokens, the end of the answer among them; from `answer_at` on they are the answer."""
+    """A row as tokens. Those from `answer_at` on are the answer, including its end."""
 
     tokens: Sequence[int]
     answer_at: int
@@ -33,7 +33,7 @@ class Sample:
 
     @property
     def answers(self) -> list[tuple[int, int]]:
-        """From where, and up to where, tokens are answers."""
+        """The ranges of the answers: first token, and the token after the last."""
         return [(self.answer_at, len(self.tokens))]
 
     @property
@@ -43,7 +43,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Lane:
-    """Whole rows one after another: the state is carried from each to the next."""
+    """Whole rows, one after another. The state is carried from each to the next."""
 
     samples: Sequence[Sample]
 
@@ -64,11 +64,11 @@ class Lane:
 
 @dataclass(slots=True, kw_only=True)
 class Batch:
-    """Lanes to be read together, each from the start.
+    """Lanes to read together, each from the start.
 
-    `tokens` [B,T] int64 padded with `PAD`, `targets` [B,T] each the token after, `weights` [B,T] fp32: 1 where the
+    `tokens` [B,T] int64 are padded with `PAD`; `targets` [B,T] are the next tokens; `weights` [B,T] fp32 are 1 if the
     target is a token of the answer, else 0. `lengths` [B] counts the tokens of each lane that have a target; `rows`
-    are the numbers of all rows in it.
+    are the numbers of all its rows.
     """
 
     tokens: Tensor
@@ -80,7 +80,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True)
 class Packed:
-    """Batches of lanes, the rows that were too long for one, and how full the batches are."""
+    """Batches of lanes, the rows that were too long for a batch, and how full the batches are."""
 
     batches: Sequence[Sequence[Sample | Lane]]
     oversize: list[int]
@@ -93,19 +93,19 @@ class Packed:
 
 
 def pack(samples: Sequence[Sample], budget: int, longest: int) -> Packed:
-    """Batches of at most `budget` padded tokens, of rows of at most `longest` tokens, like lengths together.
+    """Packs rows of at most `longest` tokens, sorted by length, into batches of at most `budget` padded tokens.
 
-    Raises ValueError where no row fits.
+    Raises ValueError if no row fits.
     """
     fitting, oversize = _fitting(samples, min(longest, budget))
     return _batched(sorted(fitting, key=lambda sample: len(sample.tokens)), oversize, budget)
 
 
 def stream(samples: Sequence[Sample], budget: int, width: int, seed: int) -> Packed:
-    """Lanes of at most `width` tokens, filled with whole rows in an order that the seed says, in batches as `pack`'s.
+    """Fills lanes of at most `width` tokens with whole rows, and packs them into batches as `pack` does.
 
-    A row that is not the first of its lane is learnt in the light of the ones before it. Raises ValueError where no
-    row fits.
+    The seed determines the order of the rows. Except for the first row of a lane, a row is learnt in the context of the
+    rows before it. Raises ValueError if no row fits.
     """
     fitting, oversize = _fitting(samples, min(width, budget))
     Random(f"{seed} stream").shuffle(fitting)
@@ -121,15 +121,15 @@ def stream(samples: Sequence[Sample], budget: int, width: int, seed: int) -> Pac
 
 
 def _fitting(samples: Sequence[Sample], longest: int) -> tuple[list[Sample], list[int]]:
-    """The samples of at most so many tokens, and the rows of the others."""
+    """The samples of at most `longest` tokens, and the row numbers of the others."""
     fitting = [sample for sample in samples if len(sample.tokens) <= longest]
     if not fitting:
-        raise ValueError(f"none of {len(samples)} rows fits into {longest} tokens")
+        raise ValueError(f"none of the {len(samples)} rows fits into {longest} tokens")
     return fitting, [sample.row for sample in samples if len(sample.tokens) > longest]
 
 
 def _batched(lanes: Sequence[Sample | Lane], oversize: list[int], budget: int) -> Packed:
-    """Lanes in the order of their lengths, as many together as the budget allows."""
+    """Sorts lanes by length, and puts as many into each batch as the budget allows."""
     batches: list[list[Sample | Lane]] = []
     for lane in lanes:
         if batches and (len(batches[-1]) + 1) * len(lane.tokens) <= budget:
@@ -141,7 +141,7 @@ def _batched(lanes: Sequence[Sample | Lane], oversize: list[int], budget: int) -
 
 
 def tensors(lanes: Sequence[Sample | Lane]) -> Batch:
-    """A batch to read."""
+    """The tensors of a batch."""
     width = max(len(lane.tokens) for lane in lanes) - 1
     tokens = torch.full((len(lanes), width), PAD, dtype=torch.int64)
     targets = torch.full((len(lanes), width), PAD, dtype=torch.int64)
@@ -163,7 +163,7 @@ def tensors(lanes: Sequence[Sample | Lane]) -> Batch:
 
 
 def batch_at(packed: Packed, seed: int, step: int) -> Batch:
-    """The batch of a step: every epoch reads all of them, in an order of its own, the same for a seed."""
+    """The batch of a step. Every epoch reads all batches, each time in another order, which the seed determines."""
     count = len(packed.batches)
     order = list(range(count))
     Random(f"{seed} epoch {step // count}").shuffle(order)
@@ -171,7 +171,7 @@ def batch_at(packed: Packed, seed: int, step: int) -> Batch:
 
 
 def reply_budget(samples: Sequence[Sample], context: int | None = None) -> int:
-    """Tokens that an answer may take: 1.15 times the 99th percentile of the answers, 64 at least."""
+    """How many tokens an answer may have: 1.15 times the 99th percentile of the answers, but at least 64."""
     lengths = sorted(len(sample.tokens) - sample.answer_at for sample in samples)
     found = math.ceil(1.15 * lengths[math.ceil(0.99 * len(lengths)) - 1])
     found = max(64, found)

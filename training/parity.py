@@ -1,8 +1,8 @@
-"""Checks on a policy before a long run that need nothing but the policy, which they leave as it was.
+"""Checks of a policy before a long run. They need only the policy, and leave it unchanged.
 
-P1   the scan that training reads by, against the steps that sampling and serving read by
-P6   the gradient, against central finite differences
-P7   a few short rows learnt by heart: whether what is tuned can change what the model says at all
+P1   compares the scan, which training uses, with single steps, which sampling and serving use
+P6   compares the gradient with central finite differences
+P7   overfits a few short rows, which shows whether the tuned tensors can change the model's output at all
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ from training.packing import Sample, tensors
 from training.policy import Architecture, Kind, Policy
 
 SCAN_TOLERANCE = 2e-3
-"""Logits may differ by so much of their own spread: both paths compute in fp32, and add in other orders."""
+"""The tolerance for logits, relative to their spread: both paths use fp32, but add in different orders."""
 GRADIENT_TOLERANCE = 0.05
-"""A derivative may differ by so much of itself: a difference of two losses in fp32 has about three digits."""
+"""The relative tolerance for a derivative: a difference of two fp32 losses has about three correct digits."""
 SHRINKS = (1.0, 0.3, 0.1, 0.03, 0.01, 0.003)
-"""Steps that are tried one after another, as shares of the first: where a model that has learnt sharply is steepest,
-its loss is bent within a short way. A derivative that is wrong agrees with a difference at none of them."""
+"""Step sizes to try one after another, as shares of the first. In a well trained model, the loss can curve within a
+short distance where it is steepest. A wrong derivative agrees with the difference at none of them."""
 REACHED = 0.3
-"""The share of the first loss that an overfit has to come down to: the models that ship get to a tenth of that."""
+"""The overfit must reduce the loss to this share of its first value. The shipped models reach a tenth of this share."""
 OVERFIT_STEPS = 40
 RATES: dict[tuple[Architecture, Kind], float] = {
     ("rwkv7", "tune"): 0.1,
@@ -36,15 +36,15 @@ RATES: dict[tuple[Architecture, Kind], float] = {
     ("rwkv7", "train"): 3e-3,
     ("asm", "train"): 3e-3,
 }
-"""Rates of AdamW that bring the models that ship to a twentieth of their loss in 30 steps. An initial state takes
-larger ones than weights: its numbers are of the size of activations."""
+"""Learning rates of AdamW with which the shipped models reach a twentieth of their loss in 30 steps. An initial state
+needs larger rates than weights, because its numbers are as large as activations."""
 WIDTH = 40
 ROWS = (("a: ", "red"), ("b: ", "blue"), ("c: ", "green"), ("d: ", "gold"))
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """What came of a check. `metrics` are what it measured and what it was held against."""
+    """The result of a check. `metrics` holds what it measured, and the limits."""
 
     passed: bool
     seconds: float
@@ -53,7 +53,7 @@ class Check:
 
 @torch.no_grad()
 def scan_and_steps(policy: Policy, seed: int = 0) -> Check:
-    """P1: the logits of two rows read at once, and token by token."""
+    """P1: compares the logits of two rows, read at once and token by token."""
     begun = time.monotonic()
     rows = _rows(policy, 2, seed)
     at_once = policy.logits(rows)
@@ -67,7 +67,7 @@ def scan_and_steps(policy: Policy, seed: int = 0) -> Check:
 
 
 def gradient(policy: Policy, seed: int = 0, entries: int = 6) -> Check:
-    """P6: the derivatives by some entries, the steepest ones of as many tensors drawn by the seed."""
+    """P6: checks derivatives with respect to some entries: the steepest entry of each of several random tensors."""
     begun = time.monotonic()
     rows = _rows(policy, 2, seed)
 
@@ -101,7 +101,7 @@ def gradient(policy: Policy, seed: int = 0, entries: int = 6) -> Check:
 
 
 def overfit(policy: Policy, samples: Sequence[Sample] = (), steps: int = OVERFIT_STEPS) -> Check:
-    """P7: a few short rows (else some of its own) are learnt by heart."""
+    """P7: overfits a few short rows: the given ones, or random text."""
     begun = time.monotonic()
     encode, end = policy.base.tokenizer.encode, policy.base.tokenizer.end
     own = [Sample([*encode(prompt), *encode(answer), end], len(encode(prompt))) for prompt, answer in ROWS]
@@ -126,7 +126,7 @@ def overfit(policy: Policy, samples: Sequence[Sample] = (), steps: int = OVERFIT
 
 @contextmanager
 def kept(policy: Policy) -> Iterator[None]:
-    """What is trained is afterwards what it was before."""
+    """Restores the trained tensors at the end."""
     before = {name: tensor.detach().clone() for name, tensor in policy.tensors.items()}
     try:
         yield
@@ -137,7 +137,7 @@ def kept(policy: Policy) -> Iterator[None]:
 
 
 def _rows(policy: Policy, count: int, seed: int) -> Tensor:
-    """Text at random [count, WIDTH]: ids that spell something."""
+    """Random text [count, WIDTH], made of ids that spell something."""
     width = WIDTH if policy.room is None else min(WIDTH, policy.room)
     generator = torch.Generator().manual_seed(seed)
     letters = policy.base.tokenizer.encode("the quick brown fox, 0123456789 (jumps)\n")

@@ -1,4 +1,4 @@
-"""The curve of a run as a PNG. Needs matplotlib, of the extra `bench`."""
+"""Draws the curve of a run as a PNG. Needs matplotlib, from the extra `bench`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ COLOURS = ("#2b7a78", "#c0562f", "#4a63a8", "#9a7b2d")
 
 
 def draw_losses(curves: Mapping[str, Sequence[Point]], path: Path, by: str = "step") -> bool:
-    """Loss of training (thin) and held-out loss (dots) over `step`, `seconds` or `tokens`; False without matplotlib."""
+    """Draws training loss (thin line) and held-out loss (dots) over `step`, `seconds` or `tokens`.
+
+    Returns False if matplotlib is not installed.
+    """
     if find_spec("matplotlib") is None:
         return False
     import matplotlib as mpl
@@ -29,7 +32,7 @@ def draw_losses(curves: Mapping[str, Sequence[Point]], path: Path, by: str = "st
             axes.plot(
                 [x for x, _ in held], [y for _, y in held], "o-", color=colour, markersize=4, label=f"{name}, held out"
             )
-        axes.set(xlabel=by, ylabel="loss, nats a token", ylim=(0, None))
+        axes.set(xlabel=by, ylabel="loss, nats per token", ylim=(0, None))
         axes.legend(frameon=False)
         drawing.savefig(path, dpi=130)
         pyplot.close(drawing)

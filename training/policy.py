@@ -1,8 +1,8 @@
-"""What is trained: the initial state of a model whose weights are frozen ("tune"), or its weights ("train").
+"""A policy trains the initial state of a model whose weights are frozen ("tune"), or the weights ("train").
 
-A policy reads rows from its start and gives logits; it knows nothing of objectives. Rows are padded at the right, which
-changes nothing before the padding. What it has learnt it gives back as a checkpoint holds it, so that the runtime which
-serves the model goes on exactly from what training saw.
+A policy reads rows from its start and returns logits. It does not know objectives. Rows are padded at the right, which
+does not affect anything before the padding. It returns the learnt start in the format of a checkpoint, so the runtime
+that serves the model continues exactly from what training used.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ Kind = Literal["tune", "train"]
 Arrays = Mapping[str, NDArray[Any]]
 
 Lanes = Any
-"""Contexts that are being sampled from: known to their own policy only."""
+"""The contexts of a sampling run. Only their own policy knows what is in them."""
 
 
 class PolicyError(ValueError):
-    """A model that cannot be trained, or a start that is not of it."""
+    """The model cannot be trained, or the start does not fit it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The model that a policy began with, as its runtime identifies it."""
+    """The model that a policy starts with, identified as its runtime does."""
 
     architecture: Architecture
     layout: str
@@ -42,9 +42,10 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Where a policy begins. Empty `arrays`: nothing was read. Empty `weights`: those of the base model.
+    """Where a policy starts.
 
-    `arrays` are the state as a checkpoint holds it, of one context; `weights` are those that an earlier run trained.
+    `arrays` is the state of one context in the format of a checkpoint; empty means that nothing has been read.
+    `weights` are the result of an earlier run; empty means those of the base model.
     """
 
     arrays: Arrays = field(default_factory=dict)
@@ -52,48 +53,48 @@ class Start:
 
 
 class Policy(Protocol):
-    """B rows or lanes, T tokens, V vocabulary."""
+    """A model to train. Letters in shapes: B rows or lanes, T tokens, V vocabulary."""
 
     base: Base
     kind: Kind
     tensors: dict[str, Tensor]
-    """What is trained: leaves that want gradients, fp32."""
+    """The tensors to train, fp32: leaves with `requires_grad`."""
     room: int | None
-    """Tokens that can be read from the start at most; None where there is no end."""
+    """How many tokens can be read from the start at most; None if there is no limit."""
 
     def logits(self, tokens: Tensor) -> Tensor:
         """tokens [B,T] read from the start -> logits [B,T,V], differentiable in `tensors`."""
 
     def begin(self, lanes: int) -> Lanes:
-        """Contexts to sample from, each at the start. They are of the tensors as these are now: later, begin anew."""
+        """Contexts to sample from, each at the start. If the tensors change later, call this again."""
 
     def read(self, tokens: Tensor, lengths: Tensor | None, state: Lanes) -> tuple[Tensor, Lanes]:
         """tokens [B,T], of which `lengths` [B] are real (None: all) -> logits [B,V] after each lane's last, the state.
 
-        Without gradient. The given state may be changed: it is not to be used again.
+        It computes no gradients. It may change the given state, so do not use that again.
         """
 
     def pick(self, state: Lanes, rows: Sequence[int]) -> Lanes:
-        """A copy of some lanes; a row may come twice."""
+        """A copy of some lanes. A row may appear twice."""
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The start as a checkpoint holds it: fp32, and of an ASM the position `t`, int64."""
+        """The start in the format of a checkpoint: fp32 arrays, and for an ASM also the position `t`, int64."""
 
     def weights(self) -> dict[str, NDArray[np.float32]] | None:
-        """The weights that go with it, under the names of the model's own file; None where they are the base's."""
+        """The trained weights, named as in the model's file; None if they are still those of the base."""
 
 
 def leaves(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Copies that want gradients."""
+    """Copies that collect gradients."""
     return {name: tensor.detach().clone().float().requires_grad_() for name, tensor in tensors.items()}
 
 
 def checked(given: Arrays, shapes: Mapping[str, Sequence[int]], what: str) -> dict[str, Tensor]:
-    """Given arrays as tensors, each of exactly its shape. Raises PolicyError; `what` names the whole of them."""
+    """The given arrays as tensors, with checked names and shapes. Raises PolicyError, which calls them `what`."""
     for name in given.keys() ^ shapes.keys():
         if name in shapes:
-            raise PolicyError(f"{what} lacks {name} of shape {list(shapes[name])}")
-        raise PolicyError(f"{what} has {name}, which this model does not have")
+            raise PolicyError(f"{what}: {name} of shape {list(shapes[name])} is missing")
+        raise PolicyError(f"{what}: this model has no {name}")
     found = {}
     for name, shape in shapes.items():
         array = np.asarray(given[name])

@@ -1,4 +1,4 @@
-"""Held-out prompts, each with the one reply that counts as right."""
+"""Held-out prompts. Each has exactly one correct reply."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from training.words import Split, Words
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """A prompt that ends with the colon of a header, and the bytes that should follow, the fence among them."""
+    """A prompt that ends with the colon of a header, and the bytes that should follow, including the fence."""
 
     prompt: str
     expected: str
@@ -35,7 +35,7 @@ def chat(talk: Conversation, exchanges: int) -> None:
 
 
 def skill(make: Callable[[Words], Exchange]) -> Make:
-    """A skill after up to two exchanges of any kind."""
+    """Asks for a skill after up to two exchanges of any kind."""
 
     def write(talk: Conversation) -> None:
         chat(talk, talk.words.rng.randint(0, 2))
@@ -45,7 +45,7 @@ def skill(make: Callable[[Words], Exchange]) -> Make:
 
 
 def recall(between: int) -> Make:
-    """A fact is told and acknowledged, then asked for with some exchanges between."""
+    """States a fact, which is acknowledged, and asks for it after some other exchanges."""
 
     def write(talk: Conversation) -> None:
         chat(talk, talk.words.rng.randint(0, 1))
@@ -58,7 +58,7 @@ def recall(between: int) -> Make:
 
 
 def choose(others: int) -> Make:
-    """Several facts of different kinds are told, then one of them is asked for."""
+    """States several facts of different kinds, then asks for one of them."""
 
     def write(talk: Conversation) -> None:
         facts = {fact.key: fact for fact in (new_fact(talk.words) for _ in range(others * 4))}
@@ -77,7 +77,7 @@ def unknown(talk: Conversation) -> None:
 
 
 def mode(kind: str, before: int = 0) -> Make:
-    """A mode is set in a context turn, perhaps after plain exchanges; one of the next three replies is asked for."""
+    """Sets a mode in a context turn, perhaps after plain exchanges, and asks for one of the next three replies."""
 
     def write(talk: Conversation) -> None:
         chat(talk, before)
@@ -90,7 +90,7 @@ def mode(kind: str, before: int = 0) -> Make:
 
 
 def switch(talk: Conversation) -> None:
-    """One mode takes the place of another."""
+    """Replaces one mode with another."""
     first, second = talk.words.rng.sample(MODES, 2)
     for kind in (first, second):
         order = new_mode(talk.words, kind)
@@ -110,7 +110,7 @@ def role(name: str) -> Make:
 
 
 def library_source(size: int) -> str:
-    """Real Python, which no training text contains: the start of a module of the standard library, as a file turn."""
+    """Real Python code, which no training text contains: the start of a standard library module, as a file turn."""
     source = Path(argparse.__file__).read_text()[:size]
     transcript = Transcript(0)
     transcript.add("CONTEXT", "We work on a program.", 0.0)
@@ -138,7 +138,7 @@ AFTER_SOURCE = (
 
 
 def probes(category: str, seed: int, count: int, split: Split = "held_out") -> list[Probe]:
-    """Prompts of a category, the same for the same arguments."""
+    """The prompts of a category. They are the same for the same arguments."""
     found = []
     for i in range(count):
         talk = begin(Random(f"probe {category} {seed} {i}"), split)

@@ -1,4 +1,4 @@
-"""Trained models as measuring sees them: contexts that read and say what comes next, whatever the architecture."""
+"""One interface for measuring trained models of any architecture: contexts read tokens and return logits."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from models.rwkv7 import Weights
 from training.loop import TrainingError
 
 Contexts = Any
-"""The state of a batch of contexts: known to its own reader only."""
+"""The state of a batch of contexts. Only its own reader knows what is in it."""
 
 
 class Reader(Protocol):
-    """A model over the tokens of ByteTokenizer."""
+    """A model with the tokens of ByteTokenizer."""
 
     architecture: str
     parameters: int
     state_bytes: int
-    """Of one context, whatever it has read."""
+    """The size of one context's state, however much it has read."""
 
     def start(self, batch: int) -> Contexts:
-        """Contexts that have read nothing."""
+        """Contexts that have not read anything yet."""
 
     def read(self, tokens: Tensor, state: Contexts, lengths: Tensor | None = None) -> tuple[Tensor, Contexts]:
-        """tokens [B,T], padded at the right where `lengths` [B] says so -> logits [B,V] after each row's last, state.
+        """tokens [B,T], of which `lengths` [B] are real (None: all) -> logits [B,V] after each row's last, the state.
 
-        The given state may be changed: it is not to be used again.
+        It may change the given state, so do not use that again.
         """
 
     def pick(self, state: Contexts, rows: Sequence[int]) -> Contexts:
-        """A copy of some contexts; a row may come twice."""
+        """A copy of some contexts. A row may appear twice."""
 
 
 class Rwkv7Reader:
@@ -82,7 +82,7 @@ class ASMReader:
 
 
 def open_reader(path: Path) -> Reader:
-    """A model file of either kind, told by its tensors. Raises TrainingError that names the file."""
+    """Opens a model file of either architecture, which its tensors show. Raises TrainingError, which names the file."""
     try:
         tensors, _ = asm.read_checkpoint(path)
         if any(".att." in name for name in tensors):
@@ -91,5 +91,8 @@ def open_reader(path: Path) -> Reader:
     except (asm.ASMError, rwkv7.WeightsError) as error:
         raise TrainingError(str(error)) from error
     if model.config.vocab_size != 257:
-        raise TrainingError(f"{path}: its vocabulary has {model.config.vocab_size} tokens, not the 257 of bytes")
+        raise TrainingError(
+            f"{path}: its vocabulary has {model.config.vocab_size} tokens, but only models over bytes (257 tokens) can "
+            "be measured"
+        )
     return ASMReader(model)

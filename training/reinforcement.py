@@ -1,9 +1,8 @@
-"""Losses on answers that the policy gives itself, rewarded by whatever judges them: grpo and ppo.
+"""Losses on answers that the policy itself gives and a reward function scores: grpo and ppo.
 
-`Fit.whole` has to be `Asking.whole`. The curve shows minus the mean reward.
-`trace` holds for each step, of its batch: `reward`, `ended` (share of answers that ended), `tokens` (of an answer), and
-of the step itself: `divergence` (from the reference, nats a token; 0 where `beta` is 0, for then there is none) and
-`clipped` (share of tokens beyond the clip).
+`Fit.whole` must equal `Asking.whole`. The curve shows minus the mean reward. For each step, `trace` holds `reward`,
+`ended` (share of answers that ended) and `tokens` (mean length of an answer) of its batch, `divergence` (from the
+reference, nats per token; 0 if `beta` is 0, since then there is no reference) and `clipped` (share of clipped tokens).
 """
 
 from __future__ import annotations
@@ -22,16 +21,16 @@ from training.policy import Policy
 from training.rollouts import Asking, Reference, Rollout, logps_of, roll_out
 
 MOMENTUM = 0.9
-"""Of what a running baseline was, what remains after a batch."""
+"""How much of the old running baseline is kept after a batch."""
 LEAST_SPREAD = 1e-3
-"""Returns that lie closer together than this are alike."""
+"""Returns that differ by less than this count as equal."""
 
 
 class _OnItsOwnAnswers(ABC):
-    """What both have in common: the batch of a step, the clipped loss, and what is told of it."""
+    """What both objectives share: the batch of a step, the clipped loss and the trace."""
 
     def __init__(self, policy: Policy, asking: Asking, clip: float, beta: float) -> None:
-        """The reference is the policy as it is now; without a `beta` it is not needed. Raises FitError."""
+        """The reference is a copy of the current policy; with `beta` 0 there is none. Raises FitError."""
         if not 0 < clip < 1 or beta < 0:
             raise FitError(f"clip must lie between 0 and 1 and beta be 0 or more, not {clip} and {beta}")
         self._policy, self._asking, self._clip, self._beta = policy, asking, clip, beta
@@ -45,7 +44,10 @@ class _OnItsOwnAnswers(ABC):
         rollout, logps = self._rollout, None
         if number != self._number or rollout is None:
             if place:
-                raise FitError(f"step {step} is not the first of {self._asking.whole} that learn from the same answers")
+                raise FitError(
+                    f"step {step} cannot start here: {self._asking.whole} steps share each batch of answers, and a "
+                    "run can only continue from the first of them"
+                )
             rollout, logps = self._asked(number)
         if logps is None:
             logps = logps_of(self._policy, rollout.batch, self._asking.sampling.temperature)
@@ -61,7 +63,7 @@ class _OnItsOwnAnswers(ABC):
         self._rollout = None
 
     def _asked(self, number: int) -> tuple[Rollout, Tensor]:
-        """A new batch, and log p of its tokens with their gradient."""
+        """A new batch, and log p of its tokens, with gradient."""
         temperature = self._asking.sampling.temperature
         batch, answers, rewards = roll_out(self._policy, self._asking, number)
         reference = None if self._reference is None else self._reference.logps(batch, temperature)
@@ -76,7 +78,7 @@ class _OnItsOwnAnswers(ABC):
 
     @abstractmethod
     def _advantage(self, rollout: Rollout) -> Tensor:
-        """[B,T] or [B,1]."""
+        """The advantage of each token [B,T], or of each answer [B,1]."""
 
     def _loss(self, rollout: Rollout, logps: Tensor) -> Tensor:
         return clipped(logps, rollout.old, rollout.advantage, rollout.batch.weights, self._clip)
@@ -98,15 +100,15 @@ class _OnItsOwnAnswers(ABC):
 
 
 class Grpo(_OnItsOwnAnswers):
-    """Group relative policy optimisation: an answer's advantage is its reward among those of the same prompt.
+    """Group relative policy optimisation: an answer's advantage is its reward relative to others of the same prompt.
 
-    `beta` weighs the divergence from the reference in the loss.
+    `beta` is the weight of the divergence from the reference in the loss.
     """
 
     def __init__(self, policy: Policy, asking: Asking, *, clip: float = 0.2, beta: float = 0.04) -> None:
         super().__init__(policy, asking, clip, beta)
         if asking.group < 2:
-            raise FitError("grpo compares answers to one prompt: group must be at least 2")
+            raise FitError("grpo compares several answers to the same prompt: group must be at least 2")
 
     def _advantage(self, rollout: Rollout) -> Tensor:
         return advantages(rollout.rewards).view(-1, 1)
@@ -119,11 +121,11 @@ class Grpo(_OnItsOwnAnswers):
 
 
 class Ppo(_OnItsOwnAnswers):
-    """Proximal policy optimisation with the clipped ratio of each token. No critic is learnt.
+    """Proximal policy optimisation with the clipped ratio of each token. It learns no critic.
 
-    What follows a token, its return, is the answer's reward less `beta` times log(policy / reference) of this token and
-    each later one. Its advantage is the return less a running mean over all tokens of earlier batches, which knows
-    neither prompt nor place, over their running spread. The first batch is its own baseline.
+    The return of a token is the answer's reward minus `beta` times the sum of log(policy / reference) over this token
+    and all later ones. Its advantage is the return minus a running mean over all tokens of earlier batches, divided by
+    their running spread. The running mean depends on neither prompt nor position. The first batch is its own baseline.
     """
 
     def __init__(self, policy: Policy, asking: Asking, *, clip: float = 0.2, beta: float = 0.04) -> None:
@@ -159,7 +161,7 @@ class Ppo(_OnItsOwnAnswers):
 
 
 def returns_of(rollout: Rollout, beta: float) -> Tensor:
-    """What follows each token of the answers [B,T]: its answer's reward, less what strays from the reference costs."""
+    """The return of each token [B,T]: its answer's reward minus the penalty for leaving the reference."""
     weights = rollout.batch.weights
     returns = rollout.rewards.view(-1, 1).expand_as(weights)
     if rollout.reference is not None:

@@ -1,7 +1,7 @@
-"""Answers that a policy gives itself and what they are worth, drawn by seed and number, so that they can be drawn anew.
+"""Samples answers from a policy and scores them. Seed and batch number determine them, so they can be sampled again.
 
-A batch of answers serves `whole` steps. What the policy thought of them when it gave them, `old`, is computed as the
-loss computes it, so that the ratio of the first step is exactly 1.
+A batch of answers is used for `whole` steps. `old`, the log p of the answers when they were sampled, is computed in the
+same way as in the loss, so the ratio in the first step is exactly 1.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from training.policy import Policy
 from training.sampling import Answer, Sampling, sample
 
 Reward = Callable[[int, Sequence[int], bool], float]
-"""Which prompt, the tokens of the answer without what ended it, whether it ended -> what it is worth, finite."""
+"""The prompt's number, the tokens of the answer without its end, whether it ended -> its reward, a finite number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """What is asked: in each batch `group` answers to each of `prompts_per_step` prompts, which serve `whole` steps.
+    """What to ask. Each batch has `group` answers to each of `prompts_per_step` prompts, and is used for `whole` steps.
 
-    The policy that learns is the one that is sampled from: its logits are divided by the sampling's temperature.
+    Training uses the distribution that answers are sampled from: it also divides logits by the sampling temperature.
     """
 
     prompts: Sequence[Sequence[int]]
@@ -42,19 +42,19 @@ class Asking:
 
     def __post_init__(self) -> None:
         if not self.prompts:
-            raise FitError("there is no prompt to answer")
+            raise FitError("there are no prompts to answer")
         if min(self.group, self.prompts_per_step, self.whole) < 1:
             raise FitError("group, prompts_per_step and whole must each be at least 1")
         if self.sampling.temperature <= 0:
-            raise FitError("the temperature must be more than 0, or all answers to a prompt are the same")
+            raise FitError("the temperature must be more than 0: otherwise all answers to a prompt are the same")
 
 
 @dataclass(slots=True, kw_only=True)
 class Rollout:
-    """Answers to learn from, those of a prompt side by side. B = prompts x group.
+    """Answers to learn from. Answers to the same prompt are neighbours. B = prompts x group.
 
-    `batch` of [B,T]; `rewards` [prompts, group]; `old` and `reference` [B,T]: log p of the tokens by the policy that
-    gave them and by the reference (None: not asked for); `advantage` as the objective wants it.
+    `batch` [B,T]; `rewards` [prompts, group]; `old` and `reference` [B,T]: log p of the tokens in the policy that gave
+    them and in the reference (None: no reference); `advantage` in the shape that the objective uses.
     """
 
     batch: Batch
@@ -66,7 +66,7 @@ class Rollout:
 
 
 class Reference:
-    """A policy as it is when this is made. It shares with it what is not trained."""
+    """A frozen copy of a policy. It shares all tensors that are not trained."""
 
     def __init__(self, policy: Policy) -> None:
         self._policy = policy
@@ -86,12 +86,12 @@ class Reference:
 
 
 def logps_of(policy: Policy, batch: Batch, temperature: float) -> Tensor:
-    """log p of the targets [B,T] by the policy at a temperature."""
+    """log p of the targets [B,T] in the policy at a temperature."""
     return token_logps(policy.logits(batch.tokens) / temperature, batch.targets)
 
 
 def roll_out(policy: Policy, asking: Asking, number: int) -> tuple[Batch, list[Answer], Tensor]:
-    """Batch `number` of answers, and their rewards [prompts, group]. Raises FitError for a reward that is no number."""
+    """Batch `number` of answers, and their rewards [prompts, group]. Raises FitError if a reward is not finite."""
     which = drawn_rows(len(asking.prompts), asking.prompts_per_step, asking.seed, number)
     asked = [row for row in which for _ in range(asking.group)]
     seed = Random(f"{asking.seed} answers {number}").getrandbits(63)
@@ -100,7 +100,7 @@ def roll_out(policy: Policy, asking: Asking, number: int) -> tuple[Batch, list[A
     for row, answer in zip(asked, answers, strict=True):
         rewards.append(float(asking.reward(row, answer.body, answer.ended)))
         if not math.isfinite(rewards[-1]):
-            raise FitError(f"the reward of an answer to prompt {row} is {rewards[-1]}")
+            raise FitError(f"the reward of an answer to prompt {row} is {rewards[-1]}, but it must be a finite number")
     rows = [
         Sample([*asking.prompts[row], *answer.tokens], len(asking.prompts[row]), row)
         for row, answer in zip(asked, answers, strict=True)

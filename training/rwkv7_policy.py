@@ -1,4 +1,4 @@
-"""RWKV-7 as a policy. Its start is `shifts` [L,2,C] and `wkv` [L,H,N,N], as a checkpoint holds them."""
+"""RWKV-7 as a policy. Its start is `shifts` [L,2,C] and `wkv` [L,H,N,N], as in a checkpoint."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from training.policy import Base, Kind, PolicyError, Start, checked, leaves
 
 @dataclass(slots=True)
 class Rwkv7Lanes:
-    """Contexts and the weights that they are read with."""
+    """Contexts, and the weights that read in them."""
 
     weights: rwkv7.Weights
     state: rwkv7.State
@@ -32,7 +32,10 @@ class Rwkv7Policy:
     room: int | None = None
 
     def __init__(self, base: Base, tensors: Mapping[str, Tensor], kind: Kind, start: Start | None = None) -> None:
-        """Over official tensors. Raises PolicyError where the start does not fit, WeightsError where they do not."""
+        """Takes tensors with the official names.
+
+        Raises WeightsError if they do not fit together, and PolicyError if the start does not fit them.
+        """
         start = start or Start()
         self.base, self.kind = base, kind
         given = dict(tensors)
@@ -48,19 +51,19 @@ class Rwkv7Policy:
             shapes = {name: tensor.shape for name, tensor in self._start.items()}
             self._start = {n: t.float() for n, t in checked(start.arrays, shapes, "the start's state").items()}
             if not all(bool(tensor.isfinite().all()) for tensor in self._start.values()):
-                raise PolicyError("the start's state holds infinite numbers")
+                raise PolicyError("the start's state contains infinite numbers")
         self._frozen: rwkv7.Weights | None = None
         if kind == "tune":
             self.tensors = self._start = leaves(self._start)
             self._frozen = rwkv7.assemble(self._weights)
         else:
-            used = expected_shapes(self._config).keys()  # a file may hold tensors that nothing reads
+            used = expected_shapes(self._config).keys()  # a file may contain tensors that the model does not use
             self.tensors = leaves({name: tensor for name, tensor in self._weights.items() if name in used})
             self._weights |= self.tensors
 
     @classmethod
     def open(cls, path: Path, kind: Kind, start: Start) -> Rwkv7Policy:
-        """Over a weights file. Raises PolicyError, WeightsError."""
+        """Opens a policy on a weights file. Raises PolicyError or WeightsError."""
         tensors = rwkv7.read_tensors(path)
         config = rwkv7.assemble(tensors, source=str(path)).config
         base = Base("rwkv7", config.layout, rwkv7.fingerprint(path), rwkv7.tokenizer_for(config))
@@ -68,7 +71,7 @@ class Rwkv7Policy:
 
     def logits(self, tokens: Tensor) -> Tensor:
         width = tokens.shape[1]
-        if width == 1:  # one token without gradient would be a step of decoding, which changes the state in place
+        if width == 1:  # without gradient, one token would take the decode path, which changes the state in place
             tokens = F.pad(tokens, (0, 1))
         weights = self._frozen or rwkv7.assemble(self._weights)
         return rwkv7.forward_train(weights, tokens, self._spread(len(tokens)))[0][:, :width]
@@ -95,6 +98,6 @@ class Rwkv7Policy:
         return {name: tensor.detach().numpy().copy() for name, tensor in self._weights.items()}
 
     def _spread(self, lanes: int) -> rwkv7.State:
-        """The start in every lane, not copied."""
+        """The start in every lane, without a copy."""
         shifts = self._start["shifts"].unsqueeze(2).expand(-1, -1, lanes, -1)
         return rwkv7.State(shifts, self._start["wkv"].unsqueeze(1).expand(-1, lanes, -1, -1, -1))

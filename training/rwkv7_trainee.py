@@ -19,7 +19,7 @@ LossOf = Callable[[Tensors, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tenso
 
 
 class Rwkv7Trainee:
-    """A fresh RWKV-7, on the CPU. `compiled`: through torch.compile."""
+    """A new RWKV-7 on the CPU. `compiled` uses torch.compile."""
 
     def __init__(self, config: Config, seed: int, *, compiled: bool = False) -> None:
         self.config, self.device = config, torch.device("cpu")
@@ -28,7 +28,7 @@ class Rwkv7Trainee:
 
     @classmethod
     def from_file(cls, path: Path) -> Rwkv7Trainee:
-        """The model of a weights file, to train further or to measure."""
+        """Opens the model of a weights file, to train it further or to measure it."""
         trainee = cls(rwkv7.load(path).config, seed=0)
         with torch.no_grad():
             for name, tensor in rwkv7.read_tensors(path).items():
@@ -75,7 +75,7 @@ class Rwkv7Trainee:
 def weighted_loss(
     tensors: Tensors, tokens: Tensor, targets: Tensor, weights: Tensor, shifts: Tensor, wkv: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Mean cross entropy (nats) of targets [B,T] under weights [B,T], and the state after the window."""
+    """Mean cross entropy (nats) of targets [B,T], weighted with weights [B,T], and the state after the window."""
     logits, state = rwkv7.forward_train(rwkv7.assemble(tensors), tokens, State(shifts, wkv))
     return mean_loss(logits, targets, weights), state.shifts.detach(), state.wkv.detach()
 

@@ -1,4 +1,4 @@
-"""Answers drawn from a policy as it stands, many side by side, repeatable by their seed."""
+"""Samples many answers from a policy in parallel. The same seed gives the same answers."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from training.policy import Policy, PolicyError
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Sampling:
-    """How answers are drawn and what ends one: the token `end`, or any sequence of `stops`, such as a fence's tokens.
+    """How to sample answers. The token `end`, or any sequence in `stops` (such as a fence's tokens), ends an answer.
 
-    `temperature` 0 takes the likeliest token. `lanes`: answers that are drawn side by side.
+    `temperature` 0 takes the most likely token. `lanes`: how many answers to sample in parallel.
     """
 
     max_tokens: int
@@ -34,7 +34,7 @@ class Sampling:
             raise ValueError("a stop sequence must have at least one token")
 
     def closing(self, tokens: Sequence[int]) -> int:
-        """How many of the last tokens end the answer; 0 where it goes on."""
+        """How many of the last tokens end the answer; 0 if it has not ended."""
         if tokens[-1] == self.end:
             return 1
         found = (len(stop) for stop in self.stops if tuple(tokens[-len(stop) :]) == stop)
@@ -43,10 +43,10 @@ class Sampling:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """Tokens, what ended it among them, and log p of each [nats] under the distribution that it was drawn from.
+    """The tokens, including the end, and log p of each (nats) in the distribution that it was sampled from.
 
-    `closing` counts the last tokens that ended it: 0 where it only reached its length. Where the likeliest tokens were
-    taken, `logps` are those at temperature 1.
+    `closing` counts the tokens that ended it; 0 if it stopped at the maximum length. If sampling took the most likely
+    tokens, `logps` are those at temperature 1.
     """
 
     tokens: tuple[int, ...]
@@ -59,21 +59,22 @@ class Answer:
 
     @property
     def body(self) -> tuple[int, ...]:
-        """Without what ended it."""
+        """The tokens without the end."""
         return self.tokens[: len(self.tokens) - self.closing]
 
 
 def sample(policy: Policy, prompts: Sequence[Sequence[int]], sampling: Sampling, seed: int) -> list[Answer]:
-    """An answer to each prompt, of a token at least. The same seed and tensors give the same answers.
+    """An answer of at least one token to each prompt. The same seed and tensors give the same answers.
 
-    Raises PolicyError for a prompt that is empty or leaves no room for a token.
+    Raises PolicyError if a prompt is empty or leaves no room for an answer.
     """
     for number, prompt in enumerate(prompts):
         if not prompt:
             raise PolicyError(f"prompt {number} is empty")
         if policy.room is not None and len(prompt) >= policy.room:
             raise PolicyError(
-                f"prompt {number} has {len(prompt)} tokens, but this model's contexts end {policy.room} after the start"
+                f"prompt {number} has {len(prompt)} tokens, but this model can read at most {policy.room} after the "
+                "start"
             )
     generator = torch.Generator().manual_seed(seed)
     answers: list[Answer] = []
@@ -96,7 +97,7 @@ def _side_by_side(
     logps = [list[float]() for _ in prompts]
     closings = [0] * len(prompts)
     live = list(range(len(prompts)))  # the prompt of each lane
-    # Draws of its own for each prompt, whatever becomes of the others.
+    # Each prompt has its own random draws, so it does not depend on the others.
     draws = torch.rand(len(prompts), max(most), generator=generator, dtype=torch.float64)
     for step in range(max(most)):
         chosen, found = drawn(logits, draws[live, step], sampling.temperature)
@@ -116,13 +117,13 @@ def _side_by_side(
 
 
 def drawn(logits: Tensor, draws: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """logits [B,V], draws [B] in 0..1, fp64 -> a token of each [B] and its log p [B]."""
+    """logits [B,V], draws [B] in 0..1, fp64 -> one sampled token per row [B], and its log p [B]."""
     logits = logits.float() / (temperature or 1.0)
     logps = logits.log_softmax(dim=-1)
     if temperature == 0:
         tokens = logits.argmax(dim=-1)
     else:
         below = logits.double().softmax(dim=-1).cumsum(dim=-1)  # (B, V)
-        at = draws * below[:, -1]  # what rounding leaves of 1
+        at = draws * below[:, -1]  # the last sum may differ from 1 by rounding
         tokens = torch.searchsorted(below, at.unsqueeze(1), right=True).squeeze(1).clamp_max(logits.shape[1] - 1)
     return tokens, logps.gather(1, tokens.unsqueeze(1)).squeeze(1)

@@ -6,9 +6,10 @@ import math
 
 
 def schedule(progress: float, *, warm_up: float, cool_down: float, floor: float, head_start: float) -> float:
-    """The factor on a learning rate at `progress`, 0 to 1: up in a line, level, then down along a cosine to `floor`.
+    """The factor on a learning rate at `progress`, 0 to 1. It rises linearly, stays at 1, then falls along a cosine.
 
-    `warm_up` and `cool_down` are shares of the run. `head_start`, another share, keeps the first factor above 0.
+    It ends at `floor`. `warm_up` and `cool_down` are shares of the run. `head_start`, another share, keeps the first
+    factor above 0.
     """
     if progress < warm_up:
         return (progress + head_start) / (warm_up + head_start)

@@ -1,4 +1,4 @@
-"""What every training command does around its run: directory, log, signals, device, and error messages."""
+"""What every training command does around its run: directory, log, signals and error messages."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from training.trainee import S
 
 
 def train(make: Callable[[], Trainer[S]], outdir: Path, threads: int) -> Trainer[S]:
-    """Makes a trainer and runs it to its end, from its last checkpoint where there is one.
+    """Makes a trainer and runs it to its end, starting from its last checkpoint if there is one.
 
-    A first interrupt or termination ends it at the next step with a checkpoint and exit code 130, a second one at
-    once. What goes wrong becomes one line.
+    The first interrupt or termination stops the run before its next step. It saves a checkpoint and exits with code
+    130. A second one ends it at once. Errors are shown as one line.
     """
     torch.set_num_threads(threads)
     try:
@@ -40,7 +40,7 @@ def train(make: Callable[[], Trainer[S]], outdir: Path, threads: int) -> Trainer
 
 @contextmanager
 def _logged(outdir: Path) -> Iterator[None]:
-    """The log of a run goes to its directory, which is made. Raises TrainingError."""
+    """Writes the log of a run to its directory, which it creates. Raises TrainingError."""
     try:
         outdir.mkdir(parents=True, exist_ok=True)
         handler = logging.FileHandler(outdir / "training.log")
@@ -60,7 +60,7 @@ def _logged(outdir: Path) -> Iterator[None]:
 
 @contextmanager
 def stopping() -> Iterator[Callable[[], bool]]:
-    """Whether an interrupt or a termination has asked to stop. A second one ends the process at once."""
+    """Yields a function that says whether an interrupt or a termination has come. A second one ends the process."""
     asked = False
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 

@@ -1,6 +1,6 @@
 """Installs trained weights as a shipped model, in fp16, with their measured rates: `python -m training.ship runs/mini`.
 
-Which of the two models they are, rwkv7-mini or asm-mini, their file says.
+The file itself shows which of the two models it contains, rwkv7-mini or asm-mini.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def main(run: Path, count: int, seed: int, into: Path | None) -> None:
 
 
 def install(source: Path, target: Path) -> None:
-    """The weights of a run in fp16; the file appears whole or not at all. An ASM keeps its configuration in it."""
+    """Writes the weights of a run in fp16, replacing the file as a whole. An ASM's file includes its configuration."""
     tensors, config = asm.read_checkpoint(source)
     metadata = {"cfg": json.dumps(config)} if config is not None else None
     rwkv7.save({name: tensor.half() for name, tensor in tensors.items()}, target, metadata=metadata)

@@ -1,4 +1,4 @@
-"""What the mini model learns: exchanges of user text and reply, facts to remember, modes that change the replies."""
+"""What the mini model learns: exchanges of user text and reply, facts to remember, and modes that change replies."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ DAYS = list(calendar.day_name)
 MONTHS = list(calendar.month_name)[1:]
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 
-# Fixed answers, the same in both splits: these are learnt by heart.
+# Fixed answers, the same in both splits: the model learns them by heart.
 ANSWERS: dict[str, str] = {
     "Hello.": "Hello. How can I help?",
     "Hi.": "Hello. How can I help?",
@@ -50,7 +50,7 @@ ANSWERS: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Exchange:
-    """One user text and the reply to it; `skill` names what is practised."""
+    """One user text and the reply to it. `skill` names what it practises."""
 
     skill: str
     text: str
@@ -92,7 +92,7 @@ def reverse(words: Words) -> Exchange:
 
 
 def carry_on(words: Words) -> Exchange:
-    """A list of three and the three that follow."""
+    """A list of three items, and the three that follow."""
     kind = words.rng.choice(("numbers", "numbers", "letters", "days", "months", "down", "tens"))
     if kind == "numbers":
         start, step = words.rng.randrange(10 ** words.rng.randint(1, 3)), 1
@@ -120,7 +120,7 @@ def answer(words: Words) -> Exchange:
 
 
 def remark(words: Words) -> Exchange:
-    """Anything else is given back, so that no text finds the model without a reply."""
+    """Any other text is repeated, so that the model has a reply to everything."""
     text = words.sentence()
     return Exchange("remark", text, f"You said: {text}")
 
@@ -144,7 +144,7 @@ def any_skill(words: Words) -> Exchange:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fact:
-    """Something told once: how it is told, acknowledged, asked for and given back."""
+    """A fact: the sentences that state it, acknowledge it, ask for it and recall it."""
 
     key: str
     told: str
@@ -221,7 +221,7 @@ def new_fact(words: Words) -> Fact:
 
 @dataclass(slots=True, kw_only=True)
 class Mode:
-    """How every later user turn is answered, as an earlier turn has set it."""
+    """A mode that an earlier turn has set. It determines how every later user turn is answered."""
 
     kind: str
     order: str
@@ -260,14 +260,14 @@ class Mode:
 
 
 def _introduction(words: Words) -> tuple[str, str]:
-    """A name, and how somebody of that name comes in."""
+    """A name, and a sentence with which somebody introduces themselves by that name."""
     who = words.name()
     said = words.rng.choice(("I am {}.", "I am {}.", "My name is {}.", "This is {}.", "{} here."))
     return who, said.format(who)
 
 
 def _said(words: Words) -> str:
-    """What a user may say to whichever mode: what means something elsewhere, and what does not."""
+    """What a user may say in any mode: some of it has a meaning outside the mode, some does not."""
     draw = words.rng.random()
     if draw < 0.2:
         return any_skill(words).text

@@ -1,4 +1,4 @@
-"""Tokens a second of a model: reading, decoding, training; several models are timed in turns."""
+"""Measures tokens per second of reading, decoding and training. It alternates between several models."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SLICE, READ, DECODED, LANES, WINDOW = 512, 4096, 64, 8, 512
 TASKS = ("reading, slices of 512", "decoding, batch 1", "decoding, batch 8", "training, 8 lanes of 512")
 
 Task = Callable[[], int]
-"""Does its work once and returns how many tokens that were."""
+"""Does its work once, and returns the number of tokens."""
 
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """Tokens a second over the rounds."""
+    """Tokens per second over the rounds."""
 
     median: float
     least: float
@@ -31,7 +31,7 @@ class Figure:
 
 
 def tasks(reader: Reader, trainee: Trainee[Any]) -> dict[str, Task]:
-    """The TASKS on one model. A step of training is the loss and its gradients, without the optimiser."""
+    """The TASKS for one model. A training step computes the loss and its gradients, without the optimiser."""
     batch = next(batches(1, "held_out", LANES, WINDOW))
     work = (
         lambda: _read(reader, batch),
@@ -43,7 +43,7 @@ def tasks(reader: Reader, trainee: Trainee[Any]) -> dict[str, Task]:
 
 
 def in_turns(models: dict[str, dict[str, Task]], rounds: int) -> dict[str, dict[str, Figure]]:
-    """Each task of all models, one model after the other, `rounds` times after one that does not count."""
+    """Times each task of all models, one model after the other: one round to warm up, then `rounds` rounds."""
     found: dict[str, dict[str, Figure]] = {name: {} for name in models}
     for task in TASKS:
         rates: dict[str, list[float]] = {name: [] for name in models}

@@ -1,4 +1,4 @@
-"""Text of others as a training stream: documents of a Hugging Face dataset, read as bytes, every byte of one weight."""
+"""Trains on other text: documents of a Hugging Face dataset, read as bytes. Every byte has the same loss weight."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from training.loop import TrainingError
 from training.words import Split
 
 HELD_OUT_EVERY = 20  # documents
-BUNDLE = 32  # windows that a lane reads before its state begins anew
+BUNDLE = 32  # windows that a lane reads before its state is reset
 
 
 class HubTexts:
-    """The training split of a dataset, opened once. Raises TrainingError that says what is missing."""
+    """The training split of a dataset, opened once. Raises TrainingError, which says what is missing."""
 
     def __init__(self, name: str, config: str | None, column: str) -> None:
         if find_spec("datasets") is None:
@@ -34,13 +34,14 @@ class HubTexts:
             raise TrainingError(f"the dataset {name!r} cannot be loaded ({detail})") from error
 
     def of(self, split: Split) -> Iterator[str]:
-        """The documents that are not empty; every twentieth of them is held out."""
+        """The documents of a split that are not empty. Every twentieth is held out."""
         number = 0
         for row in self.rows:
             text = row.get(self.column)
             if not isinstance(text, str):
                 raise TrainingError(
-                    f"the dataset {self.name!r} has no text in the column {self.column!r}; it has {', '.join(row)}"
+                    f"the dataset {self.name!r} has no text in the column {self.column!r}; its columns are "
+                    f"{', '.join(row)}"
                 )
             if text.strip():
                 number += 1
@@ -49,9 +50,9 @@ class HubTexts:
 
 
 def text_batches(texts: Callable[[], Iterable[str]], lanes: int, window: int) -> Iterator[Batch]:
-    """An endless stream of documents with the end of text between them; a lane takes the next one where its last ends.
+    """An endless stream of documents, with the end of text between them. A lane takes the next one when its last ends.
 
-    `texts` gives all documents anew each time it is called. Raises TrainingError where there is none.
+    `texts` returns all documents from the beginning at each call. Raises TrainingError if there are none.
     """
     documents = _endless(texts)
     rests = [list[int]() for _ in range(lanes)]
@@ -73,4 +74,4 @@ def _endless(texts: Callable[[], Iterable[str]]) -> Iterator[str]:
             empty = False
             yield text
         if empty:
-            raise TrainingError("there are too few documents: some are needed to train on and some to hold out")
+            raise TrainingError("the dataset has too few documents: training needs some, and the held-out split too")

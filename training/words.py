@@ -1,7 +1,6 @@
-"""Words, names and sentences to compose turns from, each in exactly one of two splits.
+"""Words, names and sentences from which turns are composed. Each word is in exactly one of two splits.
 
-A word belongs to the held-out split when a checksum of it says so, hence the splits are disjoint whatever is drawn
-from them.
+A checksum of a word decides whether it belongs to the held-out split, so the splits are always disjoint.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ CONTROL = ["next", "go on", "again", "more", "continue", "and now?", "next one p
 
 
 def belongs(word: str, split: Split) -> bool:
-    """One word in six is held out."""
+    """Whether a word is in a split. One word in six is held out."""
     return (zlib.crc32(word.lower().encode()) % 6 == 0) == (split == "held_out")
 
 
@@ -87,9 +86,9 @@ class Words:
         self.colours = [word for word in COLOURS if belongs(word, split)]
 
     def invented(self) -> str:
-        """A word that no dictionary has: syllables, random letters, or a noun with a few letters changed.
+        """A word that is in no dictionary: syllables, random letters, or a noun with a few letters changed.
 
-        Were there only a few hundred words, a small model would learn those by heart and never learn to copy.
+        With only a few hundred words, a small model would learn them by heart and never learn to copy.
         """
         while True:
             draw = self.rng.random()
@@ -127,7 +126,7 @@ class Words:
         return self.rng.randrange(10 ** self.rng.choice((1, 2, 2, 3, 4)))
 
     def phrase(self, longest: int = 5) -> str:
-        """A few unrelated words, lower case, sometimes with a number, a capital or a code among them."""
+        """A few unrelated words in lower case, sometimes with a number, a capital letter or a code among them."""
         words = [self.word() for _ in range(self.rng.randint(1, longest))]
         draw = self.rng.random()
         if draw < 0.1:
@@ -139,7 +138,7 @@ class Words:
         return " ".join(words)
 
     def code(self) -> str:
-        """Letters and digits in no order, as passwords and file names have them."""
+        """Random letters and digits, as in passwords and file names."""
         letters = "abcdefghijklmnopqrstuvwxyz0123456789-_./ABCDEFGHXYZ"
         while True:
             code = "".join(self.rng.choices(letters, k=self.rng.randint(3, 9)))
@@ -147,7 +146,7 @@ class Words:
                 return code
 
     def sentence(self) -> str:
-        """A plain sentence with a stop, or a question."""
+        """A simple sentence or question, with its full stop or question mark."""
         pick, noun, verb = self.rng.choice, self.noun(), self.rng.choice(self.verbs)
         place, name = pick(self.places), self.name()
         adjective = pick(self.adjectives) if self.rng.random() < 0.7 else self.invented()
@@ -167,7 +166,7 @@ class Words:
         )
 
     def text(self) -> str:
-        """Whatever a user may type: a phrase, a sentence, two sentences, rarely two lines."""
+        """Text that a user might type: a phrase, a sentence, two sentences, rarely two lines."""
         draw = self.rng.random()
         if draw < 0.35:
             return self.phrase()

@@ -1,4 +1,4 @@
-"""Addressed State Models in torch: the layer in its three variants, the language model, its fixed-size state."""
+"""Addressed State Models in torch: the layer in three variants, the language model and its fixed-size state."""
 
 from models.asm.attention import (
     AddressedStateAttention,

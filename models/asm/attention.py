@@ -1,4 +1,4 @@
-"""The three public variants of the layer: the same weights and formulas, and the flags that each knows."""
+"""The three public variants of the layer. They share weights and formulas; each accepts other flags."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from models.asm.trace import Info, Trace, baseline_info, intervene_info, light_s
 
 
 class AddressedStateAttention(AttentionLayer):
-    """All routing modes and slot masks. Attributes: `routing_override`, `slot_mask` (where a call gives none)."""
+    """All routing modes and slot masks.
+
+    The attributes `routing_override` and `slot_mask` apply to every call; a call's own `slot_mask` takes precedence.
+    """
 
     VARIANT = "baseline"
     FLAGS = BASELINE_FLAGS
@@ -37,7 +40,7 @@ class AddressedStateAttention(AttentionLayer):
         drop = ~slot_mask_of(mask, self.config.num_slots, span.start.device)
         if flags.slot_mask_scope == "all":
             return drop.view(1, 1, 1, -1)
-        # The original masks the end of every write chunk in the read, and the end of the text in the refinement.
+        # The original masks the last token of every write chunk in the read, but only the text's in the refinement.
         columns = span.last() if flags.slot_mask_where == "slotspace_only" else span.chunk_ends(self.config.chunk)
         return (columns.unsqueeze(-1) & drop).unsqueeze(1)
 
@@ -46,7 +49,7 @@ class AddressedStateAttention(AttentionLayer):
 
 
 class AddressedStateAttentionOnline(AttentionLayer):
-    """Plain softmax routing and a few scalars: for training and serving."""
+    """Plain softmax routing and a few scalars, for training and serving."""
 
     VARIANT = "online"
     FLAGS = ONLINE_FLAGS
@@ -56,7 +59,7 @@ class AddressedStateAttentionOnline(AttentionLayer):
 
 
 class AddressedStateAttentionIntervene(AttentionLayer):
-    """All routing modes, and changes to the refinement by the attributes `_intv_*` (see `Intervention`)."""
+    """All routing modes. The attributes `_intv_*` change the refinement (see `Intervention`)."""
 
     VARIANT = "intervene"
     FLAGS = INTERVENE_FLAGS

@@ -1,7 +1,7 @@
-"""The shape and the options of a layer and of a whole model: frozen, checked when they are made.
+"""The shape and the options of a layer and of a whole model. Both are frozen, and are checked when they are created.
 
-Fields, defaults and aliases are those of the public research code, so that its configurations are read as they are.
-Ours are `scan`, `pos_mode` and `mlp_bias`, and `max_seq_len` on the layer.
+Fields, defaults and aliases are those of the public research code, so its configurations load unchanged. We added
+`scan`, `pos_mode` and `mlp_bias`, and `max_seq_len` on the layer.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ ALIASES = {
 }
 POS_MODES = ("absolute", "cyclic")
 MOST = 1 << 53
-"""No size is larger: beyond it, products with fractions are not exact."""
+"""The largest size allowed: above it, products with fractions are not exact."""
 LARGEST = 1e9
-"""No option of a model is meant to be larger, and sums and products of such ones are still numbers in fp32."""
+"""The largest fractional option allowed: no model needs more, and sums and products of two stay finite in fp32."""
 
 
 def chunk_of(scan: str, write_chunk_size: int) -> int | None:
-    """The chunk of a scan's name: None for `exact`, n for `chunked:n`, the configured size for `chunked`."""
+    """The chunk size that a scan's name means: None for `exact`, n for `chunked:n`, the default for `chunked`."""
     kind, _, size = scan.partition(":")
     if scan == "exact":
         return None
@@ -43,7 +43,10 @@ def chunk_of(scan: str, write_chunk_size: int) -> int | None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AttentionConfig:
-    """One layer. In shape comments: B contexts, T tokens, C embed_dim, H heads, d C/H, K slots, M slotspace_dim."""
+    """The options of one layer.
+
+    Letters in shape comments: B contexts, T tokens, C embed_dim, H heads, d C/H, K slots, M slotspace_dim.
+    """
 
     embed_dim: int = 384
     num_heads: int = 8
@@ -81,7 +84,7 @@ class AttentionConfig:
         _at_least_one(self, sizes)
         _check_numbers(self)
         if self.embed_dim % self.num_heads:
-            raise ConfigError(f"embed_dim {self.embed_dim} does not divide into {self.num_heads} heads")
+            raise ConfigError(f"embed_dim {self.embed_dim} must be a multiple of num_heads {self.num_heads}")
         if self.use_rope_keys and self.head_dim % 2:
             raise ConfigError(f"RoPE needs an even head size, not {self.head_dim} (embed_dim / num_heads)")
         if self.use_slotspace_refine and self.use_rope_slotspace and self.slotspace_dim % 2:
@@ -90,7 +93,7 @@ class AttentionConfig:
             raise ConfigError(f"pos_mode must be one of {', '.join(POS_MODES)}, not {self.pos_mode!r}")
         if self.pos_mode == "cyclic" and not self.max_seq_len:
             raise ConfigError("pos_mode cyclic needs max_seq_len, the length of one round")
-        _ = self.chunk  # raises where the scan's name is none
+        _ = self.chunk  # raises ConfigError if the scan's name is not valid
 
     @property
     def head_dim(self) -> int:
@@ -98,7 +101,7 @@ class AttentionConfig:
 
     @property
     def chunk(self) -> int | None:
-        """Tokens of a write chunk; None for the exact scan."""
+        """Tokens per write chunk; None for the exact scan."""
         return chunk_of(self.scan, self.write_chunk_size)
 
     @property
@@ -109,7 +112,10 @@ class AttentionConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ASMTrainConfig:
-    """A model and how it was trained. Names and defaults of the public code; L num_layers, V vocab_size."""
+    """A model and how it was trained, with the names and defaults of the public code.
+
+    Letters in shape comments: L num_layers, V vocab_size.
+    """
 
     dataset_name: str = "wikitext"
     dataset_config: str = "wikitext-103-raw-v1"
@@ -176,14 +182,14 @@ class ASMTrainConfig:
         _check_numbers(self)
         self.attention()
         if int(self.embed_dim * self.mlp_ratio) < 1:
-            raise ConfigError(f"mlp_ratio {self.mlp_ratio} leaves the MLP no width")
+            raise ConfigError(f"mlp_ratio {self.mlp_ratio} is too small: the MLP would have width 0")
 
     @classmethod
     def from_mapping(cls, given: Mapping[str, Any], *, strict: bool = True) -> ASMTrainConfig:
-        """A configuration out of JSON or a checkpoint, aliases resolved.
+        """Reads a configuration from JSON or a checkpoint, and resolves aliases.
 
-        A field that does not exist is an error, since it may be one that changes the result; with `strict=False` it
-        is left out. A field given twice with two values (once by its alias) is an error always.
+        An unknown field raises ConfigError, because it may change the result; `strict=False` ignores it. A field that
+        has two different values (one under its alias) always raises ConfigError.
         """
         known = {field.name: field.default for field in fields(cls)}
         found: dict[str, Any] = {}
@@ -202,12 +208,12 @@ class ASMTrainConfig:
         return asdict(self)
 
     def attention(self) -> AttentionConfig:
-        """The options that each layer gets: every field of the same name."""
+        """The options of each layer: every field of `AttentionConfig`, copied from the field of the same name."""
         return AttentionConfig(**{field.name: getattr(self, field.name) for field in fields(AttentionConfig)})
 
 
 def _of_type(name: str, value: Any, default: Any) -> Any:
-    """A field's value in the type of its default, as JSON and older code may write it."""
+    """A field's value, converted to the type of its default: JSON and older code may write it in another type."""
     match default:
         case str() if value is None:  # the public code leaves unset paths at None
             return ""
@@ -231,7 +237,7 @@ def _at_least_one(config: AttentionConfig | ASMTrainConfig, names: tuple[str, ..
 
 
 def _check_numbers(config: AttentionConfig | ASMTrainConfig) -> None:
-    """Raises ConfigError for a fraction that is none, that no formula can use, or that is not between its bounds."""
+    """Raises ConfigError if a fraction is NaN, infinite or out of its bounds."""
     for field in fields(config):
         value = getattr(config, field.name)
         if not isinstance(value, float):

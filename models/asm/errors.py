@@ -1,4 +1,4 @@
-"""What can be wrong with what this package is given.
+"""The errors that this package raises for wrong input.
 
 ValueError
   +- ASMError
@@ -11,16 +11,16 @@ from __future__ import annotations
 
 
 class ASMError(ValueError):
-    """Input that cannot be used; the message says what it is and where."""
+    """Input that cannot be used. The message says what is wrong, and where."""
 
 
 class ConfigError(ASMError):
-    """A configuration that no model can have."""
+    """A configuration that is not valid."""
 
 
 class WeightsError(ASMError):
-    """A checkpoint that does not fit; the message names the file and the key."""
+    """A checkpoint that cannot be loaded. The message names the file and the key."""
 
 
 class InputError(ASMError):
-    """A call that cannot be answered: its length, mask, flag or state."""
+    """A call whose length, mask, flag or state is not valid."""

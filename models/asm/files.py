@@ -1,4 +1,4 @@
-"""Checkpoint files: what stands in them, tensors and configuration, before anything is made of it."""
+"""Reads and writes checkpoint files: raw tensors and configuration, before a model is built from them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CONFIG_KEYS = ("cfg", "config")
 
 
 def save_checkpoint(model: ASMLanguageModel, path: Path | str) -> None:
-    """Weights and configuration in one file: `.safetensors` (configuration in its header) or `.pt`/`.pth`."""
+    """Writes weights and configuration to one file: `.safetensors` (configuration in its header) or `.pt`/`.pth`."""
     path = Path(path)
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     if model.config.tie_weights:
@@ -31,14 +31,17 @@ def save_checkpoint(model: ASMLanguageModel, path: Path | str) -> None:
     elif path.suffix in (".pt", ".pth"):
         torch.save({"model_state_dict": tensors, "cfg": config}, path)
     else:
-        raise WeightsError(f"{path}: a checkpoint ends in .safetensors, .pt or .pth")
+        raise WeightsError(f"{path}: the name of a checkpoint must end in .safetensors, .pt or .pth")
 
 
 def read_checkpoint(path: Path | str) -> tuple[dict[str, Tensor], Mapping[str, Any] | None]:
-    """The tensors of a file, and the configuration in it or in `config.json` beside it. No code in it is run."""
+    """Returns the tensors of a file, and the configuration in it or in `config.json` beside it.
+
+    It never runs code from the file. Raises WeightsError.
+    """
     path = Path(path)
     if path.suffix not in (".safetensors", ".pt", ".pth"):
-        raise WeightsError(f"{path}: a checkpoint ends in .safetensors, .pt or .pth")
+        raise WeightsError(f"{path}: the name of a checkpoint must end in .safetensors, .pt or .pth")
     if not path.is_file():
         raise WeightsError(f"{path}: there is no such file")
     config: Any = None
@@ -52,7 +55,7 @@ def read_checkpoint(path: Path | str) -> tuple[dict[str, Tensor], Mapping[str, A
     except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
         detail = (str(error).strip() or repr(error)).splitlines()[0]
         raise WeightsError(f"{path}: the file is damaged, cut short or in another format ({detail})") from error
-    except Exception as error:  # the unpickler refuses code with an error of its own
+    except Exception as error:  # the unpickler rejects code with its own type of error
         detail = (str(error).strip() or repr(error)).splitlines()[0]
         raise WeightsError(f"{path}: the file holds more than tensors and plain values ({detail})") from error
     if isinstance(found, dict):

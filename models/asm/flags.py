@@ -1,4 +1,4 @@
-"""The options of a call: which there are, which variant knows which, and what they may hold."""
+"""The flags of a call: their names, the variants that accept them, and the values that they may have."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ MASK_SCOPES = ("all", "last_pos_only")
 INFO_LEVELS = ("basic", "logits", "full")
 
 RoutingOverride = Tensor | Callable[..., Tensor]
-"""Read weights [B,H,T,K], or f(t0, t1, read_logits, key_logits, content_logits, ctx) that returns them for the columns
-t0..t1 of the call. `ctx` holds `layer`, `start` [B] and `lengths` [B]."""
+"""Read weights [B,H,T,K], or a function f(t0, t1, read_logits, key_logits, content_logits, ctx) that returns them for
+the columns t0..t1 of the call. `ctx` holds `layer`, `start` [B] and `lengths` [B]."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class InfoConfig:
-    """What the intervening variant's info holds beside its scalars; None leaves it to the level."""
+    """What the info of the `intervene` variant holds besides its scalars. None means that `info_level` decides."""
 
     store_read_weights: bool = True
     store_read_logits: bool | None = None
@@ -38,7 +38,7 @@ class InfoConfig:
     batch_stride: int = 1
 
     def stored(self, level: str) -> set[str]:
-        """Names of the tensors to keep: level `logits` adds the logits, `full` everything."""
+        """Names of the tensors to keep. Level `logits` adds the logits, `full` adds everything."""
         by_level = {"read_weights": 0, "read_logits": 1, "write_logits": 1, "slot_state_norm": 2}
         by_level |= {"out1": 2, "delta": 2, "slot_w": 2}
         chosen = {name: getattr(self, f"store_{name}") for name in by_level}
@@ -48,7 +48,7 @@ class InfoConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Flags:
-    """Options of one call, at the original's defaults."""
+    """The flags of one call, with the original's defaults."""
 
     return_info: bool = False
     return_light_stats: bool = False
@@ -93,7 +93,7 @@ INTERVENE_FLAGS = COMMON | ROUTING | {"info_level", "info_cfg"}
 
 
 def read_flags(variant: str, supported: frozenset[str], given: Mapping[str, Any]) -> Flags:
-    """The flags of a call to one variant; raises InputError that names the flag which it does not know."""
+    """The flags of a call to one variant. Raises InputError, which names the flag, for one that it does not support."""
     for name in given:
         if name not in supported:
             kind = "does not support the flag" if name in {f.name for f in fields(Flags)} else "has no flag"
@@ -111,10 +111,10 @@ def read_flags(variant: str, supported: frozenset[str], given: Mapping[str, Any]
 
 
 def slot_mask_of(mask: Tensor, slots: int, device: torch.device) -> Tensor:
-    """Which slots to keep [K] as booleans; 1 keeps."""
+    """The slots to keep, as booleans [K]; a nonzero entry of the mask keeps its slot."""
     if mask.shape != (slots,):
         raise InputError(f"slot_mask should have shape {[slots]}, found {list(mask.shape)}")
     keep = mask.to(device) != 0
     if not bool(keep.any()):
-        raise InputError("slot_mask keeps no slot")
+        raise InputError("slot_mask must keep at least one slot, but all its entries are 0")
     return keep

@@ -1,6 +1,6 @@
-"""What a model is, in one number: two models of the same number give the same results and read each other's states.
+"""The fingerprint of a model: models with the same fingerprint give the same results and can read each other's states.
 
-Beside it: what such states are called, and the tokenizer that fits.
+Also here: the name of a state's layout, and the tokenizer that fits a model.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ WITHOUT_EFFECT = frozenset(
     {"dropout", "slot_dropout", "slotspace_dropout", "slotspace_chunk_size", "content_read_init", "slotspace_gate_init"}
     | {"write_chunk_size", "scan", "state_fp32"}
 )
-"""Options of a layer that change nothing in use, or stand in the number by another name."""
+"""Options of a layer that do not change what a trained model computes, or that the fingerprint has in another form."""
 
 
 def spelling(config: ASMTrainConfig) -> Literal["bytes", "World"] | None:
-    """The name of the tokenizer that fits a model's vocabulary; None where there is none here."""
+    """The name of the tokenizer that fits a model's vocabulary, or None if this package does not have it."""
     if config.vocab_size == ByteTokenizer.size:
         return "bytes"
     return "World" if WORLD_IDS <= config.vocab_size <= WORLD_VOCABULARY else None
 
 
 def layout(config: ASMTrainConfig) -> str:
-    """What a state of such a model is called: models of one layout have states of one shape and meaning."""
+    """The name of a model's state layout: models with the same layout have states of the same shape and meaning."""
     layer = config.attention()
     refined = layer.slotspace_dim if layer.use_slotspace_refine else 0
     return (
@@ -44,9 +44,9 @@ def layout(config: ASMTrainConfig) -> str:
 
 
 def fingerprint(model: ASMLanguageModel, tokenizer: str) -> str:
-    """sha256 in hex over the tokenizer's name, what a configuration means in use, and all weights under our names.
+    """sha256 in hex over the tokenizer's name, every option that changes a result, and all weights under our names.
 
-    Both naming schemes and file formats of one model give one number, and how it was trained does not count.
+    A model has the same fingerprint in both naming schemes and in all file formats. How it was trained does not count.
     """
     layer = model.config.attention()
     options = {name: value for name, value in asdict(layer).items() if name not in WITHOUT_EFFECT}

@@ -1,4 +1,4 @@
-"""Changing the refinement on its way out: its parts along and across the first read, and what they measure."""
+"""Interventions on the refinement's output: its parts parallel and orthogonal to the first read, and their measures."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCORES = ("orth_frac", "orth_ratio", "alpha_abs", "slot_peaked")
 
 @dataclass(slots=True, kw_only=True)
 class Intervention:
-    """The `_intv_*` attributes of a layer, at the original's defaults."""
+    """The `_intv_*` attributes of a layer, with the original's defaults."""
 
     mode: str = "off"
     beta: float = 1.0
@@ -46,7 +46,10 @@ class Intervention:
 
 @dataclass(slots=True, kw_only=True)
 class Geometry:
-    """delta against out1, both [B,H,T,d]: alpha [B,H,T], par + orth = delta."""
+    """delta split by its direction relative to out1, both [B,H,T,d]: par = alpha out1, par + orth = delta.
+
+    alpha is [B,H,T].
+    """
 
     out1: Tensor
     delta: Tensor
@@ -61,7 +64,7 @@ class Geometry:
         return cls(out1=out1, delta=delta, alpha=alpha, par=par, orth=delta - par)
 
     def measures(self) -> dict[str, Tensor]:
-        """[B,H,T] each, under the names of the original's info."""
+        """The measures, each [B,H,T], under the names that the original's info uses."""
         size = vector_norm(self.delta, dim=-1)
         first = vector_norm(self.out1, dim=-1).clamp_min(TINY)
         return {
@@ -74,7 +77,7 @@ class Geometry:
         }
 
     def means(self, groups: list[slice]) -> dict[str, Tensor]:
-        """Per head [H]: the mean over each write chunk, then over chunks with equal weight."""
+        """The mean of each measure per head [H]: first over each write chunk, then over chunks with equal weight."""
         return {
             name: torch.stack([x[:, :, part].mean(dim=(0, 2)) for part in groups]).mean(dim=0)
             for name, x in self.measures().items()
@@ -82,10 +85,10 @@ class Geometry:
 
 
 def intervened(geometry: Geometry, slot_weights: Tensor, setting: Intervention, groups: list[slice]) -> Tensor:
-    """The delta [B,H,T,d] that is added in place of the plain one.
+    """The delta [B,H,T,d] to add instead of the plain one.
 
-    Percentiles are taken over all rows, heads and columns of each group (padding too), as the original does: a row's
-    result then depends on what it is batched with.
+    As in the original, percentiles are taken over all rows, heads and columns of each group, padding included. So the
+    result of a row depends on the other rows of its batch.
     """
     if setting.mode == "delta_par":
         changed = geometry.par
@@ -106,10 +109,10 @@ def intervened(geometry: Geometry, slot_weights: Tensor, setting: Intervention, 
 
 
 def _score(geometry: Geometry, slot_weights: Tensor, kind: str) -> Tensor:
-    """What the gate judges [B,H,T]."""
+    """The score [B,H,T] that the gate compares with its threshold."""
     if kind == "alpha_abs":
         return geometry.alpha.abs()
-    if kind == "slot_peaked":  # the share that the strongest slot has of the refinement's weights
+    if kind == "slot_peaked":  # the strongest slot's share of the refinement's weights
         size = slot_weights.abs()
         return size.amax(dim=-1) / size.sum(dim=-1).clamp_min(TINY)
     against = geometry.delta if kind == "orth_frac" else geometry.out1
@@ -118,7 +121,7 @@ def _score(geometry: Geometry, slot_weights: Tensor, kind: str) -> Tensor:
 
 
 def _gate(score: Tensor, setting: Intervention) -> Tensor:
-    """How much of the orthogonal part passes in one group, 0..1."""
+    """How much of the orthogonal part the gate lets through in one group, 0..1."""
     flat = score.detach().flatten()
     score = score.clamp_max(float(flat.quantile(setting.score_clip_pctl / 100)))
     tau = setting.tau

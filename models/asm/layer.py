@@ -1,8 +1,8 @@
-"""Addressed State Attention: what all variants of the layer share, which is nearly everything.
+"""Addressed State Attention: the part that all variants of the layer share, which is nearly all of it.
 
-Each head keeps K slots. A token writes its value into every slot by a softmax over time (key against slot key, with
-ALiBi for recency), reads the slots by a softmax over slots, and the refinement, a causal linear attention over the
-read weights, adds a second read.
+Each head keeps K slots. A token writes its value into every slot, weighted by a softmax over time (of its key against
+the slot key, with ALiBi for recency). It then reads the slots with a softmax over slots. The refinement, a causal
+linear attention over the read weights, adds a second read.
 """
 
 from __future__ import annotations
@@ -32,25 +32,25 @@ _SWITCHES = ("routing_override", "slot_mask", "_log_refine_geom")
 
 
 class AttentionLayer(nn.Module):
-    """What the variants share: parameters, the call, the formulas."""
+    """The base class of the variants: parameters, the call, the formulas."""
 
     VARIANT: ClassVar[str]
     FLAGS: ClassVar[frozenset[str]]
     ATTRIBUTES: ClassVar[frozenset[str]] = frozenset()
-    """Names of the switches that may be set on a layer; setting another is an error."""
+    """The switches that may be set on a layer of this variant. Setting another one raises InputError."""
 
     def __init__(self, config: AttentionConfig | None = None, /, **options: Any) -> None:
-        """From a configuration, or from its fields by name."""
+        """Takes a configuration, or its fields by name."""
         super().__init__()
         if config is None:
             try:
                 config = AttentionConfig(**options)
-            except TypeError as error:  # Python's own, which begins with the name of a class nobody here has typed
+            except TypeError as error:  # Python's text begins with the name of a class that the caller never typed
                 raise ConfigError(f"the layer: {str(error).split('__init__() ')[-1]}") from None
         elif options:
             raise ConfigError(f"give a configuration or options, not both ({sorted(options)[0]})")
         self.config = c = config
-        self.write_scan: WriteScan = write_scan  # `window_scan` may stand here: the same result, for training
+        self.write_scan: WriteScan = write_scan  # may be replaced by `window_scan`: same result, faster in training
         channels, heads, slots, size = c.embed_dim, c.num_heads, c.num_slots, c.head_dim
         self.slot_keys = nn.Parameter(torch.randn(heads, slots, size) / math.sqrt(size))
         self.Wk_write = nn.Linear(channels, channels, bias=False)
@@ -60,7 +60,7 @@ class AttentionLayer(nn.Module):
         self.dropout = nn.Dropout(c.dropout)
         if c.use_alibi_write and c.learn_alibi_strength:
             above = max(1e-8, c.alibi_strength_init - c.min_strength)
-            start = above + math.log(-math.expm1(-above))  # softplus of it is `above`
+            start = above + math.log(-math.expm1(-above))  # softplus(start) == above
             self._alibi_strength_param = nn.Parameter(torch.tensor(start))
         if c.use_content_read:
             self._content_read_gamma_raw = nn.Parameter(torch.tensor(float(c.content_read_init)))
@@ -80,7 +80,7 @@ class AttentionLayer(nn.Module):
         super().__setattr__(name, value)
 
     def new_state(self, batch: int) -> State:
-        """The state of `batch` contexts that have read nothing."""
+        """The state of `batch` contexts that have not read anything yet."""
         return new_state(self.config, batch, device=self.slot_keys.device, dtype=self.slot_keys.dtype)
 
     def forward(
@@ -92,11 +92,12 @@ class AttentionLayer(nn.Module):
         lengths: Tensor | None = None,
         **flags: Any,
     ) -> tuple[Tensor, State] | tuple[Tensor, State, Info]:
-        """Reads x [B,T,C] after `state` (None: from the start) and returns y [B,T,C] and the state after it.
+        """Reads x [B,T,C] after `state` (None: from the start). Returns y [B,T,C] and the state after it.
 
-        With `return_info` (online: or `return_light_stats`) a third value comes: a dictionary. Rows may differ in
-        length: `lengths` [B], or `attention_mask` [B,T] that is 1 up to them. Neither state nor x is changed. Which
-        flags there are: `models.asm.flags.Flags`; one that the variant does not know raises InputError.
+        With `return_info` (in the online variant also with `return_light_stats`) it returns a dictionary as the third
+        value. Rows may differ in length: pass `lengths` [B], or an `attention_mask` [B,T] that is 1 for real tokens.
+        The call changes neither `state` nor x. `models.asm.flags.Flags` lists the flags; a flag that the variant does
+        not support raises InputError.
         """
         options = read_flags(self.VARIANT, self.FLAGS, flags)
         batch, width = x.shape[:2]
@@ -110,7 +111,7 @@ class AttentionLayer(nn.Module):
         return (y, new) if info is None else (y, new, info)
 
     def run(self, x: Tensor, memory: Memory, span: Span, flags: Flags) -> tuple[Tensor, Memory, Info | None]:
-        """The layer behind its checks: x [B,T,C], the memory [B,...] of this layer."""
+        """Runs the layer without checking its input: x [B,T,C], and this layer's memory [B,...]."""
         c = self.config
         kept = memory.m.dtype
         keys = self._slot_keys().to(kept)
@@ -164,7 +165,7 @@ class AttentionLayer(nn.Module):
         return self.dropout(y), memory, self._info(trace, flags) if flags.wants_info else None
 
     def strength(self) -> Tensor:
-        """ALiBi decay a token, before the slope of the head."""
+        """ALiBi decay per token, before it is multiplied by the slope of the head."""
         c = self.config
         if not c.use_alibi_write:
             return self.slot_keys.new_zeros(())
@@ -173,7 +174,7 @@ class AttentionLayer(nn.Module):
         return self.slot_keys.new_tensor(c.alibi_strength_init)
 
     def gamma(self) -> Tensor:
-        """How much the slots' contents count in the read logits."""
+        """The weight of the slots' contents in the read logits."""
         c = self.config
         if not c.use_content_read:
             return self.slot_keys.new_zeros(())
@@ -181,13 +182,13 @@ class AttentionLayer(nn.Module):
         return gamma.clamp_max(c.content_read_max_gamma) if c.content_read_max_gamma > 0 else gamma
 
     def gate(self) -> Tensor:
-        """How much the refinement adds."""
+        """The factor by which the refinement's read is scaled."""
         if not self.config.use_slotspace_refine:
             return self.slot_keys.new_zeros(())
         return F.softplus(self._slotspace_gate_raw)
 
     def _slot_keys(self) -> Tensor:
-        """[H,K,d]; in training, `slot_dropout` silences whole slots."""
+        """The slot keys [H,K,d]. In training, `slot_dropout` sets those of whole slots to zero."""
         rate = self.config.slot_dropout
         if not self.training or rate <= 0:
             return self.slot_keys
@@ -215,7 +216,7 @@ class AttentionLayer(nn.Module):
         return None
 
     def _mixed(self, trace: Trace) -> Tensor:
-        """Both reads of the slots [B,H,T,d], at once: they are sums of the same slots."""
+        """Both reads of the slots [B,H,T,d] in one product, since both are weighted sums of the same slots."""
         if trace.slot_weights is None:
             return trace.out1()
         return trace.slots.mix(trace.read_weights + trace.gate * trace.slot_weights)
@@ -225,5 +226,5 @@ class AttentionLayer(nn.Module):
 
 
 def _phi(x: Tensor) -> Tensor:
-    """elu(x) + 1, without what the sum would round away of a small exp(x)."""
+    """elu(x) + 1, written so that a small exp(x) is not lost in the sum."""
     return x.clamp_max(0.0).exp() + x.relu()

@@ -1,4 +1,4 @@
-"""The Addressed State Model: blocks of the layer and an MLP, embedding below and head above."""
+"""The Addressed State Model: an embedding, blocks of the layer and an MLP, and a head."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ class ASMBlock(nn.Module):
     def forward(
         self, x: Tensor, state: State | None = None, **options: Any
     ) -> tuple[Tensor, State] | tuple[Tensor, State, Info]:
-        """As the layer's: x [B,T,C], its state, its flags."""
+        """Same arguments and results as the layer's `forward`: x [B,T,C], its state, its flags."""
         y, *rest = self.attn(self.ln_1(x), state, **options)
         x = x + y
         return (x + self.mlp(self.ln_2(x)), *rest)
 
     def run(self, x: Tensor, memory: Memory, span: Span, flags: Flags) -> tuple[Tensor, Memory, Info | None]:
-        """The block behind the checks, which a model makes once for all its blocks."""
+        """Runs the block without checking its input: the model checks once for all its blocks."""
         y, memory, info = self.attn.run(self.ln_1(x), memory, span, flags)
         x = x + y
         return x + self.mlp(self.ln_2(x)), memory, info
 
 
 class ASMLanguageModel(nn.Module):
-    """Token ids in, logits and state out."""
+    """Turns token ids into logits and a state."""
 
     def __init__(self, config: ASMTrainConfig, variant: str = "baseline") -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class ASMLanguageModel(nn.Module):
         return [block for block in self.blocks if isinstance(block, ASMBlock)]
 
     def new_state(self, batch: int) -> State:
-        """The state of `batch` contexts that have read nothing."""
+        """The state of `batch` contexts that have not read anything yet."""
         weight = self.token_emb.weight
         return new_state(
             self.config.attention(), batch, self.config.num_layers, device=weight.device, dtype=weight.dtype
@@ -88,11 +88,12 @@ class ASMLanguageModel(nn.Module):
         last_logits: bool = False,
         **flags: Any,
     ) -> tuple[Tensor, State] | tuple[Tensor, State, list[Info]]:
-        """Reads tokens [B,T] after `state` (None: from the start); returns logits [B,T,V] and the state after them.
+        """Reads tokens [B,T] after `state` (None: from the start). Returns logits [B,T,V] and the state after them.
 
-        Rows may stand at positions of their own, and differ in length (`lengths` [B] or `attention_mask` [B,T], padded
-        at the right with any valid id). `last_logits` returns [B,V] after each row's last real token alone. Other
-        flags go to every layer; `return_info` adds a list of their dictionaries. The given state is not changed.
+        Rows may be at different positions and differ in length: pass `lengths` [B] or `attention_mask` [B,T], and pad
+        at the right with any valid id. With `last_logits` the logits are [B,V], after each row's last real token only.
+        Other flags go to every layer; `return_info` adds a list of the layers' dictionaries. The call does not change
+        `state`.
         """
         blocks = self.layers()
         config = blocks[0].attn.config
@@ -107,7 +108,7 @@ class ASMLanguageModel(nn.Module):
         span = span_of(config, state.t, width, dtype, attention_mask=attention_mask, lengths=lengths)
         x = self.token_emb(tokens)  # (B, T, C)
         if self.pos_emb is not None:
-            # Padding may stand beyond the table; what it gets is never read.
+            # Positions of padding may be beyond the table. Clamp them: their results are never used.
             x = x + self.pos_emb(span.positions.clamp_max(self.config.max_seq_len - 1))
         x = self.drop(x)
         memories: list[Memory] = []
@@ -125,14 +126,14 @@ class ASMLanguageModel(nn.Module):
 
 
 def build_model_from_cfg(cfg: ASMTrainConfig | Mapping[str, Any], variant: str = "baseline") -> ASMLanguageModel:
-    """A fresh model of a configuration or a mapping of its fields; variant baseline, online or intervene."""
+    """A new model from a configuration or from a mapping of its fields. `variant`: baseline, online or intervene."""
     if not isinstance(cfg, ASMTrainConfig):
         cfg = ASMTrainConfig.from_mapping(cfg)
     return ASMLanguageModel(cfg, variant)
 
 
 def _initialise(module: nn.Module) -> None:
-    """The scheme of the published models; slot keys and scalars keep the layer's own."""
+    """Initialises as the published models do; slot keys and scalars keep the values that the layer gave them."""
     if isinstance(module, nn.Linear | nn.Embedding):
         nn.init.normal_(module.weight, std=INIT_STD)
     if isinstance(module, nn.Linear) and module.bias is not None:

@@ -1,4 +1,4 @@
-"""A model from a checkpoint: both naming schemes, the differences that are allowed, and errors that name the key."""
+"""Loads a model from a checkpoint, in either naming scheme. Some tensors may differ; other errors name the key."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from models.asm.errors import WeightsError
 from models.asm.files import read_checkpoint
 from models.asm.lm import ASMLanguageModel
 
-LEGACY = (  # the notebooks' names, as patterns, and ours
+LEGACY = (  # patterns of the notebooks' names, and our names
     (r"tok\.weight", "token_emb.weight"),
     (r"pos\.weight", "pos_emb.weight"),
     (r"norm\.(weight|bias)", r"ln_f.\1"),
@@ -30,15 +30,15 @@ MLP_BIAS = r"mlp\.[03]\.bias"
 MAY_DIFFER = re.compile(
     rf"pos_emb\.weight|blocks\.\d+\.({SCALARS}|{REFINEMENT}|{MLP_BIAS}|attn\._alibi_slopes|attn\.rope\w*\.inv_freq)"
 )
-"""What a checkpoint may lack, or have beside the model; each is reported. Every other difference is an error."""
+"""Tensors that a checkpoint may lack, or may have although the model doesn't. Any other difference is an error."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """A model in eval mode, and the keys in which its checkpoint differed from it as allowed.
+    """A model in eval mode, and the keys that only the model or only its checkpoint has.
 
-    missing: in the model only, set so that they do nothing (biases, the refinement's output and positions are 0) or
-    left at their initial value (the scalars). unused: in the checkpoint only.
+    missing: only the model has them. They are set to 0, so that they have no effect (biases, refinement, positions), or
+    keep their initial value (the scalars). unused: only the checkpoint has them.
     """
 
     model: ASMLanguageModel
@@ -56,12 +56,12 @@ def load_checkpoint(
     device: str | torch.device = "cpu",
     strict: bool = True,
 ) -> Loaded:
-    """A model from a file of ours or of the original; raises WeightsError that names file and key.
+    """Loads a model from our files or the original's. Raises WeightsError, which names the file and the key.
 
-    `cfg` stands for the configuration in the file. A file that does not say its scan needs `scan`: weights of the
-    original were trained with `chunked:<write_chunk_size>`, and no other scan gives their results. `scan` and
-    `pos_mode` go before what the configuration says. `strict=False` leaves out tensors and configuration fields that
-    the model does not know.
+    `cfg` replaces the configuration in the file. `scan` and `pos_mode` override what the configuration says. `scan` is
+    required if the file does not name its scan: the original's weights were trained with `chunked:<write_chunk_size>`,
+    and no other scan gives their results. `strict=False` ignores tensors and configuration fields that the model does
+    not have.
     """
     path = Path(path)
     tensors, found = read_checkpoint(path)
@@ -80,7 +80,7 @@ def load_tensors(
     strict: bool = True,
     source: str = "the state dict",
 ) -> Loaded:
-    """A model of `config` with these tensors, under either naming scheme."""
+    """A model with the configuration `config` and these tensors, which may use either naming scheme."""
     given = canonical(tensors, source)
     _check_sizes(given, config, source)
     model = ASMLanguageModel(config, variant)
@@ -116,7 +116,7 @@ def canonical(tensors: Mapping[str, Tensor], source: str) -> dict[str, Tensor]:
                 name = re.sub(pattern, ours, name)
                 break
         if name in named:
-            raise WeightsError(f"{source}: two tensors stand for {name}; one of them is {key}")
+            raise WeightsError(f"{source}: two of its tensors map to {name}; one of them is {key}")
         named[name] = tensor
     return named
 
@@ -129,7 +129,9 @@ def _config(
     strict: bool,
 ) -> ASMTrainConfig:
     if given is None:
-        raise WeightsError(f"{path}: the file holds no configuration, and there is no config.json beside it: pass cfg")
+        raise WeightsError(
+            f"{path}: neither the file nor a config.json beside it has the model's configuration: pass cfg"
+        )
     if isinstance(given, ASMTrainConfig):
         return replace(given, **chosen)
     options = {**given, **chosen}
@@ -137,9 +139,9 @@ def _config(
         size = options.get("write_chunk_size", ASMTrainConfig().write_chunk_size)
         raise WeightsError(
             f'{path}: its configuration does not name the scan: set scan = "chunked:{size}" for weights of the '
-            'original, scan = "exact" for weights that were trained with the exact formula'
+            'original, or scan = "exact" for weights that were trained with the exact formula'
         )
-    # The notebooks' models have no MLP biases, and no field that says so.
+    # The notebooks' models have no MLP biases, and their configuration does not say so.
     options.setdefault("mlp_bias", any(re.search(MLP_BIAS, key) for key in tensors))
     try:
         return ASMTrainConfig.from_mapping(options, strict=strict)
@@ -148,7 +150,7 @@ def _config(
 
 
 def _check_sizes(given: Mapping[str, Tensor], config: ASMTrainConfig, source: str) -> None:
-    """Before a model is built: a configuration that is not this file's may ask for any amount of memory."""
+    """Runs before the model is built, because a configuration of another model may need any amount of memory."""
     c = config
     shapes = {
         "token_emb.weight": (c.vocab_size, c.embed_dim),
@@ -166,7 +168,7 @@ def _check_sizes(given: Mapping[str, Tensor], config: ASMTrainConfig, source: st
 
 
 def _tie(given: dict[str, Tensor], source: str) -> None:
-    """Tied weights may be stored once or twice; twice they must be the same."""
+    """Tied weights may be stored once or twice. If they are stored twice, both must be equal."""
     if "token_emb.weight" not in given:
         return
     head = given.setdefault("lm_head.weight", given["token_emb.weight"])
@@ -175,7 +177,7 @@ def _tie(given: dict[str, Tensor], source: str) -> None:
 
 
 def _whole_refinements(missing: list[str], expected: Mapping[str, Tensor], source: str) -> None:
-    """A layer's refinement may be missing as a whole; a part of it is a broken file."""
+    """A layer's whole refinement may be missing. If only a part of it is missing, the file is broken."""
     absent = {key for key in missing if re.search(REFINEMENT, key)}
     for key in sorted(absent):
         block = key.split("attn.")[0]

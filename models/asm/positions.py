@@ -1,4 +1,4 @@
-"""Where the tokens of a call stand: RoPE, ALiBi, padding, and the positions of each row."""
+"""The positions of the tokens in a call: RoPE, ALiBi and padding."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from models.asm.configuration import AttentionConfig
 from models.asm.errors import InputError
 
 Tables = tuple[Tensor, Tensor]
-"""Cosine and sine of a rotation, each [B,1,T,dim]; the sine is negative at even places."""
+"""Cosine and sine of a rotation, each [B,1,T,dim]; the sine is negated at even indices."""
 
 
 def rope_tables(positions: Tensor, dim: int, base: float, dtype: torch.dtype) -> Tables:
-    """RoPE as the published weights know it, for positions [B,T].
+    """RoPE for positions [B,T], as the published weights expect it.
 
-    The angles lie in halves (0..dim/2 twice), the rotation turns neighbouring pairs. Two conventions are mixed, so
-    this is no true rotation; it must stay, since weights were trained with it. Angles are never in half precision.
+    The angles are laid out in halves (0..dim/2 twice), but neighbouring pairs are rotated. This mixes two conventions,
+    so it is not a true rotation. It must stay, because the weights were trained with it. Angles are never computed in
+    half precision.
     """
     exact = torch.promote_types(dtype, torch.float32)
     frequencies = base ** -(torch.arange(0, dim, 2, device=positions.device, dtype=exact) / dim)
@@ -32,15 +33,18 @@ def rope_tables(positions: Tensor, dim: int, base: float, dtype: torch.dtype) ->
 
 
 def rotate(x: Tensor, tables: Tables) -> Tensor:
-    """x [B,H,T,dim] at the positions of the tables."""
+    """x [B,H,T,dim], rotated to the positions of the tables."""
     cosine, sine = tables
     swapped = x.view(*x.shape[:-1], -1, 2).flip(-1).view(x.shape)  # (x1, x0, x3, x2, ..)
     return torch.addcmul(x * cosine, swapped, sine)
 
 
 def alibi_slopes(heads: int) -> list[float]:
-    """Press et al. 2022 (arXiv 2108.12409): geometric for a power of two; else the list of the power below it,
-    filled up with every other slope of the power above it."""
+    """The ALiBi slope of each head (Press et al. 2022, arXiv 2108.12409).
+
+    For a power of two they are a geometric sequence. For another number of heads, they are the slopes of the next lower
+    power of two, followed by every other slope of the next higher one.
+    """
     power = 2 ** math.floor(math.log2(heads))
     start = 2.0 ** (-8.0 / power)
     slopes = [start ** (i + 1) for i in range(power)]
@@ -49,11 +53,12 @@ def alibi_slopes(heads: int) -> list[float]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Span:
-    """What one call reads: the same for every layer of a model, so it is made once.
+    """The tokens that one call reads. All layers of a model share it, so it is created once per call.
 
-    start [B]: tokens that each row has read before. lengths [B]: its real tokens in this call, the rest is padding at
-    the right. real [B,T]: which tokens those are, None when all are. counts [B,T]: tokens before each one; positions
-    [B,T]: the same for RoPE and the position embedding, within one round where the mode is cyclic. slopes [H]: ALiBi.
+    start [B]: the number of tokens that each row has read before. lengths [B]: the number of real tokens of each row
+    in this call; the rest is padding at the right. real [B,T]: True for a real token; None if there is no padding.
+    counts [B,T]: the number of tokens before each token. positions [B,T]: the same for RoPE and the position embedding,
+    but modulo `max_seq_len` if `pos_mode` is cyclic. slopes [H]: the ALiBi slopes.
     """
 
     start: Tensor
@@ -72,24 +77,26 @@ class Span:
 
     @property
     def aligned(self) -> bool:
-        """Whether all rows stand at one position."""
+        """Whether all rows are at the same position."""
         return bool((self.start == self.start[0]).all())
 
     def last(self) -> Tensor:
-        """[B,T]: the last real token of each row."""
+        """[B,T]: True at the last real token of each row."""
         columns = torch.arange(self.width, device=self.start.device)
         return columns == (self.lengths - 1).unsqueeze(1)
 
     def chunk_ends(self, chunk: int | None) -> Tensor:
-        """[B,T]: the last real token of each write chunk; of each row in the exact scan, which has no chunks."""
+        """[B,T]: True at the last real token of each write chunk. In the exact scan, the whole row is one chunk."""
         return self.last() if chunk is None else self.last() | ((self.counts + 1) % chunk == 0)
 
     def groups(self, chunk: int | None) -> list[slice]:
-        """The columns of each write chunk: what the original takes its means and percentiles over."""
+        """The columns of each write chunk. The original computes its means and percentiles over these."""
         if chunk is None:
             return [slice(0, self.width)]
         if not self.aligned:
-            raise InputError("rows at different positions share no write chunk: read them alone, or use scan='exact'")
+            raise InputError(
+                "rows at different positions do not share write chunks: read them one at a time, or use scan='exact'"
+            )
         first = chunk - int(self.start[0]) % chunk
         edges = [0, *range(first, self.width, chunk), self.width]
         return [slice(a, b) for a, b in itertools.pairwise(edges)]
@@ -104,16 +111,16 @@ def span_of(
     attention_mask: Tensor | None = None,
     lengths: Tensor | None = None,
 ) -> Span:
-    """The span of `width` columns after the positions `start` [B], its tables in `dtype`.
+    """The span of `width` columns after the positions `start` [B], with its tables in `dtype`.
 
-    Raises InputError for what does not fit.
+    Raises InputError if the mask or the lengths do not fit, or if the rows become too long.
     """
     if attention_mask is not None:
         if lengths is not None:
             raise InputError("give attention_mask or lengths, not both")
         lengths = _lengths_of(attention_mask, len(start), width)
     if width < 1:
-        raise InputError("a call must read at least one token, found T = 0")
+        raise InputError("a call must read at least one token, but T is 0")
     columns = torch.arange(width, device=start.device)
     real = None
     if lengths is None:
@@ -130,7 +137,7 @@ def span_of(
         positions = counts % limit
     elif limit is not None and int((start + lengths).max()) > limit:
         longest = int((start + lengths).max())
-        raise InputError(f"{longest} tokens exceed max_seq_len {limit}; pos_mode='cyclic' has no such limit")
+        raise InputError(f"{longest} tokens are more than max_seq_len {limit}; pos_mode='cyclic' has no such limit")
     c = config
     slopes = torch.tensor(alibi_slopes(c.num_heads), device=start.device, dtype=dtype)
     write_rope = slot_rope = None
@@ -159,7 +166,7 @@ def _check_lengths(lengths: Tensor, batch: int, width: int) -> None:
 
 
 def _lengths_of(mask: Tensor, batch: int, width: int) -> Tensor:
-    """The lengths of a mask [B,T] that pads at the right."""
+    """The lengths [B] of a mask [B,T] that pads at the right only."""
     if mask.shape != (batch, width):
         raise InputError(f"attention_mask should have shape {[batch, width]}, found {list(mask.shape)}")
     real = mask != 0
@@ -168,5 +175,5 @@ def _lengths_of(mask: Tensor, batch: int, width: int) -> Tensor:
     if bool(wrong.any()):
         row = int(wrong.int().argmax())
         where = "at the left" if not bool(real[row, 0]) else "between tokens"
-        raise InputError(f"attention_mask pads row {row} {where}: only padding at the right is defined")
+        raise InputError(f"attention_mask pads row {row} {where}: pad at the right only")
     return lengths

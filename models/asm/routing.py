@@ -1,4 +1,4 @@
-"""Read weights: from logits over the slots to the shares in which a token reads them."""
+"""Turns logits over the slots into read weights: how much a token reads from each slot."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def renormalised(weights: Tensor) -> Tensor:
 
 
 def masked(weights: Tensor, drop: Tensor, *, renormalise: bool) -> Tensor:
-    """Weights [B,H,T,K] without the slots of `drop` (broadcast to them)."""
+    """Weights [B,H,T,K] with the slots of `drop` (broadcast to them) set to zero."""
     kept = weights.masked_fill(drop, 0.0)
     return renormalised(kept) if renormalise else kept
 
@@ -44,7 +44,10 @@ def read_weights(
     override: RoutingOverride | None,
     context: Mapping[str, Any],
 ) -> Tensor:
-    """All [B,H,T,K]. `override` comes before the routing mode; what it gives is made a share."""
+    """The read weights. All tensors are [B,H,T,K].
+
+    `override` takes precedence over the routing mode. Its weights are normalised to sum to 1.
+    """
     if override is not None:
         if isinstance(override, Tensor):
             given = override

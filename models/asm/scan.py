@@ -1,4 +1,4 @@
-"""Slots and refinement over time, vectorised by segments: the two recurrences of the layer.
+"""The two recurrences of the layer, slots and refinement, vectorised over segments of tokens.
 
 A slot is the mean of the values v_u weighted by exp(logit_u). Logits are relative to the segment, and `m` falls by the
 ALiBi decay with each token, so positions do not appear in the sums.
@@ -19,21 +19,21 @@ from models.asm.state import Memory
 
 WriteScan = Callable[[Tensor, Tensor, Tensor, Memory, Span, int | None], tuple[Slots, Memory]]
 SEGMENT = 64
-"""Tokens of one segment: cost a token grows with it, calls a token fall."""
+"""Tokens per segment. A larger one does more arithmetic per token, but needs fewer calls."""
 MAX_RISE = 30.0
 """How far a slot's largest logit may rise within one segment of the exact scan. All weights of a segment are relative
-to its largest logit, so early denominators are as small as exp(-MAX_RISE); their squares, which gradients need, and
-the terms that still count for them must stay far from the smallest fp32 number."""
+to its largest logit, so early denominators may be as small as exp(-MAX_RISE). Gradients need their squares, and small
+terms of the sums still count: all of these must stay well above the smallest fp32 number."""
 TINY = 1e-8
 
 
 def write_scan(
     logits: Tensor, v: Tensor, decay: Tensor, memory: Memory, span: Span, chunk: int | None
 ) -> tuple[Slots, Memory]:
-    """logits [B,H,T,K] without ALiBi, v [B,H,T,d], decay [H] a token -> the slots and the new memory.
+    """logits [B,H,T,K] without ALiBi, v [B,H,T,d], decay [H] per token -> the slots and the new memory.
 
-    `chunk` None is the formula itself. A number reproduces the sums that the published weights were trained with:
-    inside a write chunk, old terms are not rescaled when the largest logit rises.
+    If `chunk` is None, this is the formula itself. A number reproduces the sums that the published weights were trained
+    with: inside a write chunk, old terms are not rescaled when the largest logit rises.
     """
     if span.real is not None:
         logits = logits.masked_fill(~span.real[:, None, :, None], -torch.inf)
@@ -64,7 +64,7 @@ def write_scan(
 
 
 def _step(logits: Tensor, v: Tensor, decay: Tensor, old: Memory) -> tuple[Slots, Memory]:
-    """One token of every row, logits [B,H,K], v [B,H,1,d]: the recurrence itself, in as few operations as it takes."""
+    """One token of every row: the recurrence itself, in as few operations as possible. logits [B,H,K], v [B,H,1,d]."""
     m = old.m - decay.unsqueeze(1)
     top = torch.maximum(m, logits)
     kept, w = (m - top).exp(), (logits - top).exp()
@@ -74,13 +74,13 @@ def _step(logits: Tensor, v: Tensor, decay: Tensor, old: Memory) -> tuple[Slots,
 
 
 def _relative(logits: Tensor, decay: Tensor) -> Tensor:
-    """Write logits of one segment with ALiBi counted from the token before it [B,H,U,K]."""
+    """Write logits [B,H,U,K] of one segment, with ALiBi counted from the token before the segment."""
     steps = torch.arange(1, logits.shape[2] + 1, device=logits.device, dtype=logits.dtype)
     return logits + (decay.unsqueeze(1) * steps).unsqueeze(-1)
 
 
 def _fallen(decay: Tensor, span: Span, first: int, stop: int) -> Tensor:
-    """What ALiBi takes off m over a segment, [1,H,1] or, where rows end at different places, [B,H,1]."""
+    """How much ALiBi lowers m over a segment: [1,H,1], or [B,H,1] if rows end at different columns."""
     if span.real is None:
         return (decay * (stop - first)).view(1, -1, 1)
     count = span.real[:, first:stop].sum(dim=1).to(decay.dtype)  # (B)
@@ -89,9 +89,9 @@ def _fallen(decay: Tensor, span: Span, first: int, stop: int) -> Tensor:
 
 @torch.no_grad()
 def _top(relative: Tensor, m: Tensor) -> Tensor:
-    """The largest logit of each slot up to the end of the segment [B,H,K].
+    """The largest logit of each slot [B,H,K] up to the end of the segment.
 
-    A constant for gradients: it scales num and den alike.
+    It has no gradient: it scales num and den by the same factor.
     """
     return torch.maximum(m, relative.amax(dim=2))
 
@@ -107,21 +107,21 @@ def _finite(top: Tensor) -> Tensor:
 
 
 def _exact(relative: Tensor, v: Tensor, top: Tensor, old: Memory) -> tuple[Segment | Single, Memory]:
-    """All sums relative to `top`; the memory comes back relative to the segment's last token."""
+    """All sums are relative to `top`. The returned memory is relative to the segment's last token."""
     reference = _finite(top)
     w = (relative - reference.unsqueeze(2)).exp()  # (B, H, U, K)
     factor = (old.m - reference).exp()  # (B, H, K)
     den = (factor * old.den).unsqueeze(2) + w.cumsum(dim=2)
     num = factor.unsqueeze(-1) * old.num + w.mT @ v  # (B, H, K, d)
     new = replace(old, m=top, den=den[:, :, -1], num=num)
-    den = den.clamp_min(torch.finfo(den.dtype).tiny)  # where nothing was read, num is 0 as well: any number will do
+    den = den.clamp_min(torch.finfo(den.dtype).tiny)  # if nothing was read, num is 0 too, so any number will do
     if w.shape[2] == 1:
         return Single(num / den.mT), new
     return Segment(w, v, den, [(factor.unsqueeze(2), old.num)]), new
 
 
 def _chunked(relative: Tensor, v: Tensor, old: Memory, full: Tensor | None) -> tuple[Segment | Single, Memory]:
-    """Each weight relative to the largest logit at its own token. `full` [B]: rows whose write chunk ends here."""
+    """Each weight is relative to the largest logit at its own token. `full` [B]: rows whose write chunk ends here."""
     top = torch.maximum(old.m.unsqueeze(2), relative.cummax(dim=2).values)  # (B, H, U, K)
     reference = _finite(top)
     w = (relative - reference).exp()
@@ -146,7 +146,7 @@ def _chunked(relative: Tensor, v: Tensor, old: Memory, full: Tensor | None) -> t
 
 
 def _chunk_segments(span: Span, chunk: int) -> Iterator[tuple[int, int, Tensor | None]]:
-    """Columns from, to, and which rows end a write chunk there: cut at every row's chunk ends."""
+    """Segments that end wherever a row's write chunk ends: first column, column after the last, and those rows [B]."""
     start, lengths = span.start.tolist(), span.lengths.tolist()
     ends: dict[int, list[int]] = {}  # the column after a chunk's last token -> the rows
     for row, (t, length) in enumerate(zip(start, lengths, strict=True)):
@@ -164,10 +164,10 @@ def _chunk_segments(span: Span, chunk: int) -> Iterator[tuple[int, int, Tensor |
 def refine_scan(
     q: Tensor, k: Tensor, v: Tensor, memory: Memory, segment: int, real: Tensor | None
 ) -> tuple[Tensor, Memory]:
-    """Causal linear attention over time: q, k (behind phi), v [B,H,T,M] -> [B,H,T,M] and the new memory.
+    """Causal linear attention over time: q, k (both after phi), v [B,H,T,M] -> [B,H,T,M] and the new memory.
 
-    Katharopoulos et al. 2020 (arXiv 2006.16236), equations 9 to 12. `segment` tokens are done at once; it does not
-    change the result.
+    Katharopoulos et al. 2020 (arXiv 2006.16236), equations 9 to 12. It computes `segment` tokens at once, which does
+    not change the result.
     """
     if real is not None:
         k = k * real[:, None, :, None]

@@ -1,7 +1,7 @@
-"""Slots after each token of a call, as what can be asked of them: products with a query, and weighted sums.
+"""The slots after each token of a call. They offer two operations: products with a query, and weighted sums.
 
-A slot is num / den, sums of values and of their weights. Over a segment of tokens both are matrix products of the
-tokens' weights, so slots are written out only where a segment ends.
+A slot is num / den: the weighted sum of values, divided by the sum of their weights. Over a segment of tokens, both
+are matrix products of the tokens' weights, so slots are computed one by one only at the end of a segment.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch.linalg import vector_norm
 
 @dataclass(slots=True)
 class Segment:
-    """Slots after each of U tokens: (sum_{u<=t} w_u v_u + sum of carried parts) / den.
+    """The slots after each of U tokens: (sum_{u<=t} w_u v_u + sum of carried parts) / den.
 
     w [B,H,U,K], v [B,H,U,d], den [B,H,U,K]; carried: pairs of a factor [B,H,U or 1,K] and numerators [B,H,K,d].
     """
@@ -26,7 +26,7 @@ class Segment:
     carried: list[tuple[Tensor, Tensor]]
 
     def dot(self, q: Tensor) -> Tensor:
-        """q [B,H,U,d] -> its product with every slot [B,H,U,K]."""
+        """q [B,H,U,d] -> its dot product with every slot [B,H,U,K]."""
         found = (q @ self.v.mT).tril() @ self.w
         for factor, num in self.carried:
             found = found + factor * (q @ num.mT)
@@ -45,7 +45,7 @@ class Segment:
         return self.w.shape[2]
 
     def values(self) -> Tensor:
-        """The slots written out [B,H,U,K,d]: for a look at them only."""
+        """The slots themselves [B,H,U,K,d]. Slow: use it only to inspect them."""
         num = (self.w.unsqueeze(-1) * self.v.unsqueeze(-2)).cumsum(dim=2)
         for factor, old in self.carried:
             num = num + factor.unsqueeze(-1) * old.unsqueeze(2)
@@ -54,7 +54,7 @@ class Segment:
 
 @dataclass(slots=True)
 class Single:
-    """A segment of one token, as every step of decoding is: its slots [B,H,K,d] are at hand already."""
+    """A segment of one token, such as a decode step: its slots [B,H,K,d] are already computed."""
 
     slots: Tensor
     width: int = 1
@@ -71,10 +71,11 @@ class Single:
 
 @dataclass(slots=True, kw_only=True)
 class Window:
-    """S segments of U tokens at once, with ALiBi beside the weights instead of in them.
+    """S segments of U tokens at once. ALiBi is a separate factor, and not part of the weights.
 
-    w [B,H,S,U,K], v [B,H,S,U,d]; scale [B,H,S,U,K]: 1 / den; fade [1,H,1,U,U]: what is left after t of what u wrote, 0
-    above the diagonal; factor [1,H,1,U,1]: what is left after t of what the segment began with, num [B,H,S,K,d].
+    w [B,H,S,U,K], v [B,H,S,U,d]; scale [B,H,S,U,K]: 1 / den; fade [1,H,1,U,U]: how much of what u wrote is left after t
+    (0 above the diagonal); num [B,H,S,K,d]: the sums with which each segment begins; factor [1,H,1,U,1]: how much of
+    num is left after t.
     """
 
     w: Tensor
@@ -91,7 +92,7 @@ class Window:
 
     def mix(self, weights: Tensor) -> Tensor:
         share = weights.reshape(*weights.shape[:2], *self.w.shape[2:4], -1) * self.scale
-        # Later tokens are cut out first: their products may be too large for fp32.
+        # Mask later tokens first: their products may be too large for fp32.
         later = torch.ones(self.w.shape[3], self.w.shape[3], dtype=torch.bool, device=share.device).triu(1)
         found = ((share @ self.w.mT).masked_fill(later, 0.0) * self.fade) @ self.v + (share * self.factor) @ self.num
         return found.flatten(2, 3)

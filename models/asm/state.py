@@ -1,4 +1,4 @@
-"""What contexts remember: a fixed number of floats, however much they have read."""
+"""The state of contexts. Its size is fixed, however much they have read."""
 
 from __future__ import annotations
 
@@ -16,14 +16,15 @@ from models.asm.errors import InputError
 class Memory:
     """The tensors of one layer [B,...], or of all layers stacked [L,B,...].
 
-    m [..,H,K]       the largest write logit so far, less what ALiBi has taken off it since (-inf: nothing read)
+    m [..,H,K]       the largest write logit so far, minus the ALiBi decay since then (-inf: nothing read yet)
     den [..,H,K]     sum of exp(logit - m) over the tokens read
     num [..,H,K,d]   the same sum over their values; a slot is num / den
-    S [..,H,M,M]     the refinement: sum of phi(key) x value (axis -2 the key side)
+    S [..,H,M,M]     the refinement: sum of phi(key) x value (axis -2 is the key side)
     Z [..,H,M]       the refinement: sum of phi(key)
 
-    The chunked scan also keeps m0, den0, num0 of the finished write chunks, and in den and num only the open one.
-    What a configuration does not have is empty: K = 0 in m0, den0, num0 of the exact scan, M = 0 without refinement.
+    The chunked scan also keeps m0, den0 and num0 for the finished write chunks; its den and num cover only the open
+    chunk. Tensors that a configuration does not need are empty: K = 0 in m0, den0 and num0 of the exact scan, M = 0
+    without refinement.
     """
 
     m: Tensor
@@ -52,7 +53,7 @@ def stack(layers: Sequence[Memory]) -> Memory:
 
 @dataclass(slots=True)
 class State:
-    """B contexts: memory [L,B,...], t [B] the tokens that each has read, and the scan that wrote it."""
+    """The state of B contexts: memory [L,B,...], the number of tokens t [B] that each has read, and the scan's name."""
 
     memory: Memory
     t: Tensor
@@ -66,11 +67,11 @@ class State:
         return State(self.memory.map(Tensor.clone), self.t.clone(), self.scan)
 
     def detach(self) -> State:
-        """The same tensors, not copied, without their history: between the windows of a training run."""
+        """The same tensors without their gradient history, not copied. Training uses it between windows."""
         return State(self.memory.map(Tensor.detach), self.t, self.scan)
 
     def pick(self, rows: Sequence[int]) -> State:
-        """A copy of some contexts, in the order given; a row may come twice (a fork)."""
+        """A copy of some contexts, in the given order. A row may appear twice (a fork)."""
         index = torch.tensor(rows, dtype=torch.int64, device=self.t.device)
         return State(self.memory.map(lambda x: x.index_select(1, index)), self.t.index_select(0, index), self.scan)
 
@@ -101,7 +102,7 @@ def memory_shapes(config: AttentionConfig) -> dict[str, tuple[int, ...]]:
 
 
 def state_dtype(config: AttentionConfig, dtype: torch.dtype) -> torch.dtype:
-    """fp32 for a model in half precision, unless `state_fp32` is off; else the model's own."""
+    """The dtype of a state: fp32 for a model in half precision if `state_fp32` is on, else the model's dtype."""
     half = dtype in (torch.float16, torch.bfloat16)
     return torch.float32 if half and config.state_fp32 else dtype
 
@@ -114,7 +115,7 @@ def new_state(
     device: str | torch.device = "cpu",
     dtype: torch.dtype = torch.float32,
 ) -> State:
-    """The state of `batch` contexts that have read nothing, for a model that computes in `dtype`."""
+    """The state of `batch` contexts that have not read anything yet, for a model that computes in `dtype`."""
     kept = state_dtype(config, dtype)
     memory = {
         name: torch.full((layers, batch, *shape), -torch.inf if name in ("m", "m0") else 0.0, device=device, dtype=kept)
@@ -124,9 +125,9 @@ def new_state(
 
 
 def check_state(config: AttentionConfig, state: State, batch: int, layers: int, dtype: torch.dtype) -> None:
-    """Raises InputError where a state belongs to another configuration, or to a model of another dtype."""
+    """Raises InputError if a state belongs to another configuration, or to a model of another dtype."""
     if state.scan != config.scan_name:
-        raise InputError(f"the state was written by scan {state.scan}, and this model runs {config.scan_name}")
+        raise InputError(f"the state was written by scan {state.scan}, but this model uses {config.scan_name}")
     if state.t.shape != (batch,):
         raise InputError(f"the state's t should have shape {[batch]}, found {list(state.t.shape)}")
     shapes, kept = memory_shapes(config), state_dtype(config, dtype)

@@ -1,8 +1,8 @@
-"""One token for every context, in place and in as few operations as it takes: what serving does most of the time.
+"""Reads one token in every context, in place and in as few operations as possible. Serving spends most time here.
 
-On a CPU a small model's step is made of the fixed costs of its operations. So products of weights are made once:
-slot keys into the query projection, the refinement's input into its query, key and value, temperatures and scales into
-matrices. The formulas are those of `layer.AttentionLayer`; results differ by roundings.
+On a CPU, a small model's step consists mainly of the fixed costs of its operations. So products of weights are computed
+once: slot keys are multiplied into the query projection, the refinement's input into its query, key and value, and
+temperatures and scales into matrices. The formulas are those of `layer.AttentionLayer`. Results differ by rounding.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ TINY = 1e-8
 
 
 class Stepper:
-    """Steps contexts of a model in fp32 with the exact scan, in eval mode, whose weights change no more.
+    """Steps the contexts of a model in fp32 with the exact scan.
 
-    It shares the large ones among them with the model.
+    The model must be in eval mode, and its weights must not change any more. Model and stepper share the large weights.
     """
 
     @staticmethod
     def fits(model: ASMLanguageModel) -> bool:
-        """Whether this model can be stepped here; any can by its own forward."""
+        """Whether a `Stepper` can step this model. Every model can step with its own `forward`."""
         return model.config.attention().chunk is None and model.token_emb.weight.dtype == torch.float32
 
     @torch.no_grad()
@@ -51,10 +51,10 @@ class Stepper:
 
     @torch.inference_mode()
     def step(self, tokens: Tensor, state: State) -> Tensor:
-        """Reads one token [B] in each context of the state, which is changed; returns logits [B,V].
+        """Reads one token [B] in each context of the state, in place. Returns logits [B,V].
 
-        The state is contiguous, as new ones, picked ones and those that a model returns are. It is not checked: where
-        positions are absolute, no context may stand at `max_seq_len`.
+        The state must be contiguous; states that are new, picked or returned by a model are. Nothing is checked: with
+        absolute positions, the caller makes sure that no context is already at `max_seq_len`.
         """
         model = self._model
         x = F.embedding(tokens, model.token_emb.weight)  # (B, C)
@@ -109,7 +109,7 @@ class _Layer:
             self.slot_out = _by_input(attention.slot_out)
 
     def step(self, x: Tensor, memory: Memory, turn: _Turn) -> Tensor:
-        """x [B,C] through the block; the memory [B,...] of this layer is changed."""
+        """Runs x [B,C] through the block. Changes the memory [B,...] of this layer in place."""
         block, config = self.block, self.config
         batch, channels = x.shape
         shape = (batch, config.num_heads, config.head_dim)
@@ -134,7 +134,7 @@ class _Layer:
         return self._mlp(x)
 
     def _write_logits(self, k: Tensor, shape: Sequence[int], turn: _Turn) -> Tensor:
-        """[B,H,K] of keys [B,C]."""
+        """The write logits [B,H,K] of keys [B,C]."""
         config = self.config
         if config.normalize_k:
             k = F.normalize(k.reshape(shape), dim=-1, eps=TINY).flatten(1)
@@ -161,7 +161,10 @@ class _Layer:
         return logits.tanh_() if config.slotspace_signed_weights else logits.softmax(dim=-1)
 
     def _mlp(self, x: Tensor) -> Tensor:
-        """GELU(y) is y (1 + erf(y / sqrt 2)) / 2, which costs a tenth of the library's call for a few rows."""
+        """Adds the MLP's output to x [B,C].
+
+        GELU(y) is y (1 + erf(y / sqrt 2)) / 2. For a few rows this takes a tenth of the time of torch's own GELU.
+        """
         norm = self.block.ln_2
         y = torch.mm(F.layer_norm(x, x.shape[1:], norm.weight, norm.bias, NORM_EPS), self.widening)
         if self.widening_bias is not None:
@@ -172,15 +175,15 @@ class _Layer:
 
 
 def _frequencies(size: int, base: float) -> Tensor:
-    """As `positions.rope_tables` has them, in both halves."""
+    """The frequencies of `positions.rope_tables`, repeated for both halves."""
     half = base ** -(torch.arange(0, size, 2, dtype=torch.float32) / max(1, size))
     return torch.cat((half, half))
 
 
 def _fused(attention: AttentionLayer, scale: float) -> tuple[Tensor, list[int]]:
-    """Projections to key, value, query and to the key part of the read logits, in one matrix [C, 3 C + H K].
+    """The projections to key, value, query and to the key part of the read logits, as one matrix [C, 3 C + H K].
 
-    The layer's own weights become views of it, so that they are in memory once.
+    The layer's own weights become views of it, so they are in memory only once.
     """
     config = attention.config
     parts = [attention.Wk_write, attention.Wv_write, attention.Wq_read]
@@ -194,14 +197,15 @@ def _fused(attention: AttentionLayer, scale: float) -> tuple[Tensor, list[int]]:
 
 
 def _by_input(linear: nn.Linear) -> Tensor:
-    """A weight [in, out], which is faster for a few rows; the layer's own becomes a view of it."""
+    """The weight as [in, out], which is faster for a few rows. The layer's own weight becomes a view of it."""
     matrix = linear.weight.T.contiguous()
     linear.weight.data = matrix.T
     return matrix
 
 
 def _refinement(attention: AttentionLayer) -> tuple[Tensor, list[int]]:
-    """Read weights to the refinement's query and key, both again with neighbours swapped, and value: [K, 5 M]."""
+    """One matrix [K, 5 M] from read weights to the refinement's query and key, both again with swapped neighbours, and
+    value. Without RoPE it is [K, 3 M], since nothing is swapped."""
     size = attention.config.slotspace_dim
     q, k, v = (
         part.weight @ attention.slot_in.weight for part in (attention.slot_q, attention.slot_k, attention.slot_v)
@@ -214,7 +218,7 @@ def _refinement(attention: AttentionLayer) -> tuple[Tensor, list[int]]:
 
 
 def _weights(logits: Tensor, memory: Memory, decay: Tensor | None) -> tuple[Tensor, Tensor]:
-    """How much of the old sums and of the new token counts [B,H,K]; m becomes the largest logit."""
+    """The factors [B,H,K] of the old sums and of the new token. Sets m to the largest logit, in place."""
     m = memory.m if decay is None else memory.m.sub_(decay)
     top = torch.maximum(m, logits)
     kept = torch.sub(m, top).exp_()

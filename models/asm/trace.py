@@ -1,6 +1,6 @@
-"""What one layer computed in one call, and the dictionaries that the variants make of it.
+"""What one layer computed in one call, and the dictionaries that the variants return from it.
 
-Names and shapes of the entries are the original's: write logits [B,H,K,T], read logits and weights [B,H,T,K].
+The entries have the original's names and shapes: write logits [B,H,K,T], read logits and weights [B,H,T,K].
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Info = dict[str, Any]
 
 @dataclass(slots=True, kw_only=True)
 class Trace:
-    """Tensors [B,H,T,..]; `slot_weights` is None where there is no refinement."""
+    """Tensors [B,H,T,..]. `slot_weights` is None if the layer has no refinement."""
 
     span: Span
     write_logits: Tensor
@@ -46,7 +46,7 @@ class Trace:
         return None if self.slot_weights is None else self.slots.mix(self.slot_weights)
 
     def alibi_bias(self) -> Tensor:
-        """[1,H,1,T] while all rows stand at one position, else [B,H,1,T]."""
+        """The ALiBi bias: [1,H,1,T] if all rows are at the same position, else [B,H,1,T]."""
         counts = self.span.counts[:1] if self.span.aligned else self.span.counts
         return counts[:, None, None, :] * self.decay[:, None, None]
 
@@ -58,7 +58,7 @@ class Trace:
 
 
 def baseline_info(trace: Trace, flags: Flags, use_rope_slotspace: bool) -> Info:
-    """Everything, as the baseline variant returns it."""
+    """The full dictionary that the baseline variant returns."""
     raw, bias = trace.write_logits.mT, trace.alibi_bias()  # (B, H, K, T)
     return {
         "write_logits_raw": raw,
@@ -81,9 +81,9 @@ def baseline_info(trace: Trace, flags: Flags, use_rope_slotspace: bool) -> Info:
 
 
 def light_stats(trace: Trace, chunk: int | None) -> Info:
-    """Scalars of the online variant.
+    """The scalars of the online variant.
 
-    Entropy and top-1 frequency are means over write chunks of equal weight, padding included.
+    Entropy and top-1 frequency are means over write chunks, which all count the same. Padding is included.
     """
     groups = trace.span.groups(chunk)
     entropy = -(trace.read_weights * trace.read_weights.clamp_min(1e-8).log()).sum(dim=-1)
@@ -101,7 +101,7 @@ def light_stats(trace: Trace, chunk: int | None) -> Info:
 
 
 def intervene_info(trace: Trace, flags: Flags, geometry: Mapping[str, Tensor]) -> Info:
-    """Scalars, the geometry's means where asked for, and the tensors that level and `info_cfg` name."""
+    """Scalars, the geometry's means if requested, and the tensors that `info_level` and `info_cfg` select."""
     config = flags.info_cfg
     info: Info = {
         "alibi_strength": trace.strength,
@@ -120,7 +120,7 @@ def intervene_info(trace: Trace, flags: Flags, geometry: Mapping[str, Tensor]) -
 
 
 def _tensors(trace: Trace, name: str) -> dict[str, tuple[Tensor, int]]:
-    """The entries behind one `store_...` option, each with the axis that is time."""
+    """The entries that one `store_...` option adds, each with the number of its time axis."""
     match name:
         case "read_weights":
             return {"read_weights": (trace.read_weights, 2)}

@@ -1,4 +1,4 @@
-"""GGUF model files: what they hold and who they are. `models.gguf.convert`, which needs torch, writes them."""
+"""Describes and identifies GGUF model files. `models.gguf.convert` writes them; it needs torch."""
 
 from models.gguf.header import GgufError
 from models.gguf.identity import cached_fingerprint, fingerprint

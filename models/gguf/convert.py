@@ -1,7 +1,7 @@
-"""From an official RWKV-7 file to a GGUF of the architecture rwkv7, as llama.cpp loads it.
+"""Converts an official RWKV-7 file to a GGUF file of the architecture rwkv7, which llama.cpp can load.
 
-Tensors pass one at a time, in slabs of rows: the memory needed does not grow with the model. In shape comments: C
-channels, V vocabulary.
+It converts one tensor at a time, in slabs of rows, so the memory that it needs does not grow with the model. Letters in
+shape comments: C channels, V vocabulary.
 """
 
 from __future__ import annotations
@@ -33,9 +33,10 @@ FILE_TYPES: dict[Precision, gguf.LlamaFileType] = {
 SLAB_NUMBERS = 1 << 24
 NORM_EPS = 1e-5
 HEAD_NUMBERS = 64
-"""Of the official models. llama.cpp takes a head in whole steps of its widest vectors, and would read past others."""
+"""The head size of the official models. llama.cpp reads a head in whole steps of its widest vectors, so it would read
+past the end of a head of another size."""
 CONTEXT_LENGTH = 1 << 20
-"""No limit stands behind it: a recurrent model reads on. The number is the one that other RWKV files give."""
+"""Not a real limit: a recurrent model can read any number of tokens. Other RWKV files give the same number."""
 
 BLOCK_VECTORS = {
     "ln1.weight": "attn_norm.weight",
@@ -61,7 +62,7 @@ BLOCK_MATRICES = {
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A tensor to write: its values (a view of the source, slowest axis first) and its type in the file."""
+    """A tensor to write: its values (a view of the source, slowest axis first), and its type in the file."""
 
     name: str
     tensor: Tensor
@@ -83,15 +84,15 @@ def convert(
 ) -> None:
     """Write the model in `source` (`.pth` or `.safetensors`) as the GGUF file `target`.
 
-    Matrices take the type `kind`; vectors stay f32, and the low-rank parts are not quantised. The file appears whole
-    or not at all. `progress` is told the bytes of tensors written and their sum. Raises WeightsError for a source
-    that is no RWKV-7, and OSError where the target cannot be written.
+    Matrices get the type `kind`; vectors stay f32, and low-rank matrices are not quantised. The target appears only
+    when it is complete. `progress` gets the bytes of tensors written so far, and their total. Raises WeightsError if
+    the source is not an RWKV-7 model, and OSError if the target cannot be written.
     """
     tensors = rwkv7.read_tensors(source)
     config = check_shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()}, str(source))
     if config.head_size % HEAD_NUMBERS:
         raise WeightsError(
-            f"{source}: the heads have {config.head_size} numbers, but for RWKV-7 llama.cpp needs {HEAD_NUMBERS}"
+            f"{source}: its heads have size {config.head_size}, but llama.cpp needs RWKV-7 heads of size {HEAD_NUMBERS}"
         )
     writer = gguf.GGUFWriter(None, gguf.MODEL_ARCH_NAMES[gguf.MODEL_ARCH.RWKV7])
     _describe(writer, config, source.stem, kind)
@@ -114,7 +115,7 @@ def convert(
 
 
 def _describe(writer: gguf.GGUFWriter, config: Config, name: str, kind: Precision) -> None:
-    """Hyperparameters and vocabulary, under the keys that llama.cpp asks for."""
+    """Adds hyperparameters and vocabulary, under the keys that llama.cpp reads."""
     writer.add_name(name)
     writer.add_file_type(FILE_TYPES[kind])
     writer.add_quantization_version(gguf.GGML_QUANT_VERSION)
@@ -138,10 +139,10 @@ def _describe(writer: gguf.GGUFWriter, config: Config, name: str, kind: Precisio
 
 
 def vocabulary(config: Config) -> tuple[list[str], list[gguf.TokenType]]:
-    """The text of each token, with bytes escaped as in Python's source, and its type.
+    """The text of each token, with bytes escaped as in Python source code, and its type.
 
-    llama.cpp seeks every text of an RWKV vocabulary in what it reads, those of control tokens too. So tokens without
-    a text of their own are given one that begins with the byte 0xff, which UTF-8 never holds: no user can spell them.
+    llama.cpp looks for every text of an RWKV vocabulary in its input, even for those of control tokens. So a token that
+    has no text gets one that begins with the byte 0xff. UTF-8 never contains this byte, so no user can write the token.
     """
     tokenizer = rwkv7.tokenizer_for(config)
     texts, types = [], []
@@ -160,7 +161,7 @@ def vocabulary(config: Config) -> tuple[list[str], list[gguf.TokenType]]:
 
 
 def _targets(config: Config, tensors: Mapping[str, Tensor], kind: Kind) -> Iterator[Target]:
-    """Every tensor of the file, in its order."""
+    """Every tensor of the target, in the order of the file."""
     low_rank = Kind.F32 if kind is Kind.F32 else Kind.F16
 
     def vector(source: str, name: str) -> Target:
@@ -185,23 +186,23 @@ def _targets(config: Config, tensors: Mapping[str, Tensor], kind: Kind) -> Itera
         mix = torch.stack([tensors[f"{block}att.x_{letter}"].reshape(1, 1, -1) for letter in "rwkvag"])
         yield Target(f"{blk}time_mix_lerp_fused.weight", mix, Kind.F32)  # (6, 1, 1, C)
         for letter in "wavg":
-            # the first layer has no value residual; llama.cpp loads tensors of the shapes of a's there and uses none
+            # The first layer has no value residual. There, llama.cpp loads tensors of a's shapes, but ignores them.
             source = "a" if letter == "v" and layer == 0 else letter
             if letter != "g":
                 yield vector(f"{block}att.{source}0", f"{blk}time_mix_{letter}0.weight")
             for half in "12":
                 tensor = tensors[f"{block}att.{source}{half}"]
                 tensor = tensor.reshape(tensor.shape[-2:]).t()  # (rank, C), then (C, rank)
-                # the decay acts on every later token, so its part keeps its precision
+                # The decay acts on every later token, so its low-rank matrices keep full precision.
                 yield Target(f"{blk}time_mix_{letter}{half}.weight", tensor, Kind.F32 if letter == "w" else low_rank)
 
 
 def _append(
     path: Path, targets: list[Target], source: Path, alignment: int, progress: Callable[[int, int], None]
 ) -> None:
-    """Add the data of the tensors to a file that ends after their list.
+    """Add the data of the tensors to a file that ends after the list of tensors.
 
-    The writer of the `gguf` package would take a tensor whole, and could not say why a disk took no more.
+    The writer of the `gguf` package would need a whole tensor in memory, and could not report that a disk is full.
     """
     total, done = sum(target.nbytes for target in targets), 0
     with path.open("ab") as file:
@@ -224,7 +225,7 @@ def _encoded(slab: Tensor, target: Target, source: Path) -> bytes:
     with np.errstate(over="ignore"):
         data = gguf.quants.quantize(values, target.kind)
     if not np.isfinite(values).all() or (target.kind is Kind.F16 and not np.isfinite(data).all()):
-        raise WeightsError(f"{source}: {target.name} holds numbers that are not finite in {target.kind.name}")
+        raise WeightsError(f"{source}: {target.name} holds numbers that are NaN or infinite in {target.kind.name}")
     return bytes(data.tobytes())
 
 

@@ -1,12 +1,12 @@
-"""The header of one GGUF file, read with every length held against the size of the file.
+"""Reads the header of one GGUF file, and checks every length against the size of the file.
 
 Layout, little-endian (ggml's `docs/gguf.md`): the magic, a u32 version, u64 counts of tensors and of key-value pairs;
 then the pairs (a key, a u32 type, a value); then for each tensor its name, u32 number of axes, u64 axes (fastest
-first), u32 type and u64 offset; then, aligned, the data that the offsets count from. A string is a u64 length and its
-bytes.
+first), u32 type and u64 offset. The data follow at the next aligned byte, and offsets count from there. A string is a
+u64 length and its bytes.
 
-The reader of the `gguf` package is for files one trusts: a wrong length sends it round a loop without end, or raises
-any of a dozen exceptions. Only its tables of types are used here.
+The reader of the `gguf` package suits only files that you trust: a wrong length can send it into an endless loop or
+raise any of a dozen exceptions. Only its tables of types are used here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MAX_KEYS = 1 << 16
 MAX_TENSORS = 1 << 20
 MAX_ELEMENTS = 1 << 24
 MAX_STRING_BYTES = 1 << 28
-"""Far beyond any model: what bounds the work that a damaged length can cause."""
+"""Far more than any model has. It limits the work that a damaged length can cause."""
 
 SCALARS = "BbHhIif?"  # struct codes of the types 0 to 7
 STRING, ARRAY = 8, 9
@@ -34,12 +34,12 @@ FORMATS = {**dict(enumerate(SCALARS)), **WIDE_SCALARS}
 
 
 class GgufError(ValueError):
-    """A GGUF file that cannot be used; the message names the file."""
+    """A GGUF file that cannot be used. The message names the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """A value of the header: what it says, and where its type and bytes stand in the file."""
+    """A value of the header, and where its type and bytes are in the file."""
 
     value: Any
     start: int
@@ -48,7 +48,7 @@ class Value:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TensorInfo:
-    """A tensor's place: `shape` with the fastest axis first, `start` in bytes from the beginning of the file."""
+    """A tensor in the file: `shape` has the fastest axis first, `start` counts bytes from the beginning of the file."""
 
     name: str
     shape: tuple[int, ...]
@@ -69,7 +69,7 @@ class Header:
     tensors: tuple[TensorInfo, ...]
 
     def get(self, key: str, kind: type[Any], default: Any) -> Any:
-        """The value of a key, or the default where there is none. Raises GgufError for one of another type."""
+        """The value of a key, or the default if the key is missing. Raises GgufError if it has another type."""
         if key not in self.values:
             return default
         value = self.values[key].value
@@ -79,7 +79,7 @@ class Header:
 
 
 def read_header(path: Path) -> Header:
-    """What a file says of itself. Raises GgufError where it is missing, foreign, cut short or contradicts itself."""
+    """The header of a file. Raises GgufError if the file is missing, not GGUF, cut short or inconsistent."""
     try:
         if path.exists() and not path.is_file():
             raise GgufError(f"{path}: this is not a file")
@@ -92,7 +92,7 @@ def read_header(path: Path) -> Header:
 
 
 class _Cursor:
-    """A place in a file that never passes its end."""
+    """A position in a file that never moves past the end."""
 
     def __init__(self, path: Path, file: BinaryIO) -> None:
         self.path = path
@@ -102,10 +102,10 @@ class _Cursor:
 
     def take(self, count: int) -> bytes:
         if count > self.size - self.at:
-            raise GgufError(f"{self.path}: the file is cut short: it ends within its header")
+            raise GgufError(f"{self.path}: the file is cut short: it ends inside its header")
         found = self._file.read(count)
         if len(found) != count:
-            raise GgufError(f"{self.path}: the file shrank while it was read")
+            raise GgufError(f"{self.path}: the file got shorter while it was being read")
         self.at += count
         return found
 
@@ -134,7 +134,7 @@ def _parse(path: Path, cursor: _Cursor) -> Header:
     version = cursor.number("I")
     if version not in VERSIONS:
         kind = "big-endian" if version & 0xFFFF == 0 else f"version {version}"
-        raise GgufError(f"{path}: this GGUF file is {kind}; versions 2 and 3, little-endian, can be read")
+        raise GgufError(f"{path}: this GGUF file is {kind}, but only little-endian files of version 2 or 3 can be read")
     tensor_count, key_count = cursor.number("Q"), cursor.number("Q")
     if key_count > MAX_KEYS or tensor_count > MAX_TENSORS:
         raise cursor.wrong(f"{key_count} keys and {tensor_count} tensors")
@@ -180,7 +180,7 @@ def _scalars(cursor: _Cursor, kind: int, count: int) -> tuple[Any, ...]:
 
 
 def _tensor(cursor: _Cursor) -> tuple[str, tuple[int, ...], int, int]:
-    """Name, axes, number of the type and offset of the next tensor."""
+    """The name, axes, type number and offset of the next tensor."""
     name, axes = cursor.name(), cursor.number("I")
     if not 1 <= axes <= 4:
         raise cursor.wrong(f"a tensor of {axes} axes")
@@ -196,12 +196,12 @@ def _placed(cursor: _Cursor, data: int, name: str, shape: tuple[int, ...], numbe
     block, block_bytes = GGML_QUANT_SIZES[kind]
     if shape[0] % block:
         raise GgufError(
-            f"{cursor.path}: the tensor {name} has rows of {shape[0]}, and {kind.name} needs blocks of {block}"
+            f"{cursor.path}: the tensor {name} has rows of {shape[0]} numbers, but {kind.name} needs blocks of {block}"
         )
     nbytes = math.prod(shape) // block * block_bytes
     if data + offset + nbytes > cursor.size:
         raise GgufError(
             f"{cursor.path}: the file is cut short: the tensor {name} ends at byte {data + offset + nbytes}, "
-            f"the file at {cursor.size}"
+            f"but the file ends at byte {cursor.size}"
         )
     return TensorInfo(name=name, shape=shape, kind=kind, start=data + offset, nbytes=nbytes)

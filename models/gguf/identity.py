@@ -1,4 +1,4 @@
-"""The identity of a GGUF model: a hash of whatever can change its logits or its tokens."""
+"""The fingerprint of a GGUF model: a hash of everything that can change its logits or its tokens."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from models.gguf.header import GgufError, Header, TensorInfo
 from models.gguf.reader import read_parts
 
 FORMAT = 1
-"""To be raised whenever the same file would hash to another value."""
+"""Increase it whenever the same file would hash to another value."""
 CHUNK = 1 << 22
 GENERAL = frozenset({"general.architecture", "general.quantization_version"})
 DESCRIPTIVE = ("general.", "split.", "quantize.imatrix.", "tokenizer.chat_template")
@@ -21,8 +21,8 @@ DESCRIPTIVE = ("general.", "split.", "quantize.imatrix.", "tokenizer.chat_templa
 def fingerprint(path: Path | str) -> str:
     """sha256 in hex over hyperparameters, vocabulary and tensors (name, shape, type, bytes), sorted by name.
 
-    Neither the order of a file nor its split into parts counts, nor what only describes: name, author, licence, chat
-    template. Reads the whole model, a chunk at a time. Raises GgufError, as `read_parts` does.
+    The order of a file and its split into parts do not count, and neither do descriptions: name, author, licence, chat
+    template. Reads the whole model, one chunk at a time. Raises GgufError in the same cases as `read_parts`.
     """
     headers = read_parts(path)
     digest = hashlib.sha256(f"gguf {FORMAT}\n".encode())
@@ -55,16 +55,16 @@ def _hash_tensor(digest: hashlib._Hash, tensor: TensorInfo, header: Header) -> N
         while left:
             count = file.readinto(buffer[: min(left, CHUNK)])
             if not count:
-                raise GgufError(f"{header.path}: the file shrank while it was read")
+                raise GgufError(f"{header.path}: the file got shorter while it was being read")
             digest.update(buffer[:count])
             left -= count
 
 
 def cached_fingerprint(path: Path | str, cache_dir: Path) -> str:
-    """The fingerprint, computed once for files of the same paths, sizes and times of change.
+    """The fingerprint, computed once for files with the same paths, sizes and modification times.
 
-    The cache holds one small file for each model, replaced as a whole: several processes may use it at once. One that
-    is damaged, or cannot be written, costs time only. Raises GgufError, as `fingerprint` does.
+    The cache holds one small file per model, which is always replaced as a whole, so several processes can use it at
+    once. If it is damaged or cannot be written, that only costs time. Raises GgufError, as `fingerprint` does.
     """
     path = Path(path).absolute()
     entry = cache_dir / f"gguf-{hashlib.sha256(os.fsencode(path)).hexdigest()[:20]}.json"
@@ -73,13 +73,13 @@ def cached_fingerprint(path: Path | str, cache_dir: Path) -> str:
         return known
     files = [_stamp(header.path) for header in read_parts(path)]
     found = fingerprint(path)
-    if files == [_stamp(Path(str(row[0]))) for row in files]:  # else it was replaced meanwhile: which one was hashed?
+    if files == [_stamp(Path(str(row[0]))) for row in files]:  # else a file was replaced while it was hashed
         _remember(entry, {"format": FORMAT, "files": files, "fingerprint": found})
     return found
 
 
 def _cached(path: Path, entry: Path) -> str | None:
-    """What the cache says of a model whose files are as they were, else nothing."""
+    """The cached fingerprint of a model whose files have not changed, else None."""
     try:
         known = json.loads(entry.read_bytes())
         files, found = known["files"], known["fingerprint"]
@@ -90,7 +90,7 @@ def _cached(path: Path, entry: Path) -> str | None:
 
 
 def _stamp(path: Path) -> list[str | int]:
-    """A file's path, the path that links lead to, its size in bytes and its time of change in nanoseconds."""
+    """A file's path, the same path with links resolved, its size in bytes, and its modification time in nanoseconds."""
     try:
         status = path.stat()
         return [str(path), str(path.resolve()), status.st_size, status.st_mtime_ns]
@@ -108,4 +108,4 @@ def _remember(entry: Path, known: dict[str, object]) -> None:
         finally:
             part.unlink(missing_ok=True)
     except OSError:
-        return  # a cache that cannot be written is no error: the next start hashes again
+        return  # a cache that cannot be written is not an error: the next start hashes the model again

@@ -1,4 +1,4 @@
-"""What a GGUF model is: its description, from one file or from all parts of a split one. No tensor is read."""
+"""Reads the description of a GGUF model, from one file or from all parts of a split one. It reads no tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ PART = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", r
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
-    """A model at rest. Numbers that the file does not say are 0, texts empty."""
+    """What a model's header says about it. Numbers that are not in the file are 0, and texts are empty."""
 
     paths: tuple[Path, ...]
     architecture: str
@@ -24,7 +24,7 @@ class Description:
     parameters: int
     file_bytes: int
     quantization: str
-    """The types of its tensors, the most frequent first: "Q4_1 (210), F32 (61), Q8_0 (1)"."""
+    """The types of its tensors and their counts, most frequent first: "Q4_1 (210), F32 (61), Q8_0 (1)"."""
     label: str
     """The type that holds most of its parameters: "Q4_1"."""
     tokenizer_model: str
@@ -33,13 +33,13 @@ class Description:
     layers: int
     embedding_length: int
     context_length: int
-    """The context that it was trained with; recurrent models may say any number."""
+    """The context length that it was trained with. Recurrent models may give any number."""
     hyperparameters: dict[str, Any] = field(repr=False)
-    """What the file says under the architecture's name, without that prefix: "ssm.state_size"."""
+    """The values whose keys begin with the architecture's name, without that prefix: "ssm.state_size"."""
 
 
 def describe(path: Path | str) -> Description:
-    """The description of the model in a file. Raises GgufError, as `read_parts` does."""
+    """The description of the model in a file. Raises GgufError in the same cases as `read_parts`."""
     headers = read_parts(path)
     first = headers[0]
     architecture = first.get("general.architecture", str, "")
@@ -72,21 +72,22 @@ def describe(path: Path | str) -> Description:
 
 
 def family(model: Description | Mapping[str, Any]) -> str:
-    """The kind of a model, from its description or from all its metadata: the architecture, with Falcon-Mamba told
-    from Mamba by the norms of its dt, B and C."""
+    """The family of a model, from its description or from all its metadata.
+
+    It is the name of the architecture, except for Falcon-Mamba, which differs from Mamba by the norms of dt, B and C.
+    """
     if isinstance(model, Description):
         architecture, normed = model.architecture, model.hyperparameters.get("ssm.dt_b_c_rms")
     else:
         architecture, normed = str(model["general.architecture"]), model.get("mamba.ssm.dt_b_c_rms")
-    # other readers of metadata, such as llama.cpp's own, give every value as text
+    # Other readers of metadata, such as llama.cpp's own, return every value as text.
     return "falcon-mamba" if architecture == "mamba" and normed in (True, "true", "True") else architecture
 
 
 def read_parts(path: Path | str) -> tuple[Header, ...]:
     """The headers of a model's files, the first part first.
 
-    Raises GgufError where a file is missing, foreign, cut short or contradicts itself, and for a part that is not the
-    first.
+    Raises GgufError if a file is missing, not GGUF, cut short or inconsistent, or if `path` is not the first part.
     """
     path = Path(path)
     first = read_header(path)
@@ -102,7 +103,7 @@ def read_parts(path: Path | str) -> tuple[Header, ...]:
         )
     if number:
         raise GgufError(
-            f"{path}: this is part {number + 1} of {count}: give the first one, {_part(path, named, 1).name}"
+            f"{path}: this is part {number + 1} of {count}: use the first part, {_part(path, named, 1).name}"
         )
     headers = [first]
     for other in range(2, count + 1):
@@ -111,14 +112,14 @@ def read_parts(path: Path | str) -> tuple[Header, ...]:
             raise GgufError(f"{path}: part {other} of {count} is missing: {part.name}")
         header = read_header(part)
         if (header.get("split.count", int, 1), header.get("split.no", int, 0)) != (count, other - 1):
-            raise GgufError(f"{part}: the file does not say that it is part {other} of {count}")
+            raise GgufError(f"{part}: the name says part {other} of {count}, but the file's header does not")
         headers.append(header)
     names = Counter(tensor.name for header in headers for tensor in header.tensors)
     if names and names.most_common(1)[0][1] > 1:
-        raise GgufError(f"{path}: two of its parts hold the tensor {names.most_common(1)[0][0]}")
+        raise GgufError(f"{path}: two of the parts contain the tensor {names.most_common(1)[0][0]}")
     expected = first.get("split.tensors.count", int, len(names))
     if expected != len(names):
-        raise GgufError(f"{path}: the parts should hold {expected} tensors together, found {len(names)}")
+        raise GgufError(f"{path}: all parts together should contain {expected} tensors, found {len(names)}")
     return tuple(headers)
 
 

@@ -1,4 +1,4 @@
-"""The models that ship with the project, rwkv7-mini and asm-mini: see README.md beside this file."""
+"""The models that ship with the project: rwkv7-mini and asm-mini. README.md in this folder describes them."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ __all__ = ["ByteTokenizer", "asm_path", "path"]
 
 
 def path() -> Path:
-    """The weights of rwkv7-mini."""
+    """The path of rwkv7-mini's weights."""
     return Path(__file__).with_name("rwkv7-mini.safetensors")
 
 
 def asm_path() -> Path:
-    """The weights of asm-mini, with their configuration."""
+    """The path of asm-mini's weights; the file holds their configuration, too."""
     return Path(__file__).with_name("asm-mini.safetensors")

@@ -11,7 +11,7 @@ class ByteTokenizer:
         return [1 + byte for byte in text.encode()]
 
     def piece(self, token: int) -> bytes:
-        """The byte of a token, or nothing for the end of text. Raises ValueError for ids beyond the vocabulary."""
+        """The byte of a token; b"" for the end of text. Raises ValueError for an id outside the vocabulary."""
         if not 0 <= token < self.size:
             raise ValueError(f"token {token} is not in 0..{self.size - 1}")
         return bytes([token - 1]) if token else b""

@@ -1,4 +1,4 @@
-"""RWKV-7 ("Goose", x070) in torch: loading, batched inference, differentiable forward."""
+"""RWKV-7 ("Goose", x070) in torch: loading, batched inference and a differentiable forward."""
 
 from models.mini.tokenizer import ByteTokenizer
 from models.rwkv7.config import Config, WeightsError

@@ -1,4 +1,4 @@
-"""The shape of an RWKV-7 model, and the tensors that a file of it must hold."""
+"""The shape of an RWKV-7 model, and the tensors that its file must contain."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ Shape = tuple[int, ...]
 
 
 class WeightsError(ValueError):
-    """A weights file that cannot be used; the message names file, key, expected and found shape."""
+    """A weights file that cannot be used. The message names the file and the key, and both shapes if they differ."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Config:
-    """Sizes of a model. In shape comments: L layers, C channels, H heads, N head_size, V vocabulary."""
+    """The sizes of a model. Letters in shape comments: L layers, C channels, H heads, N head_size, V vocabulary."""
 
     layers: int
     channels: int
@@ -31,7 +31,7 @@ class Config:
             if getattr(self, name) < 1:
                 raise WeightsError(f"{name} must be at least 1, not {getattr(self, name)}")
         if self.channels % self.head_size:
-            raise WeightsError(f"{self.channels} channels do not divide into heads of {self.head_size}")
+            raise WeightsError(f"the {self.channels} channels must be a multiple of the head size {self.head_size}")
 
     @property
     def heads(self) -> int:
@@ -39,12 +39,12 @@ class Config:
 
     @property
     def layout(self) -> str:
-        """What a state of such a model is called: models of one layout have states of one shape."""
+        """The name of a model's state layout: models with the same layout have states of the same shape."""
         return f"rwkv7 L{self.layers} C{self.channels} H{self.heads} N{self.head_size}"
 
 
 def expected_shapes(config: Config) -> dict[str, Shape]:
-    """Official tensor names and their shapes, axes of length one left out (files write x_r as [1,1,C] or [C])."""
+    """Official tensor names and shapes, without axes of length one (files store x_r as [1,1,C] or [C])."""
     c, h, n, v, f = config.channels, config.heads, config.head_size, config.vocabulary, config.ffn
     shapes: dict[str, Shape] = {"emb.weight": (v, c), "ln_out.weight": (c,), "ln_out.bias": (c,), "head.weight": (v, c)}
     shapes |= {"blocks.0.ln0.weight": (c,), "blocks.0.ln0.bias": (c,)}
@@ -56,7 +56,7 @@ def expected_shapes(config: Config) -> dict[str, Shape]:
             shapes[att + name] = (c,)
         shapes[att + "r_k"] = (h, n)
         ranks = {"w": config.rank_w, "a": config.rank_a, "g": config.rank_g}
-        if layer:  # the first layer's value is the residual that v0..v2 mix into the later ones
+        if layer:  # v0..v2 mix the first layer's value into later layers
             shapes[att + "v0"] = (c,)
             ranks["v"] = config.rank_v
         for name, rank in ranks.items():
@@ -68,7 +68,7 @@ def expected_shapes(config: Config) -> dict[str, Shape]:
 
 
 def infer_config(shapes: Mapping[str, Shape], source: str) -> Config:
-    """Sizes from the shapes of a file's tensors; `source` is what an error calls the file."""
+    """Infers the sizes from the shapes of a file's tensors. Errors name the file as `source`."""
 
     def axes(key: str, count: int) -> Shape:
         if key not in shapes:
@@ -101,7 +101,7 @@ def infer_config(shapes: Mapping[str, Shape], source: str) -> Config:
 
 
 def check_shapes(shapes: Mapping[str, Shape], source: str) -> Config:
-    """The config of a file whose every tensor fits it; tensors of other names are left alone."""
+    """Returns the config after checking that every tensor fits it. Tensors with other names are ignored."""
     config = infer_config(shapes, source)
     for key, expected in expected_shapes(config).items():
         if key not in shapes:

@@ -1,4 +1,4 @@
-"""Fresh tensors under the official names, and writing them to a file."""
+"""Creates new tensors with the official names, and writes tensors to a file."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from models.rwkv7.layers import Dtype, Quantize, Weights, assemble
 
 
 def initial_tensors(config: Config, seed: int) -> dict[str, Tensor]:
-    """A model to train from, fp32.
+    """Initial weights for training, fp32.
 
-    The principles of the reference recipe: every block starts as the identity (output matrices zero), decay rates
-    and token shifts are spread over the channels and grow with depth, low-rank parts start from their base alone.
+    They follow the reference recipe: every block starts as the identity (its output matrices are zero), decay rates
+    and token shifts vary over the channels and grow with depth, and low-rank parts start at their base value.
     """
     generator = torch.Generator().manual_seed(seed)
     channels = config.channels
@@ -76,7 +76,7 @@ def initial_tensors(config: Config, seed: int) -> dict[str, Tensor]:
 
 
 def random_tensors(config: Config, seed: int) -> dict[str, Tensor]:
-    """Tensors in which nothing is zero or alike, scaled so that activations stay near one: for tests and benchmarks."""
+    """Random tensors for tests and benchmarks: none is zero, no two are equal, and activations stay near one."""
     generator = torch.Generator().manual_seed(seed)
     tensors = {}
     for name, shape in expected_shapes(config).items():
@@ -104,11 +104,10 @@ def random_weights(
 
 
 def save(tensors: Mapping[str, Tensor], path: Path | str, metadata: Mapping[str, str] | None = None) -> None:
-    """Writes tensors as `.safetensors`, or as a `.pth` (a plain dict of tensors) by the suffix of the path.
+    """Writes tensors as `.safetensors` or as `.pth` (a plain dict of tensors), depending on the suffix of the path.
 
-    `metadata` goes into the header of a `.safetensors`.
-
-    The file appears whole or not at all: a model that runs from the old file is not disturbed.
+    `metadata` goes into the header of a `.safetensors` file. The file appears only when it is complete, so a model that
+    runs from the old file is not disturbed.
     """
     path = Path(path)
     part = path.with_name(f"{path.stem}.part{path.suffix}")
@@ -117,5 +116,5 @@ def save(tensors: Mapping[str, Tensor], path: Path | str, metadata: Mapping[str,
         torch.save(plain, part)
     else:
         save_file(plain, part, None if metadata is None else dict(metadata))
-        part.chmod(0o644)  # safetensors writes files that nobody else may read
+        part.chmod(0o644)  # safetensors writes files that only their owner can read
     part.replace(path)

@@ -1,6 +1,7 @@
-"""Dynamic int8 products for decode: weights quantised once per output channel, inputs once per row and call.
+"""Dynamic int8 products for decode. Weights are quantised once, per output channel; inputs at each call, per row.
 
-The product runs in oneDNN on weights packed once: decode is limited by the bytes read, here a quarter of those of fp32.
+oneDNN computes the product on weights that are packed once. The speed of decode is limited by the bytes that it reads,
+and int8 reads a quarter of the bytes of fp32.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ ZERO = 128  # inputs are stored unsigned
 
 @dataclass(slots=True)
 class Int8Matrix:
-    """A matrix [out, in] packed as int8 with a scale per output channel, symmetric. On the CPU only."""
+    """A matrix [out, in], quantised symmetrically to int8 with a scale per output channel. CPU only."""
 
     packed: Tensor
     scale: Tensor  # (out,) fp32

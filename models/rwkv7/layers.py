@@ -1,4 +1,4 @@
-"""Tensors of the official names, arranged for computing: the form that forward and training share."""
+"""Arranges tensors with the official names for computing. Inference and training share this form."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class Norm:
 
 @dataclass(slots=True)
 class Gates:
-    """sigmoid(base + f(x down) up) for v, w and a (the first layer has no v): f is tanh for w and nothing else.
+    """sigmoid(base + f(x down) up) for v, w and a (the first layer has no v). f is tanh for w, else the identity.
 
-    Ranks are filled up with zeros to the largest of them, so that all three are one product.
+    All ranks are padded with zeros to the largest one, so that one product computes all three.
     """
 
     base: Tensor  # (G, 1, C)
@@ -79,7 +79,7 @@ class Block:
 
 @dataclass(slots=True, repr=False, kw_only=True)
 class Weights:
-    """A model ready to run: see `models.rwkv7.load`."""
+    """A model that is ready to run (see `models.rwkv7.load`)."""
 
     config: Config
     embedding: Tensor  # (V, C)
@@ -102,15 +102,14 @@ def assemble(
     source: str = "tensors in memory",
     inference: bool = False,
 ) -> Weights:
-    """Weights from tensors with the official names.
+    """Builds weights from tensors with the official names.
 
-    Matrices and the embedding take `dtype`; norms, mixing and decay constants stay fp32. Differentiable operations
-    only, so gradients reach the given tensors when these are leaves (training); with `inference` matrices
-    take the form that is read the fastest. `quantize` is for inference. Raises WeightsError where names or
-    shapes do not fit.
+    Matrices and the embedding are converted to `dtype`; norms, mixing and decay constants stay fp32. All operations
+    are differentiable, so in training gradients reach the given tensors. With `inference`, matrices get the form that
+    can be read fastest; `quantize` needs it. Raises WeightsError if names or shapes do not fit.
     """
     if quantize == "int8" and torch.device(device).type != "cpu":
-        raise WeightsError(f"{source}: int8 matrices run on the CPU, not on {device}")
+        raise WeightsError(f"{source}: int8 matrices run on the CPU only, not on {device}")
     config = check_shapes({name: tuple(tensor.shape) for name, tensor in tensors.items()}, source)
     int8 = quantize == "int8"
 

@@ -1,4 +1,4 @@
-"""RWKV-7 forward: decode and prefill of a batch of independent contexts, and the same layers under autograd.
+"""RWKV-7 forward: decode and prefill of a batch of independent contexts, and the same layers with gradients.
 
 Formulas: Peng et al. 2025, "RWKV-7 Goose with Expressive Dynamic State Evolution" (arXiv 2503.14456), section 4.
 Dimension letters: B contexts, T tokens, C channels, H heads, N head size, V vocabulary, L layers.
@@ -24,10 +24,10 @@ HEAD_NORM_EPS = 64e-5
 
 @dataclass(slots=True)
 class State:
-    """What B contexts remember, fp32.
+    """The state of B contexts, in fp32.
 
     shifts [L,2,B,C]: the normalised input of the last token, for time mixing (0) and channel mixing (1).
-    wkv [L,B,H,N,N]: the matrix of each head; last axis the key side, the one before the value side.
+    wkv [L,B,H,N,N]: the matrix of each head. The last axis is the key side, the one before it the value side.
     """
 
     shifts: Tensor
@@ -41,17 +41,17 @@ class State:
         return State(self.shifts.clone(), self.wkv.clone())
 
     def view(self, first: int, count: int) -> State:
-        """Contexts that lie side by side, without a copy."""
+        """`count` neighbouring contexts from `first` on, without a copy."""
         return State(self.shifts.narrow(2, first, count), self.wkv.narrow(1, first, count))
 
     def pick(self, rows: Sequence[int]) -> State:
-        """A copy of some contexts, in the order given; a row may come twice (a fork)."""
+        """A copy of some contexts, in the given order. A row may appear twice (a fork)."""
         index = torch.tensor(rows, dtype=torch.int64, device=self.wkv.device)
         return State(self.shifts.index_select(2, index), self.wkv.index_select(1, index))
 
 
 def new_state(config: Config, batch: int, device: str | torch.device = "cpu") -> State:
-    """The state of `batch` contexts that have read nothing."""
+    """The state of `batch` contexts that have not read anything yet."""
     layers, heads, size = config.layers, config.heads, config.head_size
     shifts = torch.zeros(layers, 2, batch, config.channels, device=device)
     return State(shifts, torch.zeros(layers, batch, heads, size, size, device=device))
@@ -59,7 +59,7 @@ def new_state(config: Config, batch: int, device: str | torch.device = "cpu") ->
 
 @dataclass(slots=True)
 class Rows:
-    """How the tokens of a call lie in matrices [R,C]: row b * length + t is token t of context b."""
+    """Maps the tokens of a call to rows of matrices [R,C]: row b * length + t is token t of context b."""
 
     batch: int
     length: int
@@ -68,7 +68,7 @@ class Rows:
 
     @classmethod
     def of(cls, shape: torch.Size, lengths: Tensor | None, device: torch.device) -> Rows:
-        """Of tokens [B,T]. Raises ValueError where the lengths do not fit."""
+        """The rows of tokens [B,T]. Raises ValueError if a length is not in 1..T."""
         batch, length = shape
         if lengths is None:
             return cls(batch, length)
@@ -82,7 +82,7 @@ class Rows:
         return cls(batch, length, real.to(device), last.to(device))
 
     def shifted(self, x: Tensor, before: Tensor) -> Tensor:
-        """Each row's predecessor: `before` [B,C] for the first token of a context."""
+        """The row before each row; for the first token of a context, its row of `before` [B,C]."""
         if self.length == 1:
             return before
         x = x.view(self.batch, self.length, -1)
@@ -101,12 +101,12 @@ def forward(
 ) -> tuple[Tensor, State]:
     """Reads tokens [B,T] and returns logits [B,V] (fp32) after each row's last real token.
 
-    `lengths` [B] counts the real tokens of each row (1..T), the rest is padding of any valid id; None means that all
-    are real. `contexts` [B] are those of the state that the rows belong to; None means all of them. `state` is
-    changed in place and returned. T == 1 takes the decode path, T > 1 the chunked one.
+    `lengths` [B] counts the real tokens of each row (1..T); the rest is padding with any valid id. None means that all
+    tokens are real. `contexts` [B] says which context of the state each row belongs to; None means all, in order.
+    `state` is changed in place and returned. T == 1 takes the decode path, T > 1 the chunked one.
     """
     contexts = range(state.batch) if contexts is None else contexts
-    order = sorted(range(len(contexts)), key=contexts.__getitem__)  # so that there are few runs
+    order = sorted(range(len(contexts)), key=contexts.__getitem__)  # sorted, to get as few runs as possible
     mixed = order != list(range(len(order)))
     if mixed:
         tokens, lengths = tokens[order], None if lengths is None else lengths[order]
@@ -124,13 +124,13 @@ def forward(
         for view, part in zip(views, torch.split(torch.stack(new), counts, dim=1), strict=True):
             view.wkv.copy_(part)
     last = rows.last_of(x)
-    if mixed:  # back into the order asked for, while it is few numbers
+    if mixed:  # back to the caller's order, while there are only a few numbers
         last = last[torch.tensor(order).argsort()]
     return weights.head(weights.norm_out(last)), state
 
 
 def runs_of(contexts: Sequence[int]) -> list[tuple[int, int]]:
-    """First and count of each run of contexts that lie side by side: these need no copy of their states."""
+    """The first context and the length of each run of neighbouring contexts; their states need no copy."""
     runs: list[tuple[int, int]] = []
     for context in contexts:
         if runs and context == sum(runs[-1]):
@@ -145,9 +145,10 @@ def _joined(parts: list[Tensor], dim: int) -> Tensor:
 
 
 def forward_train(weights: Weights, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-    """Logits [B,T,V] of every position and the state after them.
+    """Returns the logits [B,T,V] of every position, and the state after them.
 
-    Differentiable in weights and state; neither is changed. The weights are not those of `load`.
+    Differentiable in weights and state; changes neither. The weights must come from `assemble` without `inference`, not
+    from `load`.
     """
     rows = Rows.of(tokens.shape, None, weights.device)
     x, shifts, matrices = _layers(weights, tokens, rows, state.shifts, [state.wkv])
@@ -158,10 +159,10 @@ def forward_train(weights: Weights, tokens: Tensor, state: State) -> tuple[Tenso
 def _layers(
     weights: Weights, tokens: Tensor, rows: Rows, shifts: Tensor, wkv: Sequence[Tensor]
 ) -> tuple[Tensor, Tensor, list[Tensor]]:
-    """Embedding and blocks: x [R,C] before the last norm, the new shifts [L,2,B,C] and each layer's new matrices.
+    """Embedding and blocks. Returns x [R,C] before the last norm, the new shifts [L,2,B,C] and the new matrices.
 
-    wkv [L,B,H,N,N] may come in several parts for inference of one token, which changes them in place and returns no
-    matrices; everything else is new.
+    When inference reads one token, wkv [L,B,H,N,N] may come in several parts. They are then changed in place, and no
+    matrices are returned. Everything else that it returns is new.
     """
     tokens = tokens.to(weights.device).reshape(-1)  # (R,)
     x = weights.norm_in(F.embedding(tokens, weights.embedding).float())  # (R, C)

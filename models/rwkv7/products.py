@@ -1,4 +1,4 @@
-"""Matrices and how rows of numbers are multiplied with them: inputs and outputs are fp32, whatever the matrix holds."""
+"""Matrices, and products of rows with them. Inputs and outputs are always fp32, whatever dtype the matrix has."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch.nn import functional as F
 from models.rwkv7.int8 import Int8Matrix
 
 LARGE = 1 << 18
-"""Numbers in a matrix whose product takes longer than what a call costs."""
+"""The smallest matrix, in numbers, whose product takes longer than the cost of a call."""
 
 BLOCK = 64
-"""Rows of a large matrix that are multiplied at a time, where the input has a few rows."""
+"""How many rows of a large matrix are multiplied at once if the input has only a few rows."""
 
 PACKED_FOR = 64
-"""The rows that oneDNN lays a matrix out for: measured best, or as good as any, at 1 to 512."""
+"""The number of input rows for which oneDNN arranges a matrix. Measured: the best, or as good as any, for 1 to 512."""
 
 
 class Product(Protocol):
@@ -29,14 +29,14 @@ class Product(Protocol):
 
 
 class Products(Protocol):
-    """Several matrices of one shape, each with rows of its own: x [n, R, in] -> n times [R, out] fp32."""
+    """Several matrices of one shape, each with its own input rows: x [n, R, in] -> n times [R, out] fp32."""
 
     def __call__(self, x: Tensor) -> Sequence[Tensor]: ...
 
 
 @dataclass(slots=True)
 class Matrix:
-    """Computed in the dtype of the weight."""
+    """A product computed in the dtype of the weight."""
 
     weight: Tensor  # (in, out): products of a few rows are up to twice as fast as over (out, in)
 
@@ -46,7 +46,7 @@ class Matrix:
 
 @dataclass(slots=True)
 class Stack:
-    """Several `Matrix` in one call: where they are small, or on a GPU, a call costs more than its arithmetic."""
+    """Several matrices in one call. For small ones, or on a GPU, a call costs more than its arithmetic."""
 
     weight: Tensor  # (n, in, out)
 
@@ -56,7 +56,7 @@ class Stack:
 
 @dataclass(slots=True)
 class Each:
-    """Several large matrices, one call after the other."""
+    """Several large matrices, with one call for each."""
 
     products: Sequence[Product]
 
@@ -66,10 +66,11 @@ class Each:
 
 @dataclass(slots=True)
 class Large:
-    """A large matrix in fp32 on a CPU as its file has it: workers that map the same file share its memory.
+    """A large matrix in fp32 on a CPU, laid out as in its file, so workers that map the same file share its memory.
 
-    For more than two rows MKL first copies the whole matrix, which takes longer than the product itself. It does not
-    where the matrix comes in blocks (up to 12 rows), and takes less where it is the left side (up to 32).
+    For more than two rows, MKL first copies the whole matrix, which takes longer than the product itself. It makes no
+    copy if it gets the matrix in blocks (used up to 12 rows), and takes less time if the matrix is on the left side
+    (used up to 32).
     """
 
     weight: Tensor  # (out, in), out a multiple of BLOCK
@@ -87,9 +88,10 @@ class Large:
 
 @dataclass(slots=True)
 class Packed:
-    """A large matrix in bf16 or fp16 on a CPU, in the blocks that oneDNN reads one after the other.
+    """A large matrix in bf16 or fp16 on a CPU, stored in blocks that oneDNN reads one after the other.
 
-    Any number of rows takes 0.7 to 0.8 of the time. In fp32 a single row would take longer than over `Large`.
+    For any number of rows, this takes 0.7 to 0.8 of the time without blocks. In fp32, a single row would take longer
+    than with `Large`.
     """
 
     blocks: Tensor
@@ -106,7 +108,7 @@ class Packed:
 
 
 def inference_product(weight: Tensor, int8: bool) -> Product:
-    """A matrix [out, in] in the form whose products are the fastest."""
+    """A matrix [out, in] in the form with the fastest products."""
     if int8:
         return Int8Matrix.from_dense(weight)
     if weight.numel() >= LARGE and weight.device.type == "cpu":
@@ -118,7 +120,7 @@ def inference_product(weight: Tensor, int8: bool) -> Product:
 
 
 def inference_products(weights: Sequence[Tensor], int8: bool) -> Products:
-    """Matrices [out, in] of one shape."""
+    """Matrices [out, in] of the same shape, in the form with the fastest products."""
     products = [inference_product(weight, int8) for weight in weights]
     matrices = [product.weight for product in products if isinstance(product, Matrix)]
     return Stack(torch.stack(matrices)) if len(matrices) == len(products) else Each(products)

@@ -1,12 +1,12 @@
 """The WKV-7 recurrence: one token in place, or many tokens in chunks of matrix products.
 
-For each head, with the state S [N,N] (rows: value side, columns: key side), and of one token the column vectors
-r, k, v, a, b and the decay w in (0, 1) (Peng et al. 2025, "RWKV-7 Goose with Expressive Dynamic State Evolution",
+For each head, S [N,N] is the state (rows: value side, columns: key side). Each token has the column vectors r, k, v, a,
+b and the decay w in (0, 1) (Peng et al. 2025, "RWKV-7 Goose with Expressive Dynamic State Evolution",
 arXiv 2503.14456, section 4):
 
     S <- S diag(w) + (S a) b^T + v k^T,    y = S r
 
-Within a chunk of c tokens let W_t be the product of the decays up to and with token t, and u_t = S_{t-1} a_t.
+Within a chunk of c tokens, let W_t be the product of the decays up to and including token t, and u_t = S_{t-1} a_t.
 Unrolled, S_t = (S_0 + sum over s <= t of (u_s b_s^T + v_s k_s^T) diag(1 / W_s)) diag(W_t). With tokens as rows and
 A~ = W_{t-1} a, R~ = W_t r, B~ = b / W_t, K~ = k / W_t:
 
@@ -14,8 +14,8 @@ A~ = W_{t-1} a, R~ = W_t r, B~ = b / W_t, K~ = k / W_t:
     Y = R~ S_0^T + tril(R~ B~^T) U + tril(R~ K~^T) V              tril: with the diagonal
     S_c = (S_0 + U^T B~ + V^T K~) diag(W_c)
 
-so that only the products with S_0 run chunk after chunk. A decay is at least exp(-exp(-1/2)) = 0.545, hence 1 / W
-stays below 2e4 for chunks of 16 tokens and below 3e8 for 32: safe in fp32.
+so only the products with S_0 must run one chunk after another. A decay is at least exp(-exp(-1/2)) = 0.545, so 1 / W
+stays below 2e4 for chunks of 16 tokens and below 3e8 for 32. Both are safe in fp32.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from torch.nn import functional as F
 CHUNK = 16
 
 HEADS = 64
-"""Heads that a CPU steps together, of many: their states, 1 MB at N = 64, stay in a core's cache between passes."""
+"""How many heads a CPU steps at once: their states, 1 MB at N = 64, stay in a core's cache between passes."""
 
 
 def wkv_step_(states: Sequence[Tensor], r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """One token: states [B,H,N,N], in one or several parts, are changed in place. Returns y [B,H,N].
+    """One token: changes the states [B,H,N,N], in one or several parts, in place. Returns y [B,H,N].
 
-    r .. b are [B,H,N], w is the decay itself.
+    r .. b are [B,H,N]; w is the decay itself.
     """
     size = r.shape[-1]
     flats = [state.view(-1, size, size) for state in states]  # (part of B * H, N, N)
@@ -50,7 +50,7 @@ def wkv_step_(states: Sequence[Tensor], r: Tensor, w: Tensor, k: Tensor, v: Tens
 
 
 def _step_(state: Tensor, r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor) -> Tensor:
-    """Some heads: state [n,N,N], r .. b and what is returned [n,1,N]."""
+    """One token of n heads: state [n,N,N]; r .. b and the result are [n,1,N]."""
     value = torch.cat((torch.bmm(a, state.mT), v), dim=1)  # (n, 2, N); a row times S^T is the fast way to S a
     state.mul_(w).baddbmm_(value.mT, torch.cat((b, k), dim=1))
     return torch.bmm(r, state.mT)
@@ -59,10 +59,10 @@ def _step_(state: Tensor, r: Tensor, w: Tensor, k: Tensor, v: Tensor, a: Tensor,
 def wkv_chunked(
     r: Tensor, log_w: Tensor, k: Tensor, v: Tensor, a: Tensor, b: Tensor, state: Tensor, chunk: int = CHUNK
 ) -> tuple[Tensor, Tensor]:
-    """Many tokens: r .. b are [B,T,H,N] fp32, log_w the logarithm of the decay, state [B,H,N,N].
+    """Many tokens: r .. b are [B,T,H,N] fp32, log_w is the logarithm of the decay, state is [B,H,N,N].
 
-    Returns y [B,T,H,N] and the state after T; the given one is not changed. A token whose log_w, k and b are zero
-    leaves the state as it is, which is how padding is expressed. Differentiable in every argument.
+    Returns y [B,T,H,N] and the state after T tokens; it does not change `state`. A token whose log_w, k and b are zero
+    leaves the state unchanged, so such tokens serve as padding. Differentiable in every argument.
     """
     batch, length, heads, size = r.shape
     pad = -length % chunk
@@ -95,7 +95,7 @@ def wkv_chunked(
 
     s = state.reshape(batch * heads, size, size)
     starts = []
-    # unbind, for the gradient of an index fills the whole tensor with zeros
+    # unbind, because the gradient of an index fills the whole tensor with zeros
     steps = zip(from_state.unbind(), added.unbind(), decay.unbind(), b.unbind(), strict=True)
     for from_s, new, keep, key in steps:
         starts.append(s)

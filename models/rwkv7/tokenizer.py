@@ -1,4 +1,4 @@
-"""Text to token ids: bytes for the small vocabulary, the World vocabulary of the official models for the large one."""
+"""Tokenizers: bytes for models with the small vocabulary, World for the official models."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ WORLD_IDS = 65530  # ids 1..65529 are in use, 0 ends a text
 
 
 class Tokenizer(Protocol):
-    """Id 0 ends a text and has the empty piece."""
+    """Turns text into token ids, and an id into its bytes. Id 0 ends a text; its piece is empty."""
 
     end: int
     size: int
@@ -31,7 +31,7 @@ class _Trie(Protocol):
 
 
 class WorldTokenizer:
-    """The vocabulary `rwkv_vocab_v20230424`, read from the installed `rwkv` package at first use (seconds, 300 MB)."""
+    """The vocabulary `rwkv_vocab_v20230424`. Its first use reads the installed `rwkv` package (seconds, 300 MB)."""
 
     end = 0
     size = WORLD_IDS
@@ -40,7 +40,7 @@ class WorldTokenizer:
         return _world().encodeBytes(text.encode())
 
     def piece(self, token: int) -> bytes:
-        """The bytes of a token; ids that no text uses (0, and those above 65529) are empty."""
+        """The bytes of a token; b"" for ids that no text uses (0, and those above 65529)."""
         return _world().idx2token.get(token, b"")
 
 
@@ -48,7 +48,7 @@ class WorldTokenizer:
 def _world() -> _Trie:
     found = importlib.util.find_spec("rwkv")
     if found is None or found.origin is None:
-        raise WeightsError("the World vocabulary comes with the rwkv package, which is not installed")
+        raise WeightsError("the World vocabulary needs the package rwkv, which is not installed: pip install rwkv")
     from rwkv.rwkv_tokenizer import TRIE_TOKENIZER
 
     return cast(_Trie, TRIE_TOKENIZER(str(Path(found.origin).with_name("rwkv_vocab_v20230424.txt"))))

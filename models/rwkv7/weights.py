@@ -1,4 +1,4 @@
-"""Reading weights files: official `.pth` (weights only, never pickled code) and `.safetensors`."""
+"""Reads weights files: official `.pth` (weights only, never pickled code) and `.safetensors`."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ def load(
     device: str | torch.device = "cpu",
     quantize: Quantize | None = None,
 ) -> Weights:
-    """A model from a file for inference, checked: every tensor there and of the right shape, or WeightsError."""
+    """Loads a model from a file for inference. Raises WeightsError if a tensor is missing or has a wrong shape."""
     if dtype not in DTYPES:
         raise WeightsError(f"{path}: the dtype must be one of {', '.join(DTYPES)}, not {dtype!r}")
     if quantize not in (None, "int8"):
-        raise WeightsError(f"{path}: quantize must be int8 or nothing, not {quantize!r}")
+        raise WeightsError(f"{path}: quantize must be 'int8' or None, not {quantize!r}")
     tensors = read_tensors(path)
     return assemble(tensors, dtype=dtype, device=device, quantize=quantize, source=str(path), inference=True)
 
 
 def read_tensors(path: Path | str) -> dict[str, Tensor]:
-    """The named tensors of a file as they stand in it."""
+    """The named tensors of a file, unchanged."""
     path = Path(path)
     if path.suffix not in (".pth", ".safetensors"):
-        raise WeightsError(f"{path}: a weights file ends in .pth or .safetensors")
+        raise WeightsError(f"{path}: the name of a weights file must end in .pth or .safetensors")
     if not path.is_file():
         raise WeightsError(f"{path}: there is no such file")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    except Exception as error:  # torch and its unpickler check little of what they read, and raise what comes of it
+    except Exception as error:  # torch and its unpickler check little, and may raise anything
         detail = (str(error).strip() or repr(error)).splitlines()[0]
         raise WeightsError(f"{path}: the file is damaged, cut short or in another format ({detail})") from error
     if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):

@@ -1,4 +1,4 @@
-"""What the entry points share: their common options, and errors that become one line."""
+"""What the entry points share: common options, and errors shown as one line."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 
 def common_options(outdir: str) -> Callable[[Decorated], Decorated]:
-    """The options --device, --seed, --outdir (an output directory that is a file is wrong usage) and --threads.
+    """Adds the options --device, --seed, --outdir and --threads. An --outdir that is a file is a usage error.
 
-    On one thread small models are many times faster than on several that wait for each other, and sums have one order.
+    The default is one thread: small models are then many times faster than on several threads that wait for each
+    other, and sums always have the same order.
     """
 
     def add(command: Decorated) -> Decorated:
@@ -63,7 +64,7 @@ def common_options(outdir: str) -> Callable[[Decorated], Decorated]:
 
 
 def one_line_errors(body: Callable[P, R]) -> Callable[P, R]:
-    """Input that cannot be used, a path that cannot be written, and memory that does not suffice, as click errors."""
+    """Turns errors about bad input, paths that cannot be written, and too little memory into click errors."""
 
     @functools.wraps(body)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -71,7 +72,7 @@ def one_line_errors(body: Callable[P, R]) -> Callable[P, R]:
             return body(*args, **kwargs)
         except ASMError as error:
             raise click.ClickException(str(error)) from None
-        except RuntimeError as error:  # on a CPU, only the text tells that memory did not suffice
+        except RuntimeError as error:  # on a CPU, only the text shows that memory ran out
             if not isinstance(error, torch.OutOfMemoryError) and "tried to allocate" not in str(error):
                 raise
             raise click.ClickException(f"the device does not have enough memory for this model ({error})") from None
@@ -85,7 +86,7 @@ def one_line_errors(body: Callable[P, R]) -> Callable[P, R]:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    """Writes a file whole or not at all."""
+    """Writes a file that appears only when it is complete."""
     part = path.with_name(f"{path.name}.part")
     part.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     os.replace(part, path)

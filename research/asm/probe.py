@@ -1,7 +1,7 @@
 """Looks inside a model: `python -m research.asm.probe --device cpu --seed 0 --outdir runs/probes`.
 
-The Paris margin, routing against residual, and slots knocked out, as text, JSON and a plot. Computed in fp64, since
-it lives on small differences (on mps, which has none, in fp32).
+It measures the Paris margin, compares the steering of routing and residual, and knocks out slots. Results are text,
+JSON and a plot. It computes in fp64 (on mps, which has no fp64, in fp32), because the differences are small.
 """
 
 from __future__ import annotations
@@ -43,9 +43,9 @@ SIDES = {"routing": "routing", "residual": "residual", "residual_frozen": "resid
     help="The model file (default: asm-mini if it is installed, else a new model).",
 )
 @click.option(
-    "--fresh", is_flag=True, help="Use a new, untrained model, to see what the measures say without any learning."
+    "--fresh", is_flag=True, help="Use a new, untrained model, to see what the measures show without training."
 )
-@click.option("--scan", metavar="exact|chunked:N", help="The scan of a checkpoint that does not name one.")
+@click.option("--scan", metavar="exact|chunked:N", help="The scan to use if the checkpoint does not name one.")
 @click.option(
     "--layer", type=click.IntRange(min=0), help="The layer to steer, counted from 0 (default: the middle one)."
 )
@@ -65,7 +65,7 @@ def main(
     layer: int | None,
     tokenizer: Path | None,
 ) -> None:
-    """Measure the Paris margin, routing against residual, and slot knock-out of an Addressed State Model."""
+    """Measure the Paris margin of an Addressed State Model, steer its routing and residual, and knock out slots."""
     outdir.mkdir(parents=True, exist_ok=True)
     if checkpoint is None and scan is not None:
         raise click.UsageError("--scan needs a --checkpoint")
@@ -89,7 +89,7 @@ def main(
 
 
 def probe(model: ASMLanguageModel, wording: Wording, layer: int) -> dict[str, Any]:
-    """All measures of a baseline model in eval mode, as `probe.json` holds them."""
+    """All measures of a baseline model in eval mode: the content of `probe.json`."""
 
     def margin(logs: Tensor) -> Tensor:
         return logs[:, wording.better] - logs[:, wording.worse]
@@ -117,7 +117,7 @@ def probe(model: ASMLanguageModel, wording: Wording, layer: int) -> dict[str, An
 
 
 def report(found: dict[str, Any]) -> str:
-    """The findings for a reader."""
+    """The findings as text."""
     model, margin, steering = found["model"], found["margin"], found["steering"]
     lines = [
         f"{model['source']}: {model['layers']} layers, {model['slots']} slots, {model['parameters']:,} parameters, "
@@ -146,15 +146,15 @@ def report(found: dict[str, Any]) -> str:
 
 
 def _model(path: Path | None, scan: str | None, seed: int) -> tuple[ASMLanguageModel, str]:
-    """A baseline model on the CPU, and what it is."""
+    """A baseline model on the CPU, and a text that says where it comes from."""
     if path is not None:
         return load_checkpoint(path, scan=scan).model, "asm-mini" if path == _shipped() else str(path)
     torch.manual_seed(seed)
-    return build_model_from_cfg(FRESH).eval(), f"freshly initialised from seed {seed}, so nothing is learnt"
+    return build_model_from_cfg(FRESH).eval(), f"freshly initialised from seed {seed}, untrained"
 
 
 def _shipped() -> Path | None:
-    """The weights of asm-mini, where the package has them."""
+    """The path of asm-mini's weights, or None if they are not installed."""
     from models import mini
 
     path = mini.path().with_name("asm-mini.safetensors")

@@ -1,6 +1,6 @@
-"""Tries the model out: `python -m research.asm.smoke --device cpu --seed 0 --outdir runs/smoke`.
+"""Tries out the model: `python -m research.asm.smoke --device cpu --seed 0 --outdir runs/smoke`.
 
-All variants and both scans read a text at once and token by token, and one step of training is taken. Takes seconds.
+All variants, with both scans, read a text at once and token by token. Then it runs one training step. Takes seconds.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ TINY: dict[str, Any] = {
 SCANS = ("exact", "chunked:8")
 BATCH, LENGTH = 2, 24  # three write chunks
 TOLERANCE = 1e-4
-"""How far the same logits may differ between two ways to compute them in fp32, relative to the largest (at least 1)."""
+"""How much logits may differ between two ways to compute them in fp32, relative to the largest one (at least 1)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reading:
-    """One variant under one scan. `steps_differ`: largest difference of a logit, token by token against at once."""
+    """One variant with one scan. `steps_differ`: the largest difference of a logit, token by token against at once."""
 
     variant: str
     scan: str
@@ -49,7 +49,7 @@ class Reading:
 
 @dataclass(frozen=True, slots=True)
 class Training:
-    """One step of AdamW; `gradients` counts the tensors that have one."""
+    """One step of AdamW. `gradients` counts the tensors that have a gradient."""
 
     loss: float
     loss_after: float
@@ -58,7 +58,7 @@ class Training:
 
 
 class NotFinite(Exception):
-    """NaN or infinity; the message says in what."""
+    """A tensor has NaN or infinite values. The message names it."""
 
 
 @click.command("smoke")
@@ -70,7 +70,7 @@ class NotFinite(Exception):
 )
 @one_line_errors
 def main(device: torch.device, seed: int, outdir: Path, checkpoint: Path | None) -> None:
-    """Try out an Addressed State Model: read, step, resume and train one step; check shapes and finite numbers."""
+    """Try out an Addressed State Model: read, step, resume and train one step. Check shapes and finite numbers."""
     outdir.mkdir(parents=True, exist_ok=True)
     model = _model("baseline", SCANS[0], seed, checkpoint, device)
     config, parameters = model.config, sum(parameter.numel() for parameter in model.parameters())
@@ -83,10 +83,10 @@ def main(device: torch.device, seed: int, outdir: Path, checkpoint: Path | None)
     tokens = torch.randint(config.vocab_size, (BATCH, min(LENGTH, config.max_seq_len))).to(device)
     try:
         readings = _readings(tokens, seed, checkpoint)
-        torch.manual_seed(seed)  # of the dropouts
+        torch.manual_seed(seed)  # for dropout
         training = train_step(_model("online", SCANS[0], seed, checkpoint, device), tokens)
     except NotFinite as error:
-        raise click.ClickException(f"not finite: {error}") from None
+        raise click.ClickException(f"NaN or infinite values: {error}") from None
     click.echo(
         f"training step: loss {training.loss:.4f}, then {training.loss_after:.4f}; gradients of "
         f"{training.gradients} tensors finite, norm {training.gradient_norm:.4f}"
@@ -108,7 +108,7 @@ def _readings(tokens: Tensor, seed: int, checkpoint: Path | None) -> list[Readin
             first = logits if first is None else first
             _agree(logits, first, f"the logits of the variants baseline and {variant}, scan {scan}")
             click.echo(
-                f"{variant:9} {scan:9} logits {'x'.join(map(str, one.logits))}, state {one.state_bytes:,} bytes a "
+                f"{variant:9} {scan:9} logits {'x'.join(map(str, one.logits))}, state {one.state_bytes:,} bytes per "
                 f"context, finite; token by token differs by {one.steps_differ:.1e}"
             )
             found.append(one)
@@ -116,7 +116,7 @@ def _readings(tokens: Tensor, seed: int, checkpoint: Path | None) -> list[Readin
 
 
 def _model(variant: str, scan: str, seed: int, checkpoint: Path | None, device: torch.device) -> ASMLanguageModel:
-    """In eval mode; the same weights for every variant and scan."""
+    """A model in eval mode. Every variant and scan gets the same weights."""
     if checkpoint is not None:
         return load_checkpoint(checkpoint, scan=scan, variant=variant, device=device).model
     torch.manual_seed(seed)
@@ -125,7 +125,10 @@ def _model(variant: str, scan: str, seed: int, checkpoint: Path | None, device: 
 
 @torch.no_grad()
 def read(model: ASMLanguageModel, tokens: Tensor) -> tuple[Tensor, Reading]:
-    """Logits [B,T,V] of tokens [B,T] at once; raises NotFinite, or ClickException where steps give other logits."""
+    """Logits [B,T,V] of tokens [B,T], read at once.
+
+    Raises NotFinite, and ClickException if reading token by token gives other logits.
+    """
     where = f"variant {model.variant}, scan {model.config.attention().scan_name}"
     logits, state = model(tokens)
     _finite([("the logits", logits), *_tensors(state)], where)
@@ -133,7 +136,7 @@ def read(model: ASMLanguageModel, tokens: Tensor) -> tuple[Tensor, Reading]:
     for t in range(tokens.shape[1]):
         out, carried = model(tokens[:, t : t + 1], carried)
         if t == tokens.shape[1] // 2:
-            carried = carried.pick(range(len(tokens)))  # a copy, as one that was saved and loaded
+            carried = carried.pick(range(len(tokens)))  # a copy, as if it had been saved and loaded
         stepped.append(out)
     difference = _agree(torch.cat(stepped, dim=1), logits, f"the logits token by token and at once, {where}")
     size = sum(tensor.nbytes for _, tensor in state.memory.items()) // state.batch
@@ -143,7 +146,7 @@ def read(model: ASMLanguageModel, tokens: Tensor) -> tuple[Tensor, Reading]:
 
 
 def train_step(model: ASMLanguageModel, tokens: Tensor) -> Training:
-    """One step of AdamW on tokens [B,T], each against the token after it; raises NotFinite."""
+    """One step of AdamW on tokens [B,T]; each predicts the next one. Raises NotFinite."""
     model.train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
     loss = _loss(model, tokens)
@@ -174,10 +177,10 @@ def _finite(tensors: Iterable[tuple[str, Tensor]], where: str) -> None:
 
 
 def _agree(found: Tensor, expected: Tensor, what: str) -> float:
-    """The largest difference, where it is one of rounding."""
+    """The largest difference. Raises ClickException if it is too large for rounding."""
     difference = float((found - expected).abs().max())
     allowed = TOLERANCE * max(1.0, float(expected.abs().max()))
-    if not difference <= allowed:  # NaN as well
+    if not difference <= allowed:  # also true for NaN
         raise click.ClickException(f"{what} differ by {difference:.1e}; rounding alone gives at most {allowed:.1e}")
     return difference
 

@@ -1,7 +1,7 @@
-"""How an answer is judged: by the task's own parser, by rules on its text, by what its tags ask for.
+"""Scorers judge answers: with the task's own parser, with rules for the text, and by what the prompt's tags ask for.
 
-A scorer is a function from an answer and what was expected to a `Score`. It reads text of any kind and raises nothing
-for it; what it cannot judge on this machine (a parser that is not installed) is None.
+A scorer is a function that takes an answer and the expectations, and returns a `Score`. It accepts any text without
+raising an error. What it cannot judge on this machine (if a parser is not installed) is None.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SCORERS: dict[str, Scorer] = {"text_rules": text_rules, "xml": xml, "code": code
 
 
 def scorer_of(name: str) -> Scorer:
-    """Raises BadRequest for a name that is none."""
+    """The scorer with this name. Raises BadRequest if there is none."""
     if name not in SCORERS:
         raise BadRequest(f"there is no scorer {name!r}{nearest(name, SCORERS)}")
     return SCORERS[name]

@@ -1,4 +1,4 @@
-"""What every scorer takes and gives."""
+"""The argument and the result of every scorer."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 MAX_ANSWER = 64 * 1024
-"""Characters of an answer that are judged; what is longer is not valid."""
+"""The largest length of an answer in characters. A longer answer is not valid."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expected:
     """What a probe expects of an answer.
 
-    `tags` are those of its prompt. `starts` is what the answer begins with, `contains` and `forbids` are looked for in
-    it, `exactly` is all of it, `matches` a regular expression for all of it.
+    `tags` are the tags of its prompt. The answer must begin with `starts`, contain each of `contains`, contain none of
+    `forbids`, equal `exactly`, and match the regular expression `matches` as a whole.
     """
 
     tags: tuple[str, ...] = ()
@@ -27,7 +27,7 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One thing that was asked for, and whether the answer shows it."""
+    """One requirement, and whether the answer fulfils it."""
 
     what: str
     shown: bool
@@ -35,9 +35,9 @@ class Hit:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """The judgement of one answer. `valid` is None where no parser for it is at hand; `why` says what is wrong.
+    """The score of one answer. `valid` is None if its parser is not installed. `why` says what is wrong.
 
-    `end` is where the intended answer closes, in characters, None where it never does: only blanks may follow it.
+    `end` is the position, in characters, where the intended answer ends; only blanks may follow. None: it never ends.
     """
 
     valid: bool | None
@@ -49,12 +49,12 @@ class Score:
 
     @property
     def adherence(self) -> float:
-        """The share of hits; 1 where nothing was asked for."""
+        """The share of fulfilled hits; 1 if there are none."""
         return sum(hit.shown for hit in self.hits) / len(self.hits) if self.hits else 1.0
 
     @property
     def passes(self) -> bool:
-        """Whether all that was expected holds."""
+        """Whether the answer meets all expectations."""
         return bool(self.valid) and self.prefix and all(hit.shown for hit in self.hits)
 
 
@@ -62,11 +62,11 @@ Scorer = Callable[[str, Expected], Score]
 
 
 def text_hits(answer: str, expected: Expected) -> list[Hit]:
-    """What any answer can be asked for: texts in it, and texts that must not be."""
+    """The hits that every answer can have: texts that it must contain, and texts that it must not."""
     hits = [Hit(f"contains {wanted!r}", wanted in answer) for wanted in expected.contains]
     return hits + [Hit(f"free of {unwanted!r}", unwanted not in answer) for unwanted in expected.forbids]
 
 
 def ends_cleanly(answer: str, score: Score) -> bool:
-    """Whether nothing but blanks follows the intended close."""
+    """Whether only blanks follow the intended end."""
     return score.end is not None and not answer[score.end :].strip()

@@ -1,8 +1,8 @@
-"""Programs: valid is what the language's own parser takes. Nothing of an answer is ever run.
+"""Programs: an answer is valid if the language's own parser accepts it. No part of an answer is ever run.
 
-Python by `ast`, JSON by `json`, SQL by SQLite's compiler (a table that is not there is no fault of syntax), C by
-`cc -fsyntax-only` and Bash by `bash -n`, both only where they are installed, in an empty directory, with a time and a
-memory limit.
+The parsers are `ast` for Python, `json` for JSON, SQLite's compiler for SQL (a missing table is not a syntax error),
+`cc -fsyntax-only` for C and `bash -n` for Bash. The last two must be installed; they run in an empty directory, with a
+time limit and a memory limit.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ _HEADER = re.compile(
     r"#include <(assert|complex|ctype|errno|float|inttypes|iso646|limits|locale|math|setjmp|signal|stdalign|stdarg|"
     r"stdatomic|stdbool|stddef|stdint|stdio|stdlib|stdnoreturn|string|tgmath|threads|time|uchar|wchar|wctype)\.h>\Z"
 )
-"""What C may include: the headers of its library. Another could read any file of this machine, or a device for ever."""
+"""The headers of the C library, which C may include. Other includes could read any file, or a device without end."""
 
 
 class _Fault(Exception):
-    """Why a parser does not take a text."""
+    """Why a parser rejects a text."""
 
 
 class _Absent(Exception):
-    """There is no such parser here."""
+    """The parser is not installed on this machine."""
 
 
 def code(answer: str, expected: Expected) -> Score:
@@ -65,20 +65,20 @@ def code(answer: str, expected: Expected) -> Score:
 
 
 def check(language: str, program: str) -> None:
-    """Raises a fault where the parser refuses, and says so where there is none."""
+    """Raises _Fault if the parser rejects the program, and _Absent if the parser is not installed."""
     if language not in PARSERS:
-        raise _Fault(f"{language!r} is no language that is parsed here: {', '.join(PARSERS)}")
+        raise _Fault(f"there is no parser for the language {language!r}: choose from {', '.join(PARSERS)}")
     if len(program) > MAX_ANSWER:
-        raise _Fault(f"longer than {MAX_ANSWER} characters")
+        raise _Fault(f"the program has more than {MAX_ANSWER} characters")
     if "\0" in program:
-        raise _Fault("a NUL in it")
+        raise _Fault("the program contains a NUL")
     PARSERS[language](program)
 
 
 def _python(program: str) -> None:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of odd escapes and the like: they are no faults of syntax
+            warnings.simplefilter("ignore")  # warnings, such as of odd escapes, are not syntax errors
             ast.parse(program)
     except SyntaxError as error:
         raise _Fault(f"line {error.lineno}: {error.msg}") from None
@@ -94,18 +94,18 @@ def _json(program: str) -> None:
 
 
 def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
 def _sql(program: str) -> None:
-    """Statements are compiled one after the other and none is run."""
+    """Compiles the statements one after the other, and runs none of them."""
     if not sqlite3.complete_statement(program.rstrip().rstrip(";") + ";"):
         raise _Fault("a statement is not complete")
     with closing(sqlite3.connect(":memory:")) as connection:
         for statement in _statements(program):
             try:
                 connection.execute(f"EXPLAIN {statement}")
-            except sqlite3.Error as error:  # only its sentence tells a table that is not there from a wrong statement
+            except sqlite3.Error as error:  # only the text distinguishes a missing table from a wrong statement
                 if not re.match(r"no such (table|column|function|view|index|module)|.*has no column", str(error)):
                     raise _Fault(str(error)) from None
 
@@ -126,7 +126,7 @@ def _c(program: str) -> None:
         if directive[1] == "include" and not _HEADER.match(directive[0].strip()):
             raise _Fault(f"{directive[0].strip()[:60]!r}: only headers of the C library may be included")
         if directive[1] in ("include_next", "import", "embed", "pragma"):
-            raise _Fault(f"#{directive[1]} is not looked at")
+            raise _Fault(f"the directive #{directive[1]} is not allowed")
     _command(["cc", "-fsyntax-only", "-std=gnu17", "-w", "-x", "c", "-"], program)
 
 
@@ -137,7 +137,7 @@ def _bash(program: str) -> None:
 def _command(command: list[str], program: str) -> None:
     path = shutil.which(command[0])
     if path is None:
-        raise _Absent(f"{command[0]} is not installed: it cannot be judged here")
+        raise _Absent(f"{command[0]} is not installed, so the program cannot be checked")
     with tempfile.TemporaryDirectory(prefix="ssmprov-") as nowhere:
         try:
             done = subprocess.run(
@@ -152,7 +152,7 @@ def _command(command: list[str], program: str) -> None:
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise _Fault(f"{command[0]} did not come to an end within {LIMIT_S} s") from None
+            raise _Fault(f"{command[0]} did not finish within {LIMIT_S} s") from None
     if done.returncode:
         lines = done.stderr[:4096].decode(errors="replace").splitlines()
         raise _Fault(next((line for line in lines if line.strip()), f"{command[0]} ended with {done.returncode}"))

@@ -1,10 +1,10 @@
-"""What the tags of a drawing ask for, looked for in the elements of an SVG.
+"""Checks whether the elements of an SVG show what the tags of a drawing ask for.
 
-[circle] [rect] [ellipse] [line] [polygon] [triangle] [star]   such a shape
+[circle] [rect] [ellipse] [line] [polygon] [triangle] [star]   at least one such shape
 [bar-chart] with [bars:N], [ascending], [descending], [axes]    rectangles side by side, their order, two lines
-[palette:NAME]                                                   only colours of that palette, and one at least
+[palette:NAME]                                                   at least one colour, and all from that palette
 [style:filled|outline|minimal]                                   how shapes are painted
-[count:N]                                                        so many of the shape
+[count:N]                                                        exactly N of the shape
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ PALETTES: Mapping[str, frozenset[str]] = {
     "gray": frozenset({"#222", "#555", "#888", "#bbb", "#eee"}),
 }
 NEUTRAL = frozenset({"none", "#000", "#fff"})
-"""Paints that belong to every palette."""
+"""Colours that belong to every palette."""
 
 ELEMENTS = {"circle": "circle", "rect": "rect", "ellipse": "ellipse", "line": "line"} | dict.fromkeys(
     ("polygon", "triangle", "star"), "polygon"
 )
 CORNERS = {"triangle": 3, "star": 10}
 MAX_MINIMAL = 2
-"""Shapes that a minimal drawing has at most."""
+"""The largest number of shapes in a minimal drawing."""
 
 
 def drawing_hits(tags: tuple[str, ...], root: Element | None) -> list[Hit]:
-    """Each tag that asks for something, and whether the drawing (None: there is none) shows it."""
+    """Each tag that asks for something, and whether the drawing shows it. `root` is None if there is no drawing."""
     known = {tag.partition(":")[0]: tag.partition(":")[2] for tag in tags}
     elements = list(_shapes(root)) if root is not None else []
     return [
@@ -50,7 +50,7 @@ def _shapes(root: Element) -> Iterator[tuple[str, Element]]:
 
 
 def _shown(tag: str, known: Mapping[str, str], elements: list[tuple[str, Element]]) -> bool | None:
-    """Whether a drawing shows what a tag asks for; None for a tag that asks for nothing here."""
+    """Whether a drawing shows what a tag asks for; None if the tag asks for nothing."""
     name, _, value = tag.partition(":")
     if name in ELEMENTS:
         return any(_is(name, *element) for element in elements)
@@ -85,7 +85,7 @@ def _is(shape: str, name: str, element: Element) -> bool:
 
 
 def _bars(elements: list[tuple[str, Element]]) -> list[tuple[float, float]]:
-    """Left edge and height of each rectangle that has both."""
+    """The left edge and the height of each rectangle that has both."""
     return [
         (left, height)
         for name, element in elements

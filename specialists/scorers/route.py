@@ -1,4 +1,4 @@
-"""Routes: a plan and the agent that is to carry it out, and nothing else."""
+"""Routes: a plan and the agent that should carry it out, and nothing else."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from specialists.grammars import Offended, element
 from specialists.scorers.base import Expected, Hit, Score, text_hits
 
 AGENT = "agent"
-"""The tag that names the agent which a request is for."""
+"""The tag that names the agent for a request."""
 
 AGENTS = {
     "terminal": "shell_operator",
@@ -16,7 +16,7 @@ AGENTS = {
     "calendar": "scheduler",
     "files": "librarian",
 }
-"""What the agent of each tag is called in an answer."""
+"""The agent's name in an answer, for each value of the tag."""
 
 
 def route(answer: str, expected: Expected) -> Score:
@@ -39,7 +39,7 @@ def route(answer: str, expected: Expected) -> Score:
         hits.append(Hit(f"[{AGENT}:{wanted}]", agent == AGENTS.get(wanted, wanted)))
     steps = [step for step in plan.split(";") if step.strip()]
     known = agent in AGENTS.values()
-    why = "" if known else f"{agent!r} is no agent: {', '.join(AGENTS.values())}"
+    why = "" if known else f"there is no agent {agent!r}: choose from {', '.join(AGENTS.values())}"
     return Score(
         valid=known and bool(steps),
         prefix=prefix,

@@ -1,4 +1,4 @@
-"""Rules on the text itself: not empty, not repeating itself, with and without certain texts, exact, of a form."""
+"""Rules for the text itself: not empty, no repetitions, certain texts in it or not, an exact text, a pattern."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections import Counter
 from specialists.scorers.base import MAX_ANSWER, Expected, Hit, Score, text_hits
 
 WORDS = 5
-"""A repetition is a run of so many words that has been there before."""
+"""A repetition is a run of this many words that appeared before."""
 
 MOST_REPEATED = 0.5
 MAX_MATCHED = 4096
-"""Characters that a regular expression is tried on: one with a bad form could take for ever on more."""
+"""How many characters a regular expression is matched against: on longer text, a bad one could take forever."""
 
 
 def text_rules(answer: str, expected: Expected) -> Score:
@@ -33,7 +33,7 @@ def text_rules(answer: str, expected: Expected) -> Score:
     elif len(answer) > MAX_ANSWER:
         why = f"it is longer than {MAX_ANSWER} characters"
     elif repeated > MOST_REPEATED:
-        why = f"{repeated:.0%} of it repeats what it has said"
+        why = f"{repeated:.0%} of it repeats earlier text"
     else:
         why = ""
     return Score(
@@ -47,7 +47,7 @@ def text_rules(answer: str, expected: Expected) -> Score:
 
 
 def repetition(text: str) -> float:
-    """The share of runs of `WORDS` words that have been there before; 0 in a text of less than two such runs."""
+    """The share of runs of `WORDS` words that appeared before; 0 if the text has fewer than two such runs."""
     words = text.split()
     runs = Counter(tuple(words[i : i + WORDS]) for i in range(len(words) - WORDS + 1))
     total = sum(runs.values())

@@ -1,4 +1,4 @@
-"""Turns of a transcript: an answer that is the content of one turn, and holds none of the grammar of others."""
+"""Turns of a transcript: an answer is the content of one turn, without headers or fences of other turns."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def turn(answer: str, expected: Expected) -> Score:
     elif len(answer) > MAX_ANSWER:
         why = f"it is longer than {MAX_ANSWER} characters"
     elif turns_of(answer):
-        why = "it holds the header of another turn"
+        why = "it contains the header of another turn"
     elif HALF_FENCE in answer:
-        why = "it holds a part of a fence"
+        why = "it contains a part of a fence"
     else:
         why = ""
     return Score(

@@ -1,4 +1,4 @@
-"""SVG and other XML: valid is what a real parser reads to its end, as a whole document."""
+"""SVG and other XML: an answer is valid if a real parser accepts all of it as a whole document."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ MAX_DEPTH = 64
 
 
 def xml(answer: str, expected: Expected) -> Score:
-    """An answer of one element (`svg`, unless `starts` names another), with what its tags ask for drawn in it."""
+    """Scores an answer of one element (`svg`, unless `starts` names another) that should show what its tags ask for."""
     starts = expected.starts or "<svg"
     text = answer.lstrip()
     prefix = text.startswith(starts)
@@ -23,16 +23,16 @@ def xml(answer: str, expected: Expected) -> Score:
     try:
         root = parse(document)
         if root.tag.rpartition("}")[2] != name:
-            raise ParseError(f"its root is {root.tag}, not {name}")
+            raise ParseError(f"its root element is {root.tag}, not {name}")
     except ParseError as error:
         return Score(valid=False, prefix=prefix, hits=hits + drawing_hits(expected.tags, None), end=end, why=str(error))
     return Score(valid=True, prefix=prefix, hits=hits + drawing_hits(expected.tags, root), end=end)
 
 
 def parse(text: str) -> Element:
-    """A whole document without a document type: those could expand to anything. Raises ParseError."""
+    """Parses a whole document. Rejects document types, because they could expand to anything. Raises ParseError."""
     if len(text) > MAX_ANSWER:
-        raise ParseError(f"longer than {MAX_ANSWER} characters")
+        raise ParseError(f"it is longer than {MAX_ANSWER} characters")
     builder = TreeBuilder()
     parser = expat.ParserCreate(namespace_separator="}")
     depth = 0
@@ -41,7 +41,7 @@ def parse(text: str) -> Element:
         nonlocal depth
         depth += 1
         if depth > MAX_DEPTH:
-            raise ParseError(f"nested deeper than {MAX_DEPTH}")
+            raise ParseError(f"its elements are nested more than {MAX_DEPTH} levels deep")
         builder.start(name, attributes)
 
     def finish(name: str) -> None:
@@ -50,7 +50,7 @@ def parse(text: str) -> Element:
         builder.end(name)
 
     def refuse(*_: object) -> None:
-        raise ParseError("a document type is not read")
+        raise ParseError("a document type is not allowed")
 
     parser.StartElementHandler = start
     parser.EndElementHandler = finish
@@ -64,7 +64,7 @@ def parse(text: str) -> Element:
     except (AssertionError, ValueError) as error:
         raise ParseError(str(error)) from None
     if not isinstance(root, Element):
-        raise ParseError("no element")
+        raise ParseError("it has no element")
     return root
 
 

@@ -1,4 +1,4 @@
-r"""Rows of the track `code`: a request with its language, and a program of a few lines; line breaks stand as `\n`."""
+r"""Rows of the track `code`: a request with its language, and a program of a few lines with `\n` for line breaks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of the track `routing`: a request in a sentence, the plan for it, and the agent that is to carry it out."""
+"""Rows of the track `routing`: a request in one sentence, a plan, and the agent that should carry it out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from random import Random
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Kind:
-    """Requests of one agent: sentences with `{}` for the thing, the things, and the steps of the plan."""
+    """Requests for one agent: sentences with `{}` for the thing, the things, and the steps of the plan."""
 
     domain: str
     intent: str

@@ -1,7 +1,7 @@
 """Rows of the track `svg`: a few tags, and the drawing that they ask for.
 
-A shape or several in a palette and a style, or a bar chart. The drawing follows from its tags alone, so that a model
-that has understood the tags knows every byte.
+A drawing has one or more shapes in a palette and a style, or is a bar chart. It depends only on its tags, so a model
+that has understood the tags can write every byte.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ STYLES = ("filled", "outline", "minimal")
 MAX_COUNT = 4
 MAX_BARS = 7
 FLOOR = 58
-"""Where bars stand."""
+"""The y coordinate of the bars' lower ends."""
 
 Drawn = tuple[list[str], list[str]]
-"""The tags, and the elements that they ask for."""
+"""The tags, and the elements of their drawing."""
 
 
 def compose(rng: Random) -> str:
-    """Tags in their usual order."""
+    """A row with its tags in the usual order."""
     return _row(*_drawn(rng))
 
 
 def wide(rng: Random) -> str:
-    """Tags in any order: the same drawings, asked for in more ways."""
+    """A row with its tags in any order: the same drawings, with more ways to ask."""
     tags, drawn = _drawn(rng)
     rng.shuffle(tags)
     return _row(tags, drawn)

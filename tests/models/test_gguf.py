@@ -112,7 +112,7 @@ ARCHITECTURE = string(b"general.architecture") + struct.pack("<I", 8) + string(b
         (b"", "not a GGUF file"),
         (b"GGU", "not a GGUF file"),
         (b"PK\x03\x04" * 100, "not a GGUF file"),
-        (header_of(version=1), "version 1; versions 2 and 3"),
+        (header_of(version=1), "version 1, but only little-endian files of version 2 or 3"),
         (header_of(version=3 << 24), "big-endian"),
         (header_of(), "does not name the architecture"),
         (header_of(keys=1 << 60), r"damaged: \d+ keys"),
@@ -195,13 +195,15 @@ def test_a_missing_part_is_named(parts: list[Path], missing: int) -> None:
 
 
 def test_a_part_that_is_not_what_its_name_says_is_refused(parts: list[Path]) -> None:
-    with pytest.raises(gguf.GgufError, match=rf"part 2 of 3: give the first one, {parts[0].name}"):
+    with pytest.raises(gguf.GgufError, match=rf"part 2 of 3: use the first part, {parts[0].name}"):
         gguf.describe(parts[1])
     with pytest.raises(gguf.GgufError, match=r"should end in -00001-of-00003\.gguf"):
         gguf.describe(parts[0].rename(parts[0].with_name("model.gguf")))
     parts[0].with_name("model.gguf").rename(parts[0])
     parts[1].write_bytes(parts[2].read_bytes())
-    with pytest.raises(gguf.GgufError, match=rf"{parts[1].name}: the file does not say that it is part 2 of 3"):
+    with pytest.raises(
+        gguf.GgufError, match=rf"{parts[1].name}: the name says part 2 of 3, but the file's header does not"
+    ):
         gguf.describe(parts[0])
     parts[1].write_bytes(parts[2].read_bytes()[:-1])
     with pytest.raises(gguf.GgufError, match=rf"{parts[1].name}: the file is cut short"):

@@ -81,7 +81,7 @@ def test_a_pickle_with_code_is_refused_unrun(tmp_path: Path) -> None:
     ("name", "words"),
     [
         ("nowhere.pth", "no such file"),
-        ("model.gguf", r"ends in \.pth or \.safetensors"),
+        ("model.gguf", r"must end in \.pth or \.safetensors"),
         ("list.pth", "dict of tensors"),
     ],
 )

@@ -240,7 +240,7 @@ def test_a_seed_repeats_exactly_and_says_that_nothing_is_learnt(
     assert texts[0] == texts[1]
     assert json.loads(texts[0])["margin"] != json.loads(texts[2])["margin"]
     out = capsys.readouterr().out
-    assert "freshly initialised from seed 3, so nothing is learnt" in out
+    assert "freshly initialised from seed 3, untrained" in out
     assert "no plot because matplotlib is not installed: install ssmprov[bench]" in out
     assert not (tmp_path / "0" / "probe.png").exists()
 
@@ -282,18 +282,20 @@ def test_the_margin_itself_is_measured_with_the_vocabulary_of_gpt2(
 
 
 def test_a_vocabulary_that_does_not_do_says_what_is_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(InputError, match=r"the model has 31 tokens, which is not the 257 of bytes.*--tokenizer"):
+    with pytest.raises(
+        InputError, match=r"the model's vocabulary has 31 tokens, so it is not a byte model \(257 tokens\).*--tokenizer"
+    ):
         wording.wording_for(31, None)
     with pytest.raises(InputError, match=r"vocab\.json: there is no such file"):
         wording.wording_for(31, tmp_path)
     size = vocabulary(tmp_path, "Ġthe")
-    with pytest.raises(InputError, match="' Paris' is 6 tokens there"):
+    with pytest.raises(InputError, match="' Paris' is 6 tokens in this vocabulary"):
         wording.wording_for(size, tmp_path)
     size = vocabulary(tmp_path, "ĠParis", "Ġthe")
-    with pytest.raises(InputError, match=f"{size} tokens there, but the model has {size - 1}"):
+    with pytest.raises(InputError, match=f"this vocabulary has {size} tokens, but the model has {size - 1}"):
         wording.wording_for(size - 1, tmp_path)
     (tmp_path / "vocab.json").write_text("{")
-    with pytest.raises(InputError, match="its files are not GPT-2's vocabulary"):
+    with pytest.raises(InputError, match=r"its vocab\.json and merges\.txt cannot be read"):
         wording.wording_for(size, tmp_path)
     monkeypatch.setitem(sys.modules, "tokenizers", None)
     with pytest.raises(InputError, match="needs the Python module 'tokenizers'"):
@@ -304,8 +306,8 @@ def test_a_vocabulary_that_does_not_do_says_what_is_wrong(tmp_path: Path, monkey
     ("options", "words", "message", "code"),
     [
         ({"vocab_size": 257}, ["--layer", "2"], "the model has 2 layers, 0 to 1", 2),
-        ({}, [], "the model has 31 tokens", 1),
-        ({"vocab_size": 257, "max_seq_len": 20}, [], "tokens exceed max_seq_len 20", 1),
+        ({}, [], "the model's vocabulary has 31 tokens", 1),
+        ({"vocab_size": 257, "max_seq_len": 20}, [], "tokens are more than max_seq_len 20", 1),
         ({"vocab_size": 257}, ["--scan", "chunk"], "scan must be exact, chunked or chunked:<tokens>", 1),
         (None, ["--scan", "exact"], "--scan needs a --checkpoint", 2),
         ({}, ["--fresh"], "give --checkpoint or --fresh, not both", 2),

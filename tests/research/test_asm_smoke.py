@@ -66,7 +66,7 @@ def test_a_checkpoint_is_tried_out(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ln_f__weight": 3e38}, "not finite: the logits, variant baseline, scan exact"),
+        ({"ln_f__weight": 3e38}, "NaN or infinite values: the logits, variant baseline, scan exact"),
         ({"ln_f__weight": float("nan")}, "ln_f.weight holds 16 values that are NaN or infinite"),
         ({"extra__weight": 1.0}, "the model has no tensor extra.weight"),
     ],
@@ -117,12 +117,12 @@ def test_steps_that_give_other_logits_are_noticed() -> None:
 @pytest.mark.parametrize(
     ("words", "message", "code"),
     [
-        (["--device", "gpu9"], "torch cannot use the device 'gpu9' here; available: cpu", 2),
-        (["--device", "meta"], "torch cannot use the device 'meta' here", 2),
+        (["--device", "gpu9"], "torch cannot use the device 'gpu9' on this machine; available: cpu", 2),
+        (["--device", "meta"], "torch cannot use the device 'meta' on this machine", 2),
         (["--outdir", "{file}"], "is a file", 2),
         (["--outdir", "{file}/below"], "{file}/below: Not a directory", 1),
         (["--seed", "-1"], "--seed", 2),
-        (["--checkpoint", "{file}"], "a checkpoint ends in .safetensors, .pt or .pth", 1),
+        (["--checkpoint", "{file}"], "the name of a checkpoint must end in .safetensors, .pt or .pth", 1),
         (["--checkpoint", "{file}.pt"], "does not exist", 2),
     ],
 )

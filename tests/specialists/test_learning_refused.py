@@ -30,7 +30,7 @@ def test_other_weights_than_those_that_are_served_are_refused(house: Cluster) ->
     served = path.read_bytes()
     rwkv7.save(rwkv7.random_tensors(TINY, 9), path)
     try:
-        assert "and tiny is served with" in refused("train", "another")
+        assert "but the workers of tiny serve" in refused("train", "another")
     finally:
         path.write_bytes(served)
     assert [run.status for run in Ledger(folder).runs()] == ["failed"]
@@ -68,7 +68,7 @@ def _with_plan(folder: Path, change: tuple[str, str]) -> str:
 def test_rows_and_settings_that_cannot_be_learnt_from_fail_with_a_word(house: Cluster) -> None:
     folder = made(house, "odd")
     assert "none of" in _with_plan(folder, ("longest = 128", "longest = 8"))
-    assert "a batch must be able to hold the longest row" in _with_plan(folder, ("longest = 128", "longest = 4096"))
+    assert "lower `longest`, or raise `batch_tokens`" in _with_plan(folder, ("longest = 128", "longest = 4096"))
     assert "`$.stages[...]`" in _with_plan(folder, ("examples = 2", "exmples = 2"))
     assert "there is no run 'gone'" in refused("tune", "odd", "--from", "gone")
     primed = good("prime", "odd")
@@ -121,9 +121,9 @@ def test_who_asks_for_the_end_within_the_parity_gate_gets_it_there(
 
     folder = made(house, "hasty")
     monkeypatch.setattr("training.session.stopping", asked)
-    assert refused("train", "hasty") == "stopped in the parity gate: nothing was trained"
+    assert refused("train", "hasty") == "stopped during the parity gate: nothing was trained"
     [run] = Ledger(folder).runs()
-    assert (run.status, run.why, run.steps) == ("failed", "stopped in the parity gate: nothing was trained", 0)
+    assert (run.status, run.why, run.steps) == ("failed", "stopped during the parity gate: nothing was trained", 0)
     with house.client() as client:
         assert client.ls("specialists/hasty/", model="tiny").rows == []
 
@@ -144,7 +144,7 @@ def test_a_run_is_gone_on_with_as_what_it_was_begun_as_or_not_at_all(house: Clus
     assert others in gone_on_with("plan.toml", plan.replace('"INTERFACE"', '"ANSWER"'))
     assert others in gone_on_with("plan.toml", plan.replace("0.8, 0.1, 0.1", "0.7, 0.2, 0.1"))
     assert others in gone_on_with("rows.txt", rows.replace("\tyes", "\tno"))
-    assert "of the model tiny" in gone_on_with("plan.toml", plan.replace('model = "tiny"', 'model = "asm"'))
+    assert "used the model tiny" in gone_on_with("plan.toml", plan.replace('model = "tiny"', 'model = "asm"'))
     assert "smaller learning rate" in refused("train", "changed", "--resume"), "all is as it was"
 
 
@@ -156,11 +156,11 @@ def test_a_run_begins_with_what_its_own_model_made(house: Cluster) -> None:
     write_state(path, state.arrays, msgspec.structs.replace(state.origin, fingerprint="0" * 64))
     assert f"the run {run['id']} was made with the model 000000000000" in refused("tune", "moved", "--stage", "sft")
     (folder / "plan.toml").write_text((folder / "plan.toml").read_text().replace('model = "tiny"', 'model = "asm"'))
-    assert "is of the model tiny, and the plan names asm" in refused("tune", "moved", "--from", run["id"])
+    assert "used the model tiny, but the plan names asm" in refused("tune", "moved", "--from", run["id"])
     other = good("tune", "moved", "--stage", "sft", "--skip-parity", "--steps", "1")
     assert other["parent"] == "", "what another model made is nothing to begin with"
     path.unlink()
-    assert "has left no state.safetensors" in refused("tune", "moved", "--from", run["id"])
+    assert "has no state.safetensors in its folder" in refused("tune", "moved", "--from", run["id"])
     assert "the rate must be a number" in refused("tune", "moved", "--rate", "nan")
 
 

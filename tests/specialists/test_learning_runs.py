@@ -126,7 +126,7 @@ def test_what_a_run_kept_on_its_way_is_evaluated_and_promoted_by_its_step(house:
     run = good("train", "steps", "--skip-parity")
     assert list(run["kept"]) == ["2", "4"]
     assert len({*run["kept"].values(), run["made"]}) == 3
-    assert "use one of: 2, 4, 6" in refused("eval", "steps", "--step", "3")
+    assert "it kept 2, 4, 6" in refused("eval", "steps", "--step", "3")
     assert good("eval", "steps", "--step", "4")["object"] == run["kept"]["4"]
     assert "has not been evaluated" in refused("promote", "steps", "--step", "2")
     good("promote", "steps", "--step", "4", "--force")

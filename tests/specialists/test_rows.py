@@ -53,7 +53,7 @@ def test_a_row_is_a_prompt_and_its_answer(
         ("svg", "<svg></svg>", 1, "must begin with tags"),
         ("svg", "[circle]", 9, "<svg must follow the tags"),
         ("svg", "[circle]<svg>", 14, "</svg> is missing"),
-        ("svg", "[circle]<svg></svg> more", 20, "nothing may follow"),
+        ("svg", "[circle]<svg></svg> more", 20, "the row must end here"),
         ("svg", "[Circle]<svg></svg>", 1, "must begin with tags"),
         ("routing", "[circle]<query>a</query>", 1, "[route]"),
         ("routing", "[route]<query>a</query><final_agent>", 24, "<plan> is expected"),

@@ -72,8 +72,8 @@ def test_each_tag_can_be_missed(tags: str, inside: str, expected: bool) -> None:
         ("<svg><circle/>", "no element found"),
         ("<html></html>", "not svg"),
         ('<!DOCTYPE svg [<!ENTITY a "b">]><svg>&a;</svg>', "document type"),
-        ("<svg>" + "<g>" * 100 + "</g>" * 100 + "</svg>", "nested deeper"),
-        ("<svg>" + "x" * 70_000 + "</svg>", "longer than"),
+        ("<svg>" + "<g>" * 100 + "</g>" * 100 + "</svg>", "nested more than"),
+        ("<svg>" + "x" * 70_000 + "</svg>", "longer than 65536 characters"),
         ("<svg>\x01</svg>", "not well-formed"),
     ],
 )
@@ -141,9 +141,9 @@ def test_a_program_is_parsed_by_its_language(language: str, good: str, bad: str)
         ("c", "#inc\\ \nlude /**/ </etc/passwd>\n", "only headers"),
         ("c", "#/*\n*/include </etc/passwd>\n", "only headers"),
         ("c", "??=include </etc/passwd>\n", "error"),
-        ("c", '#embed "/etc/passwd"\n', "not looked at"),
-        ("cobol", "x", "no language"),
-        ("python", "x" * 70_000, "longer than"),
+        ("c", '#embed "/etc/passwd"\n', "is not allowed"),
+        ("cobol", "x", "no parser for the language"),
+        ("python", "x" * 70_000, "more than 65536 characters"),
     ],
 )
 def test_a_program_that_would_do_harm_is_a_fault(language: str, program: str, why: str) -> None:

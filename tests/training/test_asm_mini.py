@@ -113,8 +113,8 @@ def test_what_cannot_be_is_said_in_a_line(tmp_path: Path, monkeypatch: pytest.Mo
     assert f"--outdir {file} cannot be written to" in refused(run(file))
     assert file.read_text() == "mine"
     wrong = run(tmp_path / "a", "--device", "nonsense")
-    assert (wrong.exit_code, "torch cannot use the device 'nonsense' here" in wrong.output) == (2, True)
-    assert "16 does not divide into 3 heads" in refused(run(tmp_path / "b", "--heads", "3"))
+    assert (wrong.exit_code, "torch cannot use the device 'nonsense' on this machine" in wrong.output) == (2, True)
+    assert "16 must be a multiple of num_heads 3" in refused(run(tmp_path / "b", "--heads", "3"))
     monkeypatch.setitem(sys.modules, "datasets", None)
     monkeypatch.setattr("training.texts.find_spec", lambda _: None)
     assert "pip install 'ssmprov[asm-data]'" in refused(run(tmp_path / "c", "--dataset", "wikitext"))
@@ -162,6 +162,8 @@ def test_every_twentieth_document_is_held_out(hub: FakeHub) -> None:
 def test_a_dataset_that_is_not_there_or_holds_no_text(tmp_path: Path, hub: FakeHub) -> None:
     assert refused(run(tmp_path, "--dataset", "large")) == "the dataset 'large' cannot be loaded (there is no large)"
     small = ("--dataset", "small", "--dataset-config", "plain")
-    assert "no text in the column 'body'; it has text" in refused(run(tmp_path, *small, "--text-column", "body"))
+    assert "no text in the column 'body'; its columns are text" in refused(
+        run(tmp_path, *small, "--text-column", "body")
+    )
     hub.rows = [{"text": " "}]
     assert "too few documents" in refused(run(tmp_path, *small))

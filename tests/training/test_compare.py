@@ -62,7 +62,7 @@ def test_both_are_measured_and_written_down(files: dict[str, Path], tmp_path: Pa
     assert found["asm-mini"]["state_bytes"] == 4 * 2 * (4 * (8 + 2) + 4 * 4 + 4) + 8  # fp32, and the count of tokens
     text = (tmp_path / "compare.md").read_text()
     assert "| answer, after 200 bytes of source |" in text
-    assert "| state of a context, bytes |" in text
+    assert "| state per context, bytes |" in text
 
 
 def test_a_model_that_is_not_there_is_said_in_a_line(files: dict[str, Path], tmp_path: Path) -> None:
@@ -105,5 +105,5 @@ def test_the_control_sets_losses_against_seconds_and_tokens() -> None:
 def test_a_control_that_has_run_is_not_run_over(tmp_path: Path) -> None:
     (tmp_path / "control-rwkv7").mkdir()
     (tmp_path / "control-rwkv7/checkpoint.pth").touch()
-    with pytest.raises(TrainingError, match="holds a run already"):
+    with pytest.raises(TrainingError, match="already contains a run"):
         control.run(tmp_path, 1.0, compiled=False)

@@ -262,7 +262,7 @@ def test_what_cannot_be_learnt_from_is_told() -> None:
         Grpo(policy, asking(group=1))
     with pytest.raises(FitError, match=r"the reward of an answer to prompt \d is nan"):
         Ppo(policy, asking(reward=lambda *_: float("nan")))(0)
-    with pytest.raises(FitError, match="not the first of 2"):
+    with pytest.raises(FitError, match="2 steps share each batch of answers"):
         Ppo(policy, asking(whole=2))(1)
     with pytest.raises(ValueError, match="a prompt and an answer"):
         Dpo(policy, [Pair([1], [2], [])])

@@ -74,7 +74,7 @@ def test_what_is_drawn_follows_the_probabilities() -> None:
 def test_a_prompt_that_cannot_be_answered_is_told(tmp_path: Path) -> None:
     with pytest.raises(PolicyError, match="prompt 1 is empty"):
         sample(toy(tmp_path, "rwkv7", "tune"), [[1], []], Sampling(max_tokens=3), 0)
-    with pytest.raises(PolicyError, match="prompt 0 has 2047 tokens, but this model's contexts end 2047 after"):
+    with pytest.raises(PolicyError, match="prompt 0 has 2047 tokens, but this model can read at most 2047 after"):
         sample(toy(tmp_path, "exact", "tune"), [[1] * 2047], Sampling(max_tokens=3), 0)
     assert len(sample(toy(tmp_path, "exact", "tune"), [[1] * 2044], Sampling(max_tokens=9), 0)[0].tokens) == 3
     for wrong in ({"max_tokens": 0}, {"max_tokens": 1, "temperature": -1.0}, {"max_tokens": 1, "stops": ((),)}):

@@ -1,1 +1,1 @@
-"""Looks inside a model: what it expects to come next, what moves that, and which slots it needs."""
+"""Looks inside a model: which token it expects next, what changes that, and which slots it needs."""

@@ -1,4 +1,4 @@
-"""Slots that are hidden from the reading of one layer, and how far that moves the next token."""
+"""Hides slots from the reads of one layer, and measures how much that changes the next token's distribution."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ COUNT = 3
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnockOut:
-    """The most and the least used slots of a layer, their share of its reads, and the mean KL in nats without them."""
+    """The most and the least used slots of a layer, their share of its reads, and the mean KL (nats) without them."""
 
     layer: int
     most: list[int]
@@ -27,9 +27,9 @@ class KnockOut:
 
 
 def knock_outs(model: ASMLanguageModel, prompts: Prompts) -> list[KnockOut]:
-    """Masks up to 3 slots of one layer of a baseline model in all tokens and heads, for each layer in turn.
+    """Masks up to 3 slots of a baseline model, in all tokens and heads of one layer. Does this for each layer in turn.
 
-    Empty for a model with a single slot.
+    Returns an empty list if the model has only one slot.
     """
     count = min(COUNT, model.config.num_slots // 2)
     if not count:
@@ -59,14 +59,14 @@ def knock_outs(model: ASMLanguageModel, prompts: Prompts) -> list[KnockOut]:
 
 
 def usage(weights: Tensor, lengths: Tensor) -> Tensor:
-    """Read weights [B,H,T,K] -> the share [K] of each slot over heads and real tokens."""
+    """Read weights [B,H,T,K] -> the mean share [K] of each slot over heads and real tokens."""
     real = torch.arange(weights.shape[2], device=weights.device) < lengths.unsqueeze(1)  # (B, T)
     return weights.transpose(1, 2)[real].mean(dim=(0, 1))
 
 
 def divergence(plain: Tensor, changed: Tensor) -> Tensor:
     """KL(plain || changed) of log probabilities [B,V], in nats [B]."""
-    return (plain.exp() * (plain - changed)).sum(dim=-1).clamp_min(0.0)  # rounding may leave less than nothing
+    return (plain.exp() * (plain - changed)).sum(dim=-1).clamp_min(0.0)  # rounding may give a negative number
 
 
 def _without(model: ASMLanguageModel, prompts: Prompts, layer: int, slots: list[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The findings of a probe as one picture. Needs matplotlib, of the extra `bench`."""
+"""Draws the findings of a probe as one picture. Needs matplotlib, from the extra `bench`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ DPI = 130
 
 
 def draw(found: dict[str, Any], path: Path) -> bool:
-    """Draws what `probe.json` holds; False without matplotlib."""
+    """Draws the content of `probe.json`. Returns False if matplotlib is not installed."""
     if find_spec("matplotlib") is None:
         return False
     import matplotlib as mpl
@@ -30,7 +30,7 @@ def draw(found: dict[str, Any], path: Path) -> bool:
         _steering(steering, found["steering"])
         _slots(slots, found["knock_out"])
         drawing.suptitle(f"{found['model']['source']}, {found['model']['parameters']:,} parameters")
-        drawing.savefig(path, dpi=DPI, metadata={"Software": None})  # no version: the same findings, the same file
+        drawing.savefig(path, dpi=DPI, metadata={"Software": None})  # no version: the same findings give the same file
         pyplot.close(drawing)
     return True
 
@@ -50,7 +50,7 @@ def _steering(axes: Axes, found: dict[str, Any]) -> None:
         side = found[name]
         label = f"{name.replace('_', ', routing ')}: slope {side['slope']:.3g}"
         change = [margin - side["margins"][0] for margin in side["margins"]]
-        style = "--" if name == "residual_frozen" else "-"  # it may lie on the other
+        style = "--" if name == "residual_frozen" else "-"  # it may cover the other line
         axes.plot(found["sweep"], change, style, marker="o", markersize=3, color=colour, label=label)
     axes.set_xlabel("step along the gradient")
     axes.set_ylabel("change of the mean margin")

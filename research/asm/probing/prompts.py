@@ -1,4 +1,4 @@
-"""The prompts of the Paris margin: all but the controls are to be gone on with by Paris."""
+"""The prompts of the Paris margin. The right continuation is Paris for all of them except the controls."""
 
 from __future__ import annotations
 
@@ -32,5 +32,5 @@ PROMPTS: dict[str, tuple[str, ...]] = {
 
 
 def texts() -> list[tuple[str, str]]:
-    """Group and text of each prompt, in order."""
+    """The group and the text of each prompt, in order."""
     return [(group, text) for group, prompts in PROMPTS.items() for text in prompts]

@@ -1,4 +1,4 @@
-"""Prompts that a model has read but for their last token: where a probe steps in, at the cost of one step."""
+"""Reads prompts except for their last token. A probe then intervenes in that token, at the cost of a single step."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from models.asm.trace import Info
 
 @dataclass(frozen=True, slots=True)
 class Prompts:
-    """tokens [B,T] padded at the right, lengths [B]; `state` has read all but the `last` [B,1] token of each row."""
+    """tokens [B,T] padded at the right, lengths [B], and a `state` that has read all but the `last` token [B,1]."""
 
     tokens: Tensor
     lengths: Tensor
@@ -29,7 +29,7 @@ class Prompts:
 
 @torch.no_grad()
 def read_prompts(model: ASMLanguageModel, ids: Sequence[Sequence[int]]) -> Prompts:
-    """Prompts of at least one token each."""
+    """Reads prompts. Each must have at least one token."""
     device = model.token_emb.weight.device
     lengths = torch.tensor([len(one) for one in ids])
     tokens = torch.zeros(len(ids), int(lengths.max()), dtype=torch.int64)
@@ -45,7 +45,10 @@ def read_prompts(model: ASMLanguageModel, ids: Sequence[Sequence[int]]) -> Promp
 
 @torch.no_grad()
 def next_tokens(model: ASMLanguageModel, prompts: Prompts, *, whole: bool = False) -> Tensor:
-    """Log probabilities [B,V] after each prompt: one step, or all of it (`whole`) for what acts on every token."""
+    """Log probabilities [B,V] after each prompt.
+
+    It runs one step from the stored state. With `whole` it reads the whole prompts, for changes that affect all tokens.
+    """
     if whole:
         logits, _ = model(prompts.tokens, lengths=prompts.lengths, last_logits=True)
     else:
@@ -58,10 +61,10 @@ def next_tokens(model: ASMLanguageModel, prompts: Prompts, *, whole: bool = Fals
 
 @torch.no_grad()
 def look(model: ASMLanguageModel, prompts: Prompts, layer: int) -> tuple[list[Info], Tensor]:
-    """What every layer's attention did in the prompts, and the outputs [B,T,C] of one block."""
+    """The info of every layer's attention on the prompts, and the outputs [B,T,C] of one block."""
     seen: list[Tensor] = []
     blocks = model.layers()
-    after = blocks[layer + 1].ln_1 if layer + 1 < len(blocks) else model.ln_f  # reads what the block puts out
+    after = blocks[layer + 1].ln_1 if layer + 1 < len(blocks) else model.ln_f  # its input is the block's output
     handle = after.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     try:
         _, _, infos = model(prompts.tokens, lengths=prompts.lengths, return_info=True)
@@ -79,7 +82,7 @@ def attention_of(model: ASMLanguageModel, layer: int) -> AddressedStateAttention
 
 @contextmanager
 def routed(attention: AddressedStateAttention, weights: Tensor) -> Iterator[None]:
-    """Read weights [B,H,T,K] forced on a layer."""
+    """Forces read weights [B,H,T,K] on a layer inside the `with` block."""
     attention.routing_override = weights
     try:
         yield

@@ -1,7 +1,7 @@
-"""What moves a margin: the routing of one layer, or the residual stream behind it.
+"""Compares two ways to change a margin: through the routing of one layer, or through the residual stream after it.
 
-Each is steered at the last token of every prompt, along the gradient of the mean margin within the space of its first
-three principal components over the ends of the prompts.
+Each is steered at the last token of every prompt, along the gradient of the mean margin. The gradient lies in the space
+of the first three principal components, which are taken over the ends of the prompts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from research.asm.probing.reading import Prompts, attention_of, look, next_token
 
 COMPONENTS = 3
 WINDOW = 5
-"""Tokens at the end of each prompt that the components are taken from."""
+"""The number of tokens at the end of each prompt from which the components are computed."""
 GRADIENT_EPS = 1e-2
 SWEEP = (0.0, 0.01, 0.02, 0.04, 0.08)
 SLOPE_POINTS = 3
@@ -28,7 +28,7 @@ SLOPE_POINTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Subspace:
-    """The first principal components of samples [N,D]: mean [D], axes [P,D], and their share of the variance [P]."""
+    """The first P principal components of samples [N,D]: mean [D], axes [P,D], share of the variance [P]."""
 
     mean: Tensor
     axes: Tensor
@@ -45,17 +45,17 @@ class Subspace:
         return cls(mean, axes * largest.sign(), sizes[:count].square() / total)
 
     def coordinates(self, x: Tensor) -> Tensor:
-        """[..,D] -> [..,P]"""
+        """Points [..,D] -> their coordinates [..,P]."""
         return (x - self.mean) @ self.axes.T
 
     def decoded(self, z: Tensor) -> Tensor:
-        """[..,P] -> the point [..,D] of the subspace."""
+        """Coordinates [..,P] -> their points [..,D] in the subspace."""
         return self.mean + z @ self.axes
 
 
 @dataclass(frozen=True, slots=True)
 class Steered:
-    """`margins` at each of SWEEP along the unit vector of `gradient`, and their slope over the first three."""
+    """`margins` at each step of SWEEP along the unit vector of `gradient`, and their slope over the first three."""
 
     variance: list[float]
     gradient: list[float]
@@ -65,7 +65,7 @@ class Steered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Comparison:
-    """`unforced` is the mean margin that nothing was done to: routing starts from its point in the subspace instead."""
+    """`unforced` is the mean margin without any change. Routing starts from its projection to the subspace instead."""
 
     layer: int
     unforced: float
@@ -76,7 +76,7 @@ class Comparison:
 
 
 def compare(model: ASMLanguageModel, prompts: Prompts, layer: int, margin: Callable[[Tensor], Tensor]) -> Comparison:
-    """Steers a baseline model at one layer; `margin` turns log probabilities [B,V] into margins [B]."""
+    """Steers a baseline model at one layer. `margin` turns log probabilities [B,V] into margins [B]."""
 
     def mean_margin() -> float:
         return float(margin(next_tokens(model, prompts)).mean())
@@ -87,7 +87,7 @@ def compare(model: ASMLanguageModel, prompts: Prompts, layer: int, margin: Calla
     block = model.layers()[layer]
 
     def residual_at(shift: Tensor) -> float:
-        # The block ends by adding the MLP's output, so this adds to the block's.
+        # The block's last step adds the MLP's output, so adding to that also adds to the block's output.
         handle = block.mlp.register_forward_hook(lambda _, __, out: out + shift @ residual_space.axes)
         try:
             return mean_margin()
@@ -115,7 +115,8 @@ def compare(model: ASMLanguageModel, prompts: Prompts, layer: int, margin: Calla
 def _routing(
     model: ASMLanguageModel, prompts: Prompts, layer: int, info: Info, mean_margin: Callable[[], float]
 ) -> tuple[Subspace, Callable[[Tensor], float]]:
-    """The subspace of a layer's read logits, all heads side by side, and the mean margin with routing forced there."""
+    """The subspace of a layer's read logits (all heads concatenated), and the mean margin when routing is forced to a
+    point in it."""
     attention = attention_of(model, layer)
     logits = info["read_logits"].transpose(1, 2)  # (B, T, H, K)
     space = Subspace.of(_late(logits.flatten(2), prompts))
@@ -142,7 +143,7 @@ def _last(x: Tensor, prompts: Prompts) -> Tensor:
 
 
 def gradient_of(at: Callable[[Tensor], float], space: Subspace) -> Tensor:
-    """By central differences along each axis."""
+    """The gradient, from central differences along each axis."""
     steps = GRADIENT_EPS * torch.eye(len(space.axes), dtype=space.axes.dtype, device=space.axes.device)
     return torch.stack([steps.new_tensor((at(step) - at(-step)) / (2 * GRADIENT_EPS)) for step in steps])
 
@@ -155,7 +156,7 @@ def _steered(at: Callable[[Tensor], float], space: Subspace, gradient: Tensor) -
 
 
 def slope(eps: tuple[float, ...], margins: list[float]) -> float:
-    """Of the line through the first points that is nearest to them."""
+    """The slope of the least-squares line through the first points."""
     x, y = eps[:SLOPE_POINTS], margins[:SLOPE_POINTS]
     middle, height = fmean(x), fmean(y)
     rise = sum((a - middle) * (b - height) for a, b in zip(x, y, strict=True))

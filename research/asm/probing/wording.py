@@ -1,4 +1,4 @@
-"""The vocabulary in which prompts are asked, and the two tokens whose difference is the margin."""
+"""The vocabulary for the prompts, and the two tokens whose difference is the margin."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from pathlib import Path
 from models.asm.errors import InputError
 
 BYTES = 257
-"""The size of a vocabulary that is taken for bytes: id 0 ends a text, id 1 + b is the byte b."""
+"""A vocabulary of this size is treated as bytes: id 0 ends a text, id 1 + b is the byte b."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wording:
-    """`encode` turns a prompt into ids below `size`; the margin is log P(better) - log P(worse) after it."""
+    """`encode` turns a prompt into ids below `size`. The margin is log P(better) - log P(worse) after the prompt."""
 
     encode: Callable[[str], list[int]]
     size: int
@@ -25,9 +25,9 @@ class Wording:
 
 
 def bytes_wording() -> Wording:
-    """The proxy where GPT-2's vocabulary is not at hand: the first letter of Paris against that of London.
+    """A proxy for models without GPT-2's vocabulary: the first letter of Paris against that of London.
 
-    A logit difference is the same as that of the log probabilities. Prompts get the space before the word, too.
+    The difference of logits equals that of log probabilities. Prompts also get the space before the word.
     """
     from models.mini.tokenizer import ByteTokenizer
 
@@ -44,11 +44,14 @@ def bytes_wording() -> Wording:
 
 
 def gpt2_wording(directory: Path) -> Wording:
-    """The margin itself, by `vocab.json` and `merges.txt` of GPT-2 in a directory. Raises InputError."""
+    """The real margin, with GPT-2's `vocab.json` and `merges.txt` from a directory. Raises InputError."""
     files = [directory / name for name in ("vocab.json", "merges.txt")]
     for path in files:
         if not path.is_file():
-            raise InputError(f"{path}: there is no such file; --tokenizer takes the directory of GPT-2's two files")
+            raise InputError(
+                f"{path}: there is no such file; --tokenizer must be the directory with GPT-2's vocab.json and "
+                "merges.txt"
+            )
     try:
         from tokenizers import Tokenizer, models, pre_tokenizers
     except ModuleNotFoundError:
@@ -58,7 +61,9 @@ def gpt2_wording(directory: Path) -> Wording:
     try:
         tokenizer = Tokenizer(models.BPE.from_file(*map(str, files)))
     except Exception as error:  # the library raises nothing narrower
-        raise InputError(f"{directory}: its files are not GPT-2's vocabulary ({str(error).splitlines()[0]})") from None
+        raise InputError(
+            f"{directory}: its vocab.json and merges.txt cannot be read ({str(error).splitlines()[0]})"
+        ) from None
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
 
     def encode(text: str) -> list[int]:
@@ -69,7 +74,7 @@ def gpt2_wording(directory: Path) -> Wording:
         ids = encode(word)
         if len(ids) != 1:
             raise InputError(
-                f"{directory}: {word!r} is {len(ids)} tokens there, but the margin needs it to be one token"
+                f"{directory}: {word!r} is {len(ids)} tokens in this vocabulary, but the margin needs a single token"
             )
         pair += ids
     return Wording(
@@ -83,15 +88,15 @@ def gpt2_wording(directory: Path) -> Wording:
 
 
 def wording_for(vocabulary: int, directory: Path | None) -> Wording:
-    """That of a model with so many tokens. Raises InputError where they are of another vocabulary."""
+    """The wording for a model with this vocabulary size. Raises InputError if no known vocabulary fits."""
     if directory is not None:
         found = gpt2_wording(directory)
         if found.size > vocabulary:
-            raise InputError(f"{directory}: {found.size} tokens there, but the model has {vocabulary}")
+            raise InputError(f"{directory}: this vocabulary has {found.size} tokens, but the model has {vocabulary}")
         return found
     if vocabulary != BYTES:
         raise InputError(
-            f"the model has {vocabulary} tokens, which is not the {BYTES} of bytes: give the directory of GPT-2's "
-            "vocab.json and merges.txt as --tokenizer"
+            f"the model's vocabulary has {vocabulary} tokens, so it is not a byte model ({BYTES} tokens): pass the "
+            "directory with GPT-2's vocab.json and merges.txt as --tokenizer"
         )
     return bytes_wording()

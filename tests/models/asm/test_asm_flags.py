@@ -193,7 +193,7 @@ def test_a_model_returns_the_info_of_every_layer() -> None:
 def test_means_over_write_chunks_need_rows_at_one_place() -> None:
     layer = tiny_layer("online", scan="chunked:8")
     _, state = layer(X, lengths=torch.tensor([12, 4]))
-    with pytest.raises(InputError, match="rows at different positions share no write chunk"):
+    with pytest.raises(InputError, match="rows at different positions do not share write chunks"):
         layer(X, state, return_info=True)
     *_, info = layer(X[:1], state.pick([1]), return_info=True)
     assert info["entropy_mean"] > 0

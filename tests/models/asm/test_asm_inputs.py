@@ -19,7 +19,7 @@ X = inputs(2, 6)
     ("options", "words"),
     [
         ({"slotspace_dim": 7}, "even slotspace_dim, not 7"),
-        ({"embed_dim": 17}, "embed_dim 17 does not divide into 2 heads"),
+        ({"embed_dim": 17}, "embed_dim 17 must be a multiple of num_heads 2"),
         ({"embed_dim": 6, "num_heads": 2}, "even head size, not 3"),
         ({"num_slots": 0}, "num_slots must be at least 1, not 0"),
         ({"scan": "chunk:7"}, "scan must be exact, chunked or chunked:<tokens>, not 'chunk:7'"),
@@ -27,7 +27,7 @@ X = inputs(2, 6)
         ({"pos_mode": "round"}, "pos_mode must be one of absolute, cyclic, not 'round'"),
         ({"num_layers": 0}, "num_layers must be at least 1"),
         ({"slots": 4}, "no field 'slots'"),
-        ({"n_embd": 32}, "gives embed_dim twice"),
+        ({"n_embd": 32}, "sets embed_dim twice"),
         ({"mlp_ratio": 0.0}, "mlp_ratio"),
         ({"num_slots": "8"}, "num_slots should be of type int, found '8'"),
         ({"num_slots": True}, "num_slots should be of type int, found True"),
@@ -70,7 +70,7 @@ def test_a_text_beyond_its_limit_is_refused_unless_positions_are_cyclic() -> Non
     tokens = torch.zeros(2, 6, dtype=torch.int64)
     model = tiny_model(max_seq_len=8, use_abs_pos=True)
     _, state = model(tokens)
-    with pytest.raises(InputError, match="12 tokens exceed max_seq_len 8"):
+    with pytest.raises(InputError, match="12 tokens are more than max_seq_len 8"):
         model(tokens, state)
     model(tokens, state, lengths=torch.tensor([2, 1]))  # what stands beyond the limit is padding
     cyclic = tiny_model(max_seq_len=8, use_abs_pos=True, pos_mode="cyclic")
@@ -120,7 +120,7 @@ def test_lengths_and_a_mask_and_no_token_are_refused() -> None:
     ("flags", "words"),
     [
         ({"slot_mask": torch.ones(4)}, r"slot_mask should have shape \[5\], found \[4\]"),
-        ({"slot_mask": torch.zeros(5)}, "slot_mask keeps no slot"),
+        ({"slot_mask": torch.zeros(5)}, "slot_mask must keep at least one slot"),
         ({"slot_mask": torch.ones(5), "slot_mask_where": "write"}, "slot_mask_where must be one of"),
         ({"slot_mask": torch.ones(5), "slot_mask_scope": "first"}, "slot_mask_scope must be one of"),
         ({"routing_mode": "hard"}, "routing_mode must be one of softmax, top1, topk, external, not 'hard'"),
@@ -165,7 +165,7 @@ def test_an_unknown_option_of_the_info_is_refused() -> None:
         ({"num_slots": 4}, r"the state's m should have shape \[1, 2, 2, 5\], found \[1, 2, 2, 4\]"),
         ({"slotspace_dim": 8}, r"the state's S should have shape"),
         ({"use_slotspace_refine": False}, r"the state's S should have shape"),
-        ({"scan": "chunked:4"}, "written by scan chunked:4, and this model runs exact"),
+        ({"scan": "chunked:4"}, "written by scan chunked:4, but this model uses exact"),
     ],
 )
 def test_a_state_of_another_configuration_is_refused(options: dict[str, Any], words: str) -> None:
@@ -180,7 +180,7 @@ def test_a_state_of_another_batch_depth_or_chunk_is_refused() -> None:
         tiny_layer()(X[:1], state)
     with pytest.raises(InputError, match=r"the state's m should have shape \[2, 2, 2, 5\], found \[1, 2, 2, 5\]"):
         tiny_model()(torch.zeros(2, 1, dtype=torch.int64), state)
-    with pytest.raises(InputError, match="written by scan chunked:4, and this model runs chunked:8"):
+    with pytest.raises(InputError, match="written by scan chunked:4, but this model uses chunked:8"):
         tiny_layer(scan="chunked:8")(X, tiny_layer(scan="chunked:4")(X)[1])
     with pytest.raises(InputError, match=r"the state's m should be torch\.float64, found torch\.float32"):
         tiny_layer().double()(X.double(), state)

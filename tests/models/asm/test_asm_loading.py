@@ -72,7 +72,9 @@ def test_both_schemes_load_in_every_wrapping(tmp_path: Path, wrapper: str | None
 def test_the_configuration_may_stand_beside_the_file(tmp_path: Path) -> None:
     model = tiny_model()
     save_file({key: tensor.clone() for key, tensor in model.state_dict().items()}, tmp_path / "model.safetensors")
-    with pytest.raises(WeightsError, match=r"holds no configuration, and there is no config\.json beside it"):
+    with pytest.raises(
+        WeightsError, match=r"neither the file nor a config\.json beside it has the model's configuration"
+    ):
         load_checkpoint(tmp_path / "model.safetensors")
     (tmp_path / "config.json").write_text(json.dumps(plain_config(model)), "utf-8")
     assert torch.equal(logits(load_checkpoint(tmp_path / "model.safetensors").model), logits(model))
@@ -187,7 +189,7 @@ def test_a_scalar_may_be_stored_with_an_axis() -> None:
 
 def test_two_tensors_of_one_meaning_are_refused() -> None:
     tensors = prefixed("lm.legacy.weights.") | prefixed("lm.canonical.weights.")
-    with pytest.raises(WeightsError, match=r"two tensors stand for blocks\.0\."):
+    with pytest.raises(WeightsError, match=r"two of its tensors map to blocks\.0\."):
         load_tensors(tensors, tiny_config())
 
 
@@ -216,7 +218,7 @@ def test_a_pickle_with_code_is_refused_unrun(tmp_path: Path) -> None:
     ("name", "content", "words"),
     [
         ("nowhere.pt", None, "there is no such file"),
-        ("model.gguf", {}, r"ends in \.safetensors, \.pt or \.pth"),
+        ("model.gguf", {}, r"must end in \.safetensors, \.pt or \.pth"),
         ("list.pt", [1, 2], "should hold a dict of tensors"),
         ("empty.pt", {}, "should hold a dict of tensors"),
         ("config.pt", {"model": {"a": torch.ones(1)}, "cfg": 3}, "its configuration should be a mapping, found int"),
@@ -231,6 +233,6 @@ def test_other_files_are_refused_in_plain_words(tmp_path: Path, name: str, conte
 
 
 def test_a_model_is_saved_under_known_suffixes_alone(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match=r"ends in \.safetensors"):
+    with pytest.raises(WeightsError, match=r"must end in \.safetensors"):
         save_checkpoint(tiny_model(), tmp_path / "model.bin")
     assert list(tmp_path.iterdir()) == []
