@@ -192,7 +192,11 @@ class Router:
             piece = turn.pieces.pop(0)
             turn.seq, turn.credit = turn.seq + 1, turn.credit - 1
             kind = wire.Chunk if turn.request.op == "ckpt.export" else wire.Partial
-            self._send(turn.route, kind(turn.request.id, turn.seq, turn.request.attempt, offset=turn.offset), [piece])
+            self._send(
+                turn.route,
+                kind(id=turn.request.id, seq=turn.seq, attempt=turn.request.attempt, offset=turn.offset),
+                [piece],
+            )
             turn.offset += len(piece)
         streamed = turn.request.credit > 0
         if not self.hold and (not turn.pieces or not streamed):
