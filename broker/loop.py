@@ -372,7 +372,7 @@ def _unreachable(error: zmq.ZMQError, route: Route) -> Unreachable:
 def _kill(action: Kill) -> None:
     """Kill a lost worker's process on this host, unless its id now belongs to another process.
 
-    The worker has told the id itself, so it may be wrong: only a worker's process is killed, a start time of 0 names no
+    The worker reported the id itself, so it may be wrong: only a worker's process is killed, a start time of 0 names no
     process, and the id may be larger than any process id.
     """
     if action.host != socket.gethostname() or action.pid <= 1 or not action.started:

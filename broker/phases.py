@@ -9,7 +9,8 @@ from itertools import islice
 from typing import Literal, NamedTuple
 
 Phase = Literal["queued", "ready", "running", "settling", "answered"]
-"""Waiting for its names; waiting for a worker; at a worker; lost, until the store tells whether it committed; over."""
+"""A task waits for its names, waits for a worker, and runs at a worker. If the worker is lost, the task is settling
+until the store says whether it was committed. In the end it is answered."""
 
 MOVES: dict[Phase, frozenset[Phase]] = {
     "queued": frozenset({"ready", "running", "answered"}),
@@ -20,18 +21,18 @@ MOVES: dict[Phase, frozenset[Phase]] = {
 }
 """The phases that a task may enter from each phase.
 
-A ready task is queued again if a worker that comes back turns out to hold its names. A running task stays running if
-its worker registers again, and becomes ready again if its worker is lost and another one may do the work.
+A ready task is queued again if a worker that registers again still holds its names. A running task stays running if
+its worker registers again. It becomes ready again if its worker is lost and another one may do the work.
 """
 
 STEPS = 32
-"""The last steps that a story keeps."""
+"""How many steps a story keeps; older ones are dropped."""
 
 ENDED = 512
-"""The stories of ended tasks that are kept."""
+"""How many stories of ended tasks are kept."""
 
 SHOWN = 10
-"""The stories that are shown for one prefix of an id."""
+"""How many stories are shown for one prefix of an id."""
 
 
 class Step(NamedTuple):
@@ -42,7 +43,7 @@ class Step(NamedTuple):
 
 @dataclass(slots=True, eq=False)
 class Story:
-    """The last steps of one task. It holds no text of a user, neither prompts and replies nor names of contexts."""
+    """The last steps of one task. It contains no prompts, no replies and no names of contexts."""
 
     id: bytes
     op: str

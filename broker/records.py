@@ -23,7 +23,7 @@ HOUSE: Owner = ""
 
 @dataclass(slots=True, kw_only=True)
 class Peer:
-    """A route and who uses it: `client`, `worker` and `model` are empty until the peer has told them."""
+    """A route and who uses it: `client`, `worker` and `model` are empty until the peer has sent them."""
 
     route: Route
     user: User = LOCAL

@@ -1,7 +1,7 @@
-"""Where the rooms of ssmprov lie, and how they are imported ahead of a user's own modules of the same names.
+"""Where the rooms of ssmprov are, and how they are imported ahead of a user's own modules with the same names.
 
-The rooms are the packages that ssmprov consists of: `broker`, `clients`, `models` and so on. In a checkout they lie
-beside the package `ssmprov`. A wheel holds them below it, so that it installs one name among other people's packages.
+The rooms are the packages of ssmprov: `broker`, `clients`, `models` and so on. In a checkout they are beside the
+package `ssmprov`. A wheel has them below it, so that it installs only one name among other people's packages.
 
 This file imports only the standard library: `setup.py` reads it before anything is installed.
 """
@@ -34,13 +34,13 @@ class Collision(ImportError):
 
 
 def put_first() -> None:
-    """Import the rooms ahead of everything else, from now on. A program of ours calls this as soon as it starts."""
+    """Make imports look for the rooms first from now on. Each of our programs calls this when it starts."""
     _check(*ROOMS)
     sys.path[:] = [str(ROOT), *(entry for entry in sys.path if entry != str(ROOT))]
 
 
 def load(name: str) -> ModuleType:
-    """Import a module of a room into a user's program, whose imports of every other name stay as they were."""
+    """Import a module of a room into a user's program, without changing what its other imports find."""
     _check(name.partition(".")[0])
     sys.path.insert(0, str(ROOT))
     try:
@@ -50,7 +50,7 @@ def load(name: str) -> ModuleType:
 
 
 def command(module: str, *arguments: str) -> list[str]:
-    """The command line that runs a module of ours as a process of its own, whatever PYTHONPATH holds."""
+    """The command line that runs a module of ours in a new process, whatever PYTHONPATH holds."""
     return [sys.executable, "-P", str(PACKAGE / "start.py"), "-m", module, *arguments]
 
 

@@ -28,7 +28,7 @@ class NoOptions(msgspec.Struct):
 def options_of(runtime: str) -> type[msgspec.Struct] | None:
     """The struct of a runtime's options; None if this runtime cannot be imported here, which its worker will report.
 
-    '' stands for a table that names no runtime: it has no options.
+    '' means that the table names no runtime, so it has no options.
     """
     if not runtime:
         return NoOptions
