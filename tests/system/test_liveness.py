@@ -84,6 +84,7 @@ def test_a_turn_queued_for_a_lost_pinned_worker_waits_for_it(make_cluster: Calla
         client.turn("root", save="root", max_tokens=0)
         client.fork("root", ["mine"], on=["talk/1"])
         cluster.processes["talk/1"].kill()
+        cluster.processes["broker"].expect("worker talk/1 .* is lost")
         waiting = client.stream("go", context="mine", save="mine")
         assert client.turn("go", context="root").result.worker == "talk/0"
         cluster.worker("talk", 1)
