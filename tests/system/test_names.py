@@ -9,7 +9,7 @@ import pytest
 from cluster import Cluster, scripted_toml
 
 from ssmprov import wire
-from ssmprov.errors import Conflict, WorkerLost
+from ssmprov.errors import Conflict, NotFound, WorkerLost
 
 
 def test_of_two_writers_one_commits_and_one_conflicts(house: Cluster) -> None:
@@ -148,3 +148,14 @@ def test_sigterm_ends_turns_at_a_tokens_edge_and_answers_them(make_cluster: Call
         assert client.text("ctx") == "[SLOW]:" + said
     assert cluster.processes["broker"].stop() == 0
     assert not list((cluster.home / "run").glob("*.sock"))
+
+
+def test_a_step_that_a_name_lacks_is_not_a_missing_name(talk: Cluster) -> None:
+    with talk.client() as client:
+        client.turn("root", save="short", max_tokens=0)
+        with pytest.raises(NotFound) as lacks:
+            client.show("short~7")
+        with pytest.raises(NotFound) as missing:
+            client.show("shorter-still")
+    assert ("name" in lacks.value.details, lacks.value.details["steps"]) == (False, 1)
+    assert missing.value.details["name"] == "shorter-still"
