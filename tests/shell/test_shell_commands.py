@@ -118,7 +118,7 @@ def test_forks_share_an_object_and_go_their_own_ways(ssmprov: Run, primed: str) 
     rows = {row["name"]: row for row in parsed(ssmprov("ckpt", "ls", "--json"))}
     assert rows["two"]["object"] == rows["three"]["object"] == rows[primed]["object"] != rows["one"]["object"]
     assert rows["three"]["pinned"] == "talk/1"
-    tree = answer(ssmprov("ckpt", "tree")).splitlines()
+    tree = answer(ssmprov("ckpt", "tree", "one")).splitlines()
     assert tree[0] == "talk"
     assert [line.index("#") > 0 for line in tree[1:]] == [True, True]
     assert "three [talk/1]" in tree[1]
