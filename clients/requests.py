@@ -150,7 +150,7 @@ def text(ref: str, *, model: str = "", since_root: bool = False) -> Plan[str]:
         )
         shown = wire.unpack(raw, ops.Shown)
         parts += part
-        if not part or len(parts) >= shown.text_bytes:
+        if not part or len(parts) >= shown.row.text_bytes:
             return parts.decode("utf-8")
         ref = f"#{shown.row.object}"  # the name may move between two parts
 

@@ -99,7 +99,7 @@ def _describe(shown: Shown) -> None:
         "model": f"{row.model} ({row.fingerprint[:12]})",
         "object": f"#{row.object}",
         "parent": f"#{row.parent}" if row.parent else "none (this is a root)",
-        "read": f"{row.tokens} tokens in {row.steps} steps, {shown.text_bytes} bytes of text",
+        "read": f"{row.tokens} tokens in {row.steps} steps, {row.text_bytes} bytes of text",
         "state": state,
         "created": moment(row.created),
         "pinned": row.pinned or "no",

@@ -133,7 +133,8 @@ class Row(msgspec.Struct, omit_defaults=True, kw_only=True):
     `tokens` counts what it has read, in `steps`. `bytes` is the size of the object's file. `created` is in seconds
     since 1970. `pinned` is the worker that it is pinned to. `opaque` means that its root was imported, so nobody knows
     what that root has read. `exact` is false if a state was rounded at some point. `stored` is false if its state has
-    to be computed again from an older step.
+    to be computed again from an older step. `text_bytes` is the length of the text that it has read since its root, and
+    `text_digest` the digest of that text in hexadecimal (see `ssmprov.textdigest`).
     """
 
     name: str
@@ -149,6 +150,8 @@ class Row(msgspec.Struct, omit_defaults=True, kw_only=True):
     opaque: bool = False
     exact: bool = True
     stored: bool = True
+    text_bytes: int = 0
+    text_digest: str = ""
 
 
 class Page(msgspec.Struct, omit_defaults=True):
@@ -170,15 +173,11 @@ class Show(msgspec.Struct, omit_defaults=True):
 
 
 class Shown(msgspec.Struct, omit_defaults=True, kw_only=True):
-    """A checkpoint: its `row`, the `seed` and sampling `settings` of the turn that made it, and all its `names`.
-
-    `text_bytes` is the length of the text that it has read.
-    """
+    """A checkpoint: its `row`, the `seed` and sampling `settings` of the turn that made it, and all its `names`."""
 
     row: Row
     seed: int | None = None
     settings: dict[str, float] = {}
-    text_bytes: int = 0
     names: list[str] = []
 
 

@@ -328,7 +328,7 @@ class Turns:
         above = self._store.show(parse_ref("#" + parent)) if parent else None
         read = Read(
             tokens[above.row.tokens if above else 0 :],
-            b"".join(self._pages(job.parent))[above.text_bytes if above else 0 :],
+            b"".join(self._pages(job.parent))[above.row.text_bytes if above else 0 :],
             settings=shown.settings,
             kind="replay",
         )
@@ -345,7 +345,7 @@ class Turns:
 
     def _pages(self, object_id: str) -> Sequence[bytes]:
         ref = parse_ref("#" + object_id)
-        total = self._store.show(ref).text_bytes
+        total = self._store.show(ref).row.text_bytes
         return [self._store.text(ref, offset, TEXT_PAGE) for offset in range(0, total, TEXT_PAGE)]
 
 

@@ -168,7 +168,7 @@ class Router:
             self._send(route, wire.Final(request.id, request.attempt, error=Problem("not_found", f"no {name}")))
         elif request.op == "ckpt.show":
             text = self.contexts[f"{request.model}:{name}"].encode()
-            shown = ops.Shown(row=ops.Row(name=name, object="ab" * 32, model=request.model), text_bytes=len(text))
+            shown = ops.Shown(row=ops.Row(name=name, object="ab" * 32, model=request.model, text_bytes=len(text)))
             self._answer(route, request, shown, text[args.offset : args.offset + 10] if args.text else b"")
         elif request.op == "ckpt.export":
             self.turns[request.id] = Turn(route, request, _split(self.file[request.have :]), request.credit)

@@ -17,6 +17,7 @@ from typing import Any
 from ssmprov.clock import boot, uptime_s
 from ssmprov.errors import Conflict, NoSpace, NotFound, WrongModel, close_to, nearest
 from ssmprov.names import Ref
+from ssmprov.textdigest import TextDigest
 from workers.checkpoints.database import Database
 from workers.checkpoints.entries import ENTRY, Entry, entry_unchecked
 from workers.checkpoints.lineage import ROOT_DIGEST, StepRecord, settings_json
@@ -199,6 +200,7 @@ class Catalogue(Database):
             above = self.above(record, identity)
         parent = above.parent
         number = self.run("SELECT coalesce(max(number), 0) + 1 FROM steps")[0][0]
+        read = (parent.digest if parent else TextDigest()).plus(record.text)
         step = Entry(
             number=number,
             object=object_id,
@@ -207,7 +209,8 @@ class Catalogue(Database):
             root=parent.root if parent else number,
             depth=parent.depth + 1 if parent else 1,
             tokens=record.total,
-            text_bytes=(parent.text_bytes if parent else 0) + len(record.text),
+            text_bytes=read.length,
+            text_digest=read.data,
             step_tokens=record.step_tokens,
             step_bytes=len(record.text),
             stored=size > 0,
@@ -225,13 +228,13 @@ class Catalogue(Database):
         row = step.row()
         told = self._identity(identity.fingerprint, identity.architecture, identity.layout, record.dtype)
         self.run(
-            "INSERT INTO steps (number, object, parent, root, depth, tokens, text_bytes, step_tokens, step_bytes,"
-            " stored, bytes, opaque, exact, seed, created, kind, settings, lineage, identity, seal)"
-            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-            (*row[:3], *row[4:19], told, seal(*row)),  # without the columns that the view takes from other rows
+            "INSERT INTO steps (number, object, parent, root, depth, tokens, text_bytes, text_digest, step_tokens,"
+            " step_bytes, stored, bytes, opaque, exact, seed, created, kind, settings, lineage, identity, seal)"
+            " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*row[:3], *row[4:20], told, seal(*row)),  # without the columns that the view takes from other rows
         )
-        read = (number, record.tokens, record.text)
-        self.run("INSERT INTO reads (step, tokens, text, seal) VALUES (?, ?, ?, ?)", (*read, seal(*read)))
+        kept = (number, record.tokens, record.text)
+        self.run("INSERT INTO reads (step, tokens, text, seal) VALUES (?, ?, ?, ?)", (*kept, seal(*kept)))
         return step
 
     def _identity(self, *identity: str) -> int:

@@ -8,8 +8,9 @@ from typing import Any
 import msgspec
 
 from ssmprov.ops import Row
+from ssmprov.textdigest import TextDigest, stored
 
-ENTRY = 22
+ENTRY = 23
 """Columns of the view `entries`."""
 
 
@@ -24,6 +25,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     depth: int
     tokens: int
     text_bytes: int
+    text_digest: bytes
     step_tokens: int
     step_bytes: int
     stored: bool
@@ -38,6 +40,11 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     fingerprint: str
     dtype: str
 
+    @property
+    def digest(self) -> TextDigest:
+        """The digest of the text since the root."""
+        return stored(self.text_bytes, self.text_digest)
+
     def row(self) -> tuple[Any, ...]:
         """The values in the order of the view."""
         return (
@@ -49,6 +56,7 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
             self.depth,
             self.tokens,
             self.text_bytes,
+            self.text_digest,
             self.step_tokens,
             self.step_bytes,
             int(self.stored),
@@ -70,7 +78,7 @@ def entry_unchecked(row: Sequence[Any]) -> Entry:
     values = list(row[: ENTRY - 1])
     values[1] = values[1].hex()
     values[3] = values[3].hex() if values[3] else ""
-    for flag in (10, 12, 13):
+    for flag in (11, 13, 14):
         values[flag] = bool(values[flag])
     return Entry(**dict(zip(Entry.__struct_fields__, values, strict=True)))
 
@@ -91,4 +99,6 @@ def row_of(step: Entry, name: str, model: str, pinned: str = "") -> Row:
         opaque=step.opaque,
         exact=step.exact,
         stored=step.stored,
+        text_bytes=step.text_bytes,
+        text_digest=step.text_digest.hex(),
     )

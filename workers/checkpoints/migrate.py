@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from ssmprov.textdigest import BYTES, TextDigest, stored
 from workers.checkpoints.build import building
 from workers.checkpoints.files import Files, locked
 from workers.checkpoints.seals import ROWS, seal_of
@@ -50,29 +51,64 @@ def version_of(connection: sqlite3.Connection) -> int:
     return version
 
 
-def _from_1(connection: sqlite3.Connection, _path: Path) -> None:
+def _from_1(connection: sqlite3.Connection, path: Path) -> None:
     """Version 1: rows had no seals, and the row of a name did not name its object."""
-    old = {
-        "meta": "key, value",
-        "identities": "number, fingerprint, architecture, layout, dtype",
-        "steps": "number, object, parent, root, depth, tokens, text_bytes, step_tokens, step_bytes, stored, bytes,"
-        " opaque, exact, identity, seed, created, kind, settings, lineage",
-        "reads": "step, tokens, text",
-        "names": "name, step, pinned, created, updated",
-        "history": "number, name, step",
-        "outcomes": "request, answer, boot, until, lasts",
-        "trash": "object",
-    }
     connection.execute("DROP TABLE holds")
+    _make_anew(connection, path)
+
+
+def _from_2(connection: sqlite3.Connection, path: Path) -> None:
+    """Version 2: there was a table of holds, and the seals differed."""
+    connection.create_function("seal_2", -1, _seal_2, deterministic=True)
+    _check_seals(connection, path, "seal_2")
+    connection.execute("DROP TABLE holds")
+    _make_anew(connection, path)
+
+
+def _from_3(connection: sqlite3.Connection, path: Path) -> None:
+    """Version 3: steps had no digest of the text."""
+    _check_seals(connection, path, "seal")
+    _make_anew(connection, path)
+
+
+_COLUMNS = {
+    "meta": "key, value",
+    "identities": "number, fingerprint, architecture, layout, dtype",
+    "steps": "number, object, parent, root, depth, tokens, text_bytes, step_tokens, step_bytes, stored, bytes,"
+    " opaque, exact, identity, seed, created, kind, settings, lineage",
+    "reads": "step, tokens, text",
+    "names": "name, step, pinned, created, updated",
+    "history": "number, name, step",
+    "outcomes": "request, answer, boot, until, lasts",
+    "trash": "object",
+}
+"""What every older version had."""
+
+
+def _check_seals(connection: sqlite3.Connection, path: Path, seal: str) -> None:
+    """Raises Corrupt if a row does not match its seal: the new seal would hide that it was changed."""
+    for table in ("steps", *ROWS):
+        former = former_seal_of(table).replace("seal(", f"{seal}(", 1)
+        if connection.execute(f"SELECT 1 FROM {table} WHERE seal IS NOT {former} LIMIT 1").fetchone():  # noqa: S608
+            raise damaged(path, f"a row of {table} was changed, so it was left at its old version")
+
+
+def former_seal_of(table: str) -> str:
+    """SQL: the correct seal of a row of `table` in versions 2 and 3."""
+    return seal_of(table).replace(" text_digest,", "")
+
+
+def _make_anew(connection: sqlite3.Connection, path: Path) -> None:
+    """Make all tables as they are now, copy every row, and fill in what is new."""
     connection.execute("DROP VIEW entries")
     indexes = connection.execute("SELECT name FROM sqlite_master WHERE type = 'index' AND sql IS NOT NULL").fetchall()
     for (index,) in indexes:
         connection.execute(f'DROP INDEX "{index}"')
-    for table in old:
+    for table in _COLUMNS:
         connection.execute(f"ALTER TABLE {table} RENAME TO old_{table}")
     for statement in statements():
         connection.execute(statement)
-    for table, columns in old.items():
+    for table, columns in _COLUMNS.items():
         source = f"SELECT {columns} FROM old_{table}"  # noqa: S608 (our own words)
         if table == "names":
             columns += ", object"
@@ -80,25 +116,29 @@ def _from_1(connection: sqlite3.Connection, _path: Path) -> None:
                 "SELECT n.name, n.step, n.pinned, n.created, n.updated, s.object"
                 " FROM old_names n LEFT JOIN old_steps s ON s.number = n.step"
             )
+        elif table == "steps":
+            columns += ", text_digest"
+            source = source.replace(" FROM", f", zeroblob({BYTES}) FROM")
         connection.execute(f"INSERT INTO {table} ({columns}) {source}")
+    _digest_all(connection, path)
     _seal_all(connection)
-    for table in reversed(old):
+    for table in reversed(_COLUMNS):
         connection.execute(f"DROP TABLE old_{table}")
 
 
-def _from_2(connection: sqlite3.Connection, path: Path) -> None:
-    """Version 2: there was a table of holds, and the seals differed. A row that does not match its seal is not sealed
-    again.
-    """
-    connection.create_function("seal_2", -1, _seal_2, deterministic=True)
-    for table in ("steps", *ROWS):
-        former = seal_of(table).replace("seal(", "seal_2(", 1)
-        if connection.execute(f"SELECT 1 FROM {table} WHERE seal IS NOT {former} LIMIT 1").fetchone():  # noqa: S608
-            raise damaged(path, f"a row of {table} was changed, so it was left at its old version")
-    connection.execute("DROP TABLE holds")
-    connection.execute("DROP VIEW entries")
-    connection.execute(next(each for each in statements() if "CREATE VIEW entries" in each))
-    _seal_all(connection)
+def _digest_all(connection: sqlite3.Connection, path: Path) -> None:
+    """Compute the digest of each step's text from its parent's, parents first. Raises Corrupt if a text is missing."""
+    rows = connection.execute(
+        "SELECT s.number, s.text_bytes, s.parent, r.text FROM steps s LEFT JOIN reads r ON r.step = s.number"
+        " ORDER BY s.number"
+    )
+    for number, text_bytes, parent, text in rows:
+        above = connection.execute("SELECT text_bytes, text_digest FROM steps WHERE number = ?", (parent,)).fetchone()
+        digest = stored(*above) if above else TextDigest()
+        if text is None or (parent is not None and not above) or digest.length + len(text) != text_bytes:
+            raise damaged(path, f"the text of step {number} is not whole, so it was left at its old version")
+        digest = digest.plus(text)
+        connection.execute("UPDATE steps SET text_digest = ? WHERE number = ?", (digest.data, number))
 
 
 def _seal_all(connection: sqlite3.Connection) -> None:
@@ -122,5 +162,5 @@ def _seal_2(*values: Any) -> bytes:
     return digest.digest()
 
 
-_FROM: dict[int, Callable[[sqlite3.Connection, Path], None]] = {1: _from_1, 2: _from_2}
+_FROM: dict[int, Callable[[sqlite3.Connection, Path], None]] = {1: _from_1, 2: _from_2, 3: _from_3}
 """Upgrade an older catalogue to this version; leave a newer one alone."""

@@ -61,7 +61,6 @@ def show(catalogue: Catalogue, model: str, ref: Ref) -> Shown:
         row=row(catalogue, model, ref),
         seed=step.seed,
         settings=json.loads(step.settings),
-        text_bytes=step.text_bytes,
         names=catalogue.names_of([step.number]).get(step.number, []),
     )
 

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from ssmprov.errors import Corrupt
 from workers.checkpoints import seals
+from workers.checkpoints.entries import ENTRY
 from workers.checkpoints.seals import ROWS, whole
 from workers.checkpoints.tables import APPLICATION, VERSION
 
@@ -126,8 +127,8 @@ class Scraps:
             if not ended:
                 self._incomplete.add("steps")
             if rows or not ended:
-                row = rows[0] if rows else (None,) * 26
-                if not whole(row[:22]) or not whole(row[22:]):
+                row = rows[0] if rows else (None,) * (ENTRY + 4)
+                if not whole(row[:ENTRY]) or not whole(row[ENTRY:]):
                     self._incomplete.add("steps")
                 yield row
 

@@ -26,8 +26,8 @@ ROWS = {
 _pack = msgspec.msgpack.Encoder().encode
 
 ENTRY_COLUMNS = (
-    "number, object, parent_number, parent, root, depth, tokens, text_bytes, step_tokens, step_bytes, stored, bytes,"
-    " opaque, exact, seed, created, kind, settings, lineage, fingerprint, dtype"
+    "number, object, parent_number, parent, root, depth, tokens, text_bytes, text_digest, step_tokens, step_bytes,"
+    " stored, bytes, opaque, exact, seed, created, kind, settings, lineage, fingerprint, dtype"
 )
 
 

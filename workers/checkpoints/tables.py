@@ -5,9 +5,9 @@ from __future__ import annotations
 import sqlite3
 
 APPLICATION = 0x53534D50  # "SSMP"
-VERSION = 3
+VERSION = 4
 """The version of the tables. In version 1 there were no seals, and the row of a name did not name its object. Version 2
-had a table of holds, and its seals and a view were slow.
+had a table of holds, and its seals and a view were slow. In version 3 steps had no digest of the text.
 """
 
 TABLES = """
@@ -32,6 +32,7 @@ CREATE TABLE steps (
     depth INTEGER NOT NULL,         -- steps from the root, itself included
     tokens INTEGER NOT NULL,        -- since the root
     text_bytes INTEGER NOT NULL,    -- since the root
+    text_digest BLOB NOT NULL CHECK (length(text_digest) = 32),  -- of the text since the root: see `textdigest`
     step_tokens INTEGER NOT NULL,
     step_bytes INTEGER NOT NULL,
     stored INTEGER NOT NULL,        -- whether the object's file is kept
@@ -54,8 +55,8 @@ CREATE INDEX steps_by_root ON steps (root);
 CREATE VIEW entries AS
 SELECT
     s.number, s.object, s.parent AS parent_number, (SELECT p.object FROM steps p WHERE p.number = s.parent) AS parent,
-    s.root, s.depth, s.tokens, s.text_bytes, s.step_tokens, s.step_bytes, s.stored, s.bytes, s.opaque, s.exact, s.seed,
-    s.created, s.kind, s.settings, s.lineage,
+    s.root, s.depth, s.tokens, s.text_bytes, s.text_digest, s.step_tokens, s.step_bytes, s.stored, s.bytes,
+    s.opaque, s.exact, s.seed, s.created, s.kind, s.settings, s.lineage,
     (SELECT i.fingerprint FROM identities i WHERE i.number = s.identity) AS fingerprint,
     (SELECT i.dtype FROM identities i WHERE i.number = s.identity) AS dtype, s.seal
 FROM steps s;

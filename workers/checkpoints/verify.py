@@ -9,6 +9,7 @@ from typing import Any
 
 from ssmprov.errors import BadRequest, Corrupt, SsmprovError
 from ssmprov.ops import Verified
+from ssmprov.textdigest import stored, text_digest
 from workers.checkpoints.catalogue import NAME, Catalogue
 from workers.checkpoints.entries import ENTRY, Entry, entry_unchecked
 from workers.checkpoints.lineage import ROOT_DIGEST
@@ -94,7 +95,8 @@ def lineages(catalogue: Catalogue) -> Iterator[tuple[int, Entry | None, str]]:
     """The number of each step, the step unless its row was changed, and what is wrong with it; parents first."""
     last = 0
     while rows := catalogue.run(
-        "SELECT e.*, p.lineage, p.tokens, p.text_bytes, p.depth, p.root, p.opaque, r.tokens, r.text FROM entries e"
+        "SELECT e.*, p.lineage, p.tokens, p.text_bytes, p.text_digest, p.depth, p.root, p.opaque, r.tokens, r.text"
+        " FROM entries e"
         " LEFT JOIN steps p ON p.number = e.parent_number LEFT JOIN reads r ON r.step = e.number"
         " WHERE e.number > ? ORDER BY e.number LIMIT ?",
         (last, CHUNK),
@@ -113,20 +115,20 @@ def lineages(catalogue: Catalogue) -> Iterator[tuple[int, Entry | None, str]]:
 def _fault(step: Entry, row: Sequence[Any]) -> str:
     if row[-1] is None or row[-2] is None:
         return "its tokens and text are missing"
-    before, tokens, text_bytes, depth, root, opaque = row[-8:-2]
+    before, tokens, length, digest, depth, root, opaque = row[-9:-2]
     try:
         read = record(step, *row[-2:])
         if step.parent:
-            expected = (depth + 1, text_bytes + len(read.text), root, bool(opaque))
+            expected = (depth + 1, stored(length, digest).plus(read.text), root, bool(opaque))
         else:
             before, tokens = ROOT_DIGEST, 0
-            expected = (1, len(read.text), step.number, read.opaque)
+            expected = (1, text_digest(read.text), step.number, read.opaque)
         if read.digest(before) != step.lineage:
             return "its tokens, text or settings are not those that were committed"
         read.check(tokens)
     except (BadRequest, ValueError) as error:
         return str(error)
-    counts = (step.depth, step.text_bytes, step.root, step.opaque)
+    counts = (step.depth, step.digest, step.root, step.opaque)
     if counts != expected or (step.step_tokens, step.step_bytes) != (read.step_tokens, len(read.text)):
         return "its counts do not add up"
     return ""

@@ -93,7 +93,7 @@ RESULTS = (
         commit_ms=4.0,
     ),
     ops.Page([ROW], True),
-    ops.Shown(row=ROW, seed=7, settings={"temp": 0.5}, text_bytes=100, names=["a"]),
+    ops.Shown(row=ROW, seed=7, settings={"temp": 0.5}, names=["a"]),
     ops.Steps([STEP, STEP], True),
     ops.ForkResult("ab" * 32, ["b"], {"b": "talk/0"}, 1.0),
     ops.Probed(

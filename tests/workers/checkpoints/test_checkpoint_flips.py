@@ -191,6 +191,7 @@ COLUMNS = [
             "depth",
             "tokens",
             "text_bytes",
+            "text_digest",
             "step_tokens",
             "step_bytes",
             "stored",

@@ -289,7 +289,7 @@ def test_show_log_and_tree(store: Store) -> None:
     ids = [say(store, "a", bytes([65 + n])).object for n in range(5)]
     side = say(store, "side", b"!", base="a~2").object
     shown = store.show(Ref("a"))
-    assert (shown.row.object, shown.row.parent, shown.row.steps, shown.text_bytes) == (ids[4], ids[3], 5, 5)
+    assert (shown.row.object, shown.row.parent, shown.row.steps, shown.row.text_bytes) == (ids[4], ids[3], 5, 5)
     assert (shown.settings, shown.names, shown.row.model) == ({"temperature": 0.5}, ["a"], "toy")
     assert store.row(parse_ref("#" + side)).name == "side"
     log = store.log(Ref("a"), limit=2)
@@ -331,7 +331,7 @@ with open_store(Path(sys.argv[1])) as store:
     seen = [store.show_text(Ref("moving"), 0, 100) for _ in range(400)]
     finish(other)  # it stops when its input ends
     assert {text for _, text in seen} == {b"short", b"much longer"}, "it moved while it was shown"
-    assert all(shown.text_bytes == len(text) for shown, text in seen)
+    assert all(shown.row.text_bytes == len(text) for shown, text in seen)
 
 
 def test_a_store_at_rest_answers_but_holds_no_states(tmp_path: Path) -> None:

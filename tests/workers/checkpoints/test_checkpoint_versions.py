@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from checkpoint_toy import check_text, child, finish, open_store, say
 
 from ssmprov.errors import Corrupt, Unsupported
 from ssmprov.names import Ref, parse_ref
-from workers.checkpoints import RequestKey, Store, migrate
-from workers.checkpoints.seals import ROWS, seal_of
+from ssmprov.textdigest import text_digest
+from workers.checkpoints import RequestKey, Store, migrate, seals
+from workers.checkpoints.seals import ROWS
 from workers.checkpoints.tables import APPLICATION, VERSION
 
 V1 = Path(__file__).with_name("catalogue_v1.sql")
+V3 = Path(__file__).with_name("catalogue_v3.sql")
 COLUMNS = {
     "meta": "key, value",
     "identities": "number, fingerprint, architecture, layout, dtype",
@@ -37,27 +40,39 @@ SELECT
 FROM steps s LEFT JOIN identities i ON i.number = s.identity"""
 
 
-def as_version_1(directory: Path) -> None:
-    """Make the store's catalogue one of version 1, whose tables are those of the file beside this one."""
-    path = directory / "catalogue.sqlite"
-    older = directory / "older"
+def as_older(path: Path, version: int, tables: Path, names: str) -> None:
+    """Make a catalogue one of an older version, whose tables are those of a file beside this one. It has no seals."""
+    older = path.with_name("older")
     with closing(sqlite3.connect(older, isolation_level=None)) as connection:
         connection.execute("PRAGMA journal_mode = WAL")
-        connection.executescript(V1.read_text())
+        connection.executescript(tables.read_text())
         connection.execute("ATTACH ? AS new", (str(path),))
-        for table, columns in COLUMNS.items():
-            connection.execute(f"INSERT INTO main.{table} SELECT {columns} FROM new.{table}")
+        for table, columns in (COLUMNS | {"names": names}).items():
+            connection.execute(f"INSERT INTO main.{table} ({columns}) SELECT {columns} FROM new.{table}")
         connection.execute(f"PRAGMA application_id = {APPLICATION}")
-        connection.execute("PRAGMA user_version = 1")
+        connection.execute(f"PRAGMA user_version = {version}")
     older.rename(path)
+
+
+def as_version_1(directory: Path) -> None:
+    as_older(directory / "catalogue.sqlite", 1, V1, COLUMNS["names"])
+
+
+def as_version_3(path: Path) -> None:
+    as_older(path, 3, V3, f"{COLUMNS['names']}, object")
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        seals.install(connection)
+        for table in ("steps", *ROWS):
+            connection.execute(f"UPDATE {table} SET seal = {migrate.former_seal_of(table)}")
 
 
 def as_version_2(path: Path) -> None:
     """Make a catalogue one of version 2: with the table of holds, the view that was a join, and the seals of then."""
+    as_version_3(path)
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         connection.create_function("seal_2", -1, migrate._seal_2, deterministic=True)
         for table in ("steps", *ROWS):
-            former = seal_of(table).replace("seal(", "seal_2(", 1)
+            former = migrate.former_seal_of(table).replace("seal(", "seal_2(", 1)
             connection.execute(f"UPDATE {table} SET seal = {former}")
         connection.execute("DROP VIEW entries")
         connection.execute(VIEW_2)
@@ -104,28 +119,39 @@ def test_a_store_of_version_1_is_brought_up_and_nothing_is_lost(old: Path) -> No
         assert kept.execute("PRAGMA user_version").fetchone() == (1,)
 
 
-def test_a_store_of_version_2_is_brought_up_unless_a_row_was_changed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("make_older", [as_version_2, as_version_3])
+def test_a_newer_store_is_brought_up_unless_a_row_was_changed(
+    tmp_path: Path, make_older: Callable[[Path], None]
+) -> None:
     with open_store(tmp_path / "s") as store:
         say(store, "a", b"x")
+        say(store, "a", "größer".encode())
         store.fork(Ref("a"), ["b"], request=RequestKey(b"1" * 16, 60), answer=lambda _: b"forked")
     path = tmp_path / "s" / "catalogue.sqlite"
-    as_version_2(path)
+    make_older(path)
     shutil.copy(path, tmp_path / "whole")
     with open_store(tmp_path / "s") as store:
         assert store.verify().faults == []
         check_text(store, "b")
+        row = store.show(Ref("b")).row
+        assert (row.text_bytes, row.text_digest) == (9, text_digest("xgrößer".encode()).data.hex())
         assert store.outcome(b"1" * 16) == b"forked"
         assert store._catalogue.run("SELECT 1 FROM sqlite_master WHERE name = 'holds'") == []
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-    shutil.copy(tmp_path / "whole", path)
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("UPDATE names SET created = created + 1 WHERE name = 'b'")
-        connection.commit()
-    changed = path.read_bytes()
-    with pytest.raises(Corrupt, match="row of names was changed"):
-        open_store(tmp_path / "s")
-    assert path.read_bytes() == changed
+    for changed, found in (
+        ("UPDATE names SET created = created + 1 WHERE name = 'b'", "row of names was changed"),
+        ("UPDATE steps SET text_bytes = text_bytes + 1 WHERE number = 1", "row of steps was changed"),
+        ("DELETE FROM reads WHERE step = 2", "text of step 2 is not whole"),
+    ):
+        for suffix in ("", "-wal", "-shm"):
+            path.with_name(path.name + suffix).unlink(missing_ok=True)
+        shutil.copy(tmp_path / "whole", path)
+        with closing(sqlite3.connect(path)) as connection:
+            connection.execute(changed)
+            connection.commit()
+        data = path.read_bytes()
+        with pytest.raises(Corrupt, match=found):
+            open_store(tmp_path / "s")
+        assert path.read_bytes() == data
 
 
 def test_a_migrated_catalogue_has_the_tables_of_a_fresh_one(old: Path, tmp_path: Path) -> None:
@@ -167,7 +193,7 @@ def test_a_newer_catalogue_is_refused_and_says_what_to_do(tmp_path: Path) -> Non
         connection.commit()
     changed = path.read_bytes()
     for opening in (open_store, Store):
-        with pytest.raises(Unsupported, match=r"catalogue\.sqlite has the version 4.*update ssmprov"):
+        with pytest.raises(Unsupported, match=rf"catalogue\.sqlite has the version {VERSION + 1}.*update ssmprov"):
             opening(tmp_path / "s")
     assert path.read_bytes() == changed
     shutil.copy(tmp_path / "whole", path)
