@@ -17,8 +17,9 @@ from composer.reading.book import Book
 from composer.writing.draft import Draft
 from ssmprov.errors import BadRequest, Cancelled, SsmprovError, Unreachable
 from transcripts.branches import Branches, Change, Scene, highest_closed
+from transcripts.own import FORMER
 from transcripts.record import Record, Writer
-from transcripts.recorded import LIVE, UNKNOWN, Target, bang_target, outgoing, send, take_up
+from transcripts.recorded import UNKNOWN, bang_of, outgoing, send, take_up
 
 T = TypeVar("T")
 Compose = Callable[[int], tuple[str, int]]
@@ -35,7 +36,7 @@ class Wishes:
     """The model and context that the next turn uses, and how it is sampled."""
 
     model: str = ""
-    context: str = LIVE
+    context: str = FORMER
     settings: str = ""
     values: dict[str, float] = field(default_factory=dict)
     seed: int | None = None
@@ -310,12 +311,12 @@ class Conductor(QObject):
         `then` is called if it succeeds, `otherwise` if it fails. It fails if the transcript differs from `shown`.
         """
         wishes = self.wishes
-        target = bang_target(bang) if bang else Target(wishes.context, wishes.settings, wishes.context)
+        target = _target(bang, wishes)
         arguments = {
             "model": wishes.model,
             "context": target.context,
             "save": target.save,
-            "create": target.context in (wishes.context, LIVE),
+            "create": target.context == wishes.context,
             **wishes.sampling,
             "settings": target.settings or wishes.settings,
         }
@@ -370,6 +371,24 @@ class Conductor(QObject):
         result = reply.result
         rate = result.reply_tokens / (result.reply_ms / 1000) if result.reply_ms > 0 else self._rate
         self.ended.emit(reply, rate)
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Which context a turn continues, how it is sampled, where it is saved, and which name is updated, too."""
+
+    context: str = ""
+    settings: str = ""
+    save: str = ""
+    also: str = ""
+
+
+def _target(bang: str, wishes: Wishes) -> Target:
+    if not bang:
+        return Target(wishes.context, wishes.settings, wishes.context)
+    found = bang_of(bang)
+    save = found.save or wishes.context
+    return Target(found.load or wishes.context, found.settings, save, wishes.context if save != wishes.context else "")
 
 
 def _keep_what_a_bang_overwrites(here: Branches, target: Target, head: str) -> None:

@@ -13,7 +13,7 @@ from composer.panels.workers_panel import WorkersPanel
 from composer.reading.transcript_pane import TranscriptPane
 from composer.troubles import Troubles
 from composer.writing.compose_panel import ComposePanel
-from transcripts.recorded import LIVE
+from transcripts.own import FORMER
 
 SAVE_MS = 5000
 """How often a changed session is saved, so that typed text survives a crash."""
@@ -58,7 +58,7 @@ class Keeper(QObject):
         self._compose.restore_state(found.compose)
         self._sampling.restore_state(found.sampling)
         self._workers.set_model(model or found.model)
-        self._workers.set_context(context or found.context or LIVE)
+        self._workers.set_context(context or found.context or FORMER)
         if found.send_key in ("shift+enter", "enter", "ctrl+enter"):
             self._compose.send_key = found.send_key
         self._troubles.report("session", found.trouble, error=True)

@@ -18,7 +18,7 @@ from composer.panels.workers_panel import WorkersPanel
 from composer.watching import Watcher
 from ssmprov.ops import ModelStatus, StatusResult
 from transcripts.branches import Scene
-from transcripts.recorded import LIVE
+from transcripts.own import FORMER
 
 
 class Steering(QObject):
@@ -71,7 +71,7 @@ class Steering(QObject):
         """Use the choices in the panels for the next turn."""
         self._conductor.wishes = Wishes(
             model=self._workers.model,
-            context=self._workers.context or LIVE,
+            context=self._workers.context or FORMER,
             settings=self._sampling.chosen_set,
             values=self._sampling.overrides(),
             seed=self._sampling.seed,

@@ -21,6 +21,7 @@ from ssmprov.configuration import home_of, private_directory
 from ssmprov.errors import BadRequest, NotFound
 from ssmprov.names import split_model
 from ssmprov.transcript import check_role, turns_of
+from transcripts.own import Own
 from transcripts.record import Record
 
 MARK = "# ssmprov filter: "
@@ -155,7 +156,7 @@ def run(
 ) -> None:
     """Run the filter NAME once. The programs that `filter make` writes run this command.
 
-    A live filter keeps its own transcript below .filters/MODEL/NAME in the working directory.
+    A live filter keeps the transcript of its context below .filters/MODEL/NAME in the working directory.
     """
     for word in (role, reply_role):
         check_role(word)
@@ -164,7 +165,7 @@ def run(
     text = read_text().removesuffix("\n")
     if not text:
         return
-    model, settings, highest = _prepare(written or model or turns.usual_model(), context, settings)
+    model, settings, highest = _prepare(written or model or turns.usual_model(), context, settings, live)
     request = TurnRequest(
         model=model,
         context=context,
@@ -182,8 +183,9 @@ def run(
         done = turns.recorded(
             place,
             request,
-            lambda number: (templated(text, max(number, highest + 1), role, reply_role), max(number, highest + 1) + 1),
+            lambda number: (templated(text, number, role, reply_role), number + 1),
             output,
+            own=Own(model, context),
         )
     else:
         done = turns.exchange(request, templated(text, highest + 1, role, reply_role), output, live=False)
@@ -191,8 +193,11 @@ def run(
     ctx.exit(130 if done.stop == "cancelled" else 0)
 
 
-def _prepare(model: str, context: str, settings: str) -> tuple[str, str, int]:
-    """The model, the sampling set, and the highest turn that the context has read. Raises NotFound."""
+def _prepare(model: str, context: str, settings: str, live: bool) -> tuple[str, str, int]:
+    """The model, the sampling set, and the highest turn that the context has read, unless its transcript tells.
+
+    Raises NotFound.
+    """
     with connect() as client:
         try:
             row = client.show(context, model=model).row
@@ -205,7 +210,7 @@ def _prepare(model: str, context: str, settings: str) -> tuple[str, str, int]:
             ) from error
         if not settings and context in client.settings_ls(model=row.model).names:
             settings = context
-        text = "" if row.opaque else client.text(context, model=row.model)
+        text = "" if row.opaque or live else client.text(context, model=row.model)
     return row.model, settings, max((turn.number for turn in turns_of(text)), default=0)
 
 

@@ -77,7 +77,7 @@ def pipe(
     if recording or program:
         if not text:
             return
-        if (answer := turns.slash(request, text)) is not None:
+        if (answer := turns.slash(place, request, text)) is not None:
             say(answer)
             if request.counter is not None:
                 with place.locked() as writer:

@@ -126,7 +126,6 @@ def run(
         results: list[Ended] = []
 
         def compose(number: int) -> tuple[str, int]:
-            turns.check_served(request)
             results.append(execute())
             written = text_of_output(results[0].output, results[0].status, results[0].reason)
             return half_step(number, "OUTPUT", written.removesuffix("\n")), number

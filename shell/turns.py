@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -14,14 +15,18 @@ from clients import probe_view
 from shell import old_protocol
 from shell.options import assignments, complete_context, connect, json_option, model_option, new_names
 from shell.terminal import Output, on_interrupt, run
-from ssmprov.commands import LOOKS, PROBE, parse_slash
-from ssmprov.errors import BadRequest
+from ssmprov.commands import DEFAULT_CONTEXT, LOOKS, PROBE, parse_slash
+from ssmprov.errors import BadRequest, Conflict, NotFound
+from ssmprov.names import split_model
 from ssmprov.probes import Look
 from ssmprov.transcript import half_step
-from transcripts.record import MAX_COUNTER, Record
-from transcripts.recorded import LIVE, Target, bang_line, bang_target, follow, outgoing, send, take_up
+from transcripts.branches import Branches
+from transcripts.own import Own, check_served, load, own_of, ready, row_of, save
+from transcripts.record import MAX_COUNTER, Record, Writer
+from transcripts.recorded import bang_line, bang_of, outgoing, send, take_up
 
 if TYPE_CHECKING:
+    from clients.blocking import Client
     from clients.requests import Reply
 
 F = TypeVar("F", bound=Callable[..., object])
@@ -36,6 +41,7 @@ class TurnRequest:
     model: str = ""
     context: str = ""
     save: str = ""
+    overwrite: bool = False
     create: bool = False
     settings: str = ""
     pairs: tuple[str, ...] = ()
@@ -48,6 +54,25 @@ class TurnRequest:
     port: int | None = None
     connect_timeout: float = 3.0
     recv_timeout: float = 600.0
+
+    @property
+    def with_bang(self) -> TurnRequest:
+        """The same, with what a bang line asks for as options. A bang line replaces what it saves over."""
+        if not self.bang:
+            return self
+        bang = bang_of(self.bang)
+        return replace(self, context=bang.load, settings=bang.settings, save=bang.save, overwrite=True, bang="")
+
+    @property
+    def sampling(self) -> dict[str, Any]:
+        """The arguments of a turn that say how to sample, and how much."""
+        return {
+            "settings": self.settings,
+            "values": assignments(self.pairs),
+            "seed": self.seed,
+            "max_tokens": self.max_tokens,
+            "max_chars": self.max_chars,
+        }
 
     def check(self) -> None:
         """Raises a usage error if options contradict each other."""
@@ -62,6 +87,7 @@ class TurnRequest:
             self.model,
             self.context,
             self.save,
+            self.overwrite or None,
             self.create or None,
             self.settings,
             self.pairs,
@@ -72,7 +98,7 @@ class TurnRequest:
         if self.port is not None and any(value not in ("", (), None) for value in mine):
             raise click.UsageError(
                 "--port uses the old protocol, which takes context and settings only from --bang: leave out --model, "
-                "--load, --save, --create, --settings, --set, --seed, --max-tokens and --max-chars"
+                "--load, --save, --overwrite, --create, --settings, --set, --seed, --max-tokens and --max-chars"
             )
 
 
@@ -96,6 +122,8 @@ def turn_options(command: F) -> F:
                          help="Continue this context."),
             click.option("--save", default="", metavar="NAME", shell_complete=complete_context,
                          help="Save the result under NAME."),
+            click.option("--overwrite", is_flag=True,
+                         help="Let --save replace a context that this turn does not continue."),
             click.option("--create", is_flag=True,
                          help="Start with an empty context if it does not exist yet."),
             click.option("--settings", default="", metavar="SET", help="The sampling set (default: the model's)."),
@@ -121,15 +149,42 @@ def turn_options(command: F) -> F:
 
 
 def exchange(request: TurnRequest, text: str, output: Output, *, live: bool, on_cancel: str = "keep") -> TurnAnswer:
-    """Send a text and return the reply. With `live`, a turn that names no context continues the live one."""
+    """Send a text and return the reply; record nothing. With `live`, a turn that names no context starts from the
+    directory's own, which stays as it is."""
     if request.port is not None:
         return _by_port(request, text, output)
-    arguments, also = _arguments(request, live)
+    request = request.with_bang
+    own = own_of(here()) if live and not request.context else None
+    model = request.model or (own.model if own else usual_model(request.context, request.save))
     with connect() as client:
-        found = run(client, text, arguments, output, on_cancel)
-        if also and found.result.name:
-            follow(client, arguments, also, notice)
+        context = request.context or (own.name if own and _exists(client, own) else "")
+        if request.save and request.save != context:
+            _check_save(client, model, context, request)
+        arguments = {"model": model, "context": context, "save": request.save, "create": request.create}
+        found = run(client, text, arguments | request.sampling, output, on_cancel)
     return _finished(found)
+
+
+def _exists(client: Client, own: Own) -> bool:
+    check_served(client, own)
+    return row_of(Branches(here(), client, own.model, own.name)) is not None
+
+
+def _check_save(client: Client, model: str, context: str, request: TurnRequest) -> None:
+    """Raises Conflict if saving would move a name away from something that the turn does not continue."""
+    if request.overwrite:
+        return
+    try:
+        there = client.show(request.save, model=model).row
+        head = client.show(context, model=there.model).row.object if context else ""
+    except NotFound:
+        return
+    name = split_model(request.save)[1]
+    if not head or not Branches(here(), client, there.model, name).leads(there.object, head):
+        raise Conflict(
+            f"{request.save} already exists, and this turn does not continue it: choose another name, or replace it "
+            "with --overwrite"
+        )
 
 
 def _ask_port(request: TurnRequest, text: str) -> str:
@@ -148,23 +203,6 @@ def _finished(found: Reply) -> TurnAnswer:
     return TurnAnswer(text=found.text, stop=found.result.stop, details={"request": found.id, "result": found.result})
 
 
-def _arguments(request: TurnRequest, live: bool) -> tuple[dict[str, Any], str]:
-    """The arguments of the turn, and the context that is moved to its result as well."""
-    target = _target(request, live)
-    arguments = {
-        "model": request.model or usual_model(target.context, target.save),
-        "context": target.context,
-        "save": target.save,
-        "create": request.create or target.context == LIVE,
-        "settings": target.settings,
-        "values": assignments(request.pairs),
-        "seed": request.seed,
-        "max_tokens": request.max_tokens,
-        "max_chars": request.max_chars,
-    }
-    return arguments, target.also
-
-
 def notice(text: str) -> None:
     """Print a notice on standard error."""
     click.echo(text, err=True)
@@ -175,14 +213,6 @@ def usual_model(*names: str) -> str:
     return "" if any(":" in name for name in names) else os.environ.get(MODEL, "")
 
 
-def _target(request: TurnRequest, live: bool) -> Target:
-    if request.bang:
-        return bang_target(request.bang)
-    if live and not request.context and not request.save:
-        return Target(LIVE, request.settings, LIVE)
-    return Target(request.context, request.settings, request.save)
-
-
 def recorded(
     record: Record,
     request: TurnRequest,
@@ -190,34 +220,36 @@ def recorded(
     output: Output,
     *,
     on_cancel: str = "close",
+    own: Own | None = None,
 ) -> TurnAnswer:
     """Number, send and record a turn while holding the record's lock. A failed turn uses no number and writes nothing.
 
-    `compose` makes the text for a turn number, and returns the value of the counter after it.
+    `compose` makes the text for a turn number, and returns the value of the counter after it. The turn continues the
+    directory's own context, or `own`, whose transcript then follows it.
     """
     with record.locked(lambda: notice("waiting for another turn of this transcript to finish")) as writer:
         take_up(writer, connect, notice)  # for a port, too: otherwise the next turn would cover the note
-        number = writer.next_number()
-        text, last = compose(number)
-        arguments, also = _arguments(request, live=True) if request.port is None else ({}, "")
-        turn = outgoing(
-            writer, text, number, last, "" if request.debang else request.bang, arguments=arguments, also=also
-        )
-        if request.counter is not None:
-            turn = replace(turn, counter=request.counter)
-        done: TurnAnswer | None = None
+        with nullcontext() if request.port is not None else connect() as client:
+            arguments, also = ({}, "") if client is None else _prepared(writer, record, client, request, own)
+            number = writer.next_number()
+            text, last = compose(number)
+            turn = outgoing(
+                writer, text, number, last, "" if request.debang else request.bang, arguments=arguments, also=also
+            )
+            if request.counter is not None:
+                turn = replace(turn, counter=request.counter)
+            done: TurnAnswer | None = None
 
-        def interrupted() -> None:
-            """A turn through a port is dropped with its connection; what a context has read is recorded first."""
-            if request.port is not None and done is None:
-                raise KeyboardInterrupt
+            def interrupted() -> None:
+                """A turn through a port is dropped with its connection; what a context has read is recorded first."""
+                if client is None and done is None:
+                    raise KeyboardInterrupt
 
-        with on_interrupt(interrupted, interrupted, interrupted):
-            if request.port is not None:
-                done = _by_port(request, turn.prompt, output)
-                writer.append(turn.before + done.text, turn.counter)
-            else:
-                with connect() as client:
+            with on_interrupt(interrupted, interrupted, interrupted):
+                if client is None:
+                    done = _by_port(request, turn.prompt, output)
+                    writer.append(turn.before + done.text, turn.counter)
+                else:
 
                     def ask(prompt: str, request_id: bytes) -> Reply:
                         return run(client, prompt, arguments, output, on_cancel, request_id)
@@ -228,20 +260,34 @@ def recorded(
     return done
 
 
+def _prepared(
+    writer: Writer, record: Record, client: Client, request: TurnRequest, own: Own | None
+) -> tuple[dict[str, Any], str]:
+    """The arguments of a recorded turn, and the name that is moved to its result as well."""
+    request = request.with_bang
+    mine = own or own_of(record)
+    model = request.model or ("" if mine else usual_model(request.context, request.save))
+    if request.context and not (mine and mine.meant_by(request.context)):
+        mine = load(writer, record, client, request.context, model=model, create=request.create)
+    found = ready(writer, record, client, model=model, own=mine, follow=own is not None)
+    also = "" if found.own.meant_by(request.save) else request.save
+    if also:
+        named = replace(request, save=also)
+        if (written := split_model(also)[0]) not in ("", found.own.model):
+            raise BadRequest(
+                f"the context of this directory is {found.own}: it cannot be saved as a context of {written}"
+            )
+        _check_save(client, found.own.model, f"#{found.head}" if found.head else "", named)
+    return {**found.arguments, **request.sampling}, also
+
+
 def half(record: Record, request: TurnRequest, role: str, content: str) -> TurnAnswer:
     """Send content as a closed turn, which the model only reads, and record it."""
     silent = Output(live=False, bare=False)  # the reply is only the rest of the fence
     return recorded(record, request, lambda number: (half_step(number, role, content), number), silent)
 
 
-def check_served(request: TurnRequest) -> None:
-    """Check that a broker answers, before something that cannot be undone. Raises Unreachable."""
-    if request.port is None:
-        with connect() as client:
-            client.models()
-
-
-def slash(request: TurnRequest, text: str) -> str | None:
+def slash(record: Record, request: TurnRequest, text: str) -> str | None:
     """The answer to a slash command, or None if the text is not one."""
     command = parse_slash(text)
     if command is None or not text.startswith("/"):
@@ -263,20 +309,28 @@ def slash(request: TurnRequest, text: str) -> str | None:
     if command.word not in ("/save", "/load", PROBE):
         raise BadRequest(
             f"{command.word} works only with a port (--port 6502): here, set the sampling with --settings and --set. "
-            "The commands /save NAME, /load NAME and /probe TEXT work here, with the live context"
+            "The commands /save NAME, /load NAME and /probe TEXT work here, with the context of this directory"
         )
     if request.bang or request.context or request.save:
-        raise BadRequest(f"{command.word} works with the live context: leave out --load, --save and --bang")
-    if command.word == PROBE:
+        raise BadRequest(
+            f"{command.word} works with the context of this directory: leave out --load, --save and --bang"
+        )
+    name = command.argument or DEFAULT_CONTEXT
+    with record.locked(lambda: notice("waiting for another turn of this transcript to finish")) as writer:
+        take_up(writer, connect, notice)
         with connect() as client:
-            seen = client.probe(command.argument, LIVE, model=request.model or usual_model(), or_empty=True)
-        return "\n".join(probe_view.lines(seen, Look())) + "\n"
-    name = command.argument or "kv.pkl"
-    new_names(name)
-    source, target = (LIVE, name) if command.word == "/save" else (name, LIVE)
-    with connect() as client:
-        client.fork(source, [target], model=request.model or usual_model(name), overwrite=True)
-    return f"[saved -> {name}]\n" if command.word == "/save" else f"[loaded <- {name}]\n"
+            own = own_of(record)
+            if command.word == "/load":
+                load(writer, record, client, name, model=request.model or ("" if own else usual_model(name)))
+                return f"[loaded <- {name}]\n"
+            model = request.model or ("" if own else usual_model())
+            found = ready(writer, record, client, model=model)
+            if command.word == PROBE:
+                seen = client.probe(command.argument, found.own.name, model=found.own.model, or_empty=True)
+                return "\n".join(probe_view.lines(seen, Look())) + "\n"
+            new_names(name)
+            save(client, found, name)
+            return f"[saved -> {name}]\n"
 
 
 def here() -> Record:

@@ -117,6 +117,40 @@ def align(transcript: bytes, steps: Sequence[Step], text: bytes) -> Alignment:
     return Alignment(tuple(reversed(points)), differs=False, whole=whole, unread=tuple(reversed(unread)))
 
 
+def common(transcript: bytes, steps: Sequence[Step], text: bytes) -> list[Point]:
+    """The places at which both agree, from the beginning: after each step whose text the transcript continues with.
+
+    `steps` and `text` are as in `align`. If the last point is at the end of the transcript and is the newest step's,
+    the context has read the whole transcript and nothing else. The list is empty if not even the beginning agrees.
+    """
+    offset = len(text) - sum(step.step_bytes for step in steps)  # what steps too old to be listed have read
+    if not transcript.startswith(text[:offset]):
+        return []
+    at = offset
+    oldest = steps[-1] if steps else None
+    points = [Point(at, oldest.parent if oldest else "", oldest.tokens - oldest.step_tokens if oldest else 0)]
+    for step in reversed(steps):
+        end = _end_of(transcript, at, text[offset : offset + step.step_bytes])
+        if end is None:
+            break
+        at, offset = end, offset + step.step_bytes
+        points.append(Point(at, step.object, step.tokens))
+    return points
+
+
+def _end_of(transcript: bytes, at: int, said: bytes) -> int | None:
+    """Where the text of a step that begins at byte `at` ends, if it is there: as it is, or with a bang line."""
+    if transcript.startswith(said, at):
+        return at + len(said)
+    for lead in (b"", _LEAD):
+        if not (said.startswith(lead) and transcript.startswith(lead, at)):
+            continue
+        end = transcript.find(b"\n", at + len(lead), at + len(lead) + _LONGEST_BANG) + 1
+        if end and _bang_line(transcript, end) == at + len(lead) and transcript.startswith(said[len(lead) :], end):
+            return end + len(said) - len(lead)
+    return None
+
+
 def as_read(transcript: bytes, alignment: Alignment, begin: int, end: int) -> bytes:
     """The part of bytes [begin, end) that a context reads: all but the bang lines that the walk has passed."""
     parts = []

@@ -21,8 +21,8 @@ from ssmprov.errors import BadRequest, Conflict, NotFound, SsmprovError
 from ssmprov.names import MAX_NAME
 from ssmprov.ops import Row, Step
 from ssmprov.transcript import turns_of
-from transcripts.alignment import Alignment, Point, Route, align, as_read, route
-from transcripts.record import MAX_COUNTER, TRANSCRIPT, Moving, Record, Writer
+from transcripts.alignment import Alignment, Point, Route, align, as_read, common, route
+from transcripts.record import MAX_COUNTER, TRANSCRIPT, Moving, Record, Writer, digest_of
 
 if TYPE_CHECKING:
     from clients.blocking import Client
@@ -114,7 +114,7 @@ class Branches:
         head = self.head()
         if not head:
             return Scene(transcript=transcript, head="", steps=(), text=b"", alignment=align(transcript, (), b""))
-        steps = self._lineage(head)
+        steps = self.lineage(head)
         text = self.text(head)
         alignment = align(transcript, steps, text)
         return Scene(transcript=transcript, head=head, steps=tuple(steps), text=text, alignment=alignment)
@@ -129,7 +129,8 @@ class Branches:
         """The text that a checkpoint has read, as far as it is known."""
         return self.client.text(f"#{object_id}", model=self.model, since_root=True).encode()
 
-    def _lineage(self, head: str) -> list[Step]:
+    def lineage(self, head: str) -> list[Step]:
+        """The steps up to a checkpoint, newest first; of a very long lineage the newest ones."""
         steps: list[Step] = []
         before = ""
         while len(steps) < MAX_STEPS:
@@ -175,10 +176,7 @@ class Branches:
 
     def file_of(self, branch: str) -> Path:
         """The file in which the transcript of a branch is kept."""
-        quoted = quote(branch, safe="")
-        if len(quoted) > _MAX_FILE:
-            quoted = f"{quoted[: _MAX_FILE - 20]}-{_digest(branch)}"
-        return self.record.directory / f".transcript.{quoted}.txt"
+        return file_of(self.record, branch)
 
     def fresh(self, count: int = 1) -> list[str]:
         """Names for new branches that are not in use and have no file."""
@@ -208,7 +206,7 @@ class Branches:
     def keep(self, object_id: str, transcript: bytes) -> str:
         """Keep a checkpoint and its transcript as a branch. Returns its name; a second call returns the same name."""
         for name in self.client.show(f"#{object_id}", model=self.model).names if object_id else []:
-            if name.startswith(f"{self.row}.") and _holds(self.file_of(name), transcript):
+            if name.startswith(f"{self.row}.") and holds(self.file_of(name), transcript):
                 return name
         for _ in range(TRIES):
             (name,) = self.fresh()
@@ -229,7 +227,7 @@ class Branches:
     def check_free(self, name: str, transcript: bytes) -> None:
         """Raises Conflict if the file of that name keeps another transcript: that of a branch since removed."""
         path = self.file_of(name)
-        if path.exists() and not _holds(path, transcript):
+        if path.exists() and not holds(path, transcript):
             raise Conflict(f"another transcript is kept in {path.name}: choose another name, or move that file away")
 
     def keep_as(self, name: str, transcript: bytes) -> None:
@@ -248,11 +246,12 @@ class Branches:
         files = [path for name in names if (path := self.file_of(name)).is_file()]
         if not files:
             return None
-        steps, text = self._lineage(object_id), self.text(object_id)
+        steps, text = self.lineage(object_id), self.text(object_id)
         for path in files:
             with contextlib.suppress(OSError):
                 data = path.read_bytes()
-                if not align(data, steps, text).differs:
+                points = common(data, steps, text)
+                if points and (points[-1].at, points[-1].object) == (len(data), object_id):
                     return data
         return None
 
@@ -279,9 +278,10 @@ class Branches:
             object=object_id,
             at=at,
             tail=tail.decode("utf-8", "surrogateescape"),
-            sha256=hashlib.sha256(scene.transcript).hexdigest(),
+            sha256=digest_of(scene.transcript),
             counter=highest_closed(after),
             kept=self.file_of(kept).name if kept else "",
+            context=f"{self.model}:{self.name}",
         )
         writer.move(move)
         try:
@@ -313,7 +313,7 @@ class Branches:
         """Whether a checkpoint descends from the head, so that the head is not left behind."""
         if not head or not object_id or head == object_id:
             return not head or bool(object_id)
-        return any(step.object == head for step in self._lineage(object_id))
+        return any(step.object == head for step in self.lineage(object_id))
 
     # -- other replies beside the transcript
 
@@ -358,9 +358,7 @@ class Branches:
         path = self.file_of(name)
         if not path.exists() or drawing.point.object:
             self._write(path, drawing.lead + tail)
-        elif not _holds(
-            path, drawing.lead + tail
-        ):  # what was left behind meanwhile, without a context, took the number
+        elif not holds(path, drawing.lead + tail):  # what was left behind meanwhile, without a context, took the number
             former, name = name, self.keep(reply.result.object, drawing.lead + tail)
             self.client.rm([former], model=self.model)
         if drawing.point.object and len(drawing.names) > 1:
@@ -389,6 +387,14 @@ class Branches:
         return change
 
 
+def file_of(record: Record, branch: str) -> Path:
+    """The file in which the transcript of a branch is kept."""
+    quoted = quote(branch, safe="")
+    if len(quoted) > _MAX_FILE:
+        quoted = f"{quoted[: _MAX_FILE - 20]}-{_digest(branch)}"
+    return record.directory / f".transcript.{quoted}.txt"
+
+
 def highest_closed(transcript: bytes) -> int:
     """The counter for a transcript: the highest number of a closed turn."""
     turns = turns_of(transcript.decode("utf-8", "surrogateescape"))
@@ -403,7 +409,8 @@ def _digest(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:12]
 
 
-def _holds(path: Path, data: bytes) -> bool:
+def holds(path: Path, data: bytes) -> bool:
+    """Whether a file contains exactly this."""
     try:
         return path.stat().st_size == len(data) and path.read_bytes() == data
     except OSError:

@@ -34,6 +34,9 @@ LOCK = ".transcript.lock"
 PENDING = ".transcript.pending"
 ASKED = ".transcript.asked"
 MOVING = ".transcript.moving"
+CONTEXT = ".context"
+"""Names the context that has read the transcript: see `transcripts.own`."""
+
 MAX_COUNTER = 10**15
 MAX_FILE = (1 << 63) - 1
 """No file can be larger."""
@@ -148,7 +151,7 @@ def guarded(record: Record) -> Iterator[None]:
     The file exists but is empty, so that a sandbox sees it as one of the dot files that it guards. If a crash leaves it
     behind, it promises nothing and is removed.
     """
-    made = [path for name in (PENDING, ASKED, MOVING) if not (path := record.directory / name).exists()]
+    made = [path for name in (PENDING, ASKED, MOVING, CONTEXT) if not (path := record.directory / name).exists()]
     for path in made:
         path.touch()
     try:
@@ -180,7 +183,7 @@ class Moving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """A context's name that moves from object `head` to `object` ('' for none), and what the transcript becomes.
 
     It keeps its first `at` bytes and continues with `tail`. `sha256` is that of the transcript before, which is kept in
-    the file `kept`.
+    the file `kept`. Then the directory's context is `context` ('' for the same as before).
     """
 
     model: str
@@ -192,6 +195,7 @@ class Moving(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     sha256: str
     counter: Annotated[int, msgspec.Meta(ge=0)]
     kept: str = ""
+    context: str = ""
 
 
 class Head(msgspec.Struct, frozen=True, kw_only=True):
@@ -294,12 +298,14 @@ class Writer:
     def carry_out_move(self, move: Moving) -> bool:
         """Make the transcript match its context; False, with nothing changed, if it has changed since."""
         data, tail = self._record.read(), move.tail.encode("utf-8", "surrogateescape")
-        if hashlib.sha256(data).hexdigest() == move.sha256:
+        if digest_of(data) == move.sha256:
             self.rewrite(data[: move.at] + tail, move.counter)
         elif len(data) == move.at + len(tail) and data.endswith(tail):  # a crash came right after it
             self.set_counter(move.counter)
         else:
             return False
+        if move.context:
+            self.set_context(move.context)
         self.moved()
         return True
 
@@ -316,9 +322,13 @@ class Writer:
     def set_counter(self, number: int) -> None:
         durable.replace(self._counter, str(number).encode())
 
+    def set_context(self, reference: str) -> None:
+        """Name the context that has read the transcript."""
+        durable.replace(self._directory / CONTEXT, f"{reference}\n".encode())
+
     def recover(self) -> None:
         """Finish the append that a crash has left, if any."""
-        for name in (PENDING, COUNTER, ASKED, MOVING, TRANSCRIPT):
+        for name in (PENDING, COUNTER, ASKED, MOVING, CONTEXT, TRANSCRIPT):
             for torn in self._directory.glob(f"{name}.{'[0-9a-f]' * 8}"):
                 torn.unlink(missing_ok=True)
         try:
@@ -364,6 +374,11 @@ def _note(data: bytes, kind: type[N]) -> N | None:
     except (ValueError, RecursionError):
         return None
     return found
+
+
+def digest_of(data: bytes) -> str:
+    """The hash by which a note knows a transcript."""
+    return hashlib.sha256(data).hexdigest()
 
 
 def _head(first: bytes, data: bytes) -> Head | None:

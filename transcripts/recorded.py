@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ssmprov import wire
 from ssmprov.clock import boot, uptime_s
-from ssmprov.commands import parse_bang
+from ssmprov.commands import Bang, parse_bang
 from ssmprov.errors import Busy, NotFound, SsmprovError, TimedOut, Unavailable, Unreachable, WorkerLost
 from ssmprov.names import check_name, split_model
 from transcripts.record import ASKED, MOVING, Asked, Writer
@@ -30,24 +30,11 @@ PATIENCE_S = 30.0
 UNKNOWN = (Unreachable, TimedOut, WorkerLost)
 """Errors after which a turn may still have been committed."""
 
-LIVE = "live"
-"""The context that continues from turn to turn if none is named."""
-
 Say = Callable[[str], None]
 """Tells the user something that is not an error."""
 
 Ask = Callable[[str, bytes], "Reply"]
 """Sends a prompt under a request id, and returns when the turn has ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Which context a turn continues, how it is sampled, where it is saved, and which name is updated, too."""
-
-    context: str = ""
-    settings: str = ""
-    save: str = ""
-    also: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,12 +53,12 @@ def bang_line(text: str) -> str:
     return (text if text.startswith("!") else f"!{text}") + "\n" if text else ""
 
 
-def bang_target(text: str) -> Target:
-    """What a bang line asks for. Its result is saved in the live context, too. Raises BadRequest."""
+def bang_of(text: str) -> Bang:
+    """What a bang line asks for. Raises BadRequest."""
     bang = parse_bang(bang_line(text).rstrip("\n"))
-    save = bang.save or LIVE
-    check_name(split_model(save)[1])
-    return Target(bang.load or LIVE, bang.settings, save, LIVE if save != LIVE else "")
+    if bang.save:
+        check_name(split_model(bang.save)[1])
+    return bang
 
 
 def outgoing(
