@@ -25,7 +25,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "put": ("shell.transcript:put", "Add a file to the transcript as a FILE turn."),
     "run": ("shell.transcript:run", "Run a BASH or PYTHON turn in a sandbox, and add its OUTPUT."),
     "quote": ("shell.transcript:quote", "Add a quotation of another turn."),
-    "transcript": ("shell.transcript:check", "List anything unusual in a transcript, line by line."),
+    "transcript": ("shell.directory:transcript", "Compare a transcript with its context, or check its form."),
     "filter": ("shell.filter:filters", "Turn a context into a program for shell pipelines."),
     "composer": ("shell.composer:composer", "Open the Composer, a window for writing with contexts and branches."),
     "primer": ("shell.primer:primer", "Write a transcript that introduces a model to this system."),

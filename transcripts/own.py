@@ -67,7 +67,7 @@ class Ready:
         }
 
 
-def own_of(record: Record) -> Own | None:
+def own_of(record: Record, *, damaged_is_none: bool = False) -> Own | None:
     """The directory's context; None if it has none yet. Raises BadRequest if the dot file does not name one."""
     path = record.directory / CONTEXT
     try:
@@ -79,6 +79,8 @@ def own_of(record: Record) -> Own | None:
     try:
         return Own(check_model(model), check_name(name))
     except BadRequest:
+        if damaged_is_none or not text:  # code in the sandbox sees an empty file
+            return None
         raise BadRequest(
             f"{path} does not name a context: write MODEL:NAME into it, or remove it and start a new transcript with "
             "`ssmprov transcript new`"
@@ -109,7 +111,7 @@ def ready(
     that differs becomes what the context has read. Otherwise raises Conflict if they differ, BadRequest if the
     directory's context belongs to another model, and Unavailable if its model is not served.
     """
-    own = own or own_of(record) or _first(record, client, model)
+    own = own or own_of(record) or first(record, client, model)
     check_served(client, own)
     if model and model != own.model:
         raise BadRequest(
@@ -200,11 +202,11 @@ def _bytes(row: Row | None) -> str:
     return f"{row.text_bytes if row else 0} bytes"
 
 
-def _first(record: Record, client: Client, model: str) -> Own:
-    """The context of a directory that has none yet: a new one, or what the directory shared before if that agrees."""
+def first(record: Record, client: Client, model: str) -> Own:
+    """The context of a directory that has none yet: a new one, or a copy of what it shared before if that agrees."""
     data = record.read()
     names = [model] if model else [card.name for card in client.models()]
-    own = Own(model or _default_model(names), fresh_name(record))
+    own = Own(model or default_model(client), fresh_name(record))
     for name in names if data else ():
         branches = Branches(record, client, name, FORMER)
         row = row_of(branches)
@@ -215,7 +217,9 @@ def _first(record: Record, client: Client, model: str) -> Own:
     return own
 
 
-def _default_model(names: list[str]) -> str:
+def default_model(client: Client) -> str:
+    """The model that is meant if none is named."""
+    names = [card.name for card in client.models()]
     if len(names) != 1:
         raise BadRequest(f"several models are served: name one of them, {' or '.join(names)}")
     return names[0]
@@ -249,7 +253,7 @@ def load(writer: Writer, record: Record, client: Client, ref: str, *, model: str
     except NotFound:
         if not create:
             raise
-        return start_new(writer, record, model or _default_model([card.name for card in client.models()]))
+        return start_new(writer, record, model or default_model(client))[0]
     if mine is None or mine.model != row.model:
         mine = Own(row.model, fresh_name(record))
     branches = Branches(record, client, mine.model, mine.name)
@@ -266,24 +270,26 @@ def save(client: Client, found: Ready, name: str) -> None:
         client.turn("", model=found.own.model, save=name, max_tokens=0)
 
 
-def start_new(writer: Writer, record: Record, model: str) -> Own:
-    """Start a new transcript with a new context. The old transcript is kept under the name of its context."""
+def start_new(writer: Writer, record: Record, model: str) -> tuple[Own, str]:
+    """Start a new transcript with a new context. The old transcript is kept under the name of its context.
+
+    Returns the context, and the file of the old transcript ('' if it was empty).
+    """
     own = Own(model, fresh_name(record))
-    replace_transcript(writer, record, own, b"", "")
-    return own
+    return own, replace_transcript(writer, record, own, b"", "")
 
 
-def restore(writer: Writer, record: Record, client: Client, own: Own) -> None:
-    """Write the transcript again from what the context has read. The old one is kept beside it."""
+def restore(writer: Writer, record: Record, client: Client, own: Own) -> str:
+    """Write the transcript again from what the context has read. Returns the file in which the old one is kept."""
     branches = Branches(record, client, own.model, own.name)
     head = branches.head()
     text = (branches.kept_transcript(head) or branches.text(head)) if head else b""
-    replace_transcript(writer, record, own, text, head)
+    return replace_transcript(writer, record, own, text, head)
 
 
 def _keep(record: Record, own: Own, data: bytes) -> str:
     """Keep a transcript in a file beside it that is named after its context, or has a number if that is taken."""
-    name = (own_of(record) or own).name
+    name = (own_of(record, damaged_is_none=True) or own).name
     for number in range(_MOST_KEPT):
         path = file_of(record, f"{name}.{number}" if number else name)
         if holds(path, data):

@@ -52,6 +52,10 @@ def slow(make_cluster: Callable[[str], Cluster]) -> Cluster:
     return cluster.up()
 
 
+def own(place: Path) -> str:
+    return (place / ".context").read_text().strip()
+
+
 def pipe(cluster: Cluster, place: Path, text: str) -> subprocess.CompletedProcess[bytes]:
     words = [str(BIN / "PIPE"), "--in", "USER"]
     return subprocess.run(
@@ -69,17 +73,18 @@ def test_kill_9_of_pipe_in_mid_turn_is_mended_by_the_next_one(slow: Cluster, tmp
     assert recorded(tmp_path) == ""
     with slow.client() as client:
         if not at_once:
-            client.turn("", model="talk", context="live", create=True, max_tokens=1)  # queues behind it
+            client.turn("", context=own(tmp_path), create=True, max_tokens=1)  # queues behind it
         done = pipe(slow, tmp_path, "next")
         assert done.stdout == b"end)~~~\n\n"
         assert done.stderr == b"recording a turn that was interrupted\n"
         text = recorded(tmp_path)
         assert [t.number for t in turns_of(text)] == [1, 2, 3]
         assert [t.content for t in turns_of(text)] == ["go on", (" word" * 60).strip(), "next"]
-        assert client.text("talk:live") == text
+        assert client.text(own(tmp_path)) == text
         assert (tmp_path / ".counter").read_text() == "3"
     assert {path.name for path in tmp_path.iterdir() if path.is_file()} == {
         ".transcript.txt",
+        ".context",
         ".counter",
         ".transcript.lock",
     }
@@ -102,7 +107,7 @@ def test_a_broker_that_goes_away_in_mid_turn_leaves_a_turn_to_be_taken_up(slow: 
     slow.processes["talk/0"].expect("serves")
     assert pipe(slow, tmp_path, "next").returncode == 0
     with slow.client() as client:
-        assert client.text("talk:live") == recorded(tmp_path)
+        assert client.text(own(tmp_path)) == recorded(tmp_path)
     assert [t.content for t in turns_of(recorded(tmp_path))][::2] == ["go on", "next"]
     assert [t.number for t in turns_of(recorded(tmp_path))] == [1, 2, 3]
 
@@ -153,4 +158,4 @@ def test_a_turn_to_a_port_does_not_bury_one_that_was_broken_off(slow: Cluster, t
     assert done.returncode == 3
     assert [t.content for t in turns_of(recorded(tmp_path))] == ["go on", (" word" * 60).strip()]
     with slow.client() as client:
-        assert client.text("talk:live") == recorded(tmp_path)
+        assert client.text(own(tmp_path)) == recorded(tmp_path)

@@ -8,80 +8,15 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from cluster import SCRIPT, Cluster, scripted_toml
+from cluster import Cluster, scripted_toml
+from places import BIN, Shell, counter, good, own, recorded
 
 from ssmprov.transcript import FENCE, turn, turns_of
-
-BIN = Path(sys.executable).parent
-Shell = Callable[..., subprocess.CompletedProcess[bytes]]
-SCRIPT_SHELL = {
-    "replies": [
-        {"after": "[OK]: ", "pieces": ["fine", FENCE]},
-        {"after": "[OK]:", "pieces": [" fine", FENCE]},
-        {"after": "[OPEN]:", "pieces": [" never closed"]},
-        {"after": "[STEER]:", "pieces": [" \x1b]0;title\x07 red", FENCE]},
-        {"after": "[LOUD]:", "pieces": [" LOUD", FENCE]},
-        *SCRIPT["replies"],
-    ]
-}
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    home = tmp_path_factory.mktemp("shell")
-    made = Cluster(home, scripted_toml(home, workers=2, script=SCRIPT_SHELL)).up()
-    yield made
-    made.close()
-
-
-@pytest.fixture
-def place(tmp_path: Path, cluster: Cluster) -> Path:
-    """A working directory of its own; the live context is new for each test."""
-    with cluster.client() as client:
-        names = [row.name for row in client.ls(model="talk").rows]
-        if names:
-            client.rm(names)
-    directory = tmp_path / "place"
-    directory.mkdir()
-    return directory
-
-
-@pytest.fixture
-def sh(cluster: Cluster, place: Path) -> Shell:
-    def run(line: str, text: str | bytes = "", **environment: str) -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(
-            ["bash", "-o", "pipefail", "-c", line],
-            input=text if isinstance(text, bytes) else text.encode(),
-            env=cluster.environment | {"PATH": f"{BIN}:{os.environ['PATH']}"} | environment,
-            cwd=place,
-            capture_output=True,
-            timeout=200,
-            check=False,
-        )
-
-    return run
-
-
-def good(done: subprocess.CompletedProcess[bytes]) -> str:
-    assert done.returncode == 0, done.stderr
-    return done.stdout.decode()
-
-
-def recorded(place: Path) -> str:
-    path = place / ".transcript.txt"
-    return path.read_text() if path.exists() else ""
-
-
-def counter(place: Path) -> str:
-    path = place / ".counter"
-    return path.read_text() if path.exists() else ""
-
 
 # -- PIPE
 
@@ -91,8 +26,8 @@ def test_a_half_step_and_a_full_step_are_sent_and_recorded(sh: Shell, place: Pat
     assert good(sh("PIPE --in USER --out OK", "How are you?\n")) == "fine" + FENCE
     expected = turn(1, "CONTEXT", "You are kind.") + turn(2, "USER", "How are you?") + turn(3, "OK", "fine")
     assert (recorded(place), counter(place)) == (expected, "3")
-    with cluster.client() as client:  # the live context has read just that
-        assert client.text("talk:live") == expected
+    with cluster.client() as client:  # the directory's context has read just that
+        assert client.text(own(place)) == expected
 
 
 def test_raw_text_goes_as_it_is_and_mints_nothing(sh: Shell, place: Path) -> None:
@@ -157,17 +92,20 @@ def test_pipes_at_once_never_share_a_number_or_interleave(sh: Shell, place: Path
     assert sorted(t.content for t in turns[::2]) == [f"n{i}" for i in range(6)]
     assert [t.content for t in turns[1::2]] == ["fine"] * 6
     with cluster.client() as client:
-        assert client.text("talk:live") == recorded(place)
+        assert client.text(own(place)) == recorded(place)
 
 
 def test_a_bang_line_names_context_and_place_and_can_be_left_out_of_the_transcript(sh: Shell, place: Path) -> None:
     good(sh("ssmprov pipe --no-record --save primed --max-tokens 0", "primer. "))
     good(sh("PIPE --bang '!primed greedy coder' --in USER --out OK", "one"))
     good(sh("PIPE --bang '!primed' --debang --in USER", "two"))
-    text = recorded(place)
-    assert text == "!primed greedy coder\n" + turn(1, "USER", "one") + turn(2, "OK", "fine") + turn(3, "USER", "two")
-    assert good(sh("ssmprov ckpt show coder --text")) == "primer. " + turn(1, "USER", "one") + turn(2, "OK", "fine")
-    assert good(sh("ssmprov ckpt show live --text")) == "primer. " + turn(3, "USER", "two")
+    first = turn(1, "USER", "one") + turn(2, "OK", "fine")
+    assert recorded(place) == "primer. \n\n" + turn(1, "USER", "two")
+    assert good(sh(f"ssmprov ckpt show {own(place)} --text")) == recorded(place)
+    (kept,) = place.glob(".transcript.*.1.txt")  # what the second turn has left
+    assert kept.read_text() == "primer. \n\n!primed greedy coder\n" + first
+    assert good(sh("ssmprov ckpt show coder --text")) == "primer. \n\n" + first
+    assert good(sh("ssmprov ckpt show primed --text")) == "primer. "
 
 
 def test_save_and_load_are_commands_and_not_recorded(sh: Shell, place: Path) -> None:
@@ -176,11 +114,14 @@ def test_save_and_load_are_commands_and_not_recorded(sh: Shell, place: Path) -> 
     assert good(sh("PIPE", "/save kept")) == "[saved -> kept]\n"
     good(sh("PIPE --in USER", "two"))
     assert good(sh("PIPE", "/load kept\n")) == "[loaded <- kept]\n"
-    assert good(sh("ssmprov ckpt show live --text")) == before
+    assert good(sh(f"ssmprov ckpt show {own(place)} --text")) == recorded(place) == before
     for command in ("/load nowhere", "/t 0.5", "/save ../x"):
         done = sh("PIPE", command)
         assert (done.returncode != 0, done.stdout) == (True, b"")
-    assert [t.content for t in turns_of(recorded(place))] == ["one", "two"]
+    good(sh("PIPE --in USER", "three"))
+    assert [(t.number, t.content) for t in turns_of(recorded(place))] == [(1, "one"), (2, "three")]
+    (left,) = place.glob(".transcript.*.1.txt")
+    assert [t.content for t in turns_of(left.read_text())] == ["one", "two"]
 
 
 def test_the_counter_can_be_set(sh: Shell, place: Path) -> None:
@@ -190,14 +131,17 @@ def test_the_counter_can_be_set(sh: Shell, place: Path) -> None:
     assert [t.number for t in turns_of(recorded(place))] == [1, 42]
 
 
-def test_named_contexts_leave_the_live_one_alone(sh: Shell, place: Path) -> None:
-    good(sh("PIPE --in USER", "live"))
-    good(sh("PIPE --in USER --save other --seed 1 --max-tokens 5", "new"))
-    good(sh("PIPE --in USER --out OK --load other --save other", "on"))
-    assert good(sh("ssmprov ckpt show live --text")) == turn(1, "USER", "live")
-    assert good(sh("ssmprov ckpt show other --text")) == turn(2, "USER", "new") + turn(3, "USER", "on") + turn(
-        4, "OK", "fine"
-    )
+def test_a_named_context_is_copied_to_and_from_the_directorys(sh: Shell, place: Path) -> None:
+    good(sh("PIPE --in USER", "one"))
+    good(sh("PIPE --in USER --save other --seed 1 --max-tokens 5", "two"))
+    both = turn(1, "USER", "one") + turn(2, "USER", "two")
+    good(sh("PIPE --in USER", "three"))
+    assert recorded(place) == both + turn(3, "USER", "three")
+    assert good(sh("ssmprov ckpt show other --text")) == both
+    good(sh("PIPE --in USER --out OK --load other", "on"))
+    assert recorded(place) == both + turn(3, "USER", "on") + turn(4, "OK", "fine")
+    assert good(sh(f"ssmprov ckpt show {own(place)} --text")) == recorded(place)
+    assert good(sh("ssmprov ckpt show other --text")) == both
 
 
 def test_json_tells_the_numbers(sh: Shell) -> None:
@@ -248,14 +192,9 @@ def slow(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     made.close()
 
 
-@pytest.fixture
-def new_live(slow: Cluster) -> None:
-    with slow.client() as client:
-        if names := [row.name for row in client.ls(model="talk").rows]:
-            client.rm(names)
-
-
-def begun(cluster: Cluster, place: Path, *words: str, stdout: int = subprocess.PIPE) -> subprocess.Popen[bytes]:
+def begun(
+    cluster: Cluster, place: Path, *words: str, stdout: int = subprocess.PIPE, text: str = "go on"
+) -> subprocess.Popen[bytes]:
     process = subprocess.Popen(
         [str(BIN / words[0]), *words[1:]],
         env=cluster.environment,
@@ -265,7 +204,7 @@ def begun(cluster: Cluster, place: Path, *words: str, stdout: int = subprocess.P
         stderr=subprocess.PIPE,
     )
     assert process.stdin is not None
-    process.stdin.write(b"go on")
+    process.stdin.write(text.encode())
     process.stdin.close()
     return process
 
@@ -278,7 +217,6 @@ def ended(process: subprocess.Popen[bytes]) -> tuple[int, bytes]:
     return process.wait(30), said
 
 
-@pytest.mark.usefixtures("new_live")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_closes_the_turn_and_records_it(slow: Cluster, tmp_path: Path, number: signal.Signals) -> None:
     process = begun(slow, tmp_path, "PIPE", "--in", "USER", "--out", "X", "--stream")
@@ -292,10 +230,9 @@ def test_ctrl_c_closes_the_turn_and_records_it(slow: Cluster, tmp_path: Path, nu
     assert (first.content, second.closed) == ("go on", True)
     assert said.decode() == second.content + FENCE
     with slow.client() as client:
-        assert client.text("talk:live") == recorded(tmp_path)
+        assert client.text(own(tmp_path)) == recorded(tmp_path)
 
 
-@pytest.mark.usefixtures("new_live")
 def test_ctrl_c_twice_drops_the_turn_or_records_it(slow: Cluster, tmp_path: Path) -> None:
     process = begun(slow, tmp_path, "PIPE", "--in", "USER", "--out", "X", "--stream")
     assert process.stdout is not None
@@ -307,11 +244,10 @@ def test_ctrl_c_twice_drops_the_turn_or_records_it(slow: Cluster, tmp_path: Path
     status, said = ended(process)
     assert (status, b"Traceback" in said) == (130, False)
     with slow.client() as client:
-        live = [row.name for row in client.ls(model="talk").rows]
-        assert (client.text("talk:live") if live else "") == recorded(tmp_path)
+        made = [row.name for row in client.ls(model="talk").rows if row.name in own(tmp_path)]
+        assert (client.text(own(tmp_path)) if made else "") == recorded(tmp_path)
 
 
-@pytest.mark.usefixtures("new_live")
 def test_a_reader_who_leaves_ends_the_turn_which_is_recorded(slow: Cluster, tmp_path: Path) -> None:
     process = begun(slow, tmp_path, "PIPE", "--in", "USER", "--out", "X", "--stream")
     assert process.stdout is not None
@@ -320,7 +256,7 @@ def test_a_reader_who_leaves_ends_the_turn_which_is_recorded(slow: Cluster, tmp_
     assert ended(process) == (1, b"")
     assert [t.closed for t in turns_of(recorded(tmp_path))] == [True, True]
     with slow.client() as client:
-        assert client.text("talk:live") == recorded(tmp_path)
+        assert client.text(own(tmp_path)) == recorded(tmp_path)
 
 
 def test_a_full_disk_behind_the_output_is_told_and_the_turn_recorded(sh: Shell, place: Path) -> None:
@@ -347,7 +283,7 @@ def test_neither_model_nor_code_steers_the_terminal(cluster: Cluster, sh: Shell,
     said = on_terminal(cluster, place, "PIPE", "--in", "USER", "--out", "STEER")
     assert said.startswith(b"\\x1b]0;title\\x07 red\r\n")
     assert recorded(place).endswith("\x1b]0;title\x07 red" + FENCE)
-    code(place, "BASH", "printf '\\033[2J\\302\\233\\ttab\\n'")
+    code(cluster, place, "BASH", "printf '\\033[2J\\302\\233\\ttab\\n'")
     said = on_terminal(cluster, place, "RUN", "--no-send", *FENCED.split())
     assert said == b"\\x1b[2J\\x9b\ttab\r\n"
     assert sh(f"RUN --no-send {FENCED}").stdout == b"\x1b[2J\xc2\x9b\ttab\n"
@@ -403,15 +339,17 @@ def test_a_quote_is_a_turn_of_its_own(sh: Shell, place: Path) -> None:
 
 def test_odd_lines_are_told(sh: Shell, place: Path) -> None:
     good(sh("PIPE --in USER", "x"))
-    assert good(sh("ssmprov transcript")) == ""
-    done = sh("ssmprov transcript -", "(Turn 1) [A]: open")
+    assert good(sh("ssmprov transcript check")) == ""
+    done = sh("ssmprov transcript check -", "(Turn 1) [A]: open")
     assert (done.returncode, done.stdout) == (1, b"line 1: turn 1 is open\n")
-    found = json.loads(sh("ssmprov transcript --json - ", turn(3, "A", "x")).stdout)
+    found = json.loads(sh("ssmprov transcript check --json - ", turn(3, "A", "x")).stdout)
     assert found == {"turns": [{"turn": 3, "role": "A", "line": 1, "closed": True, "chars": 1}], "odd": []}
 
 
-def test_a_file_is_not_written_through_a_link_out_of_the_directory(sh: Shell, place: Path, tmp_path: Path) -> None:
-    code(place, "FILE", "new")
+def test_a_file_is_not_written_through_a_link_out_of_the_directory(
+    sh: Shell, place: Path, cluster: Cluster, tmp_path: Path
+) -> None:
+    code(cluster, place, "FILE", "new")
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "file").write_text("old")
@@ -433,7 +371,7 @@ def test_a_pipe_is_put_and_what_has_no_end_is_refused(sh: Shell, place: Path) ->
     done = sh("PUT_FILE /dev/zero")
     assert (done.returncode, b"more than 8 MiB" in done.stderr) == (1, True)
     (place / "long").write_bytes(turn(1, "A", "x" * (9 << 20)).encode())
-    assert good(sh("ssmprov transcript long")) == ""
+    assert good(sh("ssmprov transcript check long")) == ""
 
 
 # -- filters
@@ -453,12 +391,12 @@ def test_filters_run_in_a_pipeline_each_on_its_own_context(sh: Shell, place: Pat
         )
     good(sh("echo again | bin/kind"))
     assert (cluster.home / ".filters").stat().st_mode & 0o777 == 0o700
-    assert [t.number for t in turns_of((cluster.home / ".filters/talk/kind/.transcript.txt").read_text())] == [
-        5,
-        6,
-        7,
-        8,
-    ]
+    log = cluster.home / ".filters/talk/kind/.transcript.txt"
+    assert [t.number for t in turns_of(log.read_text())] == [4, 5, 6, 7, 8]
+    good(sh("ssmprov ckpt fork loud kind --overwrite; echo new | bin/kind"))  # its transcript follows
+    with cluster.client() as client:
+        assert log.read_text() == client.text("talk:kind")
+    assert [t.content for t in turns_of(log.read_text())] == ["loud", "fine", "LOUD", "new", "fine"]
     assert recorded(place) == ""
     listed = json.loads(good(sh("ssmprov filter ls --dir bin --json")))
     assert [row["file"] for row in listed] == ["bin/kind", "bin/loud"]
@@ -494,18 +432,21 @@ def test_a_filter_replaces_no_other_file(sh: Shell, place: Path) -> None:
 FENCED = "" if shutil.which("bwrap") else "--unsafe "
 
 
-def code(place: Path, role: str, text: str) -> None:
-    with (place / ".transcript.txt").open("a") as file:
-        file.write(turn(len(turns_of(recorded(place))) + 1, role, text))
+def code(cluster: Cluster, place: Path, role: str, text: str) -> None:
+    """Record a turn with code."""
+    with begun(cluster, place, "PIPE", "--in", role, text=text) as process:
+        assert process.stdout is not None
+        process.stdout.read()
+        assert ended(process) == (0, b"")
 
 
 def test_code_runs_and_its_output_is_a_turn_that_the_context_has_read(sh: Shell, place: Path, cluster: Cluster) -> None:
-    code(place, "PYTHON", "import sys\nprint('one')\nprint('two', file=sys.stderr)\nprint('three')")
+    code(cluster, place, "PYTHON", "import sys\nprint('one')\nprint('two', file=sys.stderr)\nprint('three')")
     assert good(sh(f"RUN {FENCED}")) == "one\ntwo\nthree\n"
     (output,) = (t for t in turns_of(recorded(place)) if t.role == "OUTPUT")
     assert (output.number, output.content) == (2, "one\ntwo\nthree")
     with cluster.client() as client:
-        assert client.text("talk:live") == turn(2, "OUTPUT", "one\ntwo\nthree")
+        assert client.text(own(place)) == recorded(place)
 
 
 @pytest.mark.parametrize(
@@ -521,26 +462,26 @@ def test_code_runs_and_its_output_is_a_turn_that_the_context_has_read(sh: Shell,
     ],
 )
 def test_how_code_ended_stands_in_the_turn(
-    sh: Shell, place: Path, role: str, text: str, options: str, says: str | None
+    sh: Shell, place: Path, cluster: Cluster, role: str, text: str, options: str, says: str | None
 ) -> None:
-    code(place, role, text)
+    code(cluster, place, role, text)
     good(sh(f"RUN {FENCED}{options}"))
     *_, output = turns_of(recorded(place))
     assert (output.role, output.number) == ("OUTPUT", 2)
     assert output.content == (says if says is not None else "(Turn 9) [USER]: x\n\n~~~(end)~~~\n\n(Turn 9) [A]: ")
 
 
-def test_the_last_runnable_turn_is_run_or_the_one_named(sh: Shell, place: Path) -> None:
+def test_the_last_runnable_turn_is_run_or_the_one_named(sh: Shell, place: Path, cluster: Cluster) -> None:
     for role, text in (("BASH", "echo a"), ("PYTHON", "print('b')"), ("USER", "echo c")):
-        code(place, role, text)
+        code(cluster, place, role, text)
     assert [good(sh(f"RUN {FENCED}--no-send {n}")) for n in ("", "1", "2")] == ["b\n", "a\n", "b\n"]
     assert sh(f"RUN {FENCED}3").returncode == 4
     found = json.loads(good(sh(f"RUN {FENCED}--json 1")))
     assert (found["ran"], found["status"], found["output"], found["turn"]) == (1, 0, "a\n", 4)
 
 
-def test_code_is_not_run_where_its_output_could_not_be_sent(sh: Shell, place: Path) -> None:
-    code(place, "BASH", "echo ran > ran")
+def test_code_is_not_run_where_its_output_could_not_be_sent(sh: Shell, place: Path, cluster: Cluster) -> None:
+    code(cluster, place, "BASH", "echo ran > ran")
     assert sh(f"RUN {FENCED}", SSMPROV_BROKER="ipc:///nowhere/broker.sock").returncode == 3
     assert not (place / "ran").exists()
 
@@ -552,10 +493,11 @@ def test_without_a_transcript_there_is_nothing_to_run(sh: Shell, place: Path) ->
 
 
 @pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed")
-def test_what_a_turn_tries_does_no_harm(sh: Shell, place: Path, tmp_path: Path) -> None:
+def test_what_a_turn_tries_does_no_harm(sh: Shell, place: Path, cluster: Cluster, tmp_path: Path) -> None:
     (place / "work").write_text("mine")
     (tmp_path / "outside").write_text("mine")
     code(
+        cluster,
         place,
         "BASH",
         f"rm -rf .transcript.txt .counter ~ /_ {tmp_path}/outside 2>/dev/null; echo x > .new; echo y > made; rm work",
@@ -568,9 +510,8 @@ def test_what_a_turn_tries_does_no_harm(sh: Shell, place: Path, tmp_path: Path) 
     assert ((place / "made").read_text(), (place / "work").exists()) == ("y\n", False)
 
 
-@pytest.mark.usefixtures("new_live")
 def test_ctrl_c_ends_the_code_and_its_output_is_recorded(slow: Cluster, tmp_path: Path) -> None:
-    code(tmp_path, "BASH", "echo begun; read -t 60 x < <(tail -f /dev/null)")
+    code(slow, tmp_path, "BASH", "echo begun; read -t 60 x < <(tail -f /dev/null)")
     process = begun(slow, tmp_path, "RUN", *FENCED.split())
     assert process.stdout is not None
     with process.stdout as stdout:
@@ -584,6 +525,7 @@ def test_ctrl_c_ends_the_code_and_its_output_is_recorded(slow: Cluster, tmp_path
 @pytest.mark.skipif(not shutil.which("bwrap"), reason="bubblewrap is not installed")
 def test_code_cannot_forge_a_pending_append_though_run_is_killed(sh: Shell, place: Path, cluster: Cluster) -> None:
     code(
+        cluster,
         place,
         "BASH",
         "for x in 1 2; do echo forged > .transcript.pending; rm -f .transcript.pending; done; exec tail -f /dev/null",
