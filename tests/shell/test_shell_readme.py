@@ -54,7 +54,7 @@ def test_the_shell_does_what_the_readme_says(house: House) -> None:
 
 def test_the_python_does_what_the_readme_says(house: House) -> None:
     [program] = re.findall(r"```python\n(.*?)```", MINUTES, re.DOTALL)
-    house.shell("printf 'You are a shouter.' | ssmprov pipe --model rwkv7-mini --save shouter --in CONTEXT")
+    house.shell("printf 'You are a shouter.' | ssmprov pipe --model rwkv7-mini --save shouter --overwrite --in CONTEXT")
     done = subprocess.run(
         [sys.executable, "-P", "-c", program],
         env=house.environment,
