@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from shell import turns
-from shell.options import assignments, complete_context, connect, json_option, model_option, new_names
+from shell.options import assignments, complete_context, complete_set, connect, json_option, model_option, new_names
 from shell.pipe import read_text, templated
 from shell.tables import echo_json, echo_table
 from shell.terminal import Output
@@ -54,6 +54,7 @@ def filters() -> None:
     "--settings",
     default="",
     metavar="SET",
+    shell_complete=complete_set,
     help=SETTINGS_HELP,
 )
 @click.option("--live/--static", default=True, help=LIVE_HELP)
@@ -132,7 +133,7 @@ def list_filters(directory: Path | None, as_json: bool) -> None:
 @click.option(
     "--out", "reply_role", default="INTERFACE", show_default=True, metavar="ROLE", help="The role of the reply."
 )
-@click.option("--settings", default="", metavar="SET", help=SETTINGS_HELP)
+@click.option("--settings", default="", metavar="SET", shell_complete=complete_set, help=SETTINGS_HELP)
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="One setting, such as temp=0.5.")
 @click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The random seed.")
 @click.option("--max-tokens", type=click.IntRange(0), help="Generate at most this many tokens; 0 only reads the text.")

@@ -59,6 +59,15 @@ def complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: str
     return found
 
 
+def complete_set(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Names of sampling sets that begin with `incomplete`."""
+    found: list[CompletionItem] = []
+    with suppress(Exception), connect(COMPLETION_TIMEOUT_S, patience_s=0) as client:
+        sets = client.settings_ls(model=ctx.params.get("model") or "").names
+        found += [CompletionItem(name) for name in sets if name.startswith(incomplete)]
+    return found
+
+
 def json_option(command: F) -> F:
     return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from shell.options import assignments, connect, json_option, model_option
+from shell.options import assignments, complete_set, connect, json_option, model_option
 from shell.tables import echo_json, echo_table
 
 
@@ -28,7 +28,7 @@ def ls(model: str, as_json: bool) -> None:
 
 
 @settings.command("show")
-@click.argument("name", default="")
+@click.argument("name", default="", shell_complete=complete_set)
 @model_option
 @json_option
 def show(name: str, model: str, as_json: bool) -> None:
@@ -42,9 +42,15 @@ def show(name: str, model: str, as_json: bool) -> None:
 
 
 @settings.command("set")
-@click.argument("name")
+@click.argument("name", shell_complete=complete_set)
 @click.argument("pairs", metavar="KEY=VALUE...", nargs=-1, required=True)
-@click.option("--base", default="", metavar="SET", help="Start from this set (default: the model's default set).")
+@click.option(
+    "--base",
+    default="",
+    metavar="SET",
+    shell_complete=complete_set,
+    help="Start from this set (default: the model's default set).",
+)
 @model_option
 @json_option
 def set_(name: str, pairs: tuple[str, ...], base: str, model: str, as_json: bool) -> None:

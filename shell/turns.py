@@ -13,7 +13,7 @@ import click
 
 from clients import probe_view
 from shell import old_protocol
-from shell.options import assignments, complete_context, connect, json_option, model_option, new_names
+from shell.options import assignments, complete_context, complete_set, connect, json_option, model_option, new_names
 from shell.terminal import Output, on_interrupt, run
 from ssmprov.commands import DEFAULT_CONTEXT, LOOKS, PROBE, parse_slash
 from ssmprov.errors import BadRequest, Conflict, NotFound
@@ -126,7 +126,8 @@ def turn_options(command: F) -> F:
                          help="Let --save replace a context that this turn does not continue."),
             click.option("--create", is_flag=True,
                          help="Start with an empty context if it does not exist yet."),
-            click.option("--settings", default="", metavar="SET", help="The sampling set (default: the model's)."),
+            click.option("--settings", default="", metavar="SET", shell_complete=complete_set,
+                         help="The sampling set (default: the model's)."),
             click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="One setting, such as temp=0.5."),
             click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="The random seed."),
             click.option("--max-tokens", type=click.IntRange(0),

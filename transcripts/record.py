@@ -125,6 +125,7 @@ class Record:
                 on_wait()
                 _wait(descriptor, cancelled)
             writer = Writer(self)
+            writer.check()
             writer.recover()
             yield writer
         finally:
@@ -218,6 +219,16 @@ class Writer:
         self._pending = record.directory / PENDING
         self._asked = record.directory / ASKED
         self._moving = record.directory / MOVING
+
+    def check(self) -> None:
+        """Raises BadRequest if the transcript cannot be written: better now than after a model has read the turn."""
+        try:
+            with self._transcript.open("rb+"):
+                pass
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            raise BadRequest(f"nothing can be recorded here: {self._transcript}: {error.strerror}") from None
 
     def next_number(self) -> int:
         """The number of the next turn: one more than the counter, and than any turn recorded.

@@ -260,6 +260,9 @@ def test_names_complete(ssmprov: Run, primed: str) -> None:
     assert complete(ssmprov, "ssmprov", "ckpt", "fo") == ["fork"]
     assert complete(ssmprov, "ssmprov", "models", "--mo") == []
     assert complete(ssmprov, "ssmprov", "ckpt", "ls", "--model", "ta") == ["talk"]
+    assert complete(ssmprov, "ssmprov", "settings", "show", "gre") == ["greedy"]
+    assert complete(ssmprov, "ssmprov", "pipe", "--settings", "gre") == ["greedy"]
+    assert complete(ssmprov, "ssmprov", "pipe", "--load", "pri") == [primed]
 
 
 def test_completion_without_a_broker_is_silent(ssmprov: Run) -> None:

@@ -96,6 +96,9 @@ def test_turns_are_found_by_number_and_role(tmp_path: Path) -> None:
 def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(BadRequest, match="nothing can be recorded"), Record(tmp_path / "gone").locked():
         pass
+    (tmp_path / ".transcript.txt").mkdir()  # not even root can write it, so it is noticed before a turn is sent
+    with pytest.raises(BadRequest, match=r"nothing can be recorded here: .*transcript\.txt"), Record(tmp_path).locked():
+        pass
 
 
 WRITER = """
