@@ -84,9 +84,8 @@ def choose(configured: Configuration, index: int | None, port: int | None, model
     fitting = [table for table in tables if (not port or table.port == port) and model in (None, table.model)]
     if len(fitting) == 1:
         return msgspec.structs.replace(fitting[0], **given)
-    models = [table.name for table in configured.tables.model]
-    model = model or (models[0] if len(models) == 1 else None)
-    if port is not None and model is not None:
+    model = model or configured.default
+    if port is not None and model:
         return BridgeTable(port=port, model=model)
     if fitting:
         raise BadRequest("several bridges are configured: choose one with --index or --port")

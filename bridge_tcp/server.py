@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import select
 from collections.abc import Iterator
 
@@ -15,7 +14,8 @@ from bridge_tcp.replies import ERROR, Refusal
 from bridge_tcp.session import Session
 from clients.aio import AsyncClient
 from ssmprov.configuration import BridgeTable, is_loopback, parse_size
-from ssmprov.errors import BadRequest, Conflict, SsmprovError
+from ssmprov.errors import BadRequest, SsmprovError
+from ssmprov.sockets import cannot_listen
 
 log = logging.getLogger(__name__)
 
@@ -62,10 +62,7 @@ class Server:
             self._session = Session(Port(self._client, table.model, self.port, table.turn_s))
             await server.start_serving()
         except OSError as error:
-            why = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-            raise Conflict(
-                f"cannot listen on {table.host}:{table.port}: {why}. Another bridge or an old runner may be using it"
-            ) from None
+            raise cannot_listen(f"{table.host}:{table.port}", error.errno, "`port` or `host` in [[bridge]]") from None
         if not is_loopback(table.host):
             log.warning("%s can be reached from other machines, and this protocol has no authentication", table.host)
         return server

@@ -61,7 +61,13 @@ def broker(config: Path | None, home: Path | None, listen: tuple[str, ...], inse
         metrics = Metrics(table.metrics_port) if table.metrics_port is not None else None
         expected = frozenset(model.name for model in configured.tables.model)
         machine = Broker(
-            wire.new_id(), time.monotonic(), bounds, os.getpid(), expected, debug=log.isEnabledFor(logging.DEBUG)
+            wire.new_id(),
+            time.monotonic(),
+            bounds,
+            os.getpid(),
+            expected,
+            default=configured.default,
+            debug=log.isEnabledFor(logging.DEBUG),
         )
         gate = Gate(configured.home) if _wants_keys(endpoints) and Gate.has_keys(configured.home) else None
         Loop(endpoints, machine, metrics, gate, insecure=insecure, memory=parse_size(table.memory)).run()

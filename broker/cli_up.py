@@ -9,9 +9,10 @@ import click
 
 from broker.supervise import Supervisor
 from ssmprov import logs
-from ssmprov.configuration import CONFIG_FILE, Configuration, home_of, load
+from ssmprov.configuration import CONFIG_FILE, Configuration, load_or_shipped
 from ssmprov.keys import INSECURE_VARIABLE
-from ssmprov.rooms import CONFIG
+from ssmprov.process import die_with_parent
+from ssmprov.rooms import SHIPPED
 
 log = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def up(ctx: click.Context, config: Path | None, ready_file: Path | None, insecur
 
     A process that ends is started again. Press Ctrl-C twice to stop faster.
     """
+    die_with_parent()
     logs.start("up")
     configuration, source = chosen(config)
     ready = ready_file.absolute() if ready_file else None
@@ -48,9 +50,8 @@ def up(ctx: click.Context, config: Path | None, ready_file: Path | None, insecur
 
 def chosen(config: Path | None) -> tuple[Configuration, Path]:
     """The configuration to serve and its file: the named one, that of the working directory, or the shipped one."""
-    if config is None and not (home_of() / CONFIG_FILE).exists():
-        shipped = CONFIG / "default.toml"
-        log.info("there is no %s: serving the shipped %s", home_of() / CONFIG_FILE, shipped)
-        return load(shipped, home_of()), shipped
-    source = (config or home_of() / CONFIG_FILE).absolute()
-    return load(source), source
+    found = load_or_shipped(config)
+    assert found.source is not None, "the shipped configuration has a file"
+    if found.source == SHIPPED:
+        log.info("there is no %s: serving the shipped %s", found.home / CONFIG_FILE, SHIPPED)
+    return found, found.source

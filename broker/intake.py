@@ -104,11 +104,10 @@ class Intake:
             raise BadRequest("this request id is reserved for the broker: use a random one")
         if len(request.args) > MAX_ARGS:
             raise BadRequest(f"the arguments have {len(request.args)} bytes: at most {MAX_ARGS} are allowed")
+        request.model = request.model or state.default
         if not request.model and not state.models:
             raise Unavailable("no model is served yet: `ssmprov status` shows what runs", retry_ms=1000)
-        if not request.model and len(state.models.keys() | state.expected) == 1:
-            request.model = next(iter(state.models))
-        elif not request.model:
+        if not request.model:
             raise BadRequest(f"several models are served: name one of them{nearest('', state.models)}")
         args = operations.decode_args(request)
         user.check(operations.right(request, args), request.op)

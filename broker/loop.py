@@ -42,7 +42,7 @@ from ssmprov import logs, sockets, wire
 from ssmprov.configuration import host_of, is_loopback, private_directory
 from ssmprov.errors import BadRequest, Conflict, NoSpace, Refused, Unavailable
 from ssmprov.keys import LOCAL, User
-from ssmprov.process import has_ended, host, is_worker, memory_of, ready, started_at
+from ssmprov.process import SUPERVISED, has_ended, host, is_worker, memory_of, ready, started_at
 
 log = logging.getLogger(__name__)
 
@@ -139,10 +139,9 @@ class Loop:
         if self._gate and scheme != "ipc":
             self._gate.arm(self._router)
         try:
-            (self._router.bind if scheme == "ipc" else self._ports.open)(endpoint)
+            (self._router.bind if scheme == "ipc" else self._ports.open)(sockets.address_of(endpoint))
         except zmq.ZMQError as error:
-            held = ". Stop the program that uses it, or listen elsewhere" if error.errno == zmq.EADDRINUSE else ""
-            raise Conflict(f"cannot listen on {endpoint}: {error}{held}") from None
+            raise sockets.cannot_listen(endpoint, error.errno, "`listen` in [broker]") from None
 
     def _lock(self, path: Path) -> None:
         """Make sure that no second broker steals the socket of a live one."""
@@ -150,10 +149,15 @@ class Loop:
         self._locks.append(handle)
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        except BlockingIOError:
+            holder = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
+            who = f"process {holder}" if holder.isdecimal() else "another process"
             raise Conflict(
-                f"another broker serves {path}: stop it first, or set SSMPROV_HOME to another directory"
+                f"another broker serves {path} already ({who}): use that one, stop it first, or serve another working "
+                "directory (`ssmprov --home DIR up`)"
             ) from None
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.environ.get(SUPERVISED) or os.getpid()}\n".encode(), 0)
 
     def _catch_signals(self) -> None:
         self._signal.setblocking(False)

@@ -60,16 +60,23 @@ class Broker:
         pid: int = 0,
         expected: frozenset[str] = frozenset(),
         *,
+        default: str = "",
         debug: bool = False,
     ) -> None:
-        """`expected` are the configured models, whose workers may take a while to load.
+        """`expected` are the configured models, whose workers may take a while to load; `default` is one of them.
 
         `debug` logs every step of every task.
         """
         self.identity = identity
         self.pid = pid
         self.state = State(
-            bounds=bounds or Bounds(), now=now, started_at=now, expected=expected, identity=identity, debug=debug
+            bounds=bounds or Bounds(),
+            now=now,
+            started_at=now,
+            expected=expected,
+            chosen=default,
+            identity=identity,
+            debug=debug,
         )
         self.rates = Rates(now)
         self._leases = Leases(self.state)

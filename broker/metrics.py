@@ -9,8 +9,10 @@ from typing import Any
 
 from broker.machine import Broker
 from broker.status import report
-from ssmprov.errors import Conflict, Unsupported
+from ssmprov.configuration import LOOPBACK
+from ssmprov.errors import Unsupported
 from ssmprov.ops import StatusResult
+from ssmprov.sockets import cannot_listen
 
 INTERVAL_S = 1.0
 
@@ -30,9 +32,9 @@ class Metrics:
         registry = prometheus_client.CollectorRegistry()
         registry.register(self)
         try:
-            self._server, _ = prometheus_client.start_http_server(port, "127.0.0.1", registry)
+            self._server, _ = prometheus_client.start_http_server(port, LOOPBACK, registry)
         except OSError as error:
-            raise Conflict(f"cannot serve metrics on port {port}: {error}") from None
+            raise cannot_listen(f"{LOOPBACK}:{port}", error.errno, "`metrics_port` in [broker]") from None
         self.port: int = self._server.server_port
 
     def update(self, broker: Broker) -> None:

@@ -72,6 +72,7 @@ class State:
     """All that the broker remembers. `of_key` holds the clients of each key.
 
     `limbo` holds the tasks whose model may still come. `held` holds those whose ACCEPTED waits, and until when.
+    `chosen` is the default model of the configuration.
     """
 
     bounds: Bounds
@@ -93,12 +94,19 @@ class State:
     draining: bool = False
     order: int = 0
     expected: frozenset[str] = frozenset()
+    chosen: str = ""
     identity: Id = wire.NOBODY
     debug: bool = False
     ended: EndedStories = field(default_factory=EndedStories)
 
     def __post_init__(self) -> None:
         self.answers = Answers(self.bounds.answers_bytes)
+
+    @property
+    def default(self) -> str:
+        """The model that is meant if none is named, even if it is not served now; '' if there is none."""
+        known = self.models.keys() | self.expected
+        return self.chosen or (next(iter(known)) if len(known) == 1 else "")
 
     # -- sending
 

@@ -25,7 +25,7 @@ import zmq
 from broker.children import Child, ending
 from broker.probe import BoundPort, ask_status, missing
 from ssmprov import durable, logs
-from ssmprov.configuration import RUN_DIRECTORY, Configuration, private_directory
+from ssmprov.configuration import LOOPBACK, RUN_DIRECTORY, Configuration, private_directory
 from ssmprov.errors import Refused, SsmprovError
 from ssmprov.keys import INSECURE_VARIABLE, AllowList, Credentials, Role, credentials_for
 from ssmprov.names import worker_name
@@ -52,7 +52,6 @@ class Supervisor:
         self.config_file = config_file
         self.ready_file = ready_file
         self.endpoint = configuration.endpoints()[0]
-        self.run_directory = private_directory(configuration.home / RUN_DIRECTORY)
         self.bound: dict[str, Path] = {}
         self.children = list(self._children())
         self.selector = selectors.DefaultSelector()
@@ -91,9 +90,11 @@ class Supervisor:
             for index in range(model.workers):
                 arguments = ["workers", *config, "--model", model.name, "--index", str(index)]
                 yield Child(name=worker_name(model.name, index), arguments=arguments, rank=WORKER)
-        for index, bridge in enumerate(self.configuration.tables.bridge):
+        bridges = self.configuration.tables.bridge
+        folder = private_directory(self.configuration.home / RUN_DIRECTORY) if bridges else Path()
+        for index, bridge in enumerate(bridges):
             name = f"bridge/{bridge.port or index}"
-            self.bound[name] = self.run_directory / f"bridge-{bridge.port or index}.json"
+            self.bound[name] = folder / f"bridge-{bridge.port or index}.json"
             arguments = ["bridge_tcp", *config, "--index", str(index), "--ready-file", str(self.bound[name])]
             yield Child(name=name, arguments=arguments, rank=BRIDGE)
 
@@ -227,10 +228,16 @@ class Supervisor:
             self.ready_file.parent.mkdir(parents=True, exist_ok=True)
             durable.replace(self.ready_file, json.dumps(content, indent=1).encode() + b"\n")
             self.wrote_ready = True
-        models = ", ".join(table.name for table in self.configuration.tables.model) or "no model"
-        log.info("serving %s at %s", models, self.endpoint)
+        tables, default = self.configuration.tables, self.configuration.default
+        names = [f"{model.name} (default)" if model.name == default else model.name for model in tables.model]
         for bridge in bridges:
-            log.info("%s listens on %s:%d", bridge["model"], bridge["host"], bridge["port"])
+            log.info(
+                "port %s:%d: %s, with the protocol of the old tools", bridge["host"], bridge["port"], bridge["model"]
+            )
+        if tables.broker.metrics_port is not None:
+            log.info("metrics: http://%s:%d/metrics", LOOPBACK, tables.broker.metrics_port)
+        log.info("working directory: %s", self.configuration.home)
+        log.info("serving %s at %s", ", ".join(names) or "no model", " and ".join(self.configuration.endpoints()))
 
     # The way down
 

@@ -11,12 +11,13 @@ from typing import Concatenate, ParamSpec, TypeVar, Unpack
 
 import msgspec
 
-from clients import link, requests
+from clients import link, requests, saying
 from clients.calls import TTL_S, Answer, Call, Plan, answer_of
 from clients.core import CANCEL_MODES
 from clients.exchange import Data, Result, Want
 from clients.reader import Reader
 from clients.requests import Reply, TurnOptions
+from clients.saying import SayOptions
 from clients.signatures import sign, with_options
 from clients.thread import Box, LinkThread
 from clients.transfer import Download, Upload
@@ -86,11 +87,36 @@ class Client:
         **options: Unpack[TurnOptions],
     ) -> Reply:
         """Run a turn to its end. `on_text` gets its pieces, `on_progress` the prompt's (done, total) tokens."""
-        if on_text is None and on_progress is None:
-            call = self._run(requests.turn(prompt, stream=False, **options))
+        streamed = on_text is not None or on_progress is not None
+        call = self._run(requests.turn(prompt, stream=streamed, **options))
+        return self._finish(call, on_text, on_progress)
+
+    @with_options(saying.say)
+    def say(
+        self,
+        text: str,
+        *,
+        on_text: Callable[[str], object] | None = None,
+        on_progress: Callable[[int, int], object] | None = None,
+        **options: Unpack[SayOptions],
+    ) -> Reply:
+        """Say something to a model; `reply.answer` is what it answers.
+
+        With `to`, the context of that name goes on, or begins if it does not exist, and the turn is saved in it. Raises
+        Conflict if another turn came between. Without `to`, nothing is saved.
+        """
+        streamed = on_text is not None or on_progress is not None
+        call = self._run(saying.say(text, stream=streamed, **options))
+        return self._finish(call, on_text, on_progress)
+
+    def _finish(
+        self, call: Call, on_text: Callable[[str], object] | None, on_progress: Callable[[int, int], object] | None
+    ) -> Reply:
+        """Run the call of a turn to its end."""
+        if call.kind == "collect":
             raw, text = self._ask(call)
             return requests.reply_of(call, raw, text.decode("utf-8"))
-        with self.stream(prompt, on_progress=on_progress, **options) as stream:
+        with Stream(self, call, on_progress) as stream:
             for piece in stream:
                 if on_text is not None:
                     on_text(piece)

@@ -14,6 +14,7 @@ from ssmprov.errors import NotFound
 from ssmprov.names import parse_worker, worker_name
 from ssmprov.operations import Operation
 from ssmprov.probes import Look, check_text
+from ssmprov.transcript import FENCE
 
 A = TypeVar("A", bound=msgspec.Struct)
 R = TypeVar("R")
@@ -46,6 +47,11 @@ class Reply(msgspec.Struct, frozen=True):
     text: str
     result: ops.TurnResult
     id: bytes
+
+    @property
+    def answer(self) -> str:
+        """The text without the fence that closes its turn."""
+        return self.text.removesuffix(FENCE)
 
 
 class Seen(msgspec.Struct, frozen=True):

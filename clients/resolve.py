@@ -1,4 +1,4 @@
-"""Finds the model that a call is for: the one named, the only one served, or the only one that has the context."""
+"""Finds the model of a call: the one named, the default, or the only other one that has the context."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def served(story: str = "") -> Plan[ops.StatusResult]:
 def resolve(model: str, refs: Sequence[str], *, known: str = "") -> Plan[tuple[str, list[str]]]:
     """The model of a call, and its references without their `MODEL:`.
 
-    `known` is the reference that must already exist: it decides which model is meant if several are served.
+    `known` is the reference that must already exist. If the default model does not have it, another one may be meant.
     Raises BadRequest if different models are named or several fit, NotFound if no model has `known`, Unavailable if no
     model is served.
     """
@@ -30,25 +30,29 @@ def resolve(model: str, refs: Sequence[str], *, known: str = "") -> Plan[tuple[s
         raise BadRequest(f"a call can use only one model, not {' and '.join(sorted(named))}")
     if named:
         return named.pop(), bare
-    models = [card.name for card in (yield from served()).models]
-    if not models:
+    status = yield from served()
+    models = [card.name for card in status.models]
+    if not models and not status.default:
         raise Unavailable("no model is served yet: `ssmprov status` shows what runs", retry_ms=1000)
-    if len(models) == 1:
-        return models[0], bare
-    return (yield from _model_with(known, models)), bare
+    if known and set(models) - {status.default}:
+        return (yield from _model_with(known, models, status.default)), bare
+    if not status.default:
+        raise BadRequest(f"several models are served, and none is the default: name one of them, {_listed(models)}")
+    return status.default, bare
 
 
-def _model_with(ref: str, models: Sequence[str]) -> Plan[str]:
-    if not ref:
-        raise BadRequest(f"several models are served: name one of them, {_listed(models)}")
+def _model_with(ref: str, models: Sequence[str], default: str) -> Plan[str]:
+    """The default model if it has `ref`, or the only other one that has it."""
     owners, hints = [], []
-    for model in models:
+    for model in filter(None, dict.fromkeys([default, *models])):
         try:
             yield Call(operations.SHOW.name, ops.Show(), model, ref)
         except NotFound as error:
             if error.details.get("nearest") or error.details.get("steps"):  # the model knows something like it
                 hints.append(f"{model}: {error.message}")
             continue
+        if model == default:
+            return model
         owners.append(model)
     if not owners:
         raise NotFound("; ".join(hints) or f"no model has a context {ref!r}; {_listed(models)} are served")

@@ -16,7 +16,7 @@ from composer.panels.sampling_panel import SamplingPanel
 from composer.panels.status_line import StatusLine
 from composer.panels.workers_panel import WorkersPanel
 from composer.watching import Watcher
-from ssmprov.ops import ModelStatus, StatusResult
+from ssmprov.ops import StatusResult
 from transcripts.branches import Scene
 from transcripts.own import FORMER
 
@@ -119,15 +119,16 @@ class Steering(QObject):
     def _reached(self) -> None:
         status = self._watcher.status
         if status is not None:
-            self._suggest(status.models)
+            self._suggest(status)
         self.wish()
         self._watcher.look_at_sets(self._sampling.chosen_set)
         self._conductor.look()
         self.reached.emit()
 
-    def _suggest(self, models: list[ModelStatus]) -> None:
-        """Choose a model if nobody has. A scripted one is replaced by a real model until something is written."""
-        best = next((model.name for model in models if model.runtime != "scripted"), models[0].name)
+    def _suggest(self, status: StatusResult) -> None:
+        """Choose the default model if nobody has chosen one. Until it is served, another one stands in for it."""
+        served = [model.name for model in status.models]
+        best = status.default if status.default in served else served[0]
         if not self._workers.model or (self._suggested and not self._conductor.book.text):
             self._workers.set_model(best)
             self._suggested = True

@@ -60,7 +60,15 @@ def _show(found: StatusResult) -> None:
     echo_table(
         ("MODEL", "RUNTIME", "FINGERPRINT", "SETTINGS", "STATE", "WORKERS", "QUEUED"),
         [
-            (m.name, m.runtime, m.fingerprint[:12], m.settings, size(m.state_bytes), m.workers, m.queued)
+            (
+                _shown(m.name, found),
+                m.runtime,
+                m.fingerprint[:12],
+                m.settings,
+                size(m.state_bytes),
+                m.workers,
+                m.queued,
+            )
             for m in found.models
         ],
     )
@@ -97,15 +105,15 @@ def models(ctx: click.Context, as_json: bool) -> None:
     if ctx.invoked_subcommand is not None:
         return
     with connect() as client:
-        found = client.models()
+        found = client.status()
     if as_json:
-        echo_json(found)
+        echo_json(found.models)
         return
     echo_table(
         ("MODEL", "RUNTIME", "ARCHITECTURE", "DTYPE", "VOCABULARY", "STATE", "SETTINGS", "WORKERS", "FINGERPRINT"),
         [
             (
-                m.name,
+                _shown(m.name, found),
                 m.runtime,
                 m.architecture,
                 m.dtype,
@@ -115,6 +123,11 @@ def models(ctx: click.Context, as_json: bool) -> None:
                 m.workers,
                 m.fingerprint[:12],
             )
-            for m in found
+            for m in found.models
         ],
     )
+
+
+def _shown(model: str, status: StatusResult) -> str:
+    """A model's name in a table: the default among several is marked."""
+    return f"{model} (default)" if model == status.default and len(status.models) > 1 else model

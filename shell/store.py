@@ -14,6 +14,8 @@ import click
 
 from shell.options import complete_context, connect, json_option, model_option, new_names
 from shell.tables import echo_json
+from ssmprov.configuration import Configuration
+from ssmprov.errors import BadRequest
 from ssmprov.formatting import short, size
 from ssmprov.terminal import printable
 
@@ -27,6 +29,21 @@ def store_option(command: F) -> F:
         metavar="DIR",
         help="Use the store in DIR directly, without a broker.",
     )(command)
+
+
+def owner_at_rest(configured: Configuration, name: str) -> str:
+    """The model of a context while nothing serves: the default, or the only other one that has it. Raises BadRequest.
+
+    Without a name, or if no model has it, this is the default model, too.
+    """
+    if not name or len(configured.tables.model) < 2:
+        return configured.default
+    from workers import at_rest
+
+    owners = at_rest.owners(configured, name)
+    if len(owners) > 1 and configured.default not in owners:
+        raise BadRequest(f"several models have {name!r}: write {' or '.join(f'{owner}:{name}' for owner in owners)}")
+    return configured.default if configured.default in owners or not owners else owners[0]
 
 
 @click.command()

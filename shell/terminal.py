@@ -81,8 +81,12 @@ def run(
     output: Output,
     on_cancel: str = "keep",
     request_id: bytes | None = None,
+    *,
+    send: Callable[..., Reply] | None = None,
 ) -> Reply:
     """Run a turn in its own thread, so that this one can print its text and react to Ctrl-C at any moment.
+
+    `send` is the client's method that sends it, `turn` if it is not given.
 
     The first Ctrl-C cancels the turn as `on_cancel` says, and so does closing the output. A second one drops it. We
     then wait a short time for the answer, because what the context kept has to be recorded.
@@ -92,7 +96,7 @@ def run(
 
     def ask() -> None:
         try:
-            reply = client.turn(
+            reply = (send or client.turn)(
                 prompt,
                 request_id=request_id,
                 on_text=lambda piece: events.put(lambda: output.write(piece)),

@@ -47,7 +47,7 @@ def base_of(client: Client, model: str) -> LocalModel:
             f"works with every runtime, `tune` and `train` with {' and '.join(ARCHITECTURES)}"
         )
     config = os.environ.get("SSMPROV_CONFIG")
-    configured = configuration.load(Path(config) if config else None)
+    configured = configuration.load_or_shipped(Path(config) if config else None)
     table = configured.model(model)
     embedded = EMBEDDED.get(table.path)
     path = embedded() if embedded else configured.path(table.path)

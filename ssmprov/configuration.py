@@ -3,28 +3,32 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import ipaddress
 import os
+import pwd
 import re
 import stat
-import tempfile
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import msgspec
-import platformdirs
 from msgspec import Meta
 
 from ssmprov.errors import BadRequest, NotFound, nearest
 from ssmprov.names import check_model
+from ssmprov.rooms import SHIPPED
 from ssmprov.runtimes import decode_options, options_of
 
 CONFIG_FILE = "ssmprov.toml"
 RUN_DIRECTORY = "run"
-MAX_IPC_PATH = 107
+SHARED_HOME = Path("/_")
+NOTE = ".config/ssmprov/home"
+"""The file below a user's home directory in which install.sh notes the working directory."""
+
+MAX_PORT = 65535
+LOOPBACK = "127.0.0.1"
 MAX_DOTS = 1000
 """The most dots in one line. Parsing takes quadratic time in the parts of a dotted key, and ours have at most two."""
 
@@ -34,7 +38,7 @@ _UNITS |= {"ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}
 
 Whole = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0, le=86_400)]
-Port = Annotated[int, Meta(ge=0, le=65535)]
+Port = Annotated[int, Meta(ge=0, le=MAX_PORT)]
 
 
 class BrokerTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
@@ -57,11 +61,15 @@ class BrokerTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
 
 
 class ModelTable(msgspec.Struct, forbid_unknown_fields=True, kw_only=True):
-    """`[[model]]`: one model and its workers. `options` holds the keys that are only declared by its runtime."""
+    """`[[model]]`: one model and its workers. `options` holds the keys that are only declared by its runtime.
+
+    `default` marks the model that is meant if none is named; otherwise it is the first one.
+    """
 
     name: str
     runtime: str
     path: str
+    default: bool = False
     checkpoints: str = ""
     workers: Annotated[int, Meta(ge=1, le=64)] = 1
     settings: str = ""
@@ -112,6 +120,12 @@ class Configuration(msgspec.Struct, frozen=True):
                 return table
         raise NotFound(f"the configuration has no model {name!r}{nearest(name, [t.name for t in self.tables.model])}")
 
+    @property
+    def default(self) -> str:
+        """The model that is meant if none is named; '' if the configuration has none."""
+        tables = self.tables.model
+        return next((table.name for table in tables if table.default), tables[0].name if tables else "")
+
     def path(self, text: str) -> Path:
         """A path of the configuration: absolute, in the user's home (~), or below the working directory.
 
@@ -135,12 +149,43 @@ class Configuration(msgspec.Struct, frozen=True):
 
 
 def home_of(environment: Mapping[str, str] = os.environ) -> Path:
-    """The working directory: `$SSMPROV_HOME`, else `/_` if it exists, else the platform's data directory."""
+    """The working directory, in which every program looks for its files and its broker.
+
+    It is `$SSMPROV_HOME`, else the one that install.sh has noted for this user, else `/_` if this user can write there,
+    else `ssmprov` in the platform's data directory. Root finds the directory of the user who called sudo, unless it has
+    its own.
+    """
     if chosen := environment.get("SSMPROV_HOME"):
         return Path(chosen).expanduser().absolute()
-    if Path("/_").is_dir():
-        return Path("/_")
-    return Path(platformdirs.user_data_dir("ssmprov"))
+    people = list(_people(environment))
+    for person in people:
+        if noted := _noted(person / NOTE):
+            return noted
+    if SHARED_HOME.is_dir() and os.access(SHARED_HOME, os.W_OK | os.X_OK):
+        return SHARED_HOME
+    data = Path(environment.get("XDG_DATA_HOME", ""))
+    folders = [data] if data.is_absolute() else []
+    places = [folder / "ssmprov" for folder in (*folders, *(person / ".local/share" for person in people))]
+    if not places:
+        raise BadRequest("this user has no home directory: set SSMPROV_HOME to the working directory")
+    return next((place for place in places if place.is_dir()), places[0])
+
+
+def _people(environment: Mapping[str, str]) -> Iterator[Path]:
+    """The home directories of this user and, if this is root, of the user who called sudo."""
+    own = environment.get("HOME")
+    with contextlib.suppress(KeyError):
+        yield Path(own or pwd.getpwuid(os.getuid()).pw_dir).absolute()
+    with contextlib.suppress(ValueError, KeyError):
+        if os.geteuid() == 0:
+            yield Path(pwd.getpwuid(int(environment["SUDO_UID"])).pw_dir)
+
+
+def _noted(note: Path) -> Path | None:
+    with contextlib.suppress(OSError):
+        noted = Path(os.fsdecode(note.read_bytes()).removesuffix("\n"))
+        return noted if noted.is_absolute() else None
+    return None
 
 
 def load(path: Path | None = None, home: Path | None = None) -> Configuration:
@@ -161,6 +206,14 @@ def load(path: Path | None = None, home: Path | None = None) -> Configuration:
     except (OSError, UnicodeDecodeError) as error:
         raise BadRequest(f"cannot read {source}: {error}") from None
     return Configuration(home, parse(text, str(source)), source)
+
+
+def load_or_shipped(path: Path | None = None) -> Configuration:
+    """What `ssmprov up` serves: the TOML file `path`, else the working directory's file, else the shipped one."""
+    home = home_of()
+    if path is None and not (home / CONFIG_FILE).exists():
+        return load(SHIPPED, home)
+    return load(path.absolute() if path else None)
 
 
 def parse(text: str, where: str) -> Tables:
@@ -242,6 +295,9 @@ def _check(tables: Tables, where: str) -> None:
     except BadRequest as error:
         raise BadRequest(f"{where}: {error}") from None
     ports = [str(bridge.port) for bridge in tables.bridge if bridge.port]
+    defaults = [table.name for table in tables.model if table.default]
+    if len(defaults) > 1:
+        raise BadRequest(f"{where}: only one model can be the default, not {' and '.join(defaults)}")
     for what, values in (("two models have the name", names), ("two bridges use the port", ports)):
         twice = {value for value in values if values.count(value) > 1}
         if twice:
@@ -259,28 +315,26 @@ def parse_size(text: str) -> int:
 
 
 def endpoint_of(text: str, home: Path) -> str:
-    """A ZeroMQ endpoint. An ipc path is relative to the working directory.
-
-    Linux allows 107 bytes for an ipc path. A longer one is replaced by a short path that contains its hash.
-    """
+    """A ZeroMQ endpoint. An ipc path is relative to the working directory, and depends on nothing else."""
     scheme, sep, rest = text.partition("://")
     if not sep or scheme not in ("ipc", "tcp"):
         raise BadRequest(f"{text!r} is not a valid endpoint: write ipc://PATH or tcp://ADDRESS:PORT")
-    if scheme == "tcp":
-        return text
-    path = str((home / rest).absolute())
-    if len(os.fsencode(path)) > MAX_IPC_PATH:
-        short = hashlib.sha256(os.fsencode(path)).hexdigest()[:16]
-        base = os.environ.get("XDG_RUNTIME_DIR") or tempfile.gettempdir()
-        path = f"{base}/ssmprov-{os.getuid()}-{short}/broker.sock"
-        if len(os.fsencode(path)) > MAX_IPC_PATH:
-            raise BadRequest(f"{path} is too long for a socket: set XDG_RUNTIME_DIR to a shorter directory")
-    return f"ipc://{path}"
+    if scheme == "ipc":
+        return f"ipc://{(home / rest).absolute()}"
+    host, _, port = rest.rpartition(":")
+    if not host or not (port == "*" or (port.isascii() and port.isdecimal() and int(port) <= MAX_PORT)):
+        raise BadRequest(f"{text!r} needs a port from 0 to {MAX_PORT}: write tcp://ADDRESS:PORT")
+    return f"tcp://{LOOPBACK}:{port}" if _is_localhost(host) else text
+
+
+def _is_localhost(host: str) -> bool:
+    name = host.lower().removesuffix(".")
+    return name == "localhost" or name.endswith(".localhost")
 
 
 def is_loopback(host: str) -> bool:
     """Whether a host (an address or `localhost`) can only be reached from this machine."""
-    if host == "localhost":
+    if _is_localhost(host):
         return True
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback

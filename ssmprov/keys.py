@@ -32,6 +32,7 @@ from msgspec import Meta
 
 from ssmprov import durable
 from ssmprov.configuration import home_of, host_of, is_loopback, private_directory
+from ssmprov.environment import is_on
 from ssmprov.errors import BadRequest, Conflict, NotFound, Refused, nearest
 
 BROKER = "broker"
@@ -40,9 +41,6 @@ BROKER_KEY_VARIABLE = "SSMPROV_BROKER_KEY"
 INSECURE_VARIABLE = "SSMPROV_INSECURE"
 MAX_ALLOWED = 10_000
 MAX_KEY_FILE = 64 * 1024
-
-_YES = ("1", "true", "t", "yes", "y", "on")
-"""The values of an environment variable that mean yes, as for options of the command line."""
 
 _NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}\Z")
 _Z85 = re.compile(r"[0-9a-zA-Z.\-:+=^!/*?&<>()\[\]{}@%$#]{40}\Z")
@@ -323,7 +321,7 @@ def credentials_for(endpoint: str, home: Path, purpose: str = "client") -> Crede
         broker = public_of(named)
     elif (directory / f"{BROKER}.pub").exists():
         broker = public_of(str(directory / f"{BROKER}.pub"))
-    elif is_loopback(host_of(address)) or os.environ.get(INSECURE_VARIABLE, "").lower() in _YES:
+    elif is_loopback(host_of(address)) or is_on(INSECURE_VARIABLE):
         return None
     else:
         raise BadRequest(

@@ -13,10 +13,12 @@ from pathlib import Path
 import click
 
 from ssmprov import __version__, rooms
+from ssmprov.environment import is_on
 from ssmprov.errors import SsmprovError, Unsupported, nearest
 from ssmprov.terminal import harmless
 
 COMMANDS: dict[str, tuple[str, str]] = {
+    "say": ("shell.say:say", "Say something to a model and print its answer."),
     "up": ("broker.cli_up:up", "Start and supervise the broker, workers and bridges of one configuration."),
     "status": ("shell.status:status", "Show the broker, its models and its workers."),
     "models": ("shell.status:models", "List the models that are served, or check a model file."),
@@ -146,7 +148,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = PROGRAM, subc
     """
     _open_streams()
     words = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in words or bool(os.environ.get(DEBUG))
+    debug = "--debug" in words or is_on(DEBUG)
     try:
         code = _run(words, debug, program, subcommand)
         sys.stdout.flush()

@@ -27,6 +27,8 @@ ROOT = PACKAGE / BELOW if (PACKAGE / BELOW).is_dir() else PACKAGE.parent
 """The folder that holds the rooms."""
 CONFIG = ROOT / "config"
 """The default configuration, sampling sets and scripts. It is data and no module, so it hides nobody's `config`."""
+SHIPPED = CONFIG / "default.toml"
+"""The configuration that is served if the working directory has none."""
 
 
 class Collision(ImportError):

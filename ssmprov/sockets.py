@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import socket as stdlib_socket
 import struct
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import zmq
 
 from ssmprov import wire
-from ssmprov.configuration import hold_place
-from ssmprov.errors import BadRequest, Refused, SsmprovError
+from ssmprov.configuration import CONFIG_FILE, LOOPBACK, hold_place
+from ssmprov.errors import BadRequest, Conflict, Refused, SsmprovError
 from ssmprov.keys import BROKER_KEY_VARIABLE, Credentials, Role
 
 UNLIMITED = 0
@@ -45,8 +49,16 @@ _EVENTS, _READABLE = int(zmq.EVENTS), int(zmq.POLLIN)  # plain numbers: joining 
 _send: Any = zmq.backend.Socket.send
 _receive: Any = zmq.backend.Socket.recv
 
+MAX_IPC_PATH = 107
+"""The longest path, in bytes, that Linux allows for a socket."""
+
+_folders: dict[tuple[int, int], int] = {}
+"""Open handles of directories, by device and inode, for sockets with longer paths."""
+
 REDIAL_S = 1.0
 """ZeroMQ gives up an endpoint that has rejected it. We try again after this time."""
+
+PROBE_S = 1.0
 
 _MECHANISM_MISMATCH = 0x11000002  # ZMQ_PROTOCOL_ERROR_ZMTP_MECHANISM_MISMATCH of zmq.h
 
@@ -57,12 +69,63 @@ def prepare_router(socket: zmq.Socket[Any]) -> None:
         socket.setsockopt(option, value)
 
 
+def address_of(endpoint: str) -> str:
+    """The endpoint as it is given to ZeroMQ.
+
+    A socket with a long path is reached through an open handle of its directory. So it is always in that directory,
+    however the path is written. The directory is made if it does not exist. Raises BadRequest if it cannot be used.
+    """
+    path = Path(endpoint.removeprefix("ipc://"))
+    if not endpoint.startswith("ipc://") or len(os.fsencode(path)) <= MAX_IPC_PATH:
+        return endpoint
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        handle = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise BadRequest(f"cannot use the socket {path}: {error.strerror}") from None
+    found = os.fstat(handle)
+    kept = _folders.setdefault((found.st_dev, found.st_ino), handle)
+    if kept != handle:
+        os.close(handle)
+    return f"ipc:///proc/self/fd/{kept}/{path.name}"
+
+
+def somebody_listens(endpoint: str) -> bool:
+    """Whether a program listens at an endpoint. It need not be a broker."""
+    scheme, _, rest = address_of(endpoint).partition("://")
+    host, _, port = rest.rpartition(":")
+    with contextlib.suppress(OSError):
+        if scheme == "ipc":
+            with stdlib_socket.socket(stdlib_socket.AF_UNIX) as probe:
+                probe.connect(rest)
+        else:
+            stdlib_socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_S).close()
+        return True
+    return False
+
+
+def cannot_listen(address: str, number: int | None, key: str) -> Conflict:
+    """The error for an address that cannot be listened on. `key` is the key of the configuration that chooses it."""
+    port = address.rpartition(":")[2]
+    match number:
+        case errno.EADDRINUSE:
+            why = f"another program uses it already. Stop that program (`ss -ltnp sport = :{port}` shows it)"
+        case errno.EACCES | errno.EPERM:
+            why = f"this user may not use port {port}. Use a port above 1023"
+        case errno.EADDRNOTAVAIL | errno.ENODEV:
+            why = f"this machine does not have that address. Use {LOOPBACK}"
+        case _:
+            why = os.strerror(number) if number and number > 0 else "this address is not known here"
+    return Conflict(f"cannot listen on {address}: {why}, or choose another one with {key} in {CONFIG_FILE}")
+
+
 def connect_dealer(socket: zmq.Socket[Any], endpoint: str, credentials: Credentials | None = None) -> None:
     """Set a DEALER's options and keys and connect it.
 
     Raises BadRequest if the endpoint is invalid, or if its directory belongs to another user.
     """
     hold_place(endpoint)
+    address = address_of(endpoint)
     for option, value in (*SHARED, *OF_A_DEALER):
         socket.setsockopt(option, value)
     if credentials:
@@ -70,7 +133,7 @@ def connect_dealer(socket: zmq.Socket[Any], endpoint: str, credentials: Credenti
         socket.curve_secretkey = credentials.pair.secret.encode()
         socket.curve_serverkey = credentials.broker.encode()
     try:
-        socket.connect(endpoint)
+        socket.connect(address)
     except zmq.ZMQError as error:
         raise BadRequest(f"cannot connect to the endpoint {endpoint!r}: {error}") from None
 
@@ -99,9 +162,10 @@ def has_more(socket: zmq.Socket[Any]) -> bool:
 
 def redial(socket: zmq.Socket[Any], endpoint: str) -> None:
     """Connect again to an endpoint that has rejected this socket."""
+    address = address_of(endpoint)
     with contextlib.suppress(zmq.ZMQError):  # it was already disconnected
-        socket.disconnect(endpoint)
-    socket.connect(endpoint)
+        socket.disconnect(address)
+    socket.connect(address)
 
 
 def is_connection(frames: list[bytes]) -> bool:

@@ -124,6 +124,19 @@ def full_step(number: int, role: str, content: str, reply_role: str) -> str:
     return turn(number, role, content) + header(number + 1, reply_role)
 
 
+def next_turn(text: str) -> tuple[str, int]:
+    """How a text goes on: what must precede the next turn's header, and that turn's number.
+
+    An open turn is closed first, whatever of its fence is missing. Other text gets an empty line after it.
+    """
+    items = parse(text)
+    number = 1 + max((item.number for item in items if isinstance(item, Turn)), default=0)
+    if items and isinstance(items[-1], Turn) and not items[-1].closed:
+        begun = next(n for n in range(len(FENCE), -1, -1) if text.endswith(FENCE[:n]))
+        return FENCE[begun:], number
+    return ("" if not text or text.endswith("\n") else "\n\n"), number
+
+
 def quote(turn: Turn) -> str:
     """A turn as a Markdown block quote, with its header in the first line."""
     content = turn.content.replace("\r\n", "\n").removesuffix("\n")  # nothing else ends a line here

@@ -9,10 +9,9 @@ import os
 from pathlib import Path
 
 from ssmprov import configuration
-from ssmprov.errors import BadRequest, NotFound, nearest
+from ssmprov.errors import BadRequest, NotFound
 from ssmprov.names import parse_ref
 from ssmprov.ops import BackedUp, Collected, Exported, Row, Verified
-from ssmprov.rooms import CONFIG
 from workers.checkpoints import Store
 from workers.checkpoints.files import Files
 from workers.checkpoints.salvage import mend_catalogue
@@ -66,14 +65,21 @@ def import_(directory: Path, path: Path, name: str) -> Row:
     return done.result
 
 
+def owners(configured: configuration.Configuration, name: str) -> list[str]:
+    """The models whose stores have a context `name`, in the order of the configuration."""
+    found = []
+    for table in configured.tables.model:
+        if (directory := configured.store(table)).is_dir():
+            with Store(directory) as store:
+                if store.head(name) is not None:
+                    found.append(table.name)
+    return found
+
+
 def _configured(model: str) -> Path:
     """The store of a model in the configuration that `ssmprov up` would serve."""
     named = os.environ.get("SSMPROV_CONFIG")
-    if named or (configuration.home_of() / configuration.CONFIG_FILE).exists():
-        configured = configuration.load(Path(named) if named else None)
-    else:
-        configured = configuration.load(CONFIG / "default.toml", configuration.home_of())
-    tables = configured.tables.model
-    if not model and len(tables) != 1:
-        raise BadRequest(f"name the model with --model{nearest('', [table.name for table in tables])}")
-    return configured.store(configured.model(model) if model else tables[0])
+    configured = configuration.load_or_shipped(Path(named) if named else None)
+    if not (model or configured.default):
+        raise BadRequest(f"{configured.source} has no model: give the store's directory with --store DIR")
+    return configured.store(configured.model(model or configured.default))

@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("GOMP_SPINCOUNT", "2000")
 os.environ.setdefault("GGML_NO_BACKTRACE", "1")  # otherwise an abort would start a debugger
 
+from ssmprov.environment import is_on
 from ssmprov.errors import BadRequest, Unsupported
 
 Library = Any
@@ -31,7 +32,7 @@ class Said:
 
     def __init__(self) -> None:
         self.lines: deque[str] = deque(maxlen=40)
-        self._loud = bool(os.environ.get(DEBUG))
+        self._loud = is_on(DEBUG)
         self._level = 0
 
     def __call__(self, level: int, text: bytes, _data: int | None) -> None:

@@ -1,0 +1,3 @@
+from ssmprov.main import main
+
+raise SystemExit(main())
