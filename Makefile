@@ -19,6 +19,7 @@ STAMP := $(VENV)/.installed
 EXTRAS := rwkv,metrics,composer,bench,dev
 INSTALL := $(BIN)/python -m pip install --disable-pip-version-check -c constraints.txt
 PIP := $(INSTALL) --quiet
+unexport PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIRE_VIRTUALENV PIP_NO_DEPS PIP_DRY_RUN
 
 # Not tuned to the processor that builds (GGML_NATIVE): such a library dies of an illegal instruction on another one,
 # and even on its own where the system keeps a unit from programs. LLAVA, which reads images, is not needed.
@@ -113,6 +114,7 @@ $(STAMP): pyproject.toml constraints.txt
 	  echo "ssmprov needs Python 3.11 or newer, and '$(PYTHON)' is not: try make PYTHON=python3.11" >&2; exit 1; }
 	@echo "setting up $(VENV) (torch is large: this takes a while the first time)" >&2
 	@$(PYTHON) -m venv $(VENV)
+	@cp tools/pip.conf $(VENV)/pip.conf
 	@$(PIP) -e '.[$(EXTRAS)]'
 	@touch $@
 

@@ -7,15 +7,16 @@ usage() {
 Usage: ./install.sh [OPTION]...
 
 Installs ssmprov from the folder that holds this file: the application in its own virtual environment, launchers in
-~/bin, and a working directory with its settings. Run it again to update what has changed.
+~/bin, a working directory with its settings, and a copy of the source. Run it again to update what has changed.
 
   --prefix DIR     put the launchers in DIR/bin              (default: ~/bin)
-  --home DIR       the working directory                     (default: /_ if you can create it, or
-                                                              ~/.local/share/ssmprov/home)
+  --home DIR       the working directory; all programs find  (default: $SSMPROV_HOME, or /_ if you can create it
+                   it through ~/.config/ssmprov/home          or write there, or ~/.local/share/ssmprov/home)
   --venv DIR       the virtual environment                   (default: ~/.local/share/ssmprov/venv)
   --extras LIST    extras to install, separated by commas: rwkv, llama, metrics, composer
                                                              (default: rwkv,metrics,composer; "" for none)
   --no-install     use the environment as it is
+  --no-source      do not keep a copy of the source in ~/src/ssmprov
   --uninstall      remove the launchers, the PATH line and the environment, and nothing else; if you
                    installed with --prefix, give it again
   --dry-run        show what would be done, and change nothing
@@ -63,7 +64,15 @@ absolute() {
 writable() {
   local folder=$1
   while [[ ! -e $folder && ! -L $folder ]]; do folder=$(dirname "$folder"); done
-  [[ -d $folder && -w $folder ]]
+  [[ -d $folder && -w $folder && -x $folder ]]
+}
+
+# A name that is still free, for what must be moved out of the way.
+backup_of() {
+  local backup
+  backup=$1.bak-$(date +%Y%m%d)
+  while [[ -e $backup || -L $backup ]]; do backup+=-1; done
+  printf '%s' "$backup"
 }
 
 must_be_writable() {
@@ -79,7 +88,9 @@ make_folder() {
 [[ -n ${HOME:-} ]] || fail 'HOME is not set: set it to your home directory'
 root=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 unset -v extras
-bin=$HOME/bin venv='' home='' install=1 uninstall=0 dry=0 fell_back=0
+bin=$HOME/bin venv='' home='' install=1 source=1 uninstall=0 dry=0 fell_back=0
+readonly NOTE=$HOME/.config/ssmprov/home # where every program looks for the working directory (ssmprov/configuration.py)
+readonly SOURCE=$HOME/src/ssmprov
 
 while (($#)); do
   case $1 in
@@ -95,6 +106,7 @@ while (($#)); do
       shift
       ;;
     --no-install) install=0 ;;
+    --no-source) source=0 ;;
     --uninstall) uninstall=1 ;;
     --dry-run) dry=1 ;;
     -h | --help) usage && exit ;;
@@ -117,17 +129,21 @@ launcher() {
   local program
   program=$(quoted "$venv/bin/ssmprov")
   printf '%s\n' '#!/bin/sh' "$MARK" "# environment: $venv" "# home: $home"
-  if [[ $home != /_ ]]; then # the folder that ssmprov uses by default
-    printf '[ -n "${SSMPROV_HOME:-}" ] || SSMPROV_HOME=%s\nexport SSMPROV_HOME\n' "$(quoted "$home")"
-  fi
+  printf '[ -n "${SSMPROV_HOME:-}" ] || SSMPROV_HOME=%s\nexport SSMPROV_HOME\n' "$(quoted "$home")"
   case $1 in
-    MODEL | COMPOSER) printf 'cd "${SSMPROV_HOME:-/_}" || exit\n' ;;
+    MODEL | COMPOSER) printf 'cd "$SSMPROV_HOME" || exit\n' ;;
   esac
   case $1 in
     MODEL) printf 'exec %s up "$@"\n' "$program" ;;
     COMPOSER) printf 'exec %s composer "$@"\n' "$program" ;;
     *) printf 'exec %s "$@"\n' "$(quoted "$venv/bin/$1")" ;;
   esac
+}
+
+keep_aside() {
+  local backup
+  backup=$(backup_of "$1")
+  act "keep what is there as $backup" mv -- "$1" "$backup"
 }
 
 write_launcher() {
@@ -137,15 +153,13 @@ write_launcher() {
 }
 
 put_launcher() {
-  local path=$bin/$1 backup
+  local path=$bin/$1
   if is_ours "$path"; then
     cmp -s -- "$path" <(launcher "$1") || act "replace $path" write_launcher "$path"
     return
   fi
   if [[ -e $path || -L $path ]]; then
-    backup=$path.bak-$(date +%Y%m%d)
-    while [[ -e $backup || -L $backup ]]; do backup+=-1; done
-    act "keep what is there as $backup" mv -- "$path" "$backup"
+    keep_aside "$path"
   fi
   act "write $path" write_launcher "$path"
 }
@@ -153,23 +167,34 @@ put_launcher() {
 # -- the line that puts the launchers on PATH
 
 start_files() {
-  local shell=${SHELL:-} file
-  for file in bashrc:bash zshrc:zsh; do
-    if [[ -f $HOME/.${file%:*} || ${shell##*/} == "${file#*:}" ]]; then printf '%s\n' "$HOME/.${file%:*}"; fi
-  done
+  local shell=${SHELL:-} zsh=${ZDOTDIR:-} fish=${XDG_CONFIG_HOME:-$HOME/.config}/fish
+  shell=${shell##*/}
+  if [[ -z $zsh ]] && command -v zsh >/dev/null; then
+    # shellcheck disable=SC2016 # zsh expands it: its .zshenv may say where the other files are
+    zsh=$(zsh -c 'printf %s "${ZDOTDIR:-}"' </dev/null 2>/dev/null) || zsh=''
+  fi
+  zsh=${zsh:-$HOME}
+  if [[ -f $HOME/.bashrc || $shell == bash ]]; then printf '%s\n' "$HOME/.bashrc"; fi
+  if [[ -f $zsh/.zshrc || $shell == zsh ]]; then printf '%s\n' "$zsh/.zshrc"; fi
+  if [[ -d $fish || $shell == fish ]]; then printf '%s\n' "$fish/conf.d/ssmprov.fish"; fi
 }
 
+# path_line FILE: the line for this start file.
 path_line() {
+  local folder
+  folder=$(quoted "$bin")
   # shellcheck disable=SC2016
-  printf 'case ":$PATH:" in *:%s:*) ;; *) export PATH=%s:"$PATH" ;; esac %s' \
-    "$(quoted "$bin")" "$(quoted "$bin")" "$PATH_MARK"
+  case $1 in
+    *.fish) printf 'contains -- %s $PATH; or set -gx PATH %s $PATH %s' "$folder" "$folder" "$PATH_MARK" ;;
+    *) printf 'case ":$PATH:" in *:%s:*) ;; *) export PATH=%s:"$PATH" ;; esac %s' "$folder" "$folder" "$PATH_MARK" ;;
+  esac
 }
 
 # Whether a start file puts our folder on PATH, in any of the usual ways.
 on_path_in() {
   local written
   [[ -f $1 ]] || return 1
-  if grep -qxF -- "$(path_line)" "$1"; then return; fi
+  if grep -qxF -- "$(path_line "$1")" "$1"; then return; fi
   for written in "$bin" "\$HOME${bin#"$HOME"}" "\${HOME}${bin#"$HOME"}" "~${bin#"$HOME"}"; do
     if sed 's/^[[:space:]]*#.*//' "$1" | grep -F PATH | grep -F -- "$written" |
       awk -v folder="$written" '{ at = index($0, folder) + length(folder); next_one = substr($0, at, 1)
@@ -181,8 +206,9 @@ on_path_in() {
 }
 
 append_line() {
+  mkdir -p -- "$(dirname "$1")"
   if [[ -s $1 && -n $(tail -c 1 -- "$1") ]]; then printf '\n' >>"$1"; fi
-  printf '%s\n' "$(path_line)" >>"$1"
+  printf '%s\n' "$(path_line "$1")" >>"$1"
 }
 
 put_on_path() {
@@ -196,7 +222,7 @@ put_on_path() {
   while IFS= read -r file; do
     if on_path_in "$file"; then continue; fi
     if [[ -e $file && ! -w $file ]]; then
-      say "cannot write to $file: add this line yourself: $(path_line)"
+      say "cannot write to $file: add this line yourself: $(path_line "$file")"
     else
       act "put $bin on PATH in $file" append_line "$file"
     fi
@@ -206,9 +232,10 @@ put_on_path() {
 drop_line() {
   local rest
   rest=$(mktemp -- "$1.XXXXXX")
-  grep -vxF -- "$(path_line)" "$1" >"$rest" || (($? == 1)) # 1: no other line
+  grep -vxF -- "$(path_line "$1")" "$1" >"$rest" || (($? == 1)) # 1: no other line
   cat -- "$rest" >"$1" # the file stays the one it is, a link or not
   rm -f -- "$rest"
+  if [[ $1 == *.fish && ! -s $1 ]]; then rm -f -- "$1"; fi # this file made it
 }
 
 # -- the environment
@@ -259,7 +286,9 @@ fill_environment() {
   trap "rm -rf -- $(quoted "$work")" EXIT
   (sources | (cd "$root" && tar --null -cf - -T -)) | tar -xf - -C "$work" # so the build leaves nothing here
   if with_llama; then export CMAKE_ARGS="$LLAMA_FLAGS ${CMAKE_ARGS:-}"; fi
-  (cd "$work" && "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+  cp -- "$root/tools/pip.conf" "$venv/pip.conf"
+  (cd "$work" && unset PIP_USER PIP_TARGET PIP_PREFIX PIP_ROOT PIP_REQUIRE_VIRTUALENV PIP_NO_DEPS PIP_DRY_RUN &&
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
     -c constraints.txt ".${extras:+[$extras]}") ||
     fail 'pip could not install ssmprov: its last lines say why. Fix that, then run ./install.sh again.'
   if with_llama; then "$venv/bin/python" -P -m ssmprov.start -m workers.runtimes.llama.probe 0; fi
@@ -304,6 +333,12 @@ write_file() {
   mv -- "$1.new" "$1"
 }
 
+# Where programs look without /_: the folder below, unless an earlier version has kept its contexts beside it.
+own_home() {
+  local data=${XDG_DATA_HOME:-$HOME/.local/share}/ssmprov
+  if [[ ! -d $data/home && -d $data/.checkpoints ]]; then printf '%s' "$data"; else printf '%s' "$data/home"; fi
+}
+
 put_home() {
   local file
   make_folder "$home"
@@ -311,6 +346,59 @@ put_home() {
   for file in ssmprov.toml .s1.txt .s2.txt .s3.txt .counter; do
     [[ -e $home/$file || -L $home/$file ]] || act "write $home/$file" write_file "$home/$file"
   done
+}
+
+# Where every program looks for the working directory.
+write_note() {
+  mkdir -p -- "$(dirname "$NOTE")"
+  printf '%s\n' "$home" >"$NOTE.new"
+  mv -f -- "$NOTE.new" "$NOTE"
+}
+
+put_note() {
+  if [[ -f $NOTE && $(<"$NOTE") == "$home" ]]; then return; fi
+  if writable "$(dirname "$NOTE")"; then
+    act "note the working directory in $NOTE" write_note
+  else
+    say "cannot write to $NOTE: set SSMPROV_HOME=$home for programs that are not started by the launchers"
+  fi
+}
+
+# -- the source
+
+# What a tree of the source holds, as one number.
+sum_of() { (cd "$1" && find . -type f ! -path "./$STAMP" -print0 | LC_ALL=C sort -z | xargs -0 cksum | cksum); }
+
+copy_source() {
+  local new=$SOURCE.new name left_out=()
+  for name in ./.git ./.venv ./build ./dist ./runs './.*_cache' ./.hypothesis __pycache__ '*.egg-info' '*.log'; do
+    left_out+=("--exclude=$name")
+  done
+  rm -rf -- "$new"
+  mkdir -p -- "$new"
+  (cd "$root" && tar "${left_out[@]}" -cf - .) | tar -xf - -C "$new"
+  sum_of "$new" >"$new.sum"
+  mv -- "$new.sum" "$new/$STAMP"
+}
+
+replace_source() {
+  rm -rf -- "$SOURCE"
+  mv -- "$SOURCE.new" "$SOURCE"
+}
+
+# A copy that is as we wrote it is replaced. Anything else is kept.
+put_source() {
+  if ((!source)) || [[ $root -ef $SOURCE ]]; then return; fi
+  if ((!dry)); then copy_source; fi
+  if [[ -f $SOURCE/$STAMP && $(<"$SOURCE/$STAMP") == "$(sum_of "$SOURCE")" ]]; then
+    if ((!dry)) && cmp -s -- "$SOURCE/$STAMP" "$SOURCE.new/$STAMP"; then
+      rm -rf -- "$SOURCE.new"
+      return
+    fi
+  elif [[ -e $SOURCE || -L $SOURCE ]]; then
+    keep_aside "$SOURCE"
+  fi
+  act "keep a copy of the source in $SOURCE" replace_source
 }
 
 # -- all of it
@@ -322,7 +410,9 @@ install_all() {
   must_be_writable --prefix "$bin"
   must_be_writable --home "$home"
   put_environment
+  put_source
   put_home
+  put_note
   make_folder "$bin"
   local name
   for name in "${LAUNCHERS[@]}"; do put_launcher "$name"; done
@@ -337,26 +427,30 @@ uninstall_all() {
   for name in "${LAUNCHERS[@]}"; do
     if is_ours "$bin/$name"; then act "remove $bin/$name" rm -f -- "$bin/$name"; fi
   done
-  for file in "$HOME/.bashrc" "$HOME/.zshrc"; do
-    if [[ -f $file ]] && grep -qxF -- "$(path_line)" "$file"; then
+  while IFS= read -r file; do
+    if [[ -f $file ]] && grep -qxF -- "$(path_line "$file")" "$file"; then
       act "remove the PATH line from $file" drop_line "$file"
     fi
-  done
+  done < <(start_files)
   if [[ -f $venv/$STAMP && -f $venv/pyvenv.cfg ]]; then # this file made it
     act "remove $venv" rm -rf -- "$venv"
   elif [[ -d $venv ]]; then
     say "kept: $venv, which install.sh did not install"
   fi
   if [[ -d $home ]]; then say "kept: $home, with configuration, settings, transcript and checkpoints"; fi
+  if [[ -f $NOTE ]]; then say "kept: $NOTE, which names it"; fi
+  if [[ -f $SOURCE/$STAMP ]]; then say "kept: $SOURCE, the source"; fi
 }
 
 # An option that is not given keeps its earlier value, or has its default.
 [[ -n $venv ]] || venv=$(noted environment)
 venv=${venv:-$HOME/.local/share/ssmprov/venv}
+if [[ -z $home && -n ${SSMPROV_HOME:-} ]]; then home=$(absolute "$SSMPROV_HOME"); fi
+if [[ -z $home && -f $NOTE ]]; then home=$(<"$NOTE"); fi
 [[ -n $home ]] || home=$(noted home)
 if [[ -z $home ]]; then
   home=/_
-  writable "$home" || home=$HOME/.local/share/ssmprov/home fell_back=1
+  writable "$home" || home=$(own_home) fell_back=1
 fi
 if [[ -z ${extras+given} ]]; then
   extras=rwkv,metrics,composer

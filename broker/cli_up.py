@@ -35,8 +35,9 @@ log = logging.getLogger(__name__)
     envvar=INSECURE_VARIABLE,
     help="Let other machines connect to the broker and the bridges without keys. Not recommended.",
 )
+@click.option("--at-once", is_flag=True, hidden=True)
 @click.pass_context
-def up(ctx: click.Context, config: Path | None, ready_file: Path | None, insecure: bool) -> None:
+def up(ctx: click.Context, config: Path | None, ready_file: Path | None, insecure: bool, at_once: bool) -> None:
     """Start the broker, workers and bridges of one configuration, and keep them running until Ctrl-C.
 
     A process that ends is started again. Press Ctrl-C twice to stop faster.
@@ -45,7 +46,7 @@ def up(ctx: click.Context, config: Path | None, ready_file: Path | None, insecur
     logs.start("up")
     configuration, source = chosen(config)
     ready = ready_file.absolute() if ready_file else None
-    ctx.exit(Supervisor(configuration, source, ready, insecure=insecure).run())
+    ctx.exit(Supervisor(configuration, source, ready, insecure=insecure, at_once=at_once).run())
 
 
 def chosen(config: Path | None) -> tuple[Configuration, Path]:

@@ -46,14 +46,23 @@ class Supervisor:
     """Runs the children of one configuration until a signal stops it, or a child cannot be started."""
 
     def __init__(
-        self, configuration: Configuration, config_file: Path, ready_file: Path | None = None, *, insecure: bool = False
+        self,
+        configuration: Configuration,
+        config_file: Path,
+        ready_file: Path | None = None,
+        *,
+        insecure: bool = False,
+        at_once: bool = False,
     ) -> None:
+        """With `at_once`, nothing waits for the broker: for an endpoint at which no other broker can be."""
         self.configuration = configuration
         self.config_file = config_file
         self.ready_file = ready_file
         self.endpoint = configuration.endpoints()[0]
         self.bound: dict[str, Path] = {}
         self.children = list(self._children())
+        for child in self.children[: None if at_once else 1]:
+            child.due = time.monotonic()
         self.selector = selectors.DefaultSelector()
         self.context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self.environment = os.environ | {
@@ -85,7 +94,7 @@ class Supervisor:
 
     def _children(self) -> Iterator[Child]:
         config = ["--config", str(self.config_file)]
-        yield Child(name="broker", arguments=["broker", *config], rank=BROKER, due=time.monotonic())
+        yield Child(name="broker", arguments=["broker", *config], rank=BROKER)
         for model in self.configuration.tables.model:
             for index in range(model.workers):
                 arguments = ["workers", *config, "--model", model.name, "--index", str(index)]

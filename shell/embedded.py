@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -25,6 +26,7 @@ from ssmprov.errors import Unavailable
 from ssmprov.process import SUPERVISED
 
 LOOK_S = 0.02
+GONE_S = 5.0
 TOLD_LINES = 6
 
 
@@ -50,6 +52,8 @@ def embedded(configured: Configuration, model: str, *, saves: bool) -> Iterator[
         try:
             _await(process, place)
             yield endpoint
+            if not saves:
+                _kill(process, place)
         finally:
             _stop(process)
 
@@ -58,7 +62,15 @@ def _start(home: Path, place: Path, log: int) -> subprocess.Popen[bytes]:
     """Start it in its own session, so that Ctrl-C reaches only this process. It ends with this process."""
     environment = {name: value for name, value in os.environ.items() if name not in ("SSMPROV_BROKER", "SSMPROV_LOG")}
     return subprocess.Popen(
-        rooms.command("ssmprov", "up", "--config", str(place / CONFIG_FILE), "--ready-file", str(place / "ready.json")),
+        rooms.command(
+            "ssmprov",
+            "up",
+            "--at-once",
+            "--config",
+            str(place / CONFIG_FILE),
+            "--ready-file",
+            str(place / "ready.json"),
+        ),
         env=environment | {"SSMPROV_HOME": str(home), SUPERVISED: str(os.getpid())},
         stdin=subprocess.DEVNULL,
         stdout=log,
@@ -73,6 +85,19 @@ def _await(process: subprocess.Popen[bytes], place: Path) -> None:
             process.wait(LOOK_S)
             lines = (place / "log").read_text(encoding="utf-8", errors="replace").splitlines()
             raise Unavailable("\n".join(["the broker for this call did not start:", *lines[-TOLD_LINES:]]))
+
+
+def _kill(process: subprocess.Popen[bytes], place: Path) -> None:
+    """End it at once, which is quicker: there is nothing to keep. Its children die with it, and we wait for them."""
+    handles: list[int] = []
+    with suppress(OSError):  # one of them has ended by itself
+        for pid in json.loads((place / "ready.json").read_bytes())["pids"].values():
+            handles.append(os.pidfd_open(pid))
+    process.kill()
+    process.wait()
+    for handle in handles:
+        select.select([handle], [], [], GONE_S)
+        os.close(handle)
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:

@@ -118,10 +118,7 @@ def _served(model: str, to: str) -> Iterator[Client]:
     configured = load_or_shipped(Path(named) if named else None)
     written, context = split_model(to)
     model = written or model or owner_at_rest(configured, context)
-    turns.notice("no broker is running: starting one for this answer (`ssmprov up` keeps one running)")
-    with (
-        on_interrupt(),
-        embedded(configured, model, saves=bool(to)) as endpoint,
-        Client(endpoint, agent="cli") as client,
-    ):
-        yield client
+    with on_interrupt():
+        turns.notice("no broker is running: starting one for this answer (`ssmprov up` keeps one running)")
+        with embedded(configured, model, saves=bool(to)) as endpoint, Client(endpoint, agent="cli") as client:
+            yield client

@@ -152,8 +152,8 @@ def home_of(environment: Mapping[str, str] = os.environ) -> Path:
     """The working directory, in which every program looks for its files and its broker.
 
     It is `$SSMPROV_HOME`, else the one that install.sh has noted for this user, else `/_` if this user can write there,
-    else `ssmprov` in the platform's data directory. Root finds the directory of the user who called sudo, unless it has
-    its own.
+    else `ssmprov/home` in the platform's data directory. Root finds the directory of the user who called sudo, unless
+    it has its own.
     """
     if chosen := environment.get("SSMPROV_HOME"):
         return Path(chosen).expanduser().absolute()
@@ -168,7 +168,12 @@ def home_of(environment: Mapping[str, str] = os.environ) -> Path:
     places = [folder / "ssmprov" for folder in (*folders, *(person / ".local/share" for person in people))]
     if not places:
         raise BadRequest("this user has no home directory: set SSMPROV_HOME to the working directory")
-    return next((place for place in places if place.is_dir()), places[0])
+    for place in places:
+        if (place / "home").is_dir():
+            return place / "home"
+        if (place / ".checkpoints").is_dir():  # an earlier version kept its contexts there
+            return place
+    return places[0] / "home"
 
 
 def _people(environment: Mapping[str, str]) -> Iterator[Path]:

@@ -109,9 +109,10 @@ def test_an_unexpected_error_shows_its_traceback_only_when_asked(
     assert err == "ssmprov: unexpected ZeroDivisionError: by zero; use `ssmprov --debug ...` to see where it happened\n"
     assert main(["--debug", "probe"]) == 1
     assert "Traceback" in capsys.readouterr().err
-    monkeypatch.setenv("SSMPROV_DEBUG", "1")
-    assert main(["probe"]) == 1
-    assert "Traceback" in capsys.readouterr().err
+    for value, shown in (("1", True), ("yes", True), ("0", False), ("false", False), ("", False)):
+        monkeypatch.setenv("SSMPROV_DEBUG", value)
+        assert main(["probe"]) == 1
+        assert ("Traceback" in capsys.readouterr().err) == shown
 
 
 def test_a_remote_traceback_is_shown_with_debug(

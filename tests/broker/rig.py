@@ -183,9 +183,11 @@ class Hand(Peer):
 class Rig:
     """The broker and its surroundings."""
 
-    def __init__(self, bounds: Bounds | None = None, *, now: float = 1000.0, debug: bool = False) -> None:
+    def __init__(
+        self, bounds: Bounds | None = None, *, now: float = 1000.0, default: str = "", debug: bool = False
+    ) -> None:
         self.now = now
-        self.broker = Broker(IDENTITY, now, bounds, pid=1, debug=debug)
+        self.broker = Broker(IDENTITY, now, bounds, pid=1, default=default, debug=debug)
         self.inboxes: dict[bytes, Inbox] = {}
         self.broken: set[bytes] = set()
         self.hands: list[Hand] = []

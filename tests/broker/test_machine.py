@@ -116,6 +116,14 @@ class TestTheWayOfATurn:
         caller.asks(turn(2, model=""))
         assert caller.error(2).startswith("bad_request: several models are served")
 
+    def test_without_a_model_the_default_is_meant_even_before_it_is_served(self) -> None:
+        rig = Rig(default="late")
+        other, caller = rig.hand("other/0", model=wire.ModelCard(name="other")), rig.caller()
+        caller.asks(turn(1, model=""))
+        late = rig.hand("late/0", model=wire.ModelCard(name="late"))
+        assert late.gets(1).model == "late"
+        assert other.heard(wire.Request) == []
+
     def test_without_any_model_a_request_for_the_only_one_may_be_repeated(self, rig: Rig) -> None:
         caller = rig.caller()
         caller.asks(turn(1, model=""))

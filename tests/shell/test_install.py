@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import configparser
 import os
 import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -99,7 +101,7 @@ def test_a_fresh_install_has_launchers_a_configuration_and_the_dot_files(person:
     assert sorted(path.name for path in person.bin.iterdir()) == sorted(LAUNCHERS)
     assert all(os.access(path, os.X_OK) for path in person.bin.iterdir())
     assert (person.work / ".checkpoints").is_dir()
-    assert [model.name for model in load(home=person.work).tables.model] == ["rwkv7-mini", "echo-script"]
+    assert [model.name for model in load(home=person.work).tables.model] == ["rwkv7-mini"]
     roles = (person.work / ".s1.txt").read_text()
     names = "ANALYSIS BASH CONTEXT FILE INTERFACE OUTPUT PLAN PYTHON QUERY QUOTE RECAP USER VISITOR"
     assert [ast.literal_eval(line) for line in roles.splitlines()] == [f"[{name}]: " for name in names.split()]
@@ -144,7 +146,82 @@ def test_the_home_is_where_ssmprov_looks_by_itself_or_where_the_launchers_say(pe
     expected = "/_" if allowed else f"{person.home}/.local/share/ssmprov/home"
     assert f"would make {expected}/.checkpoints" in said or (Path(expected) / ".checkpoints").is_dir()
     assert person.tree() == before
-    assert home_of(person.environment | {"SSMPROV_HOME": expected}) == Path(expected)
+    if not allowed:
+        assert home_of(person.environment) == Path(expected)
+
+
+def test_a_home_that_was_chosen_is_found_by_every_program(person: Person) -> None:
+    person.install()
+    assert home_of(person.environment) == person.work  # `make up` in a checkout, a program of the environment, cron
+    assert home_of({"HOME": str(person.home), "XDG_CONFIG_HOME": "/other", "XDG_DATA_HOME": "/other"}) == person.work
+    person.install("--home", "elsewhere")
+    assert home_of(person.environment) == person.home / "elsewhere"
+    assert person.said("MODEL")[2] == str(person.home / "elsewhere")
+
+
+def test_the_home_of_the_environment_is_taken_and_noted(person: Person) -> None:
+    done = person.call("--no-install", "--venv", str(person.venv), SSMPROV_HOME=str(person.home / "from the shell"))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert home_of(person.environment) == person.home / "from the shell"
+    assert person.said("PIPE")[2] == str(person.home / "from the shell")
+
+
+def test_contexts_that_are_there_already_are_kept_in_use(person: Person) -> None:
+    if os.access("/_" if Path("/_").exists() else "/", os.W_OK):
+        pytest.skip("this user may use /_")
+    (person.home / ".local/share/ssmprov/.checkpoints").mkdir(parents=True)  # of `make up`, before
+    done = person.call("--no-install", "--venv", str(person.venv))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert home_of(person.environment) == person.home / ".local/share/ssmprov"
+    assert person.said("PIPE")[2] == str(person.home / ".local/share/ssmprov")
+
+
+def test_the_service_starts_the_launcher_which_knows_the_home(person: Person) -> None:
+    person.install()
+    unit = configparser.ConfigParser(strict=False, interpolation=None)
+    unit.read_string((ROOT / "config/ssmprov.service").read_text())
+    program, *words = unit["Service"]["ExecStart"].replace("%h", str(person.bin.parent)).rsplit(" ", 1)
+    assert program == str(person.bin / "ssmprov")
+    assert person.said("ssmprov", *words) == ["ssmprov", "/", str(person.work), "up"]
+    assert "Environment" not in unit["Service"]
+
+
+# -- the source
+
+
+def test_a_copy_of_the_source_is_kept_and_brought_up_to_date(person: Person) -> None:
+    source = person.home / "src" / "ssmprov"
+    person.install("--no-source")
+    assert not source.exists()
+    person.install()
+    for name in ("install.sh", "ssmprov/main.py", "config/ssmprov.service", "docs/shell.md"):
+        assert (source / name).read_bytes() == (ROOT / name).read_bytes()
+    assert not [path for path in source.rglob("*") if path.name in (".git", ".venv", "__pycache__")]
+    before = person.tree()
+    person.install()
+    assert person.tree() == before
+    assert person.call("--uninstall").returncode == 0
+    assert (source / "install.sh").exists()
+
+
+def test_a_source_that_somebody_changed_is_kept_beside_it(person: Person) -> None:
+    source = person.home / "src" / "ssmprov"
+    source.mkdir(parents=True)
+    (source / "mine").write_text("my own")
+    person.install()
+    (source / "README.md").write_text("changed")
+    person.install()
+    kept = sorted(source.parent.glob("ssmprov.bak-*"))
+    assert [(kept[0] / "mine").read_text(), (kept[1] / "README.md").read_text()] == ["my own", "changed"]
+    assert (source / "README.md").read_bytes() == (ROOT / "README.md").read_bytes()
+
+
+def test_the_copy_installs_too(person: Person) -> None:
+    person.install()
+    copy = person.home / "src" / "ssmprov" / "install.sh"
+    done = person.start(str(copy), "--no-install", "--venv", str(person.venv), cwd=person.home)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not (person.home / "src").joinpath("ssmprov.new").exists()
 
 
 # -- what is kept
@@ -259,8 +336,33 @@ def test_a_line_that_does_not_put_it_there_is_not_taken_for_one(line: str, perso
 
 
 def test_a_shell_without_a_start_file_of_ours_is_told_what_to_do(person: Person) -> None:
-    said = person.install(SHELL="/usr/bin/fish")
-    assert f"put {person.bin} on the PATH of your shell, /usr/bin/fish\n" in said
+    said = person.install(SHELL="/usr/bin/tcsh")
+    assert f"put {person.bin} on the PATH of your shell, /usr/bin/tcsh\n" in said
+
+
+def test_fish_finds_the_launchers_through_a_file_of_their_own(person: Person) -> None:
+    file = person.home / ".config/fish/conf.d/ssmprov.fish"
+    person.install(SHELL="/usr/bin/fish")
+    [line] = file.read_text().splitlines()
+    assert line.startswith("contains -- ")
+    before = person.tree()
+    person.install(SHELL="/usr/bin/fish")
+    assert person.tree() == before
+    if shutil.which("fish"):
+        found = person.start("fish", "-ic", "command -v PIPE", cwd=person.home)
+        assert found.stdout == f"{person.bin}/PIPE\n"
+    assert person.call("--uninstall", SHELL="/usr/bin/fish").returncode == 0
+    assert not file.exists()
+
+
+def test_zsh_finds_the_launchers_where_its_files_are(person: Person) -> None:
+    folder = person.home / "zsh files"
+    folder.mkdir()
+    person.install(SHELL="/usr/bin/zsh", ZDOTDIR=str(folder))
+    assert "PATH" in (folder / ".zshrc").read_text()
+    assert not (person.home / ".zshrc").exists()
+    assert person.call("--uninstall", SHELL="/usr/bin/zsh", ZDOTDIR=str(folder)).returncode == 0
+    assert (folder / ".zshrc").read_text() == ""
 
 
 # -- taking it away
@@ -331,6 +433,34 @@ def test_the_environment_is_made_filled_and_left_alone_until_something_changes(p
     assert not (ROOT / "build").exists()
     person.call("--uninstall")
     assert not venv.exists()
+
+
+def test_the_environment_has_pip_settings_of_its_own(person: Person, python: Log) -> None:
+    python()
+    settings = person.home / ".local/share/ssmprov/venv/pip.conf"
+    assert settings.read_bytes() == (ROOT / "tools/pip.conf").read_bytes()
+    assert "cp tools/pip.conf $(VENV)/pip.conf" in (ROOT / "Makefile").read_text()
+
+
+def test_a_users_own_pip_settings_do_not_send_packages_elsewhere(person: Person, tmp_path: Path) -> None:
+    venv, elsewhere = person.home / "venv", person.home / "elsewhere"
+    settings = person.home / ".config/pip/pip.conf"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(f"[global]\nuser = true\nrequire-virtualenv = true\n[install]\ntarget = {elsewhere}\n")
+    wheel = tmp_path / "nothing-1-py3-none-any.whl"
+    with zipfile.ZipFile(wheel, "w") as file:
+        file.writestr("nothing.py", "")
+        file.writestr("nothing-1.dist-info/METADATA", "Metadata-Version: 2.1\nName: nothing\nVersion: 1\n")
+        file.writestr("nothing-1.dist-info/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
+        file.writestr("nothing-1.dist-info/RECORD", "")
+    made = person.start(sys.executable, "-m", "venv", str(venv), cwd=person.home)
+    assert made.returncode == 0, made.stderr
+    shutil.copy(ROOT / "tools/pip.conf", venv)
+    install = (str(venv / "bin/python"), "-m", "pip", "install", "--no-index", str(wheel))
+    done = person.start(*install, cwd=person.home)
+    assert done.returncode == 0, done.stderr
+    assert list(venv.glob("lib/python*/site-packages/nothing.py"))
+    assert not elsewhere.exists()
 
 
 def test_llama_is_built_as_in_the_makefile_and_tried(person: Person, python: Log) -> None:

@@ -269,18 +269,26 @@ def test_completion_without_a_broker_is_silent(ssmprov: Run) -> None:
     assert complete(ssmprov, "ssmprov", "ckpt", "show", "a", SSMPROV_BROKER="ipc:///nowhere/broker.sock") == []
 
 
-def test_a_name_finds_its_model_where_only_one_has_it(make_cluster: Callable[[str], Cluster], tmp_path: Path) -> None:
+def test_a_bare_name_is_the_defaults_unless_only_one_other_model_has_it(
+    make_cluster: Callable[[str], Cluster], tmp_path: Path
+) -> None:
     first = scripted_toml(tmp_path)
-    second = first.replace('name = "talk"', 'name = "chat"')
-    run = runner(make_cluster(first + second).up())
-    refused(run("pipe", "--save", "a", text="x"), 1, "several models")
-    answer(run("pipe", "--model", "chat", "--save", "a", text="x"))
+    second, third = (first.replace('name = "talk"', f'name = "{name}"') for name in ("chat", "more"))
+    run = runner(make_cluster(first + second + "default = true\n" + third).up())
+    answer(run("pipe", "--save", "of-default", text="x"))
     answer(run("pipe", "--save", "talk:b", text="x"))
-    assert parsed(run("ckpt", "show", "a", "--json"))["model"] == "chat"
+    assert parsed(run("ckpt", "show", "of-default", "--json"))["model"] == "chat"
     assert [row["model"] for row in parsed(run("ckpt", "ls", "--json"))] == ["chat", "talk"]
     assert [line for line in answer(run("ckpt", "tree")).splitlines() if "─" not in line] == ["chat", "talk"]
     assert answer(run("ckpt", "tree", "b")).splitlines()[0] == "talk"
-    answer(run("pipe", "--load", "a", "--save", "a", text="y"))
-    answer(run("pipe", "--model", "talk", "--save", "a", text="x"))
-    refused(run("ckpt", "show", "a"), 1, "chat:a or talk:a")
+    answer(run("pipe", "--load", "b", "--save", "b", text="y"))
+    assert parsed(run("ckpt", "show", "b", "--json"))["model"] == "talk"
+    answer(run("pipe", "--model", "more", "--save", "b", text="x"))
+    refused(run("ckpt", "show", "b"), 1, "more:b or talk:b")
+    answer(run("pipe", "--model", "chat", "--save", "b", text="x"))
+    assert parsed(run("ckpt", "show", "b", "--json"))["model"] == "chat"
     refused(run("ckpt", "show", "nosuch"), 4, "no model has")
+    assert "chat (default)" in answer(run("models"))
+    assert "chat (default)" in answer(run("status"))
+    assert parsed(run("status", "--json"))["default"] == "chat"
+    answer(run("ckpt", "verify"))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import pwd
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -11,17 +13,20 @@ from hypothesis import strategies as st
 
 from ssmprov import configuration
 from ssmprov.configuration import (
-    MAX_IPC_PATH,
+    NOTE,
+    SHARED_HOME,
     Configuration,
     Tables,
     endpoint_of,
     hold_place,
     home_of,
+    is_loopback,
     parse,
     parse_size,
     private_directory,
 )
 from ssmprov.errors import BadRequest, NotFound
+from ssmprov.rooms import SHIPPED
 
 MODEL = '[[model]]\nname = "mini"\nruntime = "rwkv"\npath = "@mini"\n'
 BRIDGE = '[[bridge]]\nport = 6502\nmodel = "mini"\n'
@@ -162,8 +167,8 @@ def test_a_model_that_is_not_configured_is_told_the_nearest() -> None:
 
 
 def test_the_default_configuration_is_one() -> None:
-    text = (Path(configuration.__file__).parent.parent / "config" / "default.toml").read_text()
-    assert parse(text, "default.toml").model
+    found = configuration.load(SHIPPED, Path("/h"))
+    assert [model.name for model in found.tables.model] == [found.default] == ["rwkv7-mini"]
 
 
 # -- sizes
@@ -204,11 +209,71 @@ def test_a_size_is_its_number_times_its_unit(number: int, unit: str, b: str) -> 
 # -- places
 
 
-def test_the_home_is_chosen_by_the_environment_or_the_platform() -> None:
+def test_the_home_is_chosen_by_the_environment_or_the_platform(tmp_path: Path) -> None:
     assert home_of({"SSMPROV_HOME": "/some/where"}) == Path("/some/where")
     assert home_of({"SSMPROV_HOME": "here"}) == Path("here").absolute()
     assert home_of({"SSMPROV_HOME": "~/x"}) == Path("~/x").expanduser()
     assert home_of({}).is_absolute()
+    person = {"HOME": str(tmp_path)}
+    if not os.access(SHARED_HOME, os.W_OK):
+        assert home_of(person) == tmp_path / ".local/share/ssmprov/home"
+        assert home_of(person | {"XDG_DATA_HOME": "/data"}) == Path("/data/ssmprov/home")
+        (tmp_path / ".local/share/ssmprov/.checkpoints").mkdir(parents=True)  # of an earlier version
+        assert home_of(person) == tmp_path / ".local/share/ssmprov"
+        (tmp_path / ".local/share/ssmprov/home").mkdir()
+        assert home_of(person | {"XDG_DATA_HOME": "/data"}) == tmp_path / ".local/share/ssmprov/home"
+
+
+def test_the_home_that_was_noted_goes_before_all_but_the_environment(tmp_path: Path) -> None:
+    note = tmp_path / NOTE
+    note.parent.mkdir(parents=True)
+    note.write_text(f"{tmp_path}/of mine\n")
+    person = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": "/other", "XDG_DATA_HOME": "/other"}
+    assert home_of(person) == tmp_path / "of mine"
+    assert home_of(person | {"SSMPROV_HOME": "/h"}) == Path("/h")
+    note.write_text("")
+    assert home_of(person) != tmp_path / "of mine"
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize(("mode", "used"), [(0o755, False), (0o777, True)])
+def test_a_shared_home_is_used_only_by_whoever_can_write_there(
+    mode: int, used: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        shared = Path(folder, "shared")
+        shared.mkdir()
+        for path, rights in ((Path(folder), 0o755), (shared, mode)):
+            path.chmod(rights)
+        monkeypatch.setattr(configuration, "SHARED_HOME", shared)
+        assert home_of({"HOME": "/h"}) == shared  # root can write anywhere
+        child = os.fork()
+        if child == 0:  # somebody else
+            os.setresuid(12345, 12345, 12345)
+            os._exit(home_of({"HOME": "/h"}) == (shared if used else Path("/h/.local/share/ssmprov/home")))
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 1
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root is called by sudo")
+def test_root_finds_the_home_of_who_called_sudo_unless_it_has_its_own(tmp_path: Path) -> None:
+    caller = Path(pwd.getpwuid(1).pw_dir) / ".local/share/ssmprov/home"
+    root = {"HOME": str(tmp_path), "SUDO_UID": "1"}
+    expected = caller if caller.is_dir() else tmp_path / ".local/share/ssmprov/home"
+    assert home_of(root) == expected
+    note = tmp_path / NOTE
+    note.parent.mkdir(parents=True)
+    note.write_text("/own\n")
+    assert home_of(root) == Path("/own")
+    assert home_of(root | {"SUDO_UID": "nobody knows"}) == Path("/own")
+
+
+def test_the_default_model_is_the_first_or_the_one_marked() -> None:
+    assert configured("").default == ""
+    two = MODEL + MODEL.replace("mini", "other")
+    assert configured(two).default == "mini"
+    assert configured(two + "default = true\n").default == "other"
+    with pytest.raises(BadRequest, match="only one model can be the default"):
+        configured(MODEL + "default = true\n" + MODEL.replace("mini", "other") + "default = true\n")
 
 
 def test_a_file_is_read_from_where_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,30 +324,26 @@ def test_endpoints_are_ipc_below_the_home_or_tcp_as_they_are() -> None:
             endpoint_of(text, home)
 
 
-@pytest.mark.parametrize("letter", ["x", "é"])
-def test_a_long_ipc_path_is_moved_to_a_short_directory(
-    letter: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", "/run/user/7")
-    room = MAX_IPC_PATH - len("/h/") - len("/b")
-    exact = letter * (room // len(letter.encode()))
-    exact += "y" * (room - len(exact.encode()))
-    fits = f"/h/{exact}/b"
-    assert len(os.fsencode(fits)) == MAX_IPC_PATH
-    assert endpoint_of(f"ipc://{exact}/b", Path("/h")) == f"ipc://{fits}"
-    moved = endpoint_of(f"ipc://{exact}y/b", Path("/h"))
-    assert moved.startswith(f"ipc:///run/user/7/ssmprov-{os.getuid()}-")
-    assert len(os.fsencode(moved.removeprefix("ipc://"))) <= MAX_IPC_PATH
-    assert endpoint_of(f"ipc://{exact}y/b", Path("/h")) == moved, "broker and client find the same place"
-    assert endpoint_of(f"ipc://{exact}z/b", Path("/h")) != moved
-    monkeypatch.delenv("XDG_RUNTIME_DIR")
-    assert endpoint_of(f"ipc://{exact}y/b", Path("/h")) != moved
+def test_a_place_depends_on_the_directory_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    home = Path("/" + "h" * 120)
+    for name in ("XDG_RUNTIME_DIR", "TMPDIR"):
+        monkeypatch.setenv(name, "/elsewhere")
+    assert endpoint_of("ipc://run/b.sock", home) == f"ipc://{home}/run/b.sock"
 
 
-def test_where_no_short_directory_is_left_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", "/" + "r" * 120)
-    with pytest.raises(BadRequest, match="XDG_RUNTIME_DIR"):
-        endpoint_of("ipc://" + "x" * 120, Path("/h"))
+@pytest.mark.parametrize(
+    "text", ["tcp://localhost", "tcp://127.0.0.1", "tcp://localhost:", "tcp://x:99999", "tcp://:7"]
+)
+def test_an_address_without_a_port_is_not_taken_for_another_machine(text: str) -> None:
+    with pytest.raises(BadRequest, match="needs a port"):
+        endpoint_of(text, Path("/h"))
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST", "localhost.", "me.localhost"])
+def test_localhost_is_this_machine_however_it_is_written(host: str) -> None:
+    assert is_loopback(host)
+    assert endpoint_of(f"tcp://{host}:7411", Path("/h")) == "tcp://127.0.0.1:7411"
+    assert endpoint_of("tcp://*:*", Path("/h")) == "tcp://*:*"
 
 
 def test_a_sockets_directory_is_its_owners_alone(tmp_path: Path) -> None:
