@@ -16,6 +16,9 @@ from typing import Any
 import psutil
 import pytest
 from cluster import SCRIPT, Cluster, Process, busy, scripted_toml
+from ports import free_port
+
+from clients import Client
 
 BRIDGE = '\n[[bridge]]\nport = 0\nmodel = "talk"\n'
 UP = ("-c", "import sys; from ssmprov.main import main; sys.exit(main())", "up", "--ready-file", "ready.json")
@@ -151,9 +154,35 @@ def test_a_port_in_use_is_named(house: Callable[..., House]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         it = house(more=f'\n[[bridge]]\nport = {port}\nmodel = "talk"\n')
-        it.up.expect(rf" up \| bridge/{port} cannot start: .*{port}")
+        it.up.expect(rf" up \| bridge/{port} cannot start: .*127.0.0.1:{port}: another program uses it.*`port`")
         assert it.up.wait() == 1
     it.ended([])
+
+
+def test_a_tcp_endpoint_in_use_is_named(make_cluster: Callable[[str], Cluster], tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        listen = f'[broker]\nlisten = ["ipc://run/broker.sock", "tcp://localhost:{port}"]\n'
+        it = House(make_cluster(listen + scripted_toml(tmp_path)))
+        it.up.expect(rf" up \| broker cannot start: .*127.0.0.1:{port}: another program uses it.*`listen`")
+        assert it.up.wait() == 1
+
+
+def test_it_tells_every_address_at_which_it_serves(make_cluster: Callable[[str], Cluster], tmp_path: Path) -> None:
+    port, metrics = free_port(), free_port()
+    broker = f'[broker]\nlisten = ["tcp://localhost:{port}", "ipc://run/broker.sock"]\nmetrics_port = {metrics}\n'
+    second = scripted_toml(tmp_path).replace('name = "talk"', 'name = "other"')
+    it = House(make_cluster(broker + scripted_toml(tmp_path) + second + BRIDGE))
+    it.serving()
+    told = "\n".join(line.partition(" up | ")[2] for line in it.up.lines)
+    bridge = json.loads(it.ready_file.read_text())["bridges"][0]["port"]
+    assert f"port 127.0.0.1:{bridge}: talk" in told
+    assert f"http://127.0.0.1:{metrics}/metrics" in told
+    assert f"working directory: {it.home}" in told
+    assert f"serving talk (default), other at ipc://{it.home}/run/broker.sock and tcp://127.0.0.1:{port}" in told
+    with Client(f"tcp://localhost:{port}", timeout_s=60) as client:
+        assert client.status().default == "talk"
+    assert it.up.stop() == 0
 
 
 @pytest.mark.parametrize(
@@ -176,7 +205,7 @@ def test_a_second_one_does_not_steal_the_socket(house: Callable[..., House]) -> 
     it = house(more="")
     ready = it.serving()
     second = it.cluster.start("second", *UP)
-    second.expect(r" up \| broker cannot start: .*another broker")
+    second.expect(rf" up \| broker cannot start: .*another broker serves .*process {it.up.child.pid}")
     assert second.wait() == 1
     assert json.loads(it.ready_file.read_text())["pid"] == ready["pid"]
     with it.cluster.client() as client:
