@@ -43,8 +43,8 @@ class Client:
 
     `endpoint` defaults to `$SSMPROV_BROKER`, else the configuration's first one. Without a broker a call raises
     `Unreachable` after `timeout_s` seconds; a call that finds the broker busy is tried again for `patience_s`.
-    If you give no model, it is the only one served, or the only one that has the context. Ctrl-C in a waiting
-    call cancels that call (`drop`) and leaves the client usable.
+    If you give no model, it is the default one, unless only another one has the context. Ctrl-C in a waiting call
+    cancels that call (`drop`) and leaves the client usable.
     """
 
     def __init__(

@@ -128,7 +128,7 @@ def check_name(name: str) -> str:
 
 def secret_places(home: Path) -> list[str]:
     """Files and directories with secret keys, which sandboxed code must not read: real paths, none inside another."""
-    folders = {os.path.realpath(directory_of(place)) for place in (home, home_of({}))}
+    folders = {os.path.realpath(directory_of(place)) for place in (home, home_of(os.environ | {"SSMPROV_HOME": ""}))}
     named = os.environ.get(KEY_VARIABLE, "")
     own = {os.path.realpath(key_file(home, named))} if named else set()
     places = folders | {path for path in own if not any(Path(path).is_relative_to(folder) for folder in folders)}

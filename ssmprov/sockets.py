@@ -106,6 +106,8 @@ def somebody_listens(endpoint: str) -> bool:
 
 def cannot_listen(address: str, number: int | None, key: str) -> Conflict:
     """The error for an address that cannot be listened on. `key` is the key of the configuration that chooses it."""
+    if address.startswith("ipc://"):
+        return Conflict(f"cannot listen on {address}: {os.strerror(number or 0)}")
     port = address.rpartition(":")[2]
     match number:
         case errno.EADDRINUSE:

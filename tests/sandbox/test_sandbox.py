@@ -397,11 +397,12 @@ def test_a_key_that_is_named_without_a_folder_cannot_be_read(
 def test_keys_of_the_usual_working_directory_cannot_be_read_from_another(
     fenced: Run, home: Path, work: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delenv("XDG_DATA_HOME", raising=False)
-    keys.make(home_of({}), "client")
+    for name in ("XDG_DATA_HOME", "SSMPROV_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    keys.make(home_of(), "client")
     monkeypatch.setenv("SSMPROV_HOME", str(work))
     monkeypatch.setenv("SSMPROV_KEY", "client")
-    assert b"secret-key" not in fenced("cat .local/share/ssmprov/.keys/*", directory=home).output
+    assert b"secret-key" not in fenced("cat .local/share/ssmprov/home/.keys/*", directory=home).output
 
 
 def test_a_loopback_server_of_the_host_is_out_of_reach(fenced: Run, listener: socket.socket) -> None:
