@@ -141,7 +141,7 @@ class Loop:
         try:
             (self._router.bind if scheme == "ipc" else self._ports.open)(sockets.address_of(endpoint))
         except zmq.ZMQError as error:
-            raise sockets.cannot_listen(endpoint, error.errno, "`listen` in [broker]") from None
+            raise sockets.cannot_listen(endpoint, error.errno, "`listen` of [broker]") from None
 
     def _lock(self, path: Path) -> None:
         """Make sure that no second broker steals the socket of a live one."""

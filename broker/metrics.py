@@ -34,7 +34,7 @@ class Metrics:
         try:
             self._server, _ = prometheus_client.start_http_server(port, LOOPBACK, registry)
         except OSError as error:
-            raise cannot_listen(f"{LOOPBACK}:{port}", error.errno, "`metrics_port` in [broker]") from None
+            raise cannot_listen(f"{LOOPBACK}:{port}", error.errno, "`metrics_port` of [broker]") from None
         self.port: int = self._server.server_port
 
     def update(self, broker: Broker) -> None:

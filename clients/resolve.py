@@ -32,13 +32,14 @@ def resolve(model: str, refs: Sequence[str], *, known: str = "") -> Plan[tuple[s
         return named.pop(), bare
     status = yield from served()
     models = [card.name for card in status.models]
-    if not models and not status.default:
+    default = status.default or (models[0] if len(models) == 1 else "")
+    if not models and not default:
         raise Unavailable("no model is served yet: `ssmprov status` shows what runs", retry_ms=1000)
-    if known and set(models) - {status.default}:
-        return (yield from _model_with(known, models, status.default)), bare
-    if not status.default:
+    if known and set(models) - {default}:
+        return (yield from _model_with(known, models, default)), bare
+    if not default:
         raise BadRequest(f"several models are served, and none is the default: name one of them, {_listed(models)}")
-    return status.default, bare
+    return default, bare
 
 
 def _model_with(ref: str, models: Sequence[str], default: str) -> Plan[str]:

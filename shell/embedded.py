@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from ssmprov import rooms
+from ssmprov import logs, rooms
 from ssmprov.configuration import CONFIG_FILE, Configuration, ModelTable
 from ssmprov.errors import Unavailable
 from ssmprov.process import SUPERVISED
@@ -83,8 +83,9 @@ def _await(process: subprocess.Popen[bytes], place: Path) -> None:
     while not (place / "ready.json").exists():
         with suppress(subprocess.TimeoutExpired):
             process.wait(LOOK_S)
-            lines = (place / "log").read_text(encoding="utf-8", errors="replace").splitlines()
-            raise Unavailable("\n".join(["the broker for this call did not start:", *lines[-TOLD_LINES:]]))
+            lines = (place / "log").read_text(encoding="utf-8", errors="replace").splitlines()[-TOLD_LINES:]
+            told = [logs.text_of(line) or line for line in lines]
+            raise Unavailable("\n".join(["the broker for this call did not start:", *told]))
 
 
 def _kill(process: subprocess.Popen[bytes], place: Path) -> None:

@@ -79,7 +79,7 @@ def test_a_port_that_is_taken_is_named(make_bridge: Make) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         process = make_bridge(port, wait=False)
-        process.expect(f"cannot listen on 127.0.0.1:{port}: Address already in use")
+        process.expect(f"cannot listen on 127.0.0.1:{port}: another program uses it")
         assert process.wait() == EXIT_CONFIGURATION
 
 

@@ -193,7 +193,7 @@ class TestStartAndEnd:
     def test_a_second_broker_leaves_the_first_alive(self, alive: Cluster, peers: Peers) -> None:
         peer = peers(alive.endpoint)
         second = alive.start("second", "-m", "broker")
-        second.expect("another broker serves .*: stop it first")
+        second.expect(rf"another broker serves .*process {os.getpid()}")
         assert second.wait() == EXIT_CONFIGURATION
         assert socket_of(alive).is_socket()
         assert peer.status().broker.pid == alive.processes["broker"].child.pid
@@ -286,7 +286,7 @@ class TestMetrics:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             process = make_cluster(f"[broker]\nmetrics_port = {taken.getsockname()[1]}\n").broker()
-            process.expect("cannot serve metrics on port")
+            process.expect(rf"cannot listen on 127.0.0.1:{taken.getsockname()[1]}: another program .*`metrics_port`")
             assert process.wait() == EXIT_CONFIGURATION
 
 

@@ -279,7 +279,7 @@ def test_a_bare_name_is_the_defaults_unless_only_one_other_model_has_it(
     answer(run("pipe", "--save", "talk:b", text="x"))
     assert parsed(run("ckpt", "show", "of-default", "--json"))["model"] == "chat"
     assert [row["model"] for row in parsed(run("ckpt", "ls", "--json"))] == ["chat", "talk"]
-    assert [line for line in answer(run("ckpt", "tree")).splitlines() if "─" not in line] == ["chat", "talk"]
+    assert [line for line in answer(run("ckpt", "tree")).splitlines() if "─" not in line] == ["chat", "more", "talk"]
     assert answer(run("ckpt", "tree", "b")).splitlines()[0] == "talk"
     answer(run("pipe", "--load", "b", "--save", "b", text="y"))
     assert parsed(run("ckpt", "show", "b", "--json"))["model"] == "talk"
