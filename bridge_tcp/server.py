@@ -62,7 +62,9 @@ class Server:
             self._session = Session(Port(self._client, table.model, self.port, table.turn_s))
             await server.start_serving()
         except OSError as error:
-            raise cannot_listen(f"{table.host}:{table.port}", error.errno, "`port` or `host` of its [[bridge]]") from None
+            raise cannot_listen(
+                f"{table.host}:{table.port}", error.errno, "`port` or `host` of its [[bridge]]"
+            ) from None
         if not is_loopback(table.host):
             log.warning("%s can be reached from other machines, and this protocol has no authentication", table.host)
         return server

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event
 from typing import Any
 
 import msgspec
@@ -31,10 +32,11 @@ TOLD_LINES = 6
 
 
 @contextmanager
-def embedded(configured: Configuration, model: str, *, saves: bool) -> Iterator[str]:
+def embedded(configured: Configuration, model: str, stop: Event, *, saves: bool) -> Iterator[str]:
     """Serve a model with one worker, and yield the broker's endpoint. Nothing of it is left afterwards.
 
-    Raises NotFound if the model is not configured, and Unavailable, with the last lines of the log, if it cannot start.
+    Raises KeyboardInterrupt if `stop` is set before it serves, NotFound if the model is not configured, and Unavailable,
+    with the last lines of the log, if it cannot start.
     """
     table = configured.model(model)
     with tempfile.TemporaryDirectory(prefix="ssmprov-say-") as folder:
@@ -50,7 +52,7 @@ def embedded(configured: Configuration, model: str, *, saves: bool) -> Iterator[
         with (place / "log").open("wb") as log:
             process = _start(configured.home, place, log.fileno())
         try:
-            _await(process, place)
+            _await(process, place, stop)
             yield endpoint
             if not saves:
                 _kill(process, place)
@@ -79,8 +81,10 @@ def _start(home: Path, place: Path, log: int) -> subprocess.Popen[bytes]:
     )
 
 
-def _await(process: subprocess.Popen[bytes], place: Path) -> None:
+def _await(process: subprocess.Popen[bytes], place: Path, stop: Event) -> None:
     while not (place / "ready.json").exists():
+        if stop.is_set():
+            raise KeyboardInterrupt
         with suppress(subprocess.TimeoutExpired):
             process.wait(LOOK_S)
             lines = (place / "log").read_text(encoding="utf-8", errors="replace").splitlines()[-TOLD_LINES:]

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -118,7 +119,10 @@ def _served(model: str, to: str) -> Iterator[Client]:
     configured = load_or_shipped(Path(named) if named else None)
     written, context = split_model(to)
     model = written or model or owner_at_rest(configured, context)
-    with on_interrupt():
+    stop = Event()  # a signal ends nothing halfway: the broker for this answer is to be ended as well
+    with on_interrupt(stop.set):
         turns.notice("no broker is running: starting one for this answer (`ssmprov up` keeps one running)")
-        with embedded(configured, model, saves=bool(to)) as endpoint, Client(endpoint, agent="cli") as client:
+        with embedded(configured, model, stop, saves=bool(to)) as endpoint, Client(endpoint, agent="cli") as client:
+            if stop.is_set():
+                raise KeyboardInterrupt
             yield client

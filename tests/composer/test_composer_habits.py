@@ -286,10 +286,10 @@ def test_the_state_of_each_worker_is_shown_live(
         stage.until(lambda: "talk/0" not in table())
 
 
-def test_a_model_comes_before_a_script_even_where_it_comes_later(
+def test_the_default_model_is_chosen_even_where_it_comes_later(
     qtbot: QtBot, make_cluster: Callable[[str], Cluster], tmp_path: Path
 ) -> None:
-    cluster = make_cluster(scripted_toml(tmp_path / "two") + rwkv_toml(tmp_path / "two"))
+    cluster = make_cluster(scripted_toml(tmp_path / "two") + rwkv_toml(tmp_path / "two") + "default = true\n")
     cluster.broker()
     cluster.worker("talk")
     with opened(qtbot, cluster.endpoint, tmp_path, model="") as stage:
