@@ -35,8 +35,8 @@ TOLD_LINES = 6
 def embedded(configured: Configuration, model: str, stop: Event, *, saves: bool) -> Iterator[str]:
     """Serve a model with one worker, and yield the broker's endpoint. Nothing of it is left afterwards.
 
-    Raises KeyboardInterrupt if `stop` is set before it serves, NotFound if the model is not configured, and Unavailable,
-    with the last lines of the log, if it cannot start.
+    Raises KeyboardInterrupt if `stop` is set before it serves, NotFound if the model is not configured, and
+    Unavailable, with the last lines of the log, if it cannot start.
     """
     table = configured.model(model)
     with tempfile.TemporaryDirectory(prefix="ssmprov-say-") as folder:
