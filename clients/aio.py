@@ -166,6 +166,7 @@ class AsyncClient:
     ask = method(requests.ask)
     status = method(requests.status)
     models = method(requests.models)
+    default_model = method(requests.default_model)
     ls = method(requests.ls)
     show = method(requests.show)
     text = method(requests.text)

@@ -160,6 +160,7 @@ class Client:
     ask = method(requests.ask)
     status = method(requests.status)
     models = method(requests.models)
+    default_model = method(requests.default_model)
     ls = method(requests.ls)
     show = method(requests.show)
     text = method(requests.text)

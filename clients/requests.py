@@ -8,7 +8,7 @@ from typing import TypedDict, TypeVar
 import msgspec
 
 from clients.calls import TTL_S, Call, Plan, encode_text
-from clients.resolve import resolve, served
+from clients.resolve import default_of, resolve, served
 from ssmprov import operations, ops, wire
 from ssmprov.errors import NotFound
 from ssmprov.names import parse_worker, worker_name
@@ -129,6 +129,11 @@ def status(*, story: str = "") -> Plan[ops.StatusResult]:
 def models() -> Plan[list[ops.ModelStatus]]:
     """The models that are served."""
     return (yield from served()).models
+
+
+def default_model() -> Plan[str]:
+    """The model that is meant if none is named."""
+    return default_of((yield from served()))
 
 
 def ls(

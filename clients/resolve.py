@@ -31,28 +31,33 @@ def resolve(model: str, refs: Sequence[str], *, known: str = "") -> Plan[tuple[s
     if named:
         return named.pop(), bare
     status = yield from served()
+    if known and len({card.name for card in status.models} | {status.default} - {""}) > 1:
+        return (yield from _model_with(known, status)), bare
+    return default_of(status), bare
+
+
+def default_of(status: ops.StatusResult) -> str:
+    """The model that is meant if none is named. Raises BadRequest if there is none, Unavailable if none is served."""
     models = [card.name for card in status.models]
-    default = status.default or (models[0] if len(models) == 1 else "")
-    if not models and not default:
+    if status.default or len(models) == 1:
+        return status.default or models[0]
+    if not models:
         raise Unavailable("no model is served yet: `ssmprov status` shows what runs", retry_ms=1000)
-    if known and set(models) - {default}:
-        return (yield from _model_with(known, models, default)), bare
-    if not default:
-        raise BadRequest(f"several models are served, and none is the default: name one of them, {_listed(models)}")
-    return default, bare
+    raise BadRequest(f"several models are served, and none is the default: name one of them, {_listed(models)}")
 
 
-def _model_with(ref: str, models: Sequence[str], default: str) -> Plan[str]:
+def _model_with(ref: str, status: ops.StatusResult) -> Plan[str]:
     """The default model if it has `ref`, or the only other one that has it."""
+    models = [card.name for card in status.models]
     owners, hints = [], []
-    for model in filter(None, dict.fromkeys([default, *models])):
+    for model in filter(None, dict.fromkeys([status.default, *models])):
         try:
             yield Call(operations.SHOW.name, ops.Show(), model, ref)
         except NotFound as error:
             if error.details.get("nearest") or error.details.get("steps"):  # the model knows something like it
                 hints.append(f"{model}: {error.message}")
             continue
-        if model == default:
+        if model == status.default:
             return model
         owners.append(model)
     if not owners:

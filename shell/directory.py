@@ -156,7 +156,7 @@ def new(model: str) -> None:
             former = own_context.own_of(record, damaged_is_none=True)
             names = [card.name for card in client.models()]
             served = former.model if former and former.model in names else ""
-            chosen = model or served or turns.usual_model() or own_context.default_model(client)
+            chosen = model or served or turns.usual_model() or client.default_model()
             if chosen not in names:
                 raise NotFound(f"the model {chosen!r} is not served: choose one of {', '.join(names)}")
             own, kept = own_context.start_new(writer, record, chosen)

@@ -206,7 +206,7 @@ def first(record: Record, client: Client, model: str) -> Own:
     """The context of a directory that has none yet: a new one, or a copy of what it shared before if that agrees."""
     data = record.read()
     names = [model] if model else [card.name for card in client.models()]
-    own = Own(model or default_model(client), fresh_name(record))
+    own = Own(model or client.default_model(), fresh_name(record))
     for name in names if data else ():
         branches = Branches(record, client, name, FORMER)
         row = row_of(branches)
@@ -215,14 +215,6 @@ def first(record: Record, client: Client, model: str) -> Own:
             client.fork(f"#{row.object}", [own.name], model=name)
             return own
     return own
-
-
-def default_model(client: Client) -> str:
-    """The model that is meant if none is named."""
-    names = [card.name for card in client.models()]
-    if len(names) != 1:
-        raise BadRequest(f"several models are served: name one of them, {' or '.join(names)}")
-    return names[0]
 
 
 # -- going elsewhere
@@ -253,7 +245,7 @@ def load(writer: Writer, record: Record, client: Client, ref: str, *, model: str
     except NotFound:
         if not create:
             raise
-        return start_new(writer, record, model or default_model(client))[0]
+        return start_new(writer, record, model or client.default_model())[0]
     if mine is None or mine.model != row.model:
         mine = Own(row.model, fresh_name(record))
     branches = Branches(record, client, mine.model, mine.name)

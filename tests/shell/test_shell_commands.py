@@ -274,7 +274,8 @@ def test_a_bare_name_is_the_defaults_unless_only_one_other_model_has_it(
 ) -> None:
     first = scripted_toml(tmp_path)
     second, third = (first.replace('name = "talk"', f'name = "{name}"') for name in ("chat", "more"))
-    run = runner(make_cluster(first + second + "default = true\n" + third).up())
+    cluster = make_cluster(first + second + "default = true\n" + third).up()
+    run = runner(cluster)
     answer(run("pipe", "--save", "of-default", text="x"))
     answer(run("pipe", "--save", "talk:b", text="x"))
     assert parsed(run("ckpt", "show", "of-default", "--json"))["model"] == "chat"
@@ -291,4 +292,6 @@ def test_a_bare_name_is_the_defaults_unless_only_one_other_model_has_it(
     assert "chat (default)" in answer(run("models"))
     assert "chat (default)" in answer(run("status"))
     assert parsed(run("status", "--json"))["default"] == "chat"
+    answer(run("pipe", "--record", text="hello"))
+    assert (cluster.home / ".context").read_text().startswith("chat:")
     answer(run("ckpt", "verify"))
