@@ -645,6 +645,7 @@ def wandering(seed: int) -> ToyRuntime:
         b"\xf0\x9f",
     ]
     pieces += [b"\x98\x80", b" \xe2", b"end)~~~\n\n", b"\xf0\x9f\x98", b"\x80", b"zz\xe2\x82", b"\n"]
+    pieces += [b"\n(Turn", b" 3) [A]", b"\n(Turn 4) [B]: x"]
     return ToyRuntime(pieces, logits)
 
 
@@ -809,7 +810,7 @@ def test_whatever_happens_text_and_state_agree(
     text = check(driver, prompt)
     if turn.stop in ("end", "limit", "read"):
         assert not any(mark in text for mark in MARKS)
-    if turn.stop in ("fence", "forced"):
+    if turn.stop in ("fence", "forced", "header"):
         assert text.endswith(")~~~\n\n")
         assert text.count(")~~~\n\n") == 1
     if turn.stop == "cancelled":
