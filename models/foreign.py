@@ -25,7 +25,7 @@ _LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 """How torch's files began before they were zip archives: a number, as a pickle of its own."""
 
 _AGAIN = "download it again"
-_TEXTS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "SHORT_BINSTRING", "BINSTRING"}
+_TEXTS = {"SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "UNICODE", "SHORT_BINSTRING", "BINSTRING", "GLOBAL"}
 _PLACES = re.compile(r"[0-9]+|storage|cpu|cuda(:[0-9]+)?|little|big")
 """Texts in torch's files that are not names."""
 
@@ -364,7 +364,10 @@ def _of_pickle(data: bytes) -> Kind:
 
 
 def _texts(stream: BytesIO) -> list[str]:
-    """The texts in a pickle, which is not run. Raises ValueError if it is cut short or not a pickle."""
+    """The texts in a pickle, which is not run, and what it imports ("MODULE NAME").
+
+    Raises ValueError if it is cut short or not a pickle.
+    """
     return [
         argument
         for opcode, argument, _ in pickletools.genops(stream)
@@ -373,9 +376,9 @@ def _texts(stream: BytesIO) -> list[str]:
 
 
 def _of_texts(texts: list[str]) -> Kind:
-    names = {text for text in texts if not _PLACES.fullmatch(text)}
-    if not names:
-        return STATE  # a bare list of tensors
+    names = {text for text in texts if not _PLACES.fullmatch(text) and " " not in text}
+    if not names:  # a bare list; of tensors, if it asks torch to rebuild them
+        return STATE if any("_rebuild_" in text for text in texts) else PICKLE
     kind = _of_names(names)
     training = names & {"optimizer", "optimizer_states", "optimizer_state_dict", "param_groups"}
     return TRAINING if training and kind in (OTHER, TRANSFORMERS) else kind

@@ -21,7 +21,7 @@ import numpy as np
 from ssmprov.errors import BadRequest, SsmprovError, Unsupported, problem_of
 from workers.context import Arrays
 from workers.described import EMBEDDED, describe
-from workers.families import default_set
+from workers.families import set_of
 from workers.model_files import model_file
 from workers.runtimes import base
 from workers.runtimes.base import Feed, Logits, Plan, Runtime
@@ -107,7 +107,7 @@ def check(runtime_name: str, plan: Plan) -> Report:
         runtime=runtime_name,
         architecture=described.architecture,
         family=described.family,
-        settings=default_set(described.family),
+        settings=set_of(described.family, described.name),
         name=described.name,
         file_bytes=described.file_bytes,
         parameters=described.parameters,

@@ -117,7 +117,7 @@ def lines(report: Report, path: Path) -> Iterator[tuple[str, str]]:
         yield from (("", json.dumps(lost, ensure_ascii=False)) for lost in report.text_lost)
     yield "state", _state(report)
     yield "fingerprint", report.fingerprint
-    yield "settings", report.settings or "there is no sampling set for this family"
+    yield "settings", report.settings
     yield "memory", _memory(report)
     yield "loads", f"in {report.load_s:.2f} s; computes in {report.dtype}"
     yield "speed", f"{report.prefill_per_s:.1f} tokens/s read at once, {report.decode_per_s:.1f} tokens/s one by one"
@@ -151,8 +151,7 @@ def toml_table(report: Report, path: Path, options: Mapping[str, str]) -> str:
     """A `[[model]]` table to serve the file with, including the options that were given."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", report.name).strip("-._")[:64].rstrip("-._").lower() or report.family
     table: dict[str, str | int] = {"name": name, "runtime": report.runtime, "path": _path(path)}
-    if report.settings:
-        table["settings"] = report.settings
+    table["settings"] = report.settings
     table["workers"] = 1
     table["slots"] = min(USUAL_SLOTS, report.slots_that_fit or USUAL_SLOTS)
     table |= {key: value for key, value in options.items() if value}

@@ -14,6 +14,11 @@ NAMES = {
     "gguf": "a GGUF file",
 }
 
+PASSED = frozenset(
+    ("state_file", "pickle", "unknown", "damaged", "cut", "empty", "missing", "not_a_file", "directory", "other_model")
+)
+"""Kinds that say nothing against a context: their own reader finds what is wrong."""
+
 
 def recognised(path: Path) -> tuple[Path, Kind]:
     """The file that a path means (in a directory its only model), and what it is.
@@ -30,6 +35,25 @@ def recognised(path: Path) -> tuple[Path, Kind]:
     if kind.problem:
         raise BadRequest(f"{path}: {kind.problem}", kind=kind.code)
     return path, kind
+
+
+def refuse_as_context(path: Path) -> None:
+    """Raise BadRequest for a file that is recognised as something else than a context or a state of ours.
+
+    Whatever is not recognised passes: its own reader says what is wrong with it.
+    """
+    try:
+        kind = identify(path)
+    except OSError:
+        return
+    if kind.runtimes:
+        raise BadRequest(
+            f"this is {NAMES[kind.code]}, not a context: `ssmprov models check FILE` shows how to serve it. `ckpt "
+            "import` takes what `ckpt export` wrote, a state file, and the kv.pkl of an old runner",
+            kind=kind.code,
+        )
+    if kind.code not in PASSED:
+        raise BadRequest(kind.problem, kind=kind.code)
 
 
 def model_file(path: Path, runtime: str) -> Path:

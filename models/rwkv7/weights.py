@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.foreign import DAMAGED, identify, shards
+from models.foreign import DAMAGED, OTHER, identify, shards
 from models.rwkv7.config import WeightsError
 from models.rwkv7.hf import is_hf, official
 from models.rwkv7.layers import DTYPES, Dtype, Quantize, Weights, assemble
@@ -39,7 +39,7 @@ def read_tensors(path: Path | str) -> dict[str, Tensor]:
         kind = identify(path)
     except OSError as error:
         raise WeightsError(f"{path}: the file cannot be read ({error.strerror or error})") from error
-    if kind.problem:
+    if kind.problem and kind is not OTHER:
         raise WeightsError(f"{path}: {kind.problem}")
     tensors: dict[str, Tensor] = {}
     for shard in shards(path):

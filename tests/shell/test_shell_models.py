@@ -22,9 +22,10 @@ from cluster import TINY, Cluster
 from models import asm, mini, rwkv7
 from ssmprov import configuration
 from ssmprov.errors import BadRequest, SsmprovError
+from ssmprov.settings import Sets
 from workers import check as child
 from workers.cli_models import lines, run
-from workers.families import default_set
+from workers.families import DEFAULT_SETS, default_set, set_of
 from workers.model_files import model_file, recognised
 from workers.runtimes.base import Plan, load
 
@@ -270,8 +271,8 @@ def test_without_a_subcommand_it_still_lists_what_is_served(ssmprov: Run) -> Non
     ("kind", "architecture", "settings"),
     [
         ("rwkv7", "rwkv7", "rwkv7"),
-        ("mamba", "mamba", ""),
-        ("mamba2", "mamba2", ""),
+        ("mamba", "mamba", "general"),
+        ("mamba2", "mamba2", "general"),
         ("falcon-mamba", "mamba", "falcon-mamba"),
     ],
 )
@@ -306,7 +307,7 @@ def test_an_asm_is_known_by_its_tensors_and_served_as_it_was_checked(alone: Run,
         "asm",
         "asm",
         "asm",
-        "",
+        "greedy",
     )
     assert (report["layers"], report["embedding"], report["vocabulary"], report["tokenizer"]) == (2, 16, 257, "bytes")
     assert report["parameters"] == sum(p.numel() for p in asm_model(**KINDS["chunked"]).parameters())
@@ -412,12 +413,16 @@ def test_room_for_slots() -> None:
     assert child.slots_that_fit(1000, None, 100) is None
 
 
-def test_default_sets_are_those_that_ship() -> None:
-    assert [default_set(family) for family in ("rwkv7", "falcon-mamba", "mini", "llama", "mamba", "")] == [
-        "rwkv7",
-        "falcon-mamba",
-        "mini",
-        "",
-        "",
-        "",
-    ]
+def test_every_family_has_a_set_that_ships_and_cuts() -> None:
+    families = [*(DEFAULT_SETS.keys() - {"scripted"}), "llama", "mamba", "mamba2", "gemma2", "jamba", "never seen", ""]
+    for family in families:
+        settings = Sets(None, default_set(family)).default()
+        cut = settings.top_k > 0 or settings.top_p < 1 or settings.min_p > 0
+        assert settings.temp == 0 or (settings.temp < 1 and cut), family
+    chosen = {family: default_set(family) for family in families}
+    assert (chosen["rwkv7"], chosen["falcon-mamba"], chosen["mini"], chosen["asm"]) == (
+        *("rwkv7", "falcon-mamba", "mini"),
+        "greedy",
+    )
+    assert set_of("llama", "SmolLM2 135M Instruct") == set_of("llama", "smollm2-1.7b") == "smollm2"
+    assert set_of("llama", "Llama 3") == chosen["llama"] == "general"
