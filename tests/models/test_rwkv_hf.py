@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
-import re
 from pathlib import Path
 
 import pytest
 import torch
+from rwkv_hf import hugged, written
 from safetensors.torch import save_file
 
 from models import rwkv7
@@ -15,41 +14,6 @@ from models.foreign import identify
 from models.rwkv7 import Config, WeightsError
 
 CONFIG = Config(layers=3, channels=64, head_size=32, vocabulary=257, ffn=96, rank_w=8, rank_a=12, rank_v=16, rank_g=20)
-NAMES = {
-    "emb.weight": "model.embeddings.weight",
-    "ln_out.weight": "model.norm.weight",
-    "ln_out.bias": "model.norm.bias",
-    "head.weight": "lm_head.weight",
-}
-PARTS = {
-    "ln0": "pre_norm",
-    "ln1": "attn_norm",
-    "ln2": "ffn_norm",
-    "att.ln_x": "attn.g_norm",
-    "att.receptance": "attn.r_proj",
-    "att.key": "attn.k_proj",
-    "att.value": "attn.v_proj",
-    "att.output": "attn.o_proj",
-}
-
-
-def hugged(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-    """The tensors as flash-linear-attention's converter writes them."""
-    found = {}
-    for name, tensor in tensors.items():
-        if name in NAMES:
-            found[NAMES[name]] = tensor
-            continue
-        layer, part = re.fullmatch(r"blocks\.(\d+)\.(.*)", name).groups()  # type: ignore[union-attr]
-        if match := re.fullmatch(r"att\.([wavg])([012])", part):
-            end = {"0": "2.bias", "1": "0.weight", "2": "2.weight"}[match[2]]
-            part, tensor = f"attn.{match[1]}_lora.lora.{end}", tensor if match[2] == "0" else tensor.t()
-        elif part.rpartition(".")[0] in PARTS:
-            part = f"{PARTS[part.rpartition('.')[0]]}.{part.rpartition('.')[2]}"
-        elif re.fullmatch(r"att\.x_.", part):
-            tensor = tensor.reshape(1, 1, -1)
-        found[f"model.layers.{layer}.{part.replace('att.', 'attn.')}"] = tensor.contiguous()
-    return found
 
 
 @pytest.fixture
@@ -61,21 +25,6 @@ def logits(path: Path) -> torch.Tensor:
     weights = rwkv7.load(path)
     out, _ = rwkv7.forward(weights, torch.tensor([[5, 99, 7, 200]]), None, rwkv7.new_state(weights.config, 1))
     return out
-
-
-def written(folder: Path, tensors: dict[str, torch.Tensor]) -> Path:
-    """A directory as `save_pretrained` leaves it, in two parts."""
-    folder.mkdir()
-    (folder / "config.json").write_text('{"model_type": "rwkv7"}')
-    names = sorted(tensors)
-    parts = [names[: len(names) // 2], names[len(names) // 2 :]]
-    index = {}
-    for at, part in enumerate(parts, 1):
-        file = f"model-{at:05}-of-00002.safetensors"
-        save_file({name: tensors[name] for name in part}, folder / file)
-        index |= dict.fromkeys(part, file)
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": index}))
-    return folder
 
 
 def test_both_layouts_compute_the_same(tmp_path: Path, tensors: dict[str, torch.Tensor]) -> None:
