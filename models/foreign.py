@@ -171,8 +171,10 @@ def chosen(path: Path) -> Path:
     if not path.is_dir():
         return path
     kind = identify(path)
+    if kind in (RWKV_HF, ADAPTER):
+        return path
     if kind.runtimes:
-        return path if kind is RWKV_HF else shards(path)[0]
+        return shards(path)[0]
     found = sorted(each for each in path.iterdir() if each.suffix.lower() in MODEL_SUFFIXES and each.is_file())
     found = [each for each in found if not re.search(r"-0*(?!0*1-of)\d+-of-\d+\.gguf\Z", each.name, re.IGNORECASE)]
     if len(found) == 1:
