@@ -227,6 +227,8 @@ def _of_shards(path: Path) -> Kind:
 def _index(path: Path) -> dict[str, str]:
     """Which file has which tensor; only names of files beside the index count."""
     try:
+        if path.stat().st_size > MAX_HEADER:
+            return {}
         found = json.loads(path.read_bytes())["weight_map"]
         return {str(name): Path(str(file)).name for name, file in found.items()}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):

@@ -12,6 +12,9 @@ from rwkv_hf import hugged, written
 
 from models import rwkv7
 from ssmprov.errors import BadRequest
+from workers.check import check
+from workers.cli_models import toml_table
+from workers.runtimes.base import Plan
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
 SLOT = b"qsgg\x02\0\0\0" + b"\0" * 64
@@ -26,8 +29,10 @@ def test_both_layouts_say_the_same_and_foreign_files_are_not_imported(
 ) -> None:
     official = rwkv_toml(tmp_path / "models")
     folder = written(tmp_path / "RWKV7-Tiny-HF", hugged(rwkv7.random_tensors(TINY, 1)))
-    with make_cluster(official + table("hugged", folder)).up().client() as client:
-        said = [client.turn("Once", model=name, values={"temp": 0}, max_tokens=40) for name in ("tiny", "hugged")]
+    pasted = toml_table(check("rwkv", Plan(path=folder, slots=1)), folder, {})
+    with make_cluster(official + pasted).up().client() as client:
+        models = ("tiny", "rwkv7-tiny-hf")
+        said = [client.turn("Once", model=name, values={"temp": 0}, max_tokens=40) for name in models]
         assert said[0].text == said[1].text
         for name, content, kind in (
             ("slot.bin", SLOT, "llama_slot"),
