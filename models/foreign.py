@@ -35,105 +35,92 @@ class Kind:
     """What a file is. `runtimes` can serve it; if there are none, `problem` says what it is and what to do."""
 
     code: str
-    runtimes: tuple[str, ...] = ()
     problem: str = ""
+    runtimes: tuple[str, ...] = ()
 
 
-RWKV = Kind("rwkv7", ("rwkv",))
-RWKV_HF = Kind("rwkv7_hf", ("rwkv",))
-ASM = Kind("asm", ("asm",))
-GGUF = Kind("gguf", ("llama",))
-MISSING = Kind("missing", (), "there is no such file")
-EMPTY = Kind("empty", (), f"the file is empty: {_AGAIN}")
-CUT = Kind("cut", (), f"the file is cut short, so its download is not complete: {_AGAIN}")
-DAMAGED = Kind("damaged", (), f"the file is damaged, or is not what its name says: {_AGAIN}")
-NO_FILE = Kind("not_a_file", (), "this is not a file")
+RWKV = Kind("rwkv7", runtimes=("rwkv",))
+RWKV_HF = Kind("rwkv7_hf", runtimes=("rwkv",))
+ASM = Kind("asm", runtimes=("asm",))
+GGUF = Kind("gguf", runtimes=("llama",))
+MISSING = Kind("missing", "there is no such file")
+EMPTY = Kind("empty", f"the file is empty: {_AGAIN}")
+CUT = Kind("cut", f"the file is cut short, so its download is not complete: {_AGAIN}")
+DAMAGED = Kind("damaged", f"the file is damaged, or is not what its name says: {_AGAIN}")
+NO_FILE = Kind("not_a_file", "this is not a file")
 OTHER = Kind(
     "other_model",
-    (),
     "its tensors are not those of an RWKV-7 model or an Addressed State Model: other models are served as GGUF files",
 )
 UNKNOWN = Kind(
     "unknown",
-    (),
     "this is not a model file that ssmprov knows: it serves GGUF files, RWKV-7 weights (.pth or .safetensors) and "
     "Addressed State Models",
 )
 LFS = Kind(
     "lfs_pointer",
-    (),
     "this is a Git LFS pointer, not the file itself: fetch it with `git lfs pull` in that directory, or with "
     "`hf download REPO FILE --local-dir .`",
 )
-ANNEX = Kind("annex_pointer", (), "this is a git-annex pointer, not the file itself: fetch it with `git annex get`")
+ANNEX = Kind("annex_pointer", "this is a git-annex pointer, not the file itself: fetch it with `git annex get`")
 HTML = Kind(
     "html",
-    (),
     "this is a web page, not a model: the download went wrong; use `hf download REPO FILE --local-dir .`, or a link "
     "that contains /resolve/ instead of /blob/",
 )
 MESSAGE = Kind(
     "message",
-    (),
     "this is a message from a server, not a model: check the names of repository and file, log in if it asks for it "
     "(`hf auth login`), and download again",
 )
-PACKED = Kind("packed", (), "this is a compressed archive: unpack it, and use the model file in it")
-OLD_GGML = Kind("ggml", (), "this is a GGML file from before GGUF: get a GGUF of the same model")
+PACKED = Kind("packed", "this is a compressed archive: unpack it, and use the model file in it")
+OLD_GGML = Kind("ggml", "this is a GGML file from before GGUF: get a GGUF of the same model")
 SLOT = Kind(
     "llama_slot",
-    (),
     "this is a saved slot or session of llama.cpp, not a model, and it does not say which model wrote it, so it cannot "
     "be imported: let the model read the text again. `ssmprov ckpt import` takes what `ckpt export` wrote, a state "
     "file, and the kv.pkl of an old runner",
 )
-ONNX = Kind("onnx", (), "this is an ONNX model, which ssmprov does not serve: get the .pth, .safetensors or GGUF file")
-TORCHSCRIPT = Kind("torchscript", (), "this is a TorchScript program, not plain weights: get the .pth or .safetensors")
-NUMPY = Kind("numpy", (), "this is a NumPy archive, not a model file")
+ONNX = Kind("onnx", "this is an ONNX model, which ssmprov does not serve: get the .pth, .safetensors or GGUF file")
+TORCHSCRIPT = Kind("torchscript", "this is a TorchScript program, not plain weights: get the .pth or .safetensors")
+NUMPY = Kind("numpy", "this is a NumPy archive, not a model file")
 PICKLE = Kind(
     "pickle",
-    (),
     "this is a pickle of something else than weights, and ssmprov never runs a pickle: get the model as .safetensors",
 )
 ADAPTER = Kind(
     "adapter",
-    (),
     "this is a LoRA adapter, not a whole model: merge it into its base model first (with PEFT: merge_and_unload, then "
     "save_pretrained), and serve the result",
 )
 TUNED_STATE = Kind(
     "tuned_state",
-    (),
     "this is a tuned initial state of an RWKV model, not a model: serve its base model. ssmprov cannot import such a "
     "file; `ssmprov specialist tune` tunes a state here",
 )
 STATE = Kind(
     "rwkv_state",
-    (),
     "this is a saved state of another RWKV program, not a model. It does not say which model wrote it, so it cannot be "
     "imported: let the model read the text again",
 )
 TRAINING = Kind(
     "training",
-    (),
     "this is a training checkpoint or an optimizer's state, not plain weights: export the weights alone as "
     ".safetensors, or as a .pth with nothing but the tensors",
 )
 TRANSFORMERS = Kind(
     "transformers",
-    (),
     "these are the weights of another model in Hugging Face's format: get a GGUF of this model, or make one with "
     "convert_hf_to_gguf.py of llama.cpp, and serve it with the runtime llama",
 )
 STATE_FILE = Kind(
-    "state_file", (), "this is a state file or an export of ssmprov, not a model: read it with `ssmprov ckpt import`"
+    "state_file", "this is a state file or an export of ssmprov, not a model: read it with `ssmprov ckpt import`"
 )
 
 
 def _older(version: str) -> Kind:
     return Kind(
         "rwkv_older",
-        (),
         f"this is an RWKV-{version} model, but ssmprov serves RWKV-7 (x070): get an RWKV-7 model, or a GGUF of this "
         "one if it is an RWKV-6, and serve that with the runtime llama",
     )
@@ -208,7 +195,7 @@ def _directory(path: Path) -> Kind:
         return ADAPTER
     if shards(path)[:1] != [path / "model.safetensors"] or (path / "model.safetensors").is_file():
         return _of_shards(path)
-    return Kind("directory", (), "this is a directory without a model file: name a .gguf, .pth or .safetensors file")
+    return Kind("directory", "this is a directory without a model file: name a .gguf, .pth or .safetensors file")
 
 
 def _of_shards(path: Path) -> Kind:
@@ -217,9 +204,9 @@ def _of_shards(path: Path) -> Kind:
     for file in files:
         kind = identify(file)
         if kind is MISSING:
-            return Kind("part_missing", (), f"{file.name} is missing: download it too, into the same directory")
+            return Kind("part_missing", f"{file.name} is missing: download it too, into the same directory")
         if kind.problem and kind not in (OTHER, TRANSFORMERS):
-            return Kind(kind.code, (), f"{file.name}: {kind.problem}")
+            return Kind(kind.code, f"{file.name}: {kind.problem}")
         found = kind if kind.runtimes or found is OTHER else found
     return found
 
