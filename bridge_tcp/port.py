@@ -60,6 +60,7 @@ class Port:
                 create=context == self.live,
                 settings=settings,
                 values=values,
+                headers=True,  # the old runner let the model write them
                 ttl_s=self._turn_s,
                 request_id=request_id,
             )

@@ -37,6 +37,7 @@ class TurnOptions(TypedDict, total=False):
     seed: int | None
     max_tokens: int | None
     max_chars: int | None
+    headers: bool
     ttl_s: float
     request_id: bytes | None
 
@@ -79,6 +80,7 @@ def turn(
     seed: int | None = None,
     max_tokens: int | None = None,
     max_chars: int | None = None,
+    headers: bool = False,
     ttl_s: float = TTL_S,
     request_id: bytes | None = None,
 ) -> Plan[Call]:
@@ -94,6 +96,7 @@ def turn(
         max_tokens=max_tokens,
         max_chars=max_chars,
         stream=stream,
+        headers=headers,
     )
     return Call(
         operations.TURN.name,

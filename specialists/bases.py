@@ -51,7 +51,7 @@ def base_of(client: Client, model: str) -> LocalModel:
     table = configured.model(model)
     embedded = EMBEDDED.get(table.path)
     path = embedded() if embedded else configured.path(table.path)
-    if not path.is_file():
+    if not path.exists():
         raise NotFound(f"{path} does not exist: tuning needs the weights of {model} on this machine")
     return LocalModel(
         model=model,

@@ -28,6 +28,9 @@ MASK_WHERES = ("read", "content_read_only", "slotspace_only")
 class Turn(msgspec.Struct, omit_defaults=True):
     """Read the prompt (the payloads) into the context, then write until the fence, an end token or a limit.
 
+    The reply also ends before a header of the transcript that the model writes at the beginning of a line. Then the
+    fence closes it. With `headers` it does not.
+
     `save` is the name that moves to the new checkpoint; with '' nothing is kept. `if_head` makes it a compare-and-swap:
     the hash of the object where the name must be, or `none` for a name that must not exist yet. `create` starts a
     context that does not exist as an empty one. `settings` is a sampling set, and `values` overrides single settings of
@@ -44,19 +47,21 @@ class Turn(msgspec.Struct, omit_defaults=True):
     max_tokens: Annotated[int, Meta(ge=0, le=MAX_TOKENS)] | None = None
     max_chars: Annotated[int, Meta(ge=0, le=MAX_CHARS)] | None = None
     stream: bool = False
+    headers: bool = False
 
 
 class TurnResult(msgspec.Struct, omit_defaults=True, kw_only=True):
     """How a turn ended.
 
-    `stop` is fence, end, limit, forced (a half step's completed fence), read (max_tokens 0) or cancelled. `name` and
-    `object` are the new checkpoint and `parent` is the one before it, '' for none. `seed` is the one that was used.
-    `tokens` counts what the context has read since its root, `prompt_tokens` and `reply_tokens` this turn's share,
-    `reply_bytes` the bytes of the reply, and `prefill_tokens` what had to be read again to restore the context (0
-    unless an old step was replayed). `shared_tokens` counts those of `prompt_tokens` and `prefill_tokens` that the
-    model did not have to read, because another turn had read the same from the same checkpoint. `restored` says where
-    the context came from: empty, hot, disk or replay. `exact` is false if the state was rounded at some point. `worker`
-    is the one that ran the turn. `restore_ms`, `prompt_ms`, `reply_ms` and `commit_ms` are in milliseconds.
+    `stop` is fence, header (the model began one, and the fence was added instead), end, limit, forced (a half step's
+    completed fence), read (max_tokens 0) or cancelled. `name` and `object` are the new checkpoint and `parent` is the
+    one before it, '' for none. `seed` is the one that was used. `tokens` counts what the context has read since its
+    root, `prompt_tokens` and `reply_tokens` this turn's share, `reply_bytes` the bytes of the reply, and
+    `prefill_tokens` what had to be read again to restore the context (0 unless an old step was replayed).
+    `shared_tokens` counts those of `prompt_tokens` and `prefill_tokens` that the model did not have to read, because
+    another turn had read the same from the same checkpoint. `restored` says where the context came from: empty, hot,
+    disk or replay. `exact` is false if the state was rounded at some point. `worker` is the one that ran the turn.
+    `restore_ms`, `prompt_ms`, `reply_ms` and `commit_ms` are in milliseconds.
     """
 
     stop: str

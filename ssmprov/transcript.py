@@ -18,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import reduce
 
 from ssmprov.errors import BadRequest
 
@@ -32,6 +33,8 @@ _MARK = rf"(?:\(Turn[ \t]+[0-9]{{1,18}}\)[ \t]*\[{_ROLE}\]:|~~~\(end\)~~~[ \t]*\
 _TO_ESCAPE = re.compile(rf"(?<=\n)(?=\\*{_MARK})")
 _ESCAPED = re.compile(rf"(?<=\n)\\(?=\\*{_MARK})")
 _GOOD_ROLE = re.compile(rf"{_ROLE}\Z")
+_PARTS = (r"\(", "T", "u", "r", "n", r"[ \t]+", r"[0-9]{1,18}", r"\)", r"[ \t]*", r"\[", _ROLE, r"\]")
+_UNFINISHED = re.compile(_PARTS[0] + reduce(lambda rest, part: f"(?:{part}{rest})?", _PARTS[:0:-1], "") + r"\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +105,11 @@ def check_role(role: str) -> str:
 def header(number: int, role: str) -> str:
     """A turn's header, with the one space that separates it from the content."""
     return f"(Turn {number}) [{role}]: "
+
+
+def begins_header(line: str) -> bool | None:
+    """Whether a line begins with a header; None if it doesn't yet, but might when it grows."""
+    return True if _HEADER.match(line) else None if _UNFINISHED.match(line) else False
 
 
 def escape(content: str) -> str:

@@ -34,6 +34,7 @@ SCRIPT: dict[str, Any] = {
     "replies": [
         {"after": "[ECHO]: ", "pieces": ["never", " asked"]},
         {"after": "[ECHO]:", "pieces": [" as", " you", " say", ".", "\n\n", "~~~", "(end", ")~~~\n\n"]},
+        {"after": "[ON]:", "pieces": [" yes", "\n\n", "(", "Turn 3", ") [USER]", ":", " and", " more"]},
         {"after": "[LONG]:", "pieces": [f" w{i}" for i in range(400)]},
         {"after": "", "pieces": ["hel", "lo", "!"]},
     ]

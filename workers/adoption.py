@@ -16,6 +16,7 @@ from workers import kv_pickle
 from workers.answers import Outcome
 from workers.checkpoints import RequestKey, Store
 from workers.context import WEIGHTS, Arrays, Read, Snapshot
+from workers.model_files import refuse_as_context
 from workers.runtimes.base import Adopted, Adopts, Runtime, Tunable
 
 Adopt = Callable[[bytes, int], Adopted]
@@ -32,6 +33,7 @@ class Adoption:
 
     def take(self, path: Path, model: str, name: str, request: RequestKey, *, trust: bool) -> bytes | None:
         """Import a file; return the answer of the request, or None if the file is not a state (perhaps an export)."""
+        refuse_as_context(path)
         if trust:
             return take_over(self._store, self._adopt, path, name, request)
         if is_state_file(path):

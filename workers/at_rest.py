@@ -16,6 +16,7 @@ from workers.checkpoints import Store
 from workers.checkpoints.files import Files
 from workers.checkpoints.salvage import mend_catalogue
 from workers.kv_pickle import is_pickle
+from workers.model_files import refuse_as_context
 
 
 def verify(directory: Path) -> Verified:
@@ -55,6 +56,7 @@ def import_(directory: Path, path: Path, name: str) -> Row:
     """Import an exported file into a store under `name`."""
     if not path.exists():
         raise NotFound(f"there is no file {path}")
+    refuse_as_context(path)
     if is_pickle(path):
         raise BadRequest(
             "this is the kv.pkl of an old runner: only a running model can import it, so leave --store out"

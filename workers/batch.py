@@ -12,6 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -209,12 +210,16 @@ class Batch:
                 tokens = sample([logits for logits, _ in rows], [draw for _, draw in rows])
                 for turn, token in zip(undecided, tokens, strict=True):
                     self._judge(turn, token)
+        for job in self._active:
+            if job.running.moves and not job.running.failed:
+                with failing(job.running):
+                    job.running.move(partial(self._runtime.save, job.slot), partial(self._runtime.load, job.slot))
 
     def _judge(self, turn: Turn, token: int) -> None:
         before = turn.sampled
         with failing(turn):
             turn.judge(token)
-        self.gauges.tokens += turn.sampled - before
+        self.gauges.tokens += max(0, turn.sampled - before)
 
     def _tell(self) -> None:
         """Send readers what is new, but not too often. The first and the last text are sent at once."""

@@ -20,8 +20,9 @@ import numpy as np
 
 from ssmprov.errors import BadRequest, SsmprovError, Unsupported, problem_of
 from workers.context import Arrays
-from workers.described import describe
-from workers.families import default_set
+from workers.described import EMBEDDED, describe
+from workers.families import set_of
+from workers.model_files import model_file
 from workers.runtimes import base
 from workers.runtimes.base import Feed, Logits, Plan, Runtime
 
@@ -83,7 +84,8 @@ class Report(msgspec.Struct, kw_only=True):
 
 def check(runtime_name: str, plan: Plan) -> Report:
     """Describe a model, load it, and try it out. Raises what the runtime raises, or BadRequest that names the file."""
-    path = plan.path
+    path = plan.path if plan.path.name in EMBEDDED else model_file(plan.path, runtime_name)
+    plan = replace(plan, path=path)
     described = describe(path, runtime_name, plan.dtype)
     free = free_memory()
     if free is not None and described.weight_bytes > free:
@@ -105,7 +107,7 @@ def check(runtime_name: str, plan: Plan) -> Report:
         runtime=runtime_name,
         architecture=described.architecture,
         family=described.family,
-        settings=default_set(described.family),
+        settings=set_of(described.family, described.name),
         name=described.name,
         file_bytes=described.file_bytes,
         parameters=described.parameters,

@@ -65,7 +65,7 @@ def convert(model: str, out: Path, precision: str, force: bool, as_json: bool) -
 
 def _check_places(model: str, out: Path, force: bool) -> None:
     """Check the paths before anything heavy is loaded."""
-    if model != EMBEDDED and not Path(model).is_file():
+    if model != EMBEDDED and not Path(model).exists():
         raise NotFound(f"there is no file {model}")
     if not out.absolute().parent.is_dir():
         raise NotFound(f"there is no directory {out.absolute().parent}")

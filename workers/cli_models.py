@@ -7,8 +7,6 @@ import os
 import re
 import signal
 import subprocess
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -16,15 +14,13 @@ import click
 import msgspec
 
 from ssmprov import configuration, rooms
-from ssmprov.errors import BadRequest, Problem, SsmprovError, error_of
+from ssmprov.errors import Problem, SsmprovError, error_of
 from ssmprov.formatting import size
 from workers.check import Report
 from workers.described import EMBEDDED
+from workers.model_files import model_file, recognised
 
-RUNTIMES = {".gguf": "llama", ".pth": "rwkv", ".safetensors": "rwkv", ".pt": "asm"}
-ADDRESSES = b".slot_keys"
-"""Part of the names of an ASM's tensors; no other model has it."""
-MAX_HEADER = 64 << 20
+RUNTIMES = ("asm", "llama", "rwkv")
 MAX_SLOTS = 128
 USUAL_SLOTS = 8
 
@@ -33,7 +29,7 @@ USUAL_SLOTS = 8
 @click.argument("path", type=click.Path(path_type=Path))
 @click.option(
     "--runtime",
-    type=click.Choice(sorted(set(RUNTIMES.values()))),
+    type=click.Choice(RUNTIMES),
     help="Use this runtime instead of the one that fits.",
 )
 @click.option("--dtype", default="", metavar="DTYPE", help="The dtype, as in a model's table: fp32, bf16 or fp16.")
@@ -43,14 +39,20 @@ USUAL_SLOTS = 8
 @click.option("--pos-mode", default="", metavar="MODE", help="The positions of an ASM: absolute or cyclic.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def check(path: Path, runtime: str | None, dtype: str, scan: str, pos_mode: str, as_json: bool) -> None:
-    """Describe the model file PATH, load it, try it out, and print a [[model]] table to serve it."""
-    if path.name not in EMBEDDED:
-        path = path.absolute()
-        if not path.is_file():
-            raise BadRequest(f"{path}: {'this is not a file' if path.exists() else 'there is no such file'}")
+    """Describe the model file PATH, load it, try it out, and print a [[model]] table to serve it.
+
+    PATH may also be a directory with one model.
+    """
+    name = runtime or ""
+    if path.name in EMBEDDED:
+        name = name or EMBEDDED[path.name]
+    elif name:
+        path = model_file(path.absolute(), name)
+    else:
+        path, kind = recognised(path.absolute())
+        name = kind.runtimes[0]
     home = configuration.home_of()
     cache = str(home / ".cache") if home.is_dir() else ""
-    name = runtime or runtime_for(path)
     options = {key: value for key, value in (("scan", scan), ("pos_mode", pos_mode)) if value}
     pairs = [f"{key}={value}" for key, value in options.items()]
     report = run(rooms.command("workers.check", str(path), name, dtype, cache, *pairs), path)
@@ -63,36 +65,6 @@ def check(path: Path, runtime: str | None, dtype: str, scan: str, pos_mode: str,
     for key, text in rows:
         click.echo(f"{key.ljust(width)}  {''.join(c if c.isprintable() else '?' for c in text)}")
     click.echo(f"\n{table}", nl=False)
-
-
-def runtime_for(path: Path) -> str:
-    """The runtime for a file of this kind. Raises BadRequest for any other file."""
-    if path.name in EMBEDDED:
-        return EMBEDDED[path.name]
-    if path.suffix in RUNTIMES:
-        return "asm" if ADDRESSES in _names(path) else RUNTIMES[path.suffix]
-    with path.open("rb") as file:
-        if file.read(4) == b"GGUF":
-            return "llama"
-    raise BadRequest(
-        f"{path} is not named like a model file: a GGUF ends in .gguf, an RWKV-7 model in .pth or .safetensors, "
-        "an ASM in .safetensors, .pt or .pth"
-    )
-
-
-def _names(path: Path) -> bytes:
-    """Bytes that hold the names of a file's tensors; b'' if its format does not match its name (its runtime reports
-    that).
-    """
-    with path.open("rb") as file:
-        if path.suffix == ".safetensors":
-            return file.read(min(MAX_HEADER, int.from_bytes(file.read(8), "little")))
-        try:
-            with zipfile.ZipFile(file) as parts:
-                names = [info for info in parts.infolist() if info.filename.endswith("data.pkl")]
-                return parts.open(names[0]).read(MAX_HEADER) if names else b""
-        except (zipfile.BadZipFile, NotImplementedError, EOFError, OSError, RuntimeError, ValueError, zlib.error):
-            return b""
 
 
 def run(command: Sequence[str], path: Path) -> Report:
@@ -145,7 +117,7 @@ def lines(report: Report, path: Path) -> Iterator[tuple[str, str]]:
         yield from (("", json.dumps(lost, ensure_ascii=False)) for lost in report.text_lost)
     yield "state", _state(report)
     yield "fingerprint", report.fingerprint
-    yield "settings", report.settings or "there is no sampling set for this family"
+    yield "settings", report.settings
     yield "memory", _memory(report)
     yield "loads", f"in {report.load_s:.2f} s; computes in {report.dtype}"
     yield "speed", f"{report.prefill_per_s:.1f} tokens/s read at once, {report.decode_per_s:.1f} tokens/s one by one"
@@ -179,8 +151,7 @@ def toml_table(report: Report, path: Path, options: Mapping[str, str]) -> str:
     """A `[[model]]` table to serve the file with, including the options that were given."""
     name = re.sub(r"[^A-Za-z0-9._-]+", "-", report.name).strip("-._")[:64].rstrip("-._").lower() or report.family
     table: dict[str, str | int] = {"name": name, "runtime": report.runtime, "path": _path(path)}
-    if report.settings:
-        table["settings"] = report.settings
+    table["settings"] = report.settings
     table["workers"] = 1
     table["slots"] = min(USUAL_SLOTS, report.slots_that_fit or USUAL_SLOTS)
     table |= {key: value for key, value in options.items() if value}

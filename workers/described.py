@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from models.foreign import INDEX, shards
 from ssmprov.errors import BadRequest
 
 if TYPE_CHECKING:
@@ -81,8 +82,8 @@ def _describe_rwkv(path: Path, dtype: str) -> Described:
     return Described(
         family="mini" if is_mini else "rwkv7",
         architecture="rwkv7",
-        name=_printable(path.stem),
-        file_bytes=path.stat().st_size,
+        name=_name(path),
+        file_bytes=sum(shard.stat().st_size for shard in shards(path)),
         weight_bytes=parameters * (2 if dtype in ("bf16", "fp16") else 4),
         parameters=parameters,
         quantization=_kinds(tensors),
@@ -111,7 +112,7 @@ def _describe_asm(path: Path, dtype: str) -> Described:
     return Described(
         family="mini" if path.name in EMBEDDED else "asm",
         architecture="asm",
-        name=_printable(found.stem),
+        name=_name(found),
         file_bytes=found.stat().st_size,
         weight_bytes=parameters * (2 if dtype in ("bf16", "fp16") else 4),
         parameters=parameters,
@@ -127,6 +128,12 @@ def _kinds(tensors: Mapping[str, Tensor]) -> str:
     """The number types of a file, the most frequent first."""
     kinds = Counter(str(tensor.dtype).removeprefix("torch.") for tensor in tensors.values())
     return ", ".join(f"{kind} ({count})" for kind, count in kinds.most_common())
+
+
+def _name(path: Path) -> str:
+    """A model's name from its path: in Hugging Face's layout, that of the directory."""
+    whole = path.is_dir() or path.name.endswith(INDEX) or path.stem in ("model", "pytorch_model")
+    return _printable((path if path.is_dir() else path.parent).name if whole else path.stem)
 
 
 def _printable(stem: str) -> str:

@@ -3,12 +3,16 @@
 A turn is a queue of tokens to read, refilled by decisions. The scheduler lets the model read from the queue's front;
 when the queue is empty it samples from the last logits and asks the turn to judge the token *before* it is read. What
 the reply shows grows only by tokens that have been read, so the state and the text can never disagree.
+
+A reply ends before a stop (`workers.stops`). From the token in which one may begin, its text is held back and the state
+before that token is kept. If the match becomes whole, the state goes back, and what that token has before the match is
+read anew. Then the fence closes the turn.
 """
 
 from __future__ import annotations
 
 import codecs
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -19,9 +23,10 @@ from ssmprov.errors import BadRequest, Cancelled, SsmprovError
 from ssmprov.settings import Settings
 from ssmprov.transcript import FENCE, FENCE_REST
 from workers import fence
-from workers.context import WINDOW, Read, Snapshot
+from workers.context import WINDOW, Arrays, Read, Snapshot
 from workers.prompt import Prompt, Vocabulary, characters, spell
 from workers.sampler import Draw, Logits, share
+from workers.stops import Headers, Match, Stop
 
 PATIENCE = 3
 """Draws of one token that are rejected one by one."""
@@ -62,12 +67,34 @@ def _most(limits: Limits, held: int, prompt: Prompt) -> int | None:
     return left if limits.tokens is None else min(left, limits.tokens)
 
 
+@dataclass(slots=True, kw_only=True)
+class _Mark:
+    """A turn before the token in which a match may begin, which is at byte `at` of the reply.
+
+    The other fields are what the turn had then, as numbers of items; `arrays` is the state once it was saved. No
+    character is open there.
+    """
+
+    at: int
+    queue: int
+    tokens: int
+    reply: int
+    chars: int
+    sampled: int
+    position: int
+    window: list[int]
+    logits: Logits | None
+    withheld: bool
+    arrays: Arrays | None = None
+
+
 class Turn:
     """The state of one turn between the steps of its model.
 
-    After each step: `fed`. While `queue` is empty and not `done`: `draw`, sample, `judge`. Then `read` and `reply` hold
-    what the state has read. If `failed` is set, the old context stays. `script` is what is read before anything is
-    decided: replay and prompt.
+    After each step: `fed`. While `queue` is empty and not `done`: `draw`, sample, `judge`. If the state then `moves`:
+    `move`. Then `read` and `reply` hold what the state has read. If `failed` is set, the old context
+    stays. `script` is what is read before anything is decided: replay and prompt. With `headers` the reply may contain
+    headers of the transcript.
     """
 
     def __init__(
@@ -79,6 +106,8 @@ class Turn:
         limits: Limits,
         seed: int,
         replay: Sequence[int] = (),
+        *,
+        headers: bool = False,
     ) -> None:
         self._vocabulary = vocabulary
         self._prompt = prompt
@@ -96,6 +125,9 @@ class Turn:
         self._banned = list(vocabulary.control)
         self._healing = False
         self._ending = ""
+        self._stop: Stop | None = None if headers else Headers(self._before(replay))
+        self._mark: _Mark | None = None
+        self._back: Arrays | None = None
         self.seed = seed
         self.tokens: list[int] = []
         self.reply = bytearray()
@@ -223,6 +255,13 @@ class Turn:
         if count is None or not piece:
             self._refuse(token)
             return
+        match = self._match(shown)
+        if match is not None and self._open and match.at > len(self.reply):
+            self._refuse(token)  # going back to where it begins would cut the open character in two
+            return
+        if match is not None and match.whole:
+            self._end_before(match, shown)
+            return
         rest = fence.closed(self.reply, shown)
         cut = rest is not None and not rest.startswith(shown)
         if self._open and (cut or (self._due and count > 1)):
@@ -235,6 +274,7 @@ class Turn:
             else:
                 self._finish("limit")
             return
+        self._hold(match if rest is None else None)
         self.sampled += 1
         healed, self._healing = self._healing, False
         if healed:
@@ -249,6 +289,19 @@ class Turn:
             if healed:
                 self._push_text(b" ", b"")
             self._force(rest, "fence")
+
+    @property
+    def moves(self) -> bool:
+        """Whether the state must be saved or put back before the next token is read: call `move`."""
+        return self._back is not None or (self._mark is not None and self._mark.arrays is None)
+
+    def move(self, save: Callable[[], Arrays], load: Callable[[Arrays], None]) -> None:
+        """Save the state before a token in which a match may begin, or put it back because the match is whole."""
+        if self._back is not None:
+            load(self._back)
+            self._back = None
+        elif self._mark is not None:
+            self._mark.arrays = save()
 
     def cancel(self, mode: str) -> None:
         """Stop the turn between two tokens: `drop` it, `keep` what was read, or `close` it with the fence.
@@ -297,8 +350,76 @@ class Turn:
 
     @property
     def showable(self) -> int:
-        """How many bytes of the reply are whole characters."""
+        """How many bytes of the reply are whole characters, up to the token in which a stop may begin."""
+        if self._mark is not None:
+            return self._mark.reply
         return len(self.reply) - len(self._shown.getstate()[0])
+
+    # -- stops
+
+    def _before(self, replay: Sequence[int]) -> bytes:
+        """The end of the text before the reply, as far as it is known; the length of a fence is enough."""
+        last = [*self._window, *replay][-len(FENCE) :]
+        return (b"".join(map(self._vocabulary.piece, last)) + self._prompt.bytes)[-len(FENCE) :]
+
+    def _match(self, shown: bytes) -> Match | None:
+        """Where a stop begins, or may begin, if a piece continues the reply. None if a fence closes it before that."""
+        if self._stop is None:
+            return None
+        match = self._stop.look(self.reply, shown, None if self._mark is None else self._mark.at)
+        if match is None or fence.closed(self.reply, shown[: max(0, match.at - len(self.reply))]) is not None:
+            return None
+        return match
+
+    def _hold(self, match: Match | None) -> None:
+        """Keep the state before the next token if a match may begin in it; forget the mark of one that did not come."""
+        if match is None:
+            self._mark = None
+        elif self._mark is None or self._mark.at != match.at:
+            self._mark = self._here(match)
+
+    def _here(self, match: Match) -> _Mark:
+        return _Mark(
+            at=match.at,
+            queue=len(self._queue),
+            tokens=len(self.tokens),
+            reply=len(self.reply),
+            chars=self._chars,
+            sampled=self.sampled,
+            position=self._position,
+            window=list(self._window),
+            logits=self._logits,
+            withheld=self._withheld,
+        )
+
+    def _end_before(self, match: Match, shown: bytes) -> None:
+        """End the reply where a match begins: go back to before the token it is in, and read the rest of that anew."""
+        assert self._stop is not None
+        mark = self._mark if self._mark is not None and self._mark.at == match.at else self._here(match)
+        kept = bytes(self.reply[mark.reply :] + shown)[: match.at - mark.reply]
+        self._go_back(mark)
+        self._chars += len(kept.decode())
+        if self._chars > self._limits.chars:
+            self._finish("limit")  # the token would pass the limit even without what is cut off
+            return
+        self.sampled += bool(kept)
+        if self._withheld:
+            self._read_space()
+        close = fence.closing(self.reply + kept)
+        fits = self._chars + len(close) <= self._limits.chars
+        self._force(kept + close if fits else kept, "")
+        self._finish(self._stop.reason if fits else "limit")
+
+    def _go_back(self, mark: _Mark) -> None:
+        del self._queue[mark.queue :], self._shows[mark.queue :]
+        del self.tokens[mark.tokens :], self.reply[mark.reply :]
+        self._at = mark.queue
+        self._chars, self.sampled = mark.chars, mark.sampled
+        self._position, self._window, self._logits = mark.position, list(mark.window), mark.logits
+        self._withheld, self._healing = mark.withheld, False
+        self._decoder.reset()
+        self._shown.reset()
+        self._mark, self._back = None, mark.arrays
 
     # -- details
 
@@ -351,7 +472,8 @@ class Turn:
         self.stop = stop
 
     def _finish(self, stop: str) -> None:
-        """End the turn; read a withheld space now, and a closing fence if one was asked for."""
+        """End the turn; read a withheld space now, and a closing fence if one was asked for. Nothing is held back."""
+        self._mark = None
         if self._withheld:
             self._read_space()
         if stop == "cancelled" and self._ending == "close":

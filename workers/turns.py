@@ -87,16 +87,25 @@ class Turns:
         if seed is None:
             seed = secrets.randbits(63)
         job.settings = as_values(settings)
-        job.turn = self._make_turn(job, loaded, prompt, settings, limits, seed)
+        job.turn = self._make_turn(job, loaded, prompt, settings, limits, seed, headers=args.headers)
         self._submit(job)
 
     def _make_turn(
-        self, job: Job, loaded: Loaded, prompt: Prompt, settings: Settings, limits: Limits, seed: int
+        self,
+        job: Job,
+        loaded: Loaded,
+        prompt: Prompt,
+        settings: Settings,
+        limits: Limits,
+        seed: int,
+        *,
+        headers: bool = False,
     ) -> Turn:
         job.start = loaded.snapshot
         job.parent = loaded.object
         limits = replace(limits, context=self._context_tokens)
-        return Turn(self._vocabulary, loaded.snapshot, prompt, settings, limits, seed, loaded.replay.tolist())
+        replay = loaded.replay.tolist()
+        return Turn(self._vocabulary, loaded.snapshot, prompt, settings, limits, seed, replay, headers=headers)
 
     def _submit(self, job: Job) -> None:
         assert job.turn is not None

@@ -8,6 +8,7 @@ from PyQt6.QtWidgets import QHBoxLayout, QLabel, QProgressBar, QSizePolicy, QWid
 
 ENDS = {
     "fence": "done",
+    "header": "done",
     "end": "done",
     "limit": "done, limit reached",
     "forced": "read",

@@ -26,9 +26,9 @@ def save_checkpoint(model: ASMLanguageModel, path: Path | str) -> None:
     if model.config.tie_weights:
         del tensors["lm_head.weight"]
     config = model.config.to_mapping()
-    if path.suffix == ".safetensors":
+    if path.suffix.lower() == ".safetensors":
         save_file(tensors, path, metadata={"cfg": json.dumps(config)})
-    elif path.suffix in (".pt", ".pth"):
+    elif path.suffix.lower() in (".pt", ".pth"):
         torch.save({"model_state_dict": tensors, "cfg": config}, path)
     else:
         raise WeightsError(f"{path}: the name of a checkpoint must end in .safetensors, .pt or .pth")
@@ -40,24 +40,22 @@ def read_checkpoint(path: Path | str) -> tuple[dict[str, Tensor], Mapping[str, A
     It never runs code from the file. Raises WeightsError.
     """
     path = Path(path)
-    if path.suffix not in (".safetensors", ".pt", ".pth"):
+    if path.suffix.lower() not in (".safetensors", ".pt", ".pth"):
         raise WeightsError(f"{path}: the name of a checkpoint must end in .safetensors, .pt or .pth")
     if not path.is_file():
         raise WeightsError(f"{path}: there is no such file")
     config: Any = None
     try:
-        if path.suffix == ".safetensors":
+        if path.suffix.lower() == ".safetensors":
             with safe_open(path, "pt") as file:
                 found: Any = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118  (no mapping)
                 config = (file.metadata() or {}).get("cfg")
         else:
             found = torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, SafetensorError, RuntimeError, EOFError, ValueError, KeyError, AttributeError) as error:
-        detail = (str(error).strip() or repr(error)).splitlines()[0]
-        raise WeightsError(f"{path}: the file is damaged, cut short or in another format ({detail})") from error
-    except Exception as error:  # the unpickler rejects code with its own type of error
-        detail = (str(error).strip() or repr(error)).splitlines()[0]
-        raise WeightsError(f"{path}: the file holds more than tensors and plain values ({detail})") from error
+        raise WeightsError(f"{path}: the file is damaged, cut short or in another format") from error
+    except Exception as error:  # the unpickler rejects code with its own type of error; its advice is to run it
+        raise WeightsError(f"{path}: the file holds more than tensors and plain values") from error
     if isinstance(found, dict):
         config = next((found[key] for key in CONFIG_KEYS if key in found), config)
         found = next((found[key] for key in WRAPPERS if isinstance(found.get(key), dict)), found)

@@ -102,7 +102,7 @@ class _Cursor:
 
     def take(self, count: int) -> bytes:
         if count > self.size - self.at:
-            raise GgufError(f"{self.path}: the file is cut short: it ends inside its header")
+            raise GgufError(f"{self.path}: the file is cut short: it ends inside its header; download it again")
         found = self._file.read(count)
         if len(found) != count:
             raise GgufError(f"{self.path}: the file got shorter while it was being read")
@@ -202,6 +202,6 @@ def _placed(cursor: _Cursor, data: int, name: str, shape: tuple[int, ...], numbe
     if data + offset + nbytes > cursor.size:
         raise GgufError(
             f"{cursor.path}: the file is cut short: the tensor {name} ends at byte {data + offset + nbytes}, "
-            f"but the file ends at byte {cursor.size}"
+            f"but the file ends at byte {cursor.size}; download it again"
         )
     return TensorInfo(name=name, shape=shape, kind=kind, start=data + offset, nbytes=nbytes)

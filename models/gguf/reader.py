@@ -14,6 +14,14 @@ from models.gguf.header import GgufError, Header, read_header
 PART = re.compile(r"(?P<stem>.*)-(?P<number>\d{5})-of-(?P<count>\d{5})\.gguf", re.DOTALL)
 
 
+NO_MODELS = {
+    "adapter": "this is a LoRA adapter, not a whole model: merge it into its base model and convert the result",
+    "mmproj": "this is the image or audio part of a model: use the GGUF of its language model",
+    "imatrix": "this is an importance matrix for quantizing a model, not a model",
+}
+"""What else a GGUF may hold, by its `general.type`."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Description:
     """What a model's header says about it. Numbers that are not in the file are 0, and texts are empty."""
@@ -45,6 +53,8 @@ def describe(path: Path | str) -> Description:
     architecture = first.get("general.architecture", str, "")
     if not architecture:
         raise GgufError(f"{first.path}: the file does not name the architecture of its model")
+    if problem := NO_MODELS.get(first.get("general.type", str, "model")):
+        raise GgufError(f"{first.path}: {problem}")
     prefix = f"{architecture}."
     tensors = [tensor for header in headers for tensor in header.tensors]
     kinds = Counter(tensor.kind.name for tensor in tensors)

@@ -1,15 +1,18 @@
-"""Reads weights files: official `.pth` (weights only, never pickled code) and `.safetensors`."""
+"""Reads weights: official `.pth` (weights only, never pickled code), `.safetensors`, and Hugging Face's layout."""
 
 from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from pickle import UnpicklingError
 
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from models.foreign import DAMAGED, OTHER, identify, shards
 from models.rwkv7.config import WeightsError
+from models.rwkv7.hf import is_hf, official
 from models.rwkv7.layers import DTYPES, Dtype, Quantize, Weights, assemble
 
 
@@ -30,19 +33,34 @@ def load(
 
 
 def read_tensors(path: Path | str) -> dict[str, Tensor]:
-    """The named tensors of a file, unchanged."""
+    """The tensors of a model by their official names. The path is a file, or a directory in Hugging Face's layout."""
     path = Path(path)
-    if path.suffix not in (".pth", ".safetensors"):
-        raise WeightsError(f"{path}: the name of a weights file must end in .pth or .safetensors")
-    if not path.is_file():
-        raise WeightsError(f"{path}: there is no such file")
     try:
-        if path.suffix == ".safetensors":
+        kind = identify(path)
+    except OSError as error:
+        raise WeightsError(f"{path}: the file cannot be read ({error.strerror or error})") from error
+    if kind.problem and kind is not OTHER:
+        raise WeightsError(f"{path}: {kind.problem}")
+    tensors: dict[str, Tensor] = {}
+    for shard in shards(path):
+        tensors |= _tensors(shard)
+    return official(tensors, str(path)) if is_hf(tensors) else tensors
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    """The named tensors of one file, unchanged."""
+    try:
+        with path.open("rb") as file:
+            zipped, legacy = (begin := file.read(2)) == b"PK", begin == b"\x80\x02"
+        if not zipped and not legacy:
             return load_file(path)
-        found = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+        found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    except UnpicklingError as error:  # torch's own advice, weights_only=False, would run the code in it
+        raise WeightsError(
+            f"{path}: it holds more than tensors, perhaps code, which ssmprov never runs: get the model as .safetensors"
+        ) from error
     except Exception as error:  # torch and its unpickler check little, and may raise anything
-        detail = (str(error).strip() or repr(error)).splitlines()[0]
-        raise WeightsError(f"{path}: the file is damaged, cut short or in another format ({detail})") from error
+        raise WeightsError(f"{path}: {DAMAGED.problem}") from error
     if not isinstance(found, dict) or not all(isinstance(tensor, Tensor) for tensor in found.values()):
         raise WeightsError(f"{path}: the file should hold a dict of tensors, found {type(found).__name__}")
     return found

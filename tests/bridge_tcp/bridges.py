@@ -14,6 +14,7 @@ SCRIPT: dict[str, Any] = {
     "replies": [
         {"after": "emoji", "pieces": ["\N{EARTH GLOBE EUROPE-AFRICA}", " é", "\n\n~~~(end)~~~\n\n"]},
         {"after": "slow", "pieces": ["s"] * 80},
+        {"after": "on?", "pieces": ["yes\n", "(Turn 3", ") [USER]: ", "more"]},
         {"after": "odd", "pieces": ["x\n", "~~~(foo", " and more"]},
         {"after": "", "pieces": ["ok"]},
     ],

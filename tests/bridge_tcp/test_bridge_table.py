@@ -254,6 +254,11 @@ def test_a_wrong_fence_is_cut_at_the_mark_and_closed(bridge: Any, client: Any) -
     assert client.text(bridge.live) == "odd" + reply
 
 
+def test_the_port_lets_the_model_write_headers_as_the_old_runner_did(bridge: Any, client: Any) -> None:
+    assert bridge.say("on?") == "yes\n(Turn 3) [USER]: more"
+    assert client.text(bridge.live).endswith("on?yes\n(Turn 3) [USER]: more")
+
+
 def test_a_limit_cuts_text_and_state_alike(bridge: Any, client: Any) -> None:
     bridge.say("/max 5")
     assert bridge.say("slow") == "sssss"

@@ -27,6 +27,7 @@ VALUES: dict[str, Any] = {
     "call": Call("status", ops.Status()),
     "create": True,
     "dry_run": True,
+    "headers": True,
     "if_head": "ab" * 32,
     "limit": 3,
     "look": Look(),

@@ -15,7 +15,7 @@ import pytest
 
 package = pytest.importorskip("gguf")
 
-from gguf_files import write, write_parts  # noqa: E402
+from gguf_files import METADATA, write, write_parts  # noqa: E402
 from hypothesis import HealthCheck, given, settings  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
@@ -214,3 +214,12 @@ def test_reading_a_model_needs_no_torch() -> None:
     program = "import sys; from models import gguf; print('torch' in sys.modules)"
     root = Path(gguf.__file__).parents[2]
     assert subprocess.check_output([sys.executable, "-c", program], cwd=root, text=True).strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"), [("adapter", "LoRA adapter"), ("mmproj", "image or audio"), ("imatrix", "importance")]
+)
+def test_a_gguf_that_is_not_a_model_is_named(tmp_path: Path, kind: str, words: str) -> None:
+    path = write(tmp_path / "other.gguf", metadata={**METADATA, "general.type": kind})
+    with pytest.raises(gguf.GgufError, match=words):
+        gguf.describe(path)

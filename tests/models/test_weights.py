@@ -61,7 +61,7 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, tensors: dict[str, Tensor],
     path = tmp_path / f"model{suffix}"
     rwkv7.save(tensors, path)
     path.write_bytes(path.read_bytes()[:kept])
-    with pytest.raises(WeightsError, match="damaged, cut short"):
+    with pytest.raises(WeightsError, match="download it again"):
         rwkv7.load(path)
 
 
@@ -72,8 +72,9 @@ def test_a_pickle_with_code_is_refused_unrun(tmp_path: Path) -> None:
 
     path = tmp_path / "model.pth"
     torch.save({"emb.weight": Trap()}, path, pickle_module=pickle)
-    with pytest.raises(WeightsError, match="damaged, cut short or in another format"):
+    with pytest.raises(WeightsError, match="more than tensors") as caught:
         rwkv7.load(path)
+    assert "weights_only" not in str(caught.value)
     assert not (tmp_path / "sprung").exists()
 
 
@@ -81,8 +82,7 @@ def test_a_pickle_with_code_is_refused_unrun(tmp_path: Path) -> None:
     ("name", "words"),
     [
         ("nowhere.pth", "no such file"),
-        ("model.gguf", r"must end in \.pth or \.safetensors"),
-        ("list.pth", "dict of tensors"),
+        ("list.pth", "a pickle of something else"),
     ],
 )
 def test_other_files_are_refused_in_plain_words(tmp_path: Path, name: str, words: str) -> None:

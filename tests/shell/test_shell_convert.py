@@ -73,8 +73,8 @@ def test_an_existing_file_stands_unless_forced(tmp_path: Path, capsys: pytest.Ca
         ("@mini", "a.bin", 2, "must end in .gguf"),
         ("@mini", "nowhere/a.gguf", 4, "there is no directory"),
         ("@mini", "folder.gguf", 1, "is a directory"),
-        ("words.txt", "a.gguf", 1, "must end in .pth or .safetensors"),
-        ("broken.pth", "a.gguf", 1, "broken.pth: the file is damaged"),
+        ("words.txt", "a.gguf", 1, "this is not a model file that ssmprov knows"),
+        ("broken.pth", "a.gguf", 1, "broken.pth: the file is cut short"),
         ("other.safetensors", "a.gguf", 1, "is this an RWKV-7 (x070) model?"),
     ],
 )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable
@@ -11,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
+import torch
 from asm_toys import KINDS, asm_file, asm_model
 from cli_runner import Run, runner
 from cluster import TINY, Cluster
@@ -18,9 +22,11 @@ from cluster import TINY, Cluster
 from models import asm, mini, rwkv7
 from ssmprov import configuration
 from ssmprov.errors import BadRequest, SsmprovError
+from ssmprov.settings import Sets
 from workers import check as child
-from workers.cli_models import lines, run, runtime_for
-from workers.families import default_set
+from workers.cli_models import lines, run
+from workers.families import DEFAULT_SETS, default_set, set_of
+from workers.model_files import model_file, recognised
 from workers.runtimes.base import Plan, load
 
 Toy = Callable[..., Path]
@@ -103,20 +109,87 @@ def test_an_official_file_of_its_own_family_and_dtype(alone: Run, tmp_path: Path
     assert (table.name, table.path, table.dtype) == ("my-model-v1", str(path), "bf16")
 
 
-@pytest.mark.parametrize(
-    ("name", "contents", "words"),
-    [
-        ("none.pth", None, "there is no such file"),
-        ("text.pth", b"hello", "damaged, cut short or in another format"),
-        ("text.safetensors", b"hello", "damaged, cut short or in another format"),
-        ("empty.safetensors", b"", "damaged, cut short or in another format"),
-        ("cut.safetensors", mini.path().read_bytes()[:1_000_000], "damaged, cut short or in another format"),
-        ("notes.txt", b"hello", "not named like a model file"),
-    ],
-)
-def test_what_is_no_model_is_told_in_a_sentence(
-    alone: Run, tmp_path: Path, name: str, contents: bytes | None, words: str
-) -> None:
+def torch_file(value: object, *, legacy: bool = False) -> bytes:
+    stream = io.BytesIO()
+    torch.save(value, stream, _use_new_zipfile_serialization=not legacy)
+    return stream.getvalue()
+
+
+def tensors_file(*names: str, metadata: dict[str, str] | None = None) -> bytes:
+    return safetensors.torch.save({name: torch.zeros(2, 2) for name in names}, metadata)
+
+
+def named(*names: str) -> dict[str, torch.Tensor]:
+    return {name: torch.zeros(2, 2) for name in names}
+
+
+MINI = mini.path().read_bytes()
+ONNX = b"\x08\x07\x12\x07pytorch\x1a\x052.1.0:\xd7\x02" + b"\0" * 64
+V6 = ("blocks.0.att.time_maa_x", "blocks.0.att.time_decay", "blocks.0.att.ln_x.weight", "emb.weight")
+V5 = ("blocks.0.att.time_faaaa", "blocks.0.att.time_decay", "blocks.0.att.ln_x.weight", "emb.weight")
+V4 = ("blocks.0.att.time_mix_k", "blocks.0.att.time_decay", "blocks.0.att.time_first", "emb.weight")
+FOREIGN: dict[str, tuple[str, bytes | None, str]] = {
+    "none.pth": ("missing", None, "there is no such file"),
+    "empty.safetensors": ("empty", b"", "download it again"),
+    "text.pth": ("damaged", b"hello", "download it again"),
+    "text.SafeTensors": ("damaged", b"hello", "download it again"),
+    "notes.txt": ("unknown", b"hello", "it serves GGUF files, RWKV-7 weights"),
+    "pointer.GGUF": (
+        "lfs_pointer",
+        b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n",
+        "`git lfs pull`",
+    ),
+    "annex.pth": ("annex_pointer", b"/annex/objects/SHA256E-s1--00.pth\n", "git annex get"),
+    "page.pth": ("html", b"\n<!DOCTYPE html>\n<html class=''>", "/resolve/ instead of /blob/"),
+    "page.gguf": ("html", b"<HTML><body>404", "hf download"),
+    "denied.gguf": ("message", b"Invalid username or password.", "hf auth login"),
+    "absent.gguf": ("message", b"Entry not found", "check the names"),
+    "cut.safetensors": ("cut", MINI[:1_000_000], "download it again"),
+    "header.safetensors": ("cut", MINI[:1000], "download it again"),
+    "cut.PTH": ("cut", torch_file(named("emb.weight"))[:-30], "download it again"),
+    "cut-legacy.pth": ("cut", torch_file(named("emb.weight"), legacy=True)[:200], "download it again"),
+    "half.gguf.part": ("cut", b"\0" * 100, "download it again"),
+    "model.tar.gz": ("packed", b"\x1f\x8b\x08\0", "unpack it"),
+    "slot.bin": ("llama_slot", b"qsgg\x02\0\0\0" + b"\0" * 64, "let the model read the text again"),
+    "old.bin": ("ggml", b"tjgg\x03\0\0\0", "get a GGUF"),
+    "model.onnx": ("onnx", ONNX, "does not serve"),
+    "adapter.safetensors": (
+        "adapter",
+        tensors_file("base_model.model.model.layers.0.attn.r_proj.lora_A.weight"),
+        "merge it into its base model",
+    ),
+    "lora.pth": ("adapter", torch_file(named("blocks.0.att.receptance.lora_A")), "merge it into its base model"),
+    "tuned.pth": ("tuned_state", torch_file(named("blocks.0.att.time_state")), "serve its base model"),
+    "state.pth": ("rwkv_state", torch_file([torch.zeros(2), torch.zeros(2)]), "let the model read the text again"),
+    "v6.pth": ("rwkv_older", torch_file(named(*V6)), "this is an RWKV-6 model"),
+    "v5.safetensors": ("rwkv_older", tensors_file(*V5), "this is an RWKV-5 model"),
+    "v4.pth": ("rwkv_older", torch_file(named(*V4), legacy=True), "this is an RWKV-4 model"),
+    "llama.safetensors": ("transformers", tensors_file("model.embed_tokens.weight"), "convert_hf_to_gguf.py"),
+    "optimizer.pt": ("training", torch_file({"state": {0: {"exp_avg": torch.zeros(2)}}, "param_groups": []}), "export"),
+    "other.safetensors": ("other_model", tensors_file("conv.weight"), "served as GGUF files"),
+    "pickle.pth": ("pickle", pickle.dumps({"a": 1}), "never runs a pickle"),
+    "state.safetensors": ("state_file", tensors_file("x", metadata={"format": "ssmprov.state.v1"}), "ckpt import"),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_what_cannot_be_served_is_told_with_what_to_do(tmp_path: Path, name: str) -> None:
+    code, contents, words = FOREIGN[name]
+    path = tmp_path / name
+    if contents is not None:
+        path.write_bytes(contents)
+    for runtime in ("", "rwkv", "llama", "asm"):
+        with pytest.raises(BadRequest) as caught:
+            model_file(path, runtime) if runtime else recognised(path)
+        assert caught.value.details == {"kind": code}
+        assert caught.value.message.startswith(f"{path}: ")
+        assert words in caught.value.message
+        assert "weights_only" not in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["page.gguf", "cut.PTH"])
+def test_the_command_says_it_in_one_line(alone: Run, tmp_path: Path, name: str) -> None:
+    _, contents, words = FOREIGN[name]
     path = tmp_path / name
     if contents is not None:
         path.write_bytes(contents)
@@ -125,8 +198,51 @@ def test_what_is_no_model_is_told_in_a_sentence(
     assert str(path) in done.stderr
 
 
-def test_a_directory_is_no_file(alone: Run, tmp_path: Path) -> None:
-    refused(alone("models", "check", str(tmp_path)), "this is not a file")
+def test_code_in_a_torch_file_is_never_run_nor_recommended(alone: Run, tmp_path: Path) -> None:
+    path = tmp_path / "code.pth"
+    path.write_bytes(torch_file({**rwkv7.random_tensors(TINY, 1), "run": subprocess.Popen}))
+    done = alone("models", "check", str(path))
+    refused(done, "it holds more than tensors")
+    assert "weights_only" not in done.stderr
+
+
+def test_a_file_of_another_runtime_names_its_own(alone: Run, tmp_path: Path) -> None:
+    path = tmp_path / "MODEL.GGUF"
+    path.write_bytes(b"GGUF")
+    refused(alone("models", "check", "--runtime", "rwkv", str(path)), 'write runtime = "llama"')
+    for runtime in ("llama", "asm"):
+        with pytest.raises(BadRequest, match='write runtime = "rwkv"'):
+            model_file(mini.path(), runtime)
+
+
+def test_a_directory_means_the_one_model_in_it(alone: Run, tmp_path: Path) -> None:
+    folder = tmp_path / "My-0.1B"
+    folder.mkdir()
+    with pytest.raises(BadRequest, match="a directory without a model file"):
+        recognised(folder)
+    rwkv7.save(rwkv7.random_tensors(TINY, 1), folder / "official.pth")
+    report = found(alone("models", "check", str(folder), "--json"))
+    assert (report["name"], report["path"]) == ("official", str(folder / "official.pth"))
+    (folder / "official.pth").rename(folder / "first.pth")
+    rwkv7.save(rwkv7.random_tensors(TINY, 2), folder / "second.safetensors")
+    with pytest.raises(BadRequest, match=r"name one of first\.pth, second\.safetensors"):
+        recognised(folder)
+    (folder / "adapter_config.json").write_text("{}")
+    with pytest.raises(BadRequest, match="this is a LoRA adapter"):
+        recognised(folder)
+
+
+@pytest.mark.parametrize("name", ["MODEL.PTH", "Model.SafeTensors", "legacy.pth"])
+def test_a_file_is_known_by_its_bytes_and_not_by_its_name(alone: Run, tmp_path: Path, name: str) -> None:
+    path, plain = tmp_path / name, tmp_path / "plain.safetensors"
+    tensors = rwkv7.random_tensors(TINY, 1)
+    rwkv7.save(tensors, plain)
+    if name.endswith("Tensors"):
+        plain.rename(path)
+    else:
+        path.write_bytes(torch_file(tensors, legacy=name.startswith("legacy")))
+    report = found(alone("models", "check", str(path), "--json"))
+    assert (report["runtime"], report["family"], report["restores"]) == ("rwkv", "rwkv7", True)
 
 
 def test_another_architecture_is_named(alone: Run, tmp_path: Path) -> None:
@@ -143,8 +259,7 @@ def test_weights_that_are_no_numbers_are_found(alone: Run, tmp_path: Path) -> No
     refused(alone("models", "check", str(tmp_path / "nan.pth")), "computes NaN or infinity")
 
 
-def test_the_runtime_can_be_chosen_and_wrong_words_are_usage(alone: Run) -> None:
-    refused(alone("models", "check", "--runtime", "llama", str(mini.path())), "")
+def test_wrong_words_are_usage(alone: Run) -> None:
     for words in (["chekc"], ["check"], ["check", "--runtime", "scripted", "@mini"]):
         done = alone("models", *words)
         assert (done.returncode, done.stdout) == (2, "")
@@ -160,8 +275,8 @@ def test_without_a_subcommand_it_still_lists_what_is_served(ssmprov: Run) -> Non
     ("kind", "architecture", "settings"),
     [
         ("rwkv7", "rwkv7", "rwkv7"),
-        ("mamba", "mamba", ""),
-        ("mamba2", "mamba2", ""),
+        ("mamba", "mamba", "general"),
+        ("mamba2", "mamba2", "general"),
         ("falcon-mamba", "mamba", "falcon-mamba"),
     ],
 )
@@ -196,7 +311,7 @@ def test_an_asm_is_known_by_its_tensors_and_served_as_it_was_checked(alone: Run,
         "asm",
         "asm",
         "asm",
-        "",
+        "greedy",
     )
     assert (report["layers"], report["embedding"], report["vocabulary"], report["tokenizer"]) == (2, 16, 257, "bytes")
     assert report["parameters"] == sum(p.numel() for p in asm_model(**KINDS["chunked"]).parameters())
@@ -217,13 +332,10 @@ def test_files_are_told_apart_by_what_is_in_them(tmp_path: Path) -> None:
     for suffix in (".safetensors", ".pth"):
         other = tmp_path / f"other{suffix}"
         rwkv7.save(rwkv7.random_tensors(TINY, 1), other)
-        assert runtime_for(other) == "rwkv"
-        assert runtime_for(asm_file(tmp_path, f"addressed{suffix}")) == "asm"
-        other.write_bytes(other.read_bytes()[:1000])
-        assert runtime_for(other) == "rwkv"
-    assert [runtime_for(Path(name)) for name in ("@mini", "@asm-mini")] == ["rwkv", "asm"]
+        assert recognised(other)[1].runtimes == ("rwkv",)
+        assert recognised(asm_file(tmp_path, f"addressed{suffix}"))[1].runtimes == ("asm",)
     asm.save_checkpoint(asm_model(), tmp_path / "x.pt")
-    assert runtime_for(tmp_path / "x.pt") == "asm"
+    assert recognised(tmp_path / "x.pt")[1].runtimes == ("asm",)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +343,7 @@ def test_files_are_told_apart_by_what_is_in_them(tmp_path: Path) -> None:
     [
         (lambda data: data[:-1000], "the file is cut short"),
         (lambda data: data[:2000], "the file is cut short"),
-        (lambda _data: b"", "this is not a GGUF file"),
+        (lambda _data: b"", "the file is empty"),
         (lambda data: data.replace(b"mamba2", b"mambaX"), "unknown model architecture: 'mambaX'"),
         (lambda data: data[:-5000] + b"\xff" * 2000 + data[-3000:], "computes NaN or infinity"),
     ],
@@ -305,12 +417,16 @@ def test_room_for_slots() -> None:
     assert child.slots_that_fit(1000, None, 100) is None
 
 
-def test_default_sets_are_those_that_ship() -> None:
-    assert [default_set(family) for family in ("rwkv7", "falcon-mamba", "mini", "llama", "mamba", "")] == [
-        "rwkv7",
-        "falcon-mamba",
-        "mini",
-        "",
-        "",
-        "",
-    ]
+def test_every_family_has_a_set_that_ships_and_cuts() -> None:
+    families = [*(DEFAULT_SETS.keys() - {"scripted"}), "llama", "mamba", "mamba2", "gemma2", "jamba", "never seen", ""]
+    for family in families:
+        settings = Sets(None, default_set(family)).default()
+        cut = settings.top_k > 0 or settings.top_p < 1 or settings.min_p > 0
+        assert settings.temp == 0 or (settings.temp < 1 and cut), family
+    chosen = {family: default_set(family) for family in families}
+    assert (chosen["rwkv7"], chosen["falcon-mamba"], chosen["mini"], chosen["asm"]) == (
+        *("rwkv7", "falcon-mamba", "mini"),
+        "greedy",
+    )
+    assert set_of("llama", "SmolLM2 135M Instruct") == set_of("llama", "smollm2-1.7b") == "smollm2"
+    assert set_of("llama", "Llama 3") == chosen["llama"] == "general"

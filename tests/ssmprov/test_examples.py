@@ -51,7 +51,7 @@ def test_what_is_commented_out_can_be_taken_in(path: Path) -> None:
 
 def test_each_family_has_its_set() -> None:
     tables = configuration.load(ROOT / "config/examples/several.toml").tables
-    assert [model.settings for model in tables.model] == ["rwkv7", "falcon-mamba", "greedy"]
+    assert [model.settings for model in tables.model] == ["rwkv7", "falcon-mamba", "smollm2"]
 
 
 def test_the_documentation_names_every_key_of_a_model() -> None:

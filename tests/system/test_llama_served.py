@@ -56,7 +56,7 @@ def test_every_model_says_what_it_is(client: Client) -> None:
     assert (cards["rwkv7"].settings, cards["falcon-mamba"].settings, cards["mamba"].settings) == (
         "rwkv7",
         "falcon-mamba",
-        "",
+        "general",
     )
     assert client.settings_show(model="falcon-mamba").values["min_p"] == 0.12
     assert all(card.state_bytes > 1000 for name, card in cards.items() if name in MODELS)
@@ -360,7 +360,7 @@ def test_a_gguf_that_cannot_be_served_ends_its_worker_with_a_sentence(
     data = path.read_bytes()
     broken = {"cut": data[:-1000], "foreign": b"PK" + data[2:], "unknown": data.replace(b"mamba", b"zamba")}
     path.write_bytes(broken[fault])
-    says = {"cut": "cut short", "foreign": "not a GGUF", "unknown": "zamba"}[fault]
+    says = {"cut": "cut short", "foreign": "download it again", "unknown": "zamba"}[fault]
     cluster.broker()
     cluster.worker("mamba", wait=False).expect(rf"mamba-0\.gguf.*{says}")
     cluster.worker("talk")

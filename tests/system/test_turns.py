@@ -36,6 +36,16 @@ def test_the_state_has_read_exactly_prompt_and_reply(
     assert second.result.parent == first.result.object
 
 
+def test_a_reply_ends_before_a_header_that_the_model_writes(client: Client) -> None:
+    stream = client.stream("(Turn 1) [ON]:", model="talk", save="on")
+    said = "".join(stream)
+    assert (said, stream.reply.result.stop) == (" yes\n\n~~~(end)~~~\n\n", "header")
+    assert client.text("talk:on") == "(Turn 1) [ON]:" + said
+    free = client.turn("(Turn 1) [ON]:", model="talk", save="on/free", headers=True)
+    assert (free.text, free.result.stop) == (" yes\n\n(Turn 3) [USER]: and more", "end")
+    assert client.text("talk:on/free") == "(Turn 1) [ON]:" + free.text
+
+
 @pytest.mark.parametrize("mode", ["keep", "close", "drop"])
 @pytest.mark.parametrize("model", MODELS)
 def test_a_cancelled_turn_leaves_the_old_context_or_what_it_said(client: Client, model: str, mode: str) -> None:

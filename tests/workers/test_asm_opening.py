@@ -118,7 +118,7 @@ def test_what_a_file_lacks_or_has_too_much_is_told_by_its_name(tmp_path: Path) -
             opened(tmp_path / name)
     cut = asm_file(tmp_path, "cut.safetensors")
     cut.write_bytes(cut.read_bytes()[:-100])
-    with pytest.raises(BadRequest, match=r"cut\.safetensors: the file is damaged"):
+    with pytest.raises(BadRequest, match=r"cut\.safetensors: the file is cut short"):
         opened(cut)
 
 

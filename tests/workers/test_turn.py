@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -454,6 +455,156 @@ def test_the_first_failure_stands() -> None:
     assert isinstance(driver.turn.failed, TimedOut)
 
 
+# -- a header that the model writes itself
+
+
+def writing(*tokens: str, then: bytes = b"x") -> ToyRuntime:
+    """A model that writes these tokens after any text, then the same one for ever."""
+
+    def model(runtime: ToyRuntime, text: bytes) -> Logits:
+        logits = np.full(runtime.vocabulary, -20.0, np.float32)
+        written, left = text[text.index(b"?") + 1 :], b"".join(map(str.encode, tokens))
+        at = 0
+        for token in map(str.encode, tokens):
+            if len(written) == at and written == left[:at]:
+                logits[runtime.id(token)] = 10
+                return logits
+            at += len(token)
+        logits[runtime.id(then)] = 10
+        return logits
+
+    return ToyRuntime([token.encode() for token in dict.fromkeys(tokens) if len(token.encode()) > 1], model)
+
+
+HEADER = "(Turn 3) [USER]: "
+
+
+@pytest.mark.parametrize(
+    ("tokens", "text"),
+    [
+        (["yes", "\n\n", "(", "Turn", " ", "3", ")", " [", "USER", "]", ":"], "yes\n\n"),
+        (["yes", "\n\n(Turn 3", ") [USER]: hi"], "yes\n\n"),
+        (["yes\n\n(Turn 3) [USER]: hi"], "yes\n\n"),
+        (["yes", "\n(", "Turn 3)", "\n(Turn\t3)[", "Ü", "]:"], "yes\n(Turn 3)\n"),
+        (list("yes\n" + HEADER), "yes\n"),
+        (["a\nb\n(Turn 3) [A]: x\n(Turn 4) [B]: y"], "a\nb\n"),
+    ],
+)
+def test_a_reply_ends_before_a_header_and_is_closed(tokens: list[str], text: str) -> None:
+    driver = begin(writing(*tokens), "?")
+    stop, said = reply(driver, "?")
+    assert (stop, said) == ("header", text.removesuffix("\n").removesuffix("\n") + FENCE)
+    assert not any("(Turn 3) [" in shown.decode() or shown.endswith(b"\n(") for shown in driver.shown)
+    assert driver.turn.sampled <= len(tokens)
+
+
+def test_the_old_logic_writes_headers() -> None:
+    tokens = ["yes", "\n\n(Turn 3", ") [USER]: hi"]
+    assert reply(begin(writing(*tokens, then=b""), "?", headers=True), "?") == ("end", "".join(tokens))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "see (Turn 3) [USER]: there",
+        "> (Turn 3) [USER]: quoted",
+        "\\(Turn 3) [USER]: escaped",
+        "(Turn three) [USER]: x",
+        "\n(Turn 3) [USER\n]: x",
+        "\n(Turn 3): x",
+        "\n (Turn 3) [USER]: x",
+        f"\n(Turn {'3' * 19}) [A]:",
+    ],
+)
+def test_what_only_resembles_a_header_ends_nothing(text: str) -> None:
+    for tokens in (list(text), [text]):
+        assert reply(begin(writing(*tokens, then=b""), "?"), "?") == ("end", text)
+
+
+def test_text_that_may_become_a_header_is_held_back_and_then_shown() -> None:
+    driver = begin(writing("a\n", "(", "Turn 3)", " is", then=b""), "?")
+    assert reply(driver, "?") == ("end", "a\n(Turn 3) is")
+    assert b"a\n" in driver.shown
+    assert b"a\n(" not in driver.shown
+
+
+@pytest.mark.parametrize(("limit", "stop"), [(3, "limit"), (20, "header")])
+def test_a_turn_that_ends_inside_a_possible_header_keeps_what_was_read(limit: int, stop: str) -> None:
+    driver = begin(writing(*"a\n(Turn 3) [A]:"), "?", tokens=limit)
+    assert reply(driver, "?") == (stop, "a\n(" if stop == "limit" else "a" + FENCE)
+    driver = begin(writing("a\n(Turn", then=b""), "?")
+    assert reply(driver, "?") == ("end", "a\n(Turn")
+
+
+@pytest.mark.parametrize(("mode", "text"), [("keep", "a\n(T"), ("close", "a\n(T" + FENCE)])
+def test_a_cancel_inside_a_possible_header_keeps_what_was_read(mode: str, text: str) -> None:
+    driver = begin(writing(*"a\n(Turn 3) [A]:"), "?")
+    while not driver.turn.reply.endswith(b"("):
+        driver.step()
+    driver.turn.cancel(mode)
+    assert reply(driver, "?") == ("cancelled", text)
+
+
+def test_the_fence_that_comes_first_decides() -> None:
+    runtime = writing("yes", "\n\n~~~(end)~~~\n\n(Turn 3) [USER]: hi")
+    assert reply(begin(runtime, "?"), "?") == ("fence", "yes" + FENCE)
+
+
+def test_a_closing_fence_that_would_pass_the_limit_leaves_the_turn_open() -> None:
+    whole = "yes" + FENCE
+    assert reply(begin(writing("yes", "\n", HEADER), "?", chars=len(whole)), "?") == ("header", whole)
+    for tokens in (["yes", "\n", HEADER], ["yes", "\n(Turn", " 3) [A]:"]):
+        assert reply(begin(writing(*tokens), "?", chars=len(whole) - 1), "?") == ("limit", "yes\n")
+    assert reply(begin(writing("yes", "\n" * 9 + HEADER), "?", chars=5), "?") == ("limit", "yes")
+
+
+def test_a_reply_opens_a_turn_with_a_header_only_after_a_closed_one() -> None:
+    rules = {b"?\n": [HEADER.encode()], FENCE.encode(): [HEADER.encode()], HEADER.encode(): [b""]}
+    assert reply(begin(toy(rules), "?\n"), "?\n") == ("header", FENCE)
+    assert reply(begin(toy(rules), "?" + FENCE), "?" + FENCE) == ("end", HEADER)
+    for text, found in (("?\n", ("header", FENCE)), ("?" + FENCE, ("end", HEADER))):
+        runtime = toy(rules)
+        assert reply(begin(runtime, "", start=primed(runtime, text)), "") == found
+
+
+def test_a_healed_token_with_a_header_in_it_is_cut_there() -> None:
+    for tokens in ([" yes\n" + HEADER], [" yes\n(", "Turn 3) [USER]:"]):
+        rules = {b"?:": [tokens[0].encode()], b"(": [tokens[-1].encode()]}
+        assert reply(begin(toy(rules), "?: "), "?: ") == ("header", "yes" + FENCE)
+
+
+def test_no_header_cuts_an_open_character() -> None:
+    runtime = toy({b"?": [EURO[:1]], EURO[:1]: [EURO[1:] + b"\n(Turn", EURO[1:]], EURO: [b""]})
+    assert reply(begin(runtime, "?"), "?") == ("end", "€")
+
+
+TOKENS = st.lists(
+    st.sampled_from(
+        ["(", "Turn", " ", "3", ")", "[", "USER", "]", ":", "\n", "\n\n", "\n(Turn", "é", "~~~(", "x", HEADER]
+    ),
+    min_size=1,
+    max_size=14,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(tokens=TOKENS, chars=st.sampled_from([1000, 30, 20]))
+def test_a_reply_is_the_free_one_up_to_its_first_header(tokens: list[str], chars: int) -> None:
+    free = begin(writing(*tokens, then=b""), "?", headers=True).run().reply.decode()
+    driver = begin(writing(*tokens, then=b""), "?", chars=chars)
+    stop, said = reply(driver, "?")
+    found = re.search(r"(?m)^\(Turn[ \t]+[0-9]{1,18}\)[ \t]*\[[^\[\]\r\n]{1,64}\]:", "?" + free)
+    until = free[: found.start() - 1] if found else free
+    if stop == "header":
+        assert said.removesuffix(FENCE).rstrip("\n") == until.rstrip("\n")
+        assert said.endswith(FENCE)
+    elif stop == "limit":
+        assert until.startswith(said)
+    else:
+        assert found is None or stop == "fence"
+        assert said == free
+
+
 # -- seeds, windows, replay
 
 
@@ -494,6 +645,7 @@ def wandering(seed: int) -> ToyRuntime:
         b"\xf0\x9f",
     ]
     pieces += [b"\x98\x80", b" \xe2", b"end)~~~\n\n", b"\xf0\x9f\x98", b"\x80", b"zz\xe2\x82", b"\n"]
+    pieces += [b"\n(Turn", b" 3) [A]", b"\n(Turn 4) [B]: x"]
     return ToyRuntime(pieces, logits)
 
 
@@ -658,7 +810,7 @@ def test_whatever_happens_text_and_state_agree(
     text = check(driver, prompt)
     if turn.stop in ("end", "limit", "read"):
         assert not any(mark in text for mark in MARKS)
-    if turn.stop in ("fence", "forced"):
+    if turn.stop in ("fence", "forced", "header"):
         assert text.endswith(")~~~\n\n")
         assert text.count(")~~~\n\n") == 1
     if turn.stop == "cancelled":

@@ -117,6 +117,8 @@ class Driver:
         while not (turn.done or turn.waiting or turn.stop):
             logits, draw = turn.draw()
             turn.judge(sample(logits[None], [draw])[0])
+        if turn.moves and not turn.failed:
+            turn.move(lambda: self.runtime.save(0), lambda arrays: self.runtime.load(0, arrays))
         self.shown.append(bytes(turn.reply[: turn.showable]))
         self.steps += 1
         assert self.steps < 10_000, "the turn does not end"
@@ -141,6 +143,7 @@ def begin(
     seed: int = 0,
     replay: Sequence[int] = (),
     context: int | None = None,
+    headers: bool = False,
 ) -> Driver:
     """A turn at its beginning; its context is put into slot 0."""
     vocabulary = vocabulary_of(runtime)
@@ -148,7 +151,8 @@ def begin(
     runtime.load(0, start.arrays)
     data = prompt.encode() if isinstance(prompt, str) else prompt
     read = Prompt(data, vocabulary, heal=True)
-    return Driver(runtime, Turn(vocabulary, start, read, settings, Limits(tokens, chars, context), seed, replay))
+    limits = Limits(tokens, chars, context)
+    return Driver(runtime, Turn(vocabulary, start, read, settings, limits, seed, replay, headers=headers))
 
 
 def primed(runtime: ToyRuntime, text: str) -> Snapshot:

@@ -14,6 +14,7 @@ from models import asm, mini
 from models.rwkv7 import ByteTokenizer, Tokenizer, WorldTokenizer
 from ssmprov.errors import BadRequest, NotFound, Unsupported
 from ssmprov.runtimes import decode_options
+from workers.model_files import model_file
 from workers.runtimes.asm.options import Options
 from workers.runtimes.asm.runtime import AsmRuntime
 from workers.runtimes.base import Plan
@@ -49,7 +50,7 @@ def open_runtime(plan: Plan) -> AsmRuntime:
 def file_of(path: Path) -> Path:
     """The file for the path in a table; `@asm-mini` is the model that comes with the package, if one does."""
     if path.name != EMBEDDED:
-        return path
+        return model_file(path, "asm")
     shipped = getattr(mini, "asm_path", None)
     found: Path | None = shipped() if shipped is not None else None
     if found is None or not found.is_file():

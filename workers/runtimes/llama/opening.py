@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from models import gguf
 from ssmprov.errors import BadRequest
 from ssmprov.runtimes import decode_options
+from workers.model_files import model_file
 from workers.runtimes.base import Plan
 from workers.runtimes.llama import native, probe
 from workers.runtimes.llama.files import Files
@@ -20,6 +23,7 @@ def open_runtime(plan: Plan) -> LlamaRuntime:
     if plan.dtype not in kv_types:
         raise BadRequest(f'dtype must be "fp16" or "fp32" for the llama runtime, not {plan.dtype!r}')
     main_gpu, n_gpu_layers = _devices(plan, options)
+    plan = replace(plan, path=model_file(plan.path, "llama"))
     try:
         described = gguf.describe(plan.path)
     except gguf.GgufError as error:

@@ -11,6 +11,7 @@ import torch
 from models import mini, rwkv7
 from ssmprov.errors import BadRequest
 from ssmprov.runtimes import decode_options
+from workers.model_files import model_file
 from workers.runtimes.base import Plan
 from workers.runtimes.devices import device_of
 from workers.runtimes.rwkv.options import Options
@@ -22,7 +23,7 @@ EMBEDDED = "@mini"
 def open_runtime(plan: Plan) -> RwkvRuntime:
     """Load a model. Raises BadRequest that says what is wrong with the file or the plan."""
     options = decode_options(plan.options, Options, "rwkv")
-    path = mini.path() if plan.path.name == EMBEDDED else plan.path
+    path = mini.path() if plan.path.name == EMBEDDED else model_file(plan.path, "rwkv")
     dtype_of(plan.dtype)
     device_of(plan.device)
     torch.set_num_threads(options.threads)
