@@ -9,7 +9,8 @@ from typing import Any
 
 from broker.machine import Broker
 from broker.status import report
-from ssmprov.errors import Conflict, Unsupported
+from ssmprov.causes import not_listening
+from ssmprov.errors import Unsupported
 from ssmprov.ops import StatusResult
 
 INTERVAL_S = 1.0
@@ -32,7 +33,7 @@ class Metrics:
         try:
             self._server, _ = prometheus_client.start_http_server(port, "127.0.0.1", registry)
         except OSError as error:
-            raise Conflict(f"cannot serve metrics on port {port}: {error}") from None
+            raise not_listening(error, f"port {port} for metrics") from None
         self.port: int = self._server.server_port
 
     def update(self, broker: Broker) -> None:

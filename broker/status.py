@@ -108,4 +108,6 @@ def report(state: State, rates: Rates, pid: int) -> ops.StatusResult:
         newest = islice(reversed(model.hot.items()), SHOWN_CONTEXTS)
         contexts |= {f"{name}:{context}": worker for context, worker in newest}
         pins |= {f"{name}:{context}": worker for context, worker in islice(model.pins.items(), SHOWN_CONTEXTS)}
-    return ops.StatusResult(broker=broker, models=models, workers=workers, contexts=contexts, pins=pins)
+    return ops.StatusResult(
+        broker=broker, models=models, workers=workers, contexts=contexts, pins=pins, not_served=dict(state.not_served)
+    )

@@ -18,6 +18,7 @@ import msgspec
 import platformdirs
 from msgspec import Meta
 
+from ssmprov import causes
 from ssmprov.errors import BadRequest, NotFound, nearest
 from ssmprov.names import check_model
 from ssmprov.runtimes import decode_options, options_of
@@ -158,8 +159,10 @@ def load(path: Path | None = None, home: Path | None = None) -> Configuration:
         if path is not None:
             raise NotFound(f"there is no configuration file {path}") from None
         return Configuration(home, Tables())
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadRequest(f"cannot read {source}: {error}") from None
+    except OSError as error:
+        raise causes.explained(error, "cannot read the configuration") from None
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"{source} is not valid UTF-8 at byte {error.start}: save it as UTF-8") from None
     return Configuration(home, parse(text, str(source)), source)
 
 

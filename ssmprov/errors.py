@@ -176,21 +176,18 @@ MAX_MESSAGE = 4000
 
 
 def problem_of(error: BaseException, *, worker: str = "") -> Problem:
-    """The wire form of an error. One outside the tree becomes `internal`, with its traceback."""
-    if isinstance(error, SsmprovError):
+    """The wire form of an error. One whose cause is unknown becomes `internal`, with its traceback."""
+    from ssmprov.causes import known  # it is built on this file
+
+    if (ours := known(error)) is not None:
         return Problem(
-            code=error.code,
-            message=error.message[:MAX_MESSAGE],
-            retry_ms=error.retry_ms,
-            details=error.details,
-            worker=error.worker or worker,
-            traceback=error.remote_traceback,
+            code=ours.code,
+            message=ours.message[:MAX_MESSAGE],
+            retry_ms=ours.retry_ms,
+            details=ours.details,
+            worker=ours.worker or worker,
+            traceback=ours.remote_traceback,
         )
-    if isinstance(error, OSError) and error.errno in (27, 28, 122):  # EFBIG, ENOSPC, EDQUOT
-        where = f" while writing {error.filename}" if error.filename else ""
-        details = {"file": str(error.filename)} if error.filename else {}
-        message = f"the disk is full{where}: free some space and try again"
-        return Problem("no_space", message, details=details, worker=worker)
     text = "".join(tb.format_exception(error))[-8192:]
     message = f"{type(error).__name__}: {error}. This is a bug in ssmprov; the log has the traceback."
     return Problem("internal", message[:2000], worker=worker, traceback=text)

@@ -557,6 +557,7 @@ class Story(msgspec.Struct, omit_defaults=False):
 class StatusResult(msgspec.Struct, omit_defaults=False, kw_only=True):
     """What the broker knows: `broker`, `models` and `workers`.
 
+    `not_served` has the configured models that cannot be served, and why.
     `contexts` maps MODEL:NAME to the worker where it was last hot, and `pins` to the worker where it is pinned.
     `story` has the requests that were asked for, if they are open or among the last that ended.
     """
@@ -567,3 +568,4 @@ class StatusResult(msgspec.Struct, omit_defaults=False, kw_only=True):
     contexts: dict[str, str] = {}
     pins: dict[str, str] = {}
     story: list[Story] = []
+    not_served: dict[str, str] = {}

@@ -115,7 +115,7 @@ def test_a_full_disk_is_named(number: int) -> None:
     error = cross(OSError(number, "full", "/store/x"))
     assert error.code == "no_space"
     assert "/store/x" in error.message
-    assert cross(OSError(13, "denied")).code == "internal"
+    assert cross(OSError(13, "denied")).code == "unavailable"
 
 
 def test_the_nearest_word_is_offered() -> None:

@@ -26,6 +26,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta
 
+from ssmprov.causes import explaining, shown
 from ssmprov.errors import BadRequest, Corrupt, Unsupported
 from workers.checkpoints.files import Files
 from workers.checkpoints.lineage import ROOT_DIGEST, StepRecord
@@ -98,10 +99,8 @@ class Archive:
 
     def __init__(self, files: Files, path: Path) -> None:
         self.path = path
-        try:
+        with explaining(f"{shown(path)} cannot be read", path):
             fd = files.open(path)
-        except OSError as error:
-            raise BadRequest(f"{path} cannot be read: {error.strerror}") from error
         self._file = open(fd, "rb", buffering=_CHUNK)  # noqa: SIM115 (closed by `close`)
         self.size = os.fstat(fd).st_size
         self.header: ArchiveHeader

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from ssmprov.causes import explained, shown
 from ssmprov.errors import BadRequest, Corrupt, Refused
 from ssmprov.ops import BackedUp
 from workers.checkpoints.build import SUCCESSOR, building, succeed
@@ -48,7 +49,7 @@ def _check_target(target: Path, path: Path, uuid: str, files: Files) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise BadRequest(f"{target} cannot hold a backup: {error.strerror}") from error
+        raise explained(error, f"{shown(target)} cannot hold a backup", target) from error
     if path.name not in names and SUCCESSOR not in names:
         begun = {"objects", "holders", "in-use", "lock", "settings", FOLDER, "catalogue.new", "catalogue.new-wal"}
         if names - begun:

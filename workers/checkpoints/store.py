@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ssmprov.causes import OTHER_STORE
 from ssmprov.errors import BadRequest, Refused, SsmprovError
 from ssmprov.names import Ref, check_name
 from ssmprov.ops import BackedUp, Collected, Exported, ForkResult, Page, Row, Shown, Steps, Verified
@@ -78,7 +79,10 @@ class Store:
             self.uuid = self._noted("uuid")
             self.model = self._noted("model")
             if model not in ("", self.model):
-                raise Refused(f"{directory} holds the checkpoints of {self.model}: give {model} another directory")
+                raise Refused(
+                    f"{directory} holds the checkpoints of {self.model}: give {model} another directory",
+                    cause=OTHER_STORE,
+                )
             if identity is not None:
                 self._note_identity(identity)
         except BaseException:
