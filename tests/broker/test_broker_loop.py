@@ -286,7 +286,7 @@ class TestMetrics:
             taken.bind(("127.0.0.1", 0))
             taken.listen()
             process = make_cluster(f"[broker]\nmetrics_port = {taken.getsockname()[1]}\n").broker()
-            process.expect("cannot serve metrics on port")
+            process.expect("cannot listen on port")
             assert process.wait() == EXIT_CONFIGURATION
 
 

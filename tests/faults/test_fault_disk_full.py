@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from aftermath import Aftermath
 from house import House, opened
+from refusing import mounted
 
 from clients.blocking import Client
 from ssmprov.errors import NoSpace, SsmprovError
@@ -24,14 +25,8 @@ BIN = Path(sys.executable).parent
 @contextmanager
 def small_disk(path: Path) -> Iterator[Path]:
     """A tmpfs of its own."""
-    path.mkdir()
-    words = ["mount", "-t", "tmpfs", "-o", f"size={SIZE_KIB}k", "tmpfs", str(path)]
-    if os.geteuid() != 0 or subprocess.run(words, capture_output=True, check=False).returncode:
-        pytest.skip("a small disk needs the right to mount a tmpfs")
-    try:
+    with mounted(path, f"size={SIZE_KIB}k"):
         yield path
-    finally:
-        subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,8 @@ from workers.checkpoints.weights import FOLDER, WeightFiles, copy, garbage
 _CHUNK = 1 << 20
 
 
-def backup(source: Path, catalogue: Catalogue, objects: Objects, target: Path, files: Files) -> BackedUp:
-    """Copy the open store in `source` to `target`.
+def backup(source: Path, lock: Path, catalogue: Catalogue, objects: Objects, target: Path, files: Files) -> BackedUp:
+    """Copy the open store in `source`, whose lock is `lock`, to `target`.
 
     Raises BadRequest, Refused (`target` holds another store or something else), Busy, NoSpace, Corrupt.
     """
@@ -38,7 +38,7 @@ def backup(source: Path, catalogue: Catalogue, objects: Objects, target: Path, f
     there = _check_target(target, path, catalogue.meta("uuid") or "", files)
     with usable(target):
         make_directories(target, files)
-    with in_use(target, alone=True), locked(source / "lock", shared=True):
+    with in_use(target, alone=True), locked(lock, shared=True):
         return _copy(source, catalogue, objects, target, path, files, there)
 
 

@@ -14,6 +14,9 @@ from ssmprov import locks
 from ssmprov.causes import cause_of, explained, explaining, shown
 from ssmprov.errors import BadRequest, Busy, NoSpace, Unavailable, Unsupported
 
+IN_USE = "in-use"
+"""The file that every process locks that has the store open."""
+
 
 class Files:
     """Never follows a symbolic link in the last part of a path. Files and directories are for their owner alone."""
@@ -138,7 +141,7 @@ def in_use(directory: Path, *, alone: bool = False) -> Iterator[None]:
     """
     with ExitStack() as held:
         try:
-            held.enter_context(locked(directory / "in-use", shared=not alone, wait=False))
+            held.enter_context(locked(directory / IN_USE, shared=not alone, wait=False))
         except BlockingIOError as error:
             what = "is open in another process: stop whatever serves it first" if alone else "is being put in place"
             raise Busy(f"the store {directory} {what}, and try again", retry_ms=1000) from error

@@ -72,6 +72,7 @@ def damaged(path: Path, what: str) -> Corrupt:
         f"{path} is damaged: {what}. See what is affected with `ssmprov ckpt verify --store {path.parent}`. To "
         "repair it, stop its workers and add --repair, or restore the store from a backup",
         file=str(path),
+        what=what,
     )
 
 

@@ -33,6 +33,8 @@ from workers.context import Identity, Read, Snapshot
 
 T = TypeVar("T")
 
+CATALOGUE = "catalogue.sqlite"
+
 
 class Store:
     """Opens the store in `directory`, or creates it if a model is given.
@@ -56,22 +58,25 @@ class Store:
         keep_steps: int = 20,
         max_names: int = MAX_NAMES,
         files: Files | None = None,
+        objects_of: Path | None = None,
     ) -> None:
-        self.directory = directory
+        """With `objects_of`, `directory` holds only a copy of the catalogue of the store there: see `reading`."""
+        self.directory = objects_of or directory
         self.identity = identity
         self.keep_steps = max(1, keep_steps)
         files = files or Files()
         self._lock = directory / "lock"
         self._files = files
-        self._objects = Objects(directory / "objects", files)
-        self._weights = WeightFiles(directory / FOLDER, files)
+        self._objects = Objects(self.directory / "objects", files)
+        self._weights = WeightFiles(self.directory / FOLDER, files)
         self._open = ExitStack()
-        path = directory / "catalogue.sqlite"
+        path = directory / CATALOGUE
         try:
             prepare_store(directory, path, self._lock, model, files)
             self._open.enter_context(in_use(directory))
             finish_succession(path, self._lock, files)
-            self._catalogue = Catalogue(path, open_catalogue(path, self._lock, files), max_names=max_names)
+            connection = open_catalogue(path, self._lock, files)
+            self._catalogue = Catalogue(self.directory / CATALOGUE, connection, max_names=max_names)
             self._open.callback(self._catalogue.close)
             self._holds = Holds(directory / "holders", self._lock)
             self._commits = Commits(self._catalogue, self._objects, self._holds, self.keep_steps)
@@ -320,7 +325,7 @@ class Store:
 
     def backup(self, target: Path) -> BackedUp:
         """Copy the store to `target`, while it serves. Raises BadRequest, Refused, Busy, NoSpace."""
-        return backup(self.directory, self._catalogue, self._objects, target, self._files)
+        return backup(self.directory, self._lock, self._catalogue, self._objects, target, self._files)
 
     def gc(self, *, dry_run: bool = False) -> Collected:
         """Delete what no name, history or hold reaches. Raises Busy while another gc runs."""
