@@ -172,8 +172,11 @@ def known(error: BaseException) -> SsmprovError | None:
     if isinstance(error, ImportError) and (error.name or "").partition(".")[0] not in (PACKAGE.name, *ROOMS):
         return missing_module(error)
     if isinstance(error, UnicodeEncodeError) and _has_surrogate(error.object[error.start : error.end]):
-        text = shown(error.object)
-        return BadRequest(f"{text[:200]!r} is not valid UTF-8: write it in UTF-8", cause="not_utf8")
+        return BadRequest(
+            f"'{shown(error.object)[:300]}' is not valid UTF-8: write it in UTF-8. If it is the working directory, set "
+            "SSMPROV_HOME to another one",
+            cause="not_utf8",
+        )
     return None
 
 

@@ -141,7 +141,10 @@ def home_of(environment: Mapping[str, str] = os.environ) -> Path:
         return Path(chosen).expanduser().absolute()
     if Path("/_").is_dir():
         return Path("/_")
-    return Path(platformdirs.user_data_dir("ssmprov"))
+    try:
+        return Path(platformdirs.user_data_dir("ssmprov"))
+    except RuntimeError:
+        raise BadRequest("this user has no home directory: set SSMPROV_HOME to the working directory") from None
 
 
 def load(path: Path | None = None, home: Path | None = None) -> Configuration:

@@ -39,6 +39,10 @@ MAX_RECORD = 64 << 20
 MAX_OBJECT = 2 << 30
 _CHUNK = 1 << 20
 T = TypeVar("T")
+
+BEGIN = 200
+"""Bytes of a file's name that its temporary file repeats: file systems allow 255."""
+
 _U32 = struct.Struct("<I")
 
 ObjectId = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
@@ -73,7 +77,8 @@ def write_archive(
     """Write the file, which appears complete or not at all; return its SHA-256 and size."""
     inner, outer = hashlib.sha256(), hashlib.sha256()
     size = 0
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    begin = os.fsdecode(os.fsencode(path.name)[:BEGIN])
+    temporary = path.with_name(f".{begin}.{secrets.token_hex(4)}.tmp")
     with files.replacing(path, temporary) as write:
 
         def put(data: bytes) -> None:
