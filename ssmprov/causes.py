@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -93,6 +94,8 @@ _BY_NUMBER = {
     errno.ENOTEMPTY: Cause("exists", BadRequest, "the directory is not empty"),
 }
 
+_OF_THIS_PROCESS = (PERMISSION, TOO_MANY_FILES, NO_MEMORY)
+
 OTHER_STORE = "other_store"
 """The cause of an error about a store that belongs to another model."""
 
@@ -141,7 +144,7 @@ def of_cause(cause: Cause, what: str = "", path: os.PathLike[str] | str | bytes 
 
 def circumstance(error: OSError, path: Path) -> SsmprovError | None:
     """Why a file cannot be read, if that says something about this process and nothing about the file; else None."""
-    if cause_of(error) in (PERMISSION, TOO_MANY_FILES, NO_MEMORY):
+    if cause_of(error) in _OF_THIS_PROCESS:
         return explained(error, f"{shown(path)} cannot be read", path)
     return None
 
@@ -167,6 +170,10 @@ def known(error: BaseException) -> SsmprovError | None:
         return error
     if isinstance(error, OSError):
         return explained(error)
+    zmq = sys.modules.get("zmq")
+    if zmq is not None and isinstance(error, zmq.ZMQError):  # not an OSError, although it has the system's numbers
+        told = OSError(error.errno, error.strerror)
+        return explained(told) if cause_of(told) in _OF_THIS_PROCESS else None
     if isinstance(error, MemoryError):
         return of_cause(NO_MEMORY)
     if isinstance(error, ImportError) and (error.name or "").partition(".")[0] not in (PACKAGE.name, *ROOMS):

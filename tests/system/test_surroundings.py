@@ -167,6 +167,15 @@ def test_a_long_name_of_a_file_works_and_a_longer_one_is_told(talk: Cluster, sai
         assert done.stderr.count(b"\n") == 1
 
 
+@pytest.mark.parametrize("limit", [9, 12])
+def test_too_many_open_files_are_told_whoever_meets_them(talk: Cluster, limit: int) -> None:
+    script = f"ulimit -n {limit} && exec {BIN / 'ssmprov'} status"
+    done = subprocess.run(["sh", "-c", script], env=talk.environment, capture_output=True, timeout=200, check=False)
+    assert done.returncode == 1
+    assert b"too many files are open" in done.stderr
+    assert done.stderr.count(b"\n") == 1
+
+
 def test_the_cause_is_in_the_details_for_programs(talk: Cluster, said: str, tmp_path: Path) -> None:
     from ssmprov.causes import known
 
