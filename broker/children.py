@@ -16,9 +16,16 @@ from ssmprov.process import EXIT_CONFIGURATION, EXIT_FAULT, READY
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 10.0
 GOOD_LIFE_S = 30.0
-CRASHES = frozenset({EXIT_FAULT, -signal.SIGABRT, -signal.SIGSEGV, -signal.SIGILL, -signal.SIGBUS, -signal.SIGFPE})
+_CRASHED = "A damaged or unsupported model file can cause this: check it with `ssmprov models check PATH`"
+HINTS: dict[int, str] = {
+    **dict.fromkeys((-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGILL, -signal.SIGBUS, -signal.SIGFPE), _CRASHED),
+    EXIT_FAULT: _CRASHED,
+    -signal.SIGKILL: "The system does that if it runs out of memory: use a smaller model, fewer workers or fewer slots",
+}
+"""What may help a child that ends in such a way."""
+
 HOPELESS = 3
-"""If a bug or a native library ends a child this often in a row before it ever serves, it is not started again."""
+"""If a child ends in such a way this often in a row before it ever serves, it is not started again."""
 
 MAX_LINE = 64 * 1024
 
@@ -133,15 +140,13 @@ class Child:
         self._listen()
         self.output.close()
         self.process = None
-        if status in CRASHES and not self.served and self.failures + 1 >= HOPELESS:
+        if status in HINTS and not self.served and self.failures + 1 >= HOPELESS:
             cause = f" ({self.last_line})" if status == EXIT_FAULT else ""
-            self.last_line = (
-                f"it {ending(status)}{cause} after each of {HOPELESS} starts. A damaged or unsupported model file can "
-                "cause this: check it with `ssmprov models check PATH`"
-            )
+            self.last_line = f"it {ending(status)}{cause} after each of {HOPELESS} starts. {HINTS[status]}"
             return EXIT_CONFIGURATION
         if status != EXIT_CONFIGURATION:
-            self.failures = 1 if now - self.started >= GOOD_LIFE_S else self.failures + 1
+            lived = self.served and now - self.started >= GOOD_LIFE_S
+            self.failures = 1 if lived else self.failures + 1
             self.due = now + delay_s(self.failures)
         return status
 

@@ -94,6 +94,9 @@ _BY_NUMBER = {
     errno.ENOTEMPTY: Cause("exists", BadRequest, "the directory is not empty"),
 }
 
+_TORCH_SAYS = "DefaultCPUAllocator: "
+"""What torch says about memory for the processor: it gives no code for it."""
+
 _OF_THIS_PROCESS = (PERMISSION, TOO_MANY_FILES, NO_MEMORY)
 
 OTHER_STORE = "other_store"
@@ -174,7 +177,7 @@ def known(error: BaseException) -> SsmprovError | None:
     if zmq is not None and isinstance(error, zmq.ZMQError):  # not an OSError, although it has the system's numbers
         told = OSError(error.errno, error.strerror)
         return explained(told) if cause_of(told) in _OF_THIS_PROCESS else None
-    if isinstance(error, MemoryError):
+    if isinstance(error, MemoryError) or _is_torch_without_memory(error):
         return of_cause(NO_MEMORY)
     if isinstance(error, ImportError) and (error.name or "").partition(".")[0] not in (PACKAGE.name, *ROOMS):
         return missing_module(error)
@@ -224,6 +227,13 @@ def _is_nowhere() -> bool:
     except FileNotFoundError:
         return True
     return False
+
+
+def _is_torch_without_memory(error: BaseException) -> bool:
+    torch = sys.modules.get("torch")
+    if torch is None or not isinstance(error, RuntimeError):
+        return False
+    return isinstance(error, torch.OutOfMemoryError) or _TORCH_SAYS in str(error)
 
 
 def _has_surrogate(text: str) -> bool:

@@ -17,6 +17,13 @@ from workers.checkpoints import Store
 UP = ("-c", "import sys; from ssmprov.main import main; sys.exit(main())", "up", "--ready-file", "ready.json")
 
 
+STATEMENTS = {
+    "missing library": "import torhc",
+    "bug": "1 / 0",
+    "killed": "import os, signal; os.kill(os.getpid(), signal.SIGKILL)",
+}
+
+
 def plugin(directory: Path, statement: str) -> str:
     """A runtime `odd` that does one thing when it is opened; returns the folder for PYTHONPATH."""
     about = directory / "plugin" / "odd-1.dist-info"
@@ -38,7 +45,7 @@ def bad(directory: Path, how: str) -> str:
             path = directory / "bad.pth"
             path.write_bytes(path.read_bytes()[:5000])
             return "\n" + toml
-        case "missing library" | "bug":
+        case "missing library" | "bug" | "killed":
             return f'{table}runtime = "odd"\npath = "odd"\n'
         case "another model's store":
             Store(directory / "taken", "other").close()
@@ -60,6 +67,7 @@ def up(cluster: Cluster) -> Process:
         ("damaged file", r"bad\.pth"),
         ("missing library", "Python module 'torhc'"),
         ("another model's store", "holds the checkpoints of other"),
+        ("killed", "killed by SIGKILL after each of 3 starts.*runs out of memory"),
         ("bug", "ZeroDivisionError: division by zero. This is a bug in ssmprov"),
     ],
 )
@@ -67,7 +75,7 @@ def test_the_rest_is_served_and_the_reason_told(
     make_cluster: Callable[[str], Cluster], tmp_path: Path, how: str, why: str
 ) -> None:
     cluster = make_cluster(scripted_toml(tmp_path) + bad(tmp_path, how))
-    cluster.environment["PYTHONPATH"] = plugin(tmp_path, "1 / 0" if how == "bug" else "import torhc")
+    cluster.environment["PYTHONPATH"] = plugin(tmp_path, STATEMENTS.get(how, ""))
     process = up(cluster)
     process.expect(rf" up \| bad/0 cannot start: .*{why}")
     process.expect(r" up \| serving talk at ")

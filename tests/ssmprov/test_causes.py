@@ -84,6 +84,15 @@ def test_missing_memory_and_modules_are_no_bugs_of_ours() -> None:
     assert "llama_cpp_that_is_missing" in problem.message
 
 
+def test_torch_without_memory_is_no_bug_of_ours() -> None:
+    torch = pytest.importorskip("torch")
+    with pytest.raises(RuntimeError) as raised:
+        torch.empty(1 << 60, dtype=torch.uint8)
+    assert problem_of(raised.value).details == {"cause": "no_memory"}
+    assert problem_of(torch.OutOfMemoryError("x")).details == {"cause": "no_memory"}
+    assert problem_of(RuntimeError("shapes do not fit")).code == "internal"
+
+
 def test_faults_of_ours_are_called_bugs() -> None:
     assert known(ZeroDivisionError()) is None
     with pytest.raises(ImportError) as raised:
