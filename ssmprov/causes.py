@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssmprov.errors import BadRequest, Conflict, NoSpace, SsmprovError, Unavailable, Unsupported
+from ssmprov.errors import BadRequest, Conflict, NoSpace, Problem, SsmprovError, Unavailable, Unsupported, problem_of
 from ssmprov.rooms import PACKAGE, ROOMS
 
 
@@ -188,6 +188,11 @@ def known(error: BaseException) -> SsmprovError | None:
             cause="not_utf8",
         )
     return None
+
+
+def told(error: BaseException, *, worker: str = "") -> Problem:
+    """The wire form of any error: see `known`."""
+    return problem_of(known(error) or error, worker=worker)
 
 
 def missing_module(error: ImportError, what: str = "this") -> SsmprovError:

@@ -176,17 +176,15 @@ MAX_MESSAGE = 4000
 
 
 def problem_of(error: BaseException, *, worker: str = "") -> Problem:
-    """The wire form of an error. One whose cause is unknown becomes `internal`, with its traceback."""
-    from ssmprov.causes import known  # it is built on this file
-
-    if (ours := known(error)) is not None:
+    """The wire form of an error. One outside the tree becomes `internal`, with its traceback; see `causes.told`."""
+    if isinstance(error, SsmprovError):
         return Problem(
-            code=ours.code,
-            message=ours.message[:MAX_MESSAGE],
-            retry_ms=ours.retry_ms,
-            details=ours.details,
-            worker=ours.worker or worker,
-            traceback=ours.remote_traceback,
+            code=error.code,
+            message=error.message[:MAX_MESSAGE],
+            retry_ms=error.retry_ms,
+            details=error.details,
+            worker=error.worker or worker,
+            traceback=error.remote_traceback,
         )
     text = "".join(tb.format_exception(error))[-8192:]
     message = f"{type(error).__name__}: {error}. This is a bug in ssmprov; the log has the traceback."

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from ssmprov.causes import expanded, explained, known, not_listening, shown
-from ssmprov.errors import BadRequest, SsmprovError, problem_of
+from ssmprov.causes import expanded, explained, known, not_listening, shown, told
+from ssmprov.errors import BadRequest, SsmprovError
 
 CAUSES = {
     "ENOSPC": ("no_space", "no_space"),
@@ -39,7 +39,7 @@ CAUSES = {
 @pytest.mark.parametrize("name", CAUSES)
 def test_a_number_has_its_cause_its_code_and_its_file(name: str) -> None:
     error = OSError(getattr(errno, name), "words of the system", "/a/file")
-    problem = problem_of(error, worker="m/0")
+    problem = told(error, worker="m/0")
     assert (problem.details["cause"], problem.code) == CAUSES[name]
     assert getattr(errno, problem.details["errno"]) == getattr(errno, name)
     assert problem.details["file"] == "/a/file"
@@ -50,9 +50,9 @@ def test_a_number_has_its_cause_its_code_and_its_file(name: str) -> None:
 
 def test_what_failed_and_which_file_are_told_once() -> None:
     error = OSError(errno.EROFS, "x", "/a/temporary")
-    told = explained(error, "/a/file cannot be written", Path("/a/file"))
-    assert str(told).startswith("/a/file cannot be written: its file system is read-only. ")
-    assert told.details["file"] == "/a/file"
+    ours = explained(error, "/a/file cannot be written", Path("/a/file"))
+    assert str(ours).startswith("/a/file cannot be written: its file system is read-only. ")
+    assert ours.details["file"] == "/a/file"
 
 
 def test_real_errors_of_the_system(tmp_path: Path) -> None:
@@ -76,10 +76,10 @@ def test_a_library_that_cannot_be_loaded_is_named() -> None:
 
 
 def test_missing_memory_and_modules_are_no_bugs_of_ours() -> None:
-    assert problem_of(MemoryError()).details == {"cause": "no_memory"}
+    assert told(MemoryError()).details == {"cause": "no_memory"}
     with pytest.raises(ModuleNotFoundError) as raised:
         import llama_cpp_that_is_missing  # type: ignore[import-not-found]  # noqa: F401
-    problem = problem_of(raised.value)
+    problem = told(raised.value)
     assert (problem.code, problem.details) == ("unsupported", {"cause": "library"})
     assert "llama_cpp_that_is_missing" in problem.message
 
@@ -88,9 +88,9 @@ def test_torch_without_memory_is_no_bug_of_ours() -> None:
     torch = pytest.importorskip("torch")
     with pytest.raises(RuntimeError) as raised:
         torch.empty(1 << 60, dtype=torch.uint8)
-    assert problem_of(raised.value).details == {"cause": "no_memory"}
-    assert problem_of(torch.OutOfMemoryError("x")).details == {"cause": "no_memory"}
-    assert problem_of(RuntimeError("shapes do not fit")).code == "internal"
+    assert told(raised.value).details == {"cause": "no_memory"}
+    assert told(torch.OutOfMemoryError("x")).details == {"cause": "no_memory"}
+    assert told(RuntimeError("shapes do not fit")).code == "internal"
 
 
 def test_faults_of_ours_are_called_bugs() -> None:
@@ -98,7 +98,7 @@ def test_faults_of_ours_are_called_bugs() -> None:
     with pytest.raises(ImportError) as raised:
         from ssmprov.errors import Nothing  # type: ignore[attr-defined]  # noqa: F401
     for error in (raised.value, ZeroDivisionError("x")):
-        problem = problem_of(error)
+        problem = told(error)
         assert problem.code == "internal"
         assert "bug in ssmprov" in problem.message
         assert problem.traceback
@@ -119,21 +119,21 @@ def test_an_error_of_ours_stays_what_it_is() -> None:
     ],
 )
 def test_an_address_that_cannot_be_listened_on(number: int, code: str, says: str) -> None:
-    told = not_listening(OSError(number, "x"), "127.0.0.1:80")
-    assert told.code == code
-    assert "127.0.0.1:80" in str(told)
-    assert says in str(told)
+    ours = not_listening(OSError(number, "x"), "127.0.0.1:80")
+    assert ours.code == code
+    assert "127.0.0.1:80" in str(ours)
+    assert says in str(ours)
 
 
 def test_a_path_that_is_no_utf_8_can_be_sent() -> None:
     path = os.fsdecode(b"/caf\xe9")
-    problem = problem_of(OSError(errno.EACCES, "x", path))
+    problem = told(OSError(errno.EACCES, "x", path))
     assert problem.message.encode()
     assert problem.details["file"] == shown(path) == "/caf\\xe9"
 
 
 def test_a_home_that_the_system_does_not_know() -> None:
     assert expanded("/x/~") == Path("/x/~")
-    with pytest.raises(BadRequest) as told:
+    with pytest.raises(BadRequest) as raised:
         expanded("~nobody-has-this-name/x")
-    assert told.value.details["cause"] == "no_home"
+    assert raised.value.details["cause"] == "no_home"
