@@ -17,9 +17,9 @@ from bridge_tcp.server import Server
 from clients.aio import AsyncClient
 from ssmprov import configuration, durable, logs
 from ssmprov.configuration import BridgeTable, Configuration
-from ssmprov.errors import BadRequest, SsmprovError
+from ssmprov.errors import BadRequest
 from ssmprov.keys import INSECURE_VARIABLE
-from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED, die_with_parent, ready
+from ssmprov.process import SUPERVISED, die_with_parent, failed, ready
 
 log = logging.getLogger(__name__)
 
@@ -65,9 +65,8 @@ def bridge(
         logs.start(f"bridge/{table.port or index or 0}")
         client = AsyncClient(endpoint or configured.endpoints()[0], home=configured.home, agent="bridge")
         asyncio.run(run(client, table, ready_file, insecure=insecure))
-    except SsmprovError as error:
-        log.error("%s", error)
-        sys.exit(EXIT_CONFIGURATION if SUPERVISED in os.environ and not error.retry else error.exit_code)
+    except Exception as error:
+        sys.exit(failed(error, log))
 
 
 def choose(configured: Configuration, index: int | None, port: int | None, model: str | None) -> BridgeTable:

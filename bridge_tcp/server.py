@@ -13,9 +13,9 @@ from bridge_tcp.port import Port
 from bridge_tcp.replies import ERROR, Refusal
 from bridge_tcp.session import Session
 from clients.aio import AsyncClient
+from ssmprov.causes import not_listening
 from ssmprov.configuration import BridgeTable, is_loopback, parse_size
 from ssmprov.errors import BadRequest, SsmprovError
-from ssmprov.sockets import cannot_listen
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +52,9 @@ class Server:
         self.port = 0
 
     async def start(self) -> asyncio.Server:
-        """Listen. Raises Conflict if another program uses the port or the address is not on this machine."""
+        """Listen. Raises Conflict if another program uses the port or the address is not on this machine, or another
+        error that says why not.
+        """
         table = self._table
         try:
             server = await asyncio.start_server(
@@ -62,9 +64,7 @@ class Server:
             self._session = Session(Port(self._client, table.model, self.port, table.turn_s))
             await server.start_serving()
         except OSError as error:
-            raise cannot_listen(
-                f"{table.host}:{table.port}", error.errno, "`port` or `host` of its [[bridge]]"
-            ) from None
+            raise not_listening(error, f"{table.host}:{table.port}", "`port` or `host` of its [[bridge]]") from None
         if not is_loopback(table.host):
             log.warning("%s can be reached from other machines, and this protocol has no authentication", table.host)
         return server

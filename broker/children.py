@@ -11,14 +11,21 @@ from dataclasses import dataclass, field
 from typing import IO
 
 from ssmprov import logs, rooms
-from ssmprov.process import EXIT_CONFIGURATION, READY
+from ssmprov.process import EXIT_CONFIGURATION, EXIT_FAULT, READY
 
 FIRST_DELAY_S = 0.2
 LONGEST_DELAY_S = 10.0
 GOOD_LIFE_S = 30.0
-CRASHES = frozenset({-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGILL, -signal.SIGBUS, -signal.SIGFPE})
+_CRASHED = "A damaged or unsupported model file can cause this: check it with `ssmprov models check PATH`"
+HINTS: dict[int, str] = {
+    **dict.fromkeys((-signal.SIGABRT, -signal.SIGSEGV, -signal.SIGILL, -signal.SIGBUS, -signal.SIGFPE), _CRASHED),
+    EXIT_FAULT: _CRASHED,
+    -signal.SIGKILL: "The system does that if it runs out of memory: use a smaller model, fewer workers or fewer slots",
+}
+"""What may help a child that ends in such a way."""
+
 HOPELESS = 3
-"""If a native library crashes a child this often in a row before it ever serves, it is not started again."""
+"""If a child ends in such a way this often in a row before it ever serves, it is not started again."""
 
 MAX_LINE = 64 * 1024
 
@@ -43,7 +50,10 @@ def ending(status: int) -> str:
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class Child:
-    """One supervised process. `due` is the time of its next start; None while it runs or must not start."""
+    """One supervised process. `due` is the time of its next start; None while it runs or must not start.
+
+    `why_not` says why it is not started again.
+    """
 
     name: str
     arguments: list[str]  # the module and its arguments
@@ -54,6 +64,8 @@ class Child:
     failures: int = 0
     last_line: str = ""
     served: bool = False
+    model: str = ""  # of a worker
+    why_not: str = ""
     _rest: bytes = field(default=b"", repr=False)
     _ready: int | None = field(default=None, repr=False)
 
@@ -128,14 +140,13 @@ class Child:
         self._listen()
         self.output.close()
         self.process = None
-        if status in CRASHES and not self.served and self.failures + 1 >= HOPELESS:
-            self.last_line = (
-                f"it {ending(status)} after each of {HOPELESS} starts. A damaged or unsupported model file can cause "
-                "this: check it with `ssmprov models check PATH`"
-            )
+        if status in HINTS and not self.served and self.failures + 1 >= HOPELESS:
+            cause = f" ({self.last_line})" if status == EXIT_FAULT else ""
+            self.last_line = f"it {ending(status)}{cause} after each of {HOPELESS} starts. {HINTS[status]}"
             return EXIT_CONFIGURATION
         if status != EXIT_CONFIGURATION:
-            self.failures = 1 if now - self.started >= GOOD_LIFE_S else self.failures + 1
+            lived = self.served and now - self.started >= GOOD_LIFE_S
+            self.failures = 1 if lived else self.failures + 1
             self.due = now + delay_s(self.failures)
         return status
 

@@ -19,9 +19,8 @@ from broker.metrics import Metrics
 from broker.state import Bounds
 from ssmprov import configuration, logs, wire
 from ssmprov.configuration import parse_size
-from ssmprov.errors import NoSpace, SsmprovError
 from ssmprov.keys import INSECURE_VARIABLE
-from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED, die_with_parent
+from ssmprov.process import SUPERVISED, die_with_parent, failed
 
 log = logging.getLogger(__name__)
 
@@ -73,9 +72,8 @@ def broker(config: Path | None, home: Path | None, listen: tuple[str, ...], inse
         Loop(endpoints, machine, metrics, gate, insecure=insecure, memory=parse_size(table.memory)).run()
         if metrics:
             metrics.close()
-    except SsmprovError as error:
-        log.error("%s", error)
-        sys.exit(EXIT_CONFIGURATION if SUPERVISED in os.environ and not isinstance(error, NoSpace) else error.exit_code)
+    except Exception as error:
+        sys.exit(failed(error, log))
 
 
 def _open_many_files() -> None:

@@ -68,6 +68,7 @@ class Leases:
             progress_at=state.now,
         )
         peer.worker, peer.model = worker.name, worker.model
+        state.not_served.pop(worker.model, None)
         if not (model.workers or old):
             model.moved = False
         if not model.moved:  # from the store; once this broker has seen pins change, what a worker offers may be older

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
 import os
 import signal
@@ -38,9 +37,10 @@ from broker.machine import STALL_S, Broker
 from broker.metrics import Metrics
 from broker.ports import Ports
 from broker.records import Route
-from ssmprov import logs, sockets, wire
+from ssmprov import locks, logs, sockets, wire
+from ssmprov.causes import explained, not_listening
 from ssmprov.configuration import host_of, is_loopback, private_directory
-from ssmprov.errors import BadRequest, Conflict, NoSpace, Refused, Unavailable
+from ssmprov.errors import BadRequest, Conflict, NoSpace, Refused
 from ssmprov.keys import LOCAL, User
 from ssmprov.process import SUPERVISED, has_ended, host, is_worker, memory_of, ready, started_at
 
@@ -126,7 +126,7 @@ class Loop:
                 self._lock(path)
                 path.unlink(missing_ok=True)
             except OSError as error:
-                raise Unavailable(f"cannot listen on {endpoint}: {error.strerror}: {error.filename or path}") from None
+                raise explained(error, f"cannot listen on {endpoint}") from None
             self._paths.append(path)
         elif not (self._gate or self._insecure or is_loopback(host_of(rest))):
             raise BadRequest(
@@ -141,14 +141,17 @@ class Loop:
         try:
             (self._router.bind if scheme == "ipc" else self._ports.open)(sockets.address_of(endpoint))
         except zmq.ZMQError as error:
-            raise sockets.cannot_listen(endpoint, error.errno, "`listen` of [broker]") from None
+            told = OSError(error.errno, error.strerror)
+            if scheme == "ipc":
+                raise explained(told, f"cannot listen on {endpoint}") from None
+            raise not_listening(told, endpoint, "`listen` of [broker]") from None
 
     def _lock(self, path: Path) -> None:
         """Make sure that no second broker steals the socket of a live one."""
         handle = os.open(path.with_name(path.name + ".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         self._locks.append(handle)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locks.lock(handle, locks.EXCLUSIVE | locks.NO_WAIT, path)
         except BlockingIOError:
             holder = os.pread(handle, 20, 0).decode("ascii", "replace").strip()
             who = f"process {holder}" if holder.isdecimal() else "another process"

@@ -153,7 +153,7 @@ class Broker:
         elif isinstance(message, wire.Hello):
             self._hello(peer, message)
         elif isinstance(message, wire.Bye):
-            self._bye(peer)
+            self._bye(peer, message)
         elif isinstance(message, wire.Register):
             self._register(peer, message, event.payloads)
         elif peer.worker:
@@ -183,7 +183,11 @@ class Broker:
         )
         state.send(peer.route, answer)
 
-    def _bye(self, peer: Peer) -> None:
+    def _bye(self, peer: Peer, bye: wire.Bye) -> None:
+        if bye.code == "not_served" and bye.error is not None:
+            peer.user.check(Role.WORKER, "to tell why a model is not served")
+            self.state.give_up(str(bye.error.details.get("model")), bye.error.message)
+            return
         worker = self._worker(peer)
         if worker:
             self._leases.leave(worker)

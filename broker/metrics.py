@@ -9,10 +9,10 @@ from typing import Any
 
 from broker.machine import Broker
 from broker.status import report
+from ssmprov.causes import not_listening
 from ssmprov.configuration import LOOPBACK
 from ssmprov.errors import Unsupported
 from ssmprov.ops import StatusResult
-from ssmprov.sockets import cannot_listen
 
 INTERVAL_S = 1.0
 
@@ -34,7 +34,7 @@ class Metrics:
         try:
             self._server, _ = prometheus_client.start_http_server(port, LOOPBACK, registry)
         except OSError as error:
-            raise cannot_listen(f"{LOOPBACK}:{port}", error.errno, "`metrics_port` of [broker]") from None
+            raise not_listening(error, f"{LOOPBACK}:{port}", "`metrics_port` of [broker]") from None
         self.port: int = self._server.server_port
 
     def update(self, broker: Broker) -> None:

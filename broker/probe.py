@@ -9,8 +9,10 @@ import msgspec
 import zmq
 
 from ssmprov import ops, sockets, wire
-from ssmprov.errors import error_of
+from ssmprov.errors import MAX_MESSAGE, Problem, Unavailable, error_of
 from ssmprov.keys import Credentials
+
+TELL_MS = 500
 
 
 def ask_status(
@@ -38,6 +40,23 @@ def ask_status(
     finally:
         socket.close()
     return None
+
+
+def tell_not_served(
+    context: zmq.Context[zmq.Socket[bytes]], endpoint: str, model: str, why: str, credentials: Credentials | None = None
+) -> None:
+    """Tell the broker that a configured model cannot be served, so that it can tell others."""
+    socket = context.socket(zmq.DEALER)
+    try:
+        sockets.connect_dealer(socket, endpoint, credentials)
+        socket.sndtimeo = TELL_MS
+        problem = Problem(Unavailable.code, why[:MAX_MESSAGE], details={"model": model})
+        for message in (wire.Hello(wire.new_id(), "worker", agent="supervisor"), wire.Bye("", problem, "not_served")):
+            socket.send_multipart(wire.encode(message))
+    except zmq.Again:  # there is no connection
+        return
+    finally:
+        socket.close(linger=TELL_MS)
 
 
 def missing(status: ops.StatusResult, workers: Mapping[str, int]) -> list[str]:

@@ -73,6 +73,7 @@ class State:
 
     `limbo` holds the tasks whose model may still come. `held` holds those whose ACCEPTED waits, and until when.
     `chosen` is the default model of the configuration.
+    `not_served` maps configured models that cannot be served to the reason.
     """
 
     bounds: Bounds
@@ -95,6 +96,7 @@ class State:
     order: int = 0
     expected: frozenset[str] = frozenset()
     chosen: str = ""
+    not_served: dict[str, str] = field(default_factory=dict)
     identity: Id = wire.NOBODY
     debug: bool = False
     ended: EndedStories = field(default_factory=EndedStories)
@@ -176,11 +178,19 @@ class State:
         model = self.models.get(name)
         if task.attempt > 1 and (task.slot or task.saves) and self.now - self.started_at < START_GRACE_S:
             return None
+        if name in self.not_served and not (model and model.workers):
+            raise NotFound(f"the model {name!r} is not served: {self.not_served[name]}", name=name)
         if model is None and not self.may_come(name):
             raise NotFound(f"no model {name!r} is served{nearest(name, self.models)}")
         if model is not None:
             self._place(model, task)
         return model
+
+    def give_up(self, model: str, why: str) -> None:
+        """A configured model cannot be served: whoever asks for it is told why at once."""
+        if model in self.expected:
+            self.not_served[model] = why
+            self.leave_limbo(model)
 
     def may_come(self, model: str) -> bool:
         """Whether workers of an unserved model may still register after a start. Configured models get more time."""

@@ -109,5 +109,11 @@ def report(state: State, rates: Rates, pid: int) -> ops.StatusResult:
         contexts |= {f"{name}:{context}": worker for context, worker in newest}
         pins |= {f"{name}:{context}": worker for context, worker in islice(model.pins.items(), SHOWN_CONTEXTS)}
     return ops.StatusResult(
-        broker=broker, models=models, workers=workers, contexts=contexts, pins=pins, default=state.default
+        broker=broker,
+        models=models,
+        workers=workers,
+        contexts=contexts,
+        pins=pins,
+        default=state.default,
+        not_served=dict(state.not_served),
     )

@@ -1,8 +1,9 @@
 """`ssmprov up`: runs the broker, the workers and the bridges of one configuration as child processes.
 
 The broker starts first. Once it answers with the process id of our child, the rest follows, so that nothing registers
-with a stranger's broker. A child that ends is started again after a growing delay. A child that reports a wrong
-configuration ends everything. The children are stopped in this order: bridges, workers, broker.
+with a stranger's broker. A child that ends is started again after a growing delay. If a worker reports an error that no
+new start can mend, its model is not served, and the others are. If that leaves no model, or if the broker or a bridge
+reports such an error, everything ends. The children are stopped in this order: bridges, workers, broker.
 """
 
 from __future__ import annotations
@@ -23,8 +24,9 @@ import msgspec
 import zmq
 
 from broker.children import Child, ending
-from broker.probe import BoundPort, ask_status, missing
+from broker.probe import BoundPort, ask_status, missing, tell_not_served
 from ssmprov import durable, logs
+from ssmprov.causes import explained
 from ssmprov.configuration import LOOPBACK, RUN_DIRECTORY, Configuration, private_directory
 from ssmprov.errors import Refused, SsmprovError
 from ssmprov.keys import INSECURE_VARIABLE, AllowList, Credentials, Role, credentials_for
@@ -98,7 +100,7 @@ class Supervisor:
         for model in self.configuration.tables.model:
             for index in range(model.workers):
                 arguments = ["workers", *config, "--model", model.name, "--index", str(index)]
-                yield Child(name=worker_name(model.name, index), arguments=arguments, rank=WORKER)
+                yield Child(name=worker_name(model.name, index), arguments=arguments, rank=WORKER, model=model.name)
         bridges = self.configuration.tables.bridge
         folder = private_directory(self.configuration.home / RUN_DIRECTORY) if bridges else Path()
         for index, bridge in enumerate(bridges):
@@ -160,7 +162,7 @@ class Supervisor:
             except OSError as error:  # no process or memory is available: a failure like any other
                 child.failures += 1
                 child.due = now + 10.0
-                log.error("%s cannot be started: %s. Trying again in 10 s", child.name, error.strerror)
+                log.error("%s. Trying again in 10 s", explained(error, f"{child.name} cannot be started"))
                 continue
             self.selector.register(child.output, selectors.EVENT_READ, child)
 
@@ -198,11 +200,18 @@ class Supervisor:
     def _lost(self, child: Child, status: int) -> None:
         self.serving = False
         if status == EXIT_CONFIGURATION:
-            self.fatal = True
-            log.error("%s cannot start: %s", child.name, child.last_line or "it did not say why")
+            child.why_not = child.last_line or "it did not say why"
+            log.error("%s cannot start: %s", child.name, child.why_not)
+            self.fatal |= child.rank != WORKER or len(self._not_served()) == len(self.configuration.tables.model)
         elif child.due is not None:
             pause = child.due - time.monotonic()
             log.warning("%s %s and will be started again in %.1f s", child.name, ending(status), pause)
+
+    def _not_served(self) -> dict[str, str]:
+        """The models of which no worker can start, and why."""
+        workers = [child for child in self.children if child.rank == WORKER]
+        started = {child.model for child in workers if not child.why_not}
+        return {child.model: child.why_not for child in workers if child.model not in started}
 
     def _look(self) -> None:
         """Check whether everything serves, and start what waits for the broker."""
@@ -216,29 +225,38 @@ class Supervisor:
             return
         if status is None or status.broker.pid != broker.pid:
             return
-        for child in self.children:
+        wanted = [child for child in self.children if not child.why_not]
+        for child in wanted:
             if child.process is None and child.due is None:
                 child.due = time.monotonic()
-        if all(child.process for child in self.children):
-            workers = {child.name: child.pid for child in self.children if child.rank == WORKER}
+        for model, why in self._not_served().items():
+            if model not in status.not_served:
+                tell_not_served(self.context, self.endpoint, model, why, self.credentials)
+        if all(child.process for child in wanted):
+            workers = {child.name: child.pid for child in wanted if child.rank == WORKER}
             ports = {name: port for name, path in self.bound.items() if (port := _read_port(path))}
             if not missing(status, workers) and len(ports) == len(self.bound):
                 self._serve(ports)
 
     def _serve(self, ports: dict[str, BoundPort]) -> None:
         self.serving = True
-        pids = {child.name: child.pid for child in self.children}
+        pids = {child.name: child.pid for child in self.children if child.process}
+        failed = self._not_served()
         bridges = [
             {"model": table.model, "host": port.host, "port": port.port}
             for table, port in zip(self.configuration.tables.bridge, ports.values(), strict=True)
         ]
         if self.ready_file is not None:
             content = {"endpoint": self.endpoint, "pid": os.getpid(), "bridges": bridges, "pids": pids}
+            content["not_served"] = failed
             self.ready_file.parent.mkdir(parents=True, exist_ok=True)
             durable.replace(self.ready_file, json.dumps(content, indent=1).encode() + b"\n")
             self.wrote_ready = True
         tables, default = self.configuration.tables, self.configuration.default
         names = [f"{model.name} (default)" if model.name == default else model.name for model in tables.model]
+        names = [name for name, model in zip(names, tables.model, strict=True) if model.name not in failed]
+        for model, why in failed.items():
+            log.error("not serving %s: %s. Correct that, and start `ssmprov up` again", model, why)
         for bridge in bridges:
             log.info(
                 "port %s:%d: %s, with the protocol of the old tools", bridge["host"], bridge["port"], bridge["model"]

@@ -11,7 +11,8 @@ from typing import Generic, TypeVar
 from clients.core import Action, Core, Send
 from clients.exchange import Event, Result
 from ssmprov import configuration, wire
-from ssmprov.errors import SsmprovError, problem_of
+from ssmprov.causes import told
+from ssmprov.errors import SsmprovError, error_of
 from ssmprov.keys import Credentials, credentials_for
 from ssmprov.process import this
 
@@ -73,9 +74,7 @@ class Desk(Generic[B]):
 
     def fail(self, fault: Exception) -> SsmprovError:
         """End every request with an error about an internal fault, so that no one waits forever. Returns that error."""
-        problem = problem_of(fault)
-        error = SsmprovError(problem.message)
-        error.remote_traceback = problem.traceback
+        error = error_of(told(fault))
         for box in self.boxes.values():
             self._put(box, Result(error=error))
         self.boxes.clear()

@@ -14,6 +14,7 @@ from PyQt6.QtWidgets import QApplication
 
 from clients import Client
 from composer.window import Window
+from ssmprov.causes import known
 from ssmprov.configuration import home_of
 from ssmprov.errors import SsmprovError
 
@@ -52,13 +53,9 @@ def reporter(window: Window) -> Callable[[type[BaseException], BaseException, Tr
         if isinstance(error, KeyboardInterrupt):
             window.close()
             return
-        found = (
-            error
-            if isinstance(error, SsmprovError)
-            else SsmprovError(
-                f"something went wrong in the window ({kind.__name__}). What was saved is safe, and you can continue. "
-                "Please report the details"
-            )
+        found = known(error) or SsmprovError(
+            f"something went wrong in the window ({kind.__name__}). What was saved is safe, and you can continue. "
+            "Please report the details"
         )
         found.remote_traceback = text
         window.troubles.show(found)

@@ -20,6 +20,7 @@ from composer.rerolls import Rerolls
 from composer.watching import Watcher
 from composer.writing.compose_panel import ComposePanel
 from ssmprov import durable
+from ssmprov.causes import explained, shown
 from ssmprov.errors import SsmprovError
 from ssmprov.transcript import HALF_FENCE, Turn, half_step, quote, turns_of
 from transcripts.branches import Candidate
@@ -243,7 +244,7 @@ class Desk(QObject):
                 self._conductor.trouble.emit(error)
                 continue
             except OSError as error:
-                self._conductor.trouble.emit(SsmprovError(f"{path} cannot be read: {error.strerror}"))
+                self._conductor.trouble.emit(explained(error, f"{shown(path)} cannot be read", path))
                 continue
             self._putting = self._put(content)
 

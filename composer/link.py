@@ -11,7 +11,8 @@ from typing import Any, TypeVar
 from PyQt6.QtCore import QObject, QRunnable, QThreadPool, pyqtSignal
 
 from clients import Client, Reply
-from ssmprov.errors import Cancelled, SsmprovError, Unreachable, problem_of
+from ssmprov.causes import told
+from ssmprov.errors import Cancelled, SsmprovError, Unreachable, error_of
 
 THREADS = 40
 """Jobs at the same time: many rerolls, and the questions of the panels."""
@@ -119,11 +120,7 @@ def _known(error: BaseException) -> SsmprovError:
     """Turn any exception into an SsmprovError, with its traceback for the details."""
     if isinstance(error, SsmprovError):
         return error
-    problem = problem_of(error) if isinstance(error, Exception) else None
-    if isinstance(error, OSError) and error.strerror and (problem is None or problem.code == "internal"):
-        found = SsmprovError(f"{error.filename or 'a file'}: {error.strerror}")
-    else:
-        found = SsmprovError(problem.message if problem else f"{type(error).__name__}")
+    found = error_of(told(error))
     found.remote_traceback = "".join(traceback.format_exception(error))[-8192:]
     return found
 

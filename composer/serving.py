@@ -12,6 +12,8 @@ from pathlib import Path
 
 from PyQt6.QtCore import QFileSystemWatcher, QObject, QProcess, QTimer, pyqtSignal
 
+from ssmprov.causes import explained
+
 KEPT_LINES = 40
 TOLD_LINES = 6
 PATIENCE_MS = 180_000
@@ -72,7 +74,7 @@ class Server(QObject):
             self.home.mkdir(parents=True, exist_ok=True)
             self._place = Path(tempfile.mkdtemp(prefix="ssmprov-composer-"))
         except OSError as error:
-            self.failed.emit(f"The broker was not started: {error.filename or self.home}: {error.strerror}.")
+            self.failed.emit(explained(error, "The broker was not started").message)
             return
         self._watcher.addPath(str(self._place))
         process = QProcess(self)

@@ -9,6 +9,7 @@ from typing import Any
 import msgspec
 
 from ssmprov import durable
+from ssmprov.causes import explained
 
 FILE = ".composer.json"
 MAX_BYTES = 4 * 1024 * 1024
@@ -42,7 +43,7 @@ def load(directory: Path) -> Session:
         with path.open("rb") as file:
             data = file.read(MAX_BYTES + 1)
     except OSError as error:
-        return Session(trouble=f"The last session was not restored: {path} cannot be read ({error.strerror}).")
+        return Session(trouble=explained(error, "The last session was not restored", path).message)
     try:
         if len(data) > MAX_BYTES:
             raise ValueError(f"it is larger than {MAX_BYTES} bytes")
@@ -74,5 +75,5 @@ def save(directory: Path, session: Session) -> str:
     try:
         durable.replace(path, data)
     except OSError as error:
-        return f"The session was not saved in {path}: {error.strerror or error}."
+        return explained(error, "The session was not saved", path).message
     return ""

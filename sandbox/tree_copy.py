@@ -139,7 +139,7 @@ def _place(source: Path, target: Path, found: os.stat_result) -> None:
         return
     if _is_folder(target):
         remove(target)
-    aside = target.with_name(f".{target.name[:200]}.{os.getpid()}.new")
+    aside = target.with_name(f".{os.fsdecode(os.fsencode(target.name)[:200])}.{os.getpid()}.new")
     aside.unlink(missing_ok=True)
     if stat.S_ISLNK(found.st_mode):
         aside.symlink_to(source.readlink())

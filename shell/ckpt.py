@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import click
@@ -10,6 +11,7 @@ import click
 from shell import store
 from shell.lineage import draw
 from shell.options import complete_context, connect, json_option, model_option, new_names, served
+from shell.store import store_option
 from shell.tables import echo_json, echo_table
 from ssmprov.formatting import moment, plain, short, size
 from ssmprov.ops import Row, Shown
@@ -40,17 +42,23 @@ for command in (
 @click.argument("prefix", default="", shell_complete=complete_context)
 @click.option("--all", "reserved", is_flag=True, help="Include reserved names, such as a bridge's live context.")
 @model_option
+@store_option
 @json_option
-def ls(prefix: str, reserved: bool, model: str, as_json: bool) -> None:
+def ls(prefix: str, reserved: bool, model: str, store: Path | None, as_json: bool) -> None:
     """List the named contexts, or those whose names begin with PREFIX."""
     rows: list[Row] = []
-    with connect() as client:
-        for name in served(client, model):
-            after, more = "", True
-            while more:
-                page = client.ls(prefix, model=name, after=after, reserved=reserved)
-                rows += page.rows
-                more, after = page.more and bool(page.rows), page.rows[-1].name if page.rows else ""
+    if store is not None:
+        from workers import at_rest
+
+        rows = at_rest.ls(store, prefix, reserved=reserved)
+    else:
+        with connect() as client:
+            for name in served(client, model):
+                after, more = "", True
+                while more:
+                    page = client.ls(prefix, model=name, after=after, reserved=reserved)
+                    rows += page.rows
+                    more, after = page.more and bool(page.rows), page.rows[-1].name if page.rows else ""
     if as_json:
         echo_json(rows)
         return
@@ -67,14 +75,23 @@ def ls(prefix: str, reserved: bool, model: str, as_json: bool) -> None:
 @click.argument("context", shell_complete=complete_context)
 @click.option("--text", is_flag=True, help="Print exactly the text that the context has read, and nothing else.")
 @model_option
+@store_option
 @json_option
-def show(context: str, text: bool, model: str, as_json: bool) -> None:
+def show(context: str, text: bool, model: str, store: Path | None, as_json: bool) -> None:
     """Show one context."""
-    with connect() as client:
+    if store is not None:
+        from workers import at_rest
+
         if text:
-            sys.stdout.buffer.write(client.text(context, model=model).encode())
+            sys.stdout.buffer.write(at_rest.text(store, context))
             return
-        shown = client.show(context, model=model)
+        shown = at_rest.show(store, context)
+    else:
+        with connect() as client:
+            if text:
+                sys.stdout.buffer.write(client.text(context, model=model).encode())
+                return
+            shown = client.show(context, model=model)
     if as_json:
         echo_json(_flat(shown))
     else:
@@ -115,11 +132,17 @@ def _describe(shown: Shown) -> None:
 @click.argument("context", shell_complete=complete_context)
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many steps to show.")
 @model_option
+@store_option
 @json_option
-def log(context: str, limit: int, model: str, as_json: bool) -> None:
+def log(context: str, limit: int, model: str, store: Path | None, as_json: bool) -> None:
     """List the steps of a context's lineage, newest first."""
-    with connect() as client:
-        found = client.log(context, model=model, limit=limit)
+    if store is not None:
+        from workers import at_rest
+
+        found = at_rest.log(store, context, limit)
+    else:
+        with connect() as client:
+            found = client.log(context, model=model, limit=limit)
     if as_json:
         echo_json(found.steps)
         return
@@ -137,16 +160,22 @@ def log(context: str, limit: int, model: str, as_json: bool) -> None:
 @ckpt.command()
 @click.argument("context", default="", shell_complete=complete_context)
 @model_option
+@store_option
 @json_option
-def tree(context: str, model: str, as_json: bool) -> None:
+def tree(context: str, model: str, store: Path | None, as_json: bool) -> None:
     """Draw lineages as a tree. With CONTEXT, draw only the one that it belongs to."""
-    with connect() as client:
-        if context:
-            row = client.show(context, model=model).row
-            found = {row.model: client.tree(f"#{row.object}", model=row.model)}
-        else:
-            found = {each: client.tree(model=each) for each in served(client, model)}
-        pins = client.status().pins
+    if store is not None:
+        from workers import at_rest
+
+        found, pins = at_rest.tree(store, context)
+    else:
+        with connect() as client:
+            if context:
+                row = client.show(context, model=model).row
+                found = {row.model: client.tree(f"#{row.object}", model=row.model)}
+            else:
+                found = {each: client.tree(model=each) for each in served(client, model)}
+            pins = client.status().pins
     if as_json:
         echo_json({each: steps.steps for each, steps in found.items()})
         return

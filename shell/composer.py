@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from ssmprov.causes import expanded
+
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument(
@@ -17,6 +19,7 @@ import click
 @click.pass_context
 def composer(ctx: click.Context, directory: Path, model: str, context: str) -> None:
     """Open the Composer on the transcript in DIRECTORY (default: the current directory)."""
+    expanded("~")  # libraries of the window need a home directory
     from composer.display import check_display
 
     check_display()

@@ -17,6 +17,7 @@ from shell.pipe import read_text, templated
 from shell.tables import echo_json, echo_table
 from shell.terminal import Output
 from shell.turns import TurnRequest
+from ssmprov.causes import expanded
 from ssmprov.configuration import home_of, private_directory
 from ssmprov.errors import BadRequest, NotFound
 from ssmprov.names import split_model
@@ -96,7 +97,7 @@ def make(
     words = [context, "--model", written or model, "--in", role, "--out", reply_role, "--settings", settings]
     words = [context, *(word for pair in zip(words[1::2], words[2::2], strict=True) if pair[1] for word in pair)]
     words.append("--live" if live else "--static")
-    directory = directory or Path("~/bin").expanduser()
+    directory = directory or expanded("~/bin")
     path = directory / program
     if path.exists() and _marked(path) is None and not force:
         raise BadRequest(
@@ -116,7 +117,7 @@ def make(
 @json_option
 def list_filters(directory: Path | None, as_json: bool) -> None:
     """List the filters in ~/bin and on the PATH."""
-    folders = [directory] if directory else [Path("~/bin").expanduser(), *_path()]
+    folders = [directory] if directory else [expanded("~/bin"), *_path()]
     found = {str(path): words for folder in dict.fromkeys(folders) for path, words in _filters(folder)}
     if as_json:
         echo_json([{"file": file, "arguments": words} for file, words in found.items()])

@@ -72,6 +72,8 @@ def _show(found: StatusResult) -> None:
             for m in found.models
         ],
     )
+    for model, why in found.not_served.items():
+        click.echo(printable(f"{model} is not served: {why}"))
     click.echo()
     echo_table(
         ("WORKER", "STATE", "PID", "EPOCH", "RUNNING", "SLOTS", "HOT", "TOKENS/S", "PREFILL/S", "PINNED"),

@@ -12,6 +12,7 @@ from ssmprov.formatting import columns, plain
 
 
 def echo_json(value: Any) -> None:
+    """Print JSON, which is UTF-8 whatever the terminal's encoding."""
     click.echo(msgspec.json.format(msgspec.json.encode(plain(value)), indent=2))
 
 

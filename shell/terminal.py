@@ -62,9 +62,12 @@ class Output:
 
 
 def say(text: str) -> None:
-    """Write to standard output: byte for byte, except that a terminal gets no control sequences."""
-    shown = harmless(text) if sys.stdout.isatty() else text
-    sys.stdout.buffer.write(shown.encode("utf-8", "surrogateescape"))
+    """Write to standard output: byte for byte. But a terminal gets its own encoding, and no control sequences."""
+    if sys.stdout.isatty():
+        data = harmless(text).encode(sys.stdout.encoding, "backslashreplace")
+    else:
+        data = text.encode("utf-8", "surrogateescape")
+    sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
 
 

@@ -10,7 +10,7 @@ from shell.tables import echo_json
 from specialists.folder import Specialist
 from specialists.ledger import Run, now
 from specialists.stages import Stage
-from ssmprov.errors import SsmprovError
+from ssmprov.causes import known
 from ssmprov.formatting import short
 
 WIDEST = 72
@@ -40,9 +40,8 @@ class ending:
 def _why(error: BaseException) -> str:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted"
-    if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    return str(error) if isinstance(error, SsmprovError) else type(error).__name__
+    ours = known(error)
+    return ours.message if ours else type(error).__name__
 
 
 def tell_run(run: Run, as_json: bool) -> None:

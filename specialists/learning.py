@@ -23,7 +23,8 @@ from specialists.rewards import Reward
 from specialists.samples import Asked
 from specialists.settings import Settings
 from ssmprov import durable
-from ssmprov.errors import BadRequest, Cancelled, Conflict, NoSpace, NotFound, WrongModel
+from ssmprov.causes import cause_of
+from ssmprov.errors import BadRequest, Cancelled, Conflict, NotFound, WrongModel
 from ssmprov.statefile import MAX_BYTES, Origin, read_state, write_state
 from training.checkpoint import NAME as CHECKPOINT
 from training.fit import Curve, Fit, FitError, OfAnotherRun, fit
@@ -194,7 +195,8 @@ def learn(
             "changed since it started. Change them back, or start a new run without --resume"
         ) from None
     except FitError as error:
-        raise (NoSpace if isinstance(error.__cause__, OSError) else BadRequest)(str(error)) from None
+        cause = error.__cause__
+        raise (cause_of(cause).error if isinstance(cause, OSError) else BadRequest)(str(error)) from None
     durable.replace(
         learner.directory / curves.FILE,
         msgspec.json.encode(curve_of(fitted.curve, getattr(stage.loss, "trace", {}))) + b"\n",

@@ -6,7 +6,6 @@ next start records that it failed. A line torn by a power cut is left out.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 from collections.abc import Iterator
@@ -18,7 +17,7 @@ from typing import Any, Literal
 import msgspec
 
 from specialists.stages import Kind, Stage
-from ssmprov import durable
+from ssmprov import durable, locks
 from ssmprov.errors import BadRequest, Conflict, Corrupt, NotFound, nearest
 
 SCHEMA = "ssmprov.run.v1"
@@ -151,7 +150,7 @@ class Ledger:
             raise BadRequest(f"a record of {len(line)} bytes is too long for the ledger")
         new = not self.path.exists()
         with durable.naming(self.path), self.path.open("ab+") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
+            locks.lock(file.fileno(), locks.EXCLUSIVE, self.path)
             end = file.seek(0, os.SEEK_END)
             if end:
                 file.seek(end - 1)
@@ -236,7 +235,7 @@ def _locked(path: Path, why: str) -> Iterator[None]:
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locks.lock(descriptor, locks.EXCLUSIVE | locks.NO_WAIT, path)
         except BlockingIOError:
             raise Conflict(f"{why}: wait until it ends, or stop it") from None
         yield

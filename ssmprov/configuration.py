@@ -8,7 +8,6 @@ import os
 import pwd
 import re
 import stat
-import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,10 +15,12 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
+from ssmprov import causes
 from ssmprov.errors import BadRequest, NotFound, nearest
 from ssmprov.names import check_model
 from ssmprov.rooms import SHIPPED
 from ssmprov.runtimes import decode_options, options_of
+from ssmprov.toml_file import TomlFile
 
 CONFIG_FILE = "ssmprov.toml"
 RUN_DIRECTORY = "run"
@@ -29,8 +30,6 @@ NOTE = ".config/ssmprov/home"
 
 MAX_PORT = 65535
 LOOPBACK = "127.0.0.1"
-MAX_DOTS = 1000
-"""The most dots in one line. Parsing takes quadratic time in the parts of a dotted key, and ours have at most two."""
 
 _SIZE = re.compile(r"\s*([0-9]{1,18}(?:\.[0-9]{1,9})?)\s*((?:[KMGT]i?)?)B?\s*\Z", re.IGNORECASE | re.ASCII)
 _UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
@@ -105,6 +104,9 @@ class Tables(msgspec.Struct, forbid_unknown_fields=True):
     broker: BrokerTable = msgspec.field(default_factory=BrokerTable)
     model: list[ModelTable] = []
     bridge: list[BridgeTable] = []
+
+
+KINDS: dict[str, type[msgspec.Struct]] = {"broker": BrokerTable, "model": ModelTable, "bridge": BridgeTable}
 
 
 class Configuration(msgspec.Struct, frozen=True):
@@ -208,8 +210,10 @@ def load(path: Path | None = None, home: Path | None = None) -> Configuration:
         if path is not None:
             raise NotFound(f"there is no configuration file {path}") from None
         return Configuration(home, Tables())
-    except (OSError, UnicodeDecodeError) as error:
-        raise BadRequest(f"cannot read {source}: {error}") from None
+    except OSError as error:
+        raise causes.explained(error, "cannot read the configuration") from None
+    except UnicodeDecodeError as error:
+        raise BadRequest(f"{source} is not valid UTF-8 at byte {error.start}: save it as UTF-8") from None
     return Configuration(home, parse(text, str(source)), source)
 
 
@@ -223,82 +227,111 @@ def load_or_shipped(path: Path | None = None) -> Configuration:
 
 def parse(text: str, where: str) -> Tables:
     """The tables of a TOML text. Raises BadRequest, which names `where` and the key."""
-    if any(line.count(".") > MAX_DOTS for line in text.splitlines()):
-        raise BadRequest(f"{where} has a line with more than {MAX_DOTS} dots, which are too many: shorten it")
-    try:
-        raw = tomllib.loads(text)
-    except (ValueError, RecursionError) as error:  # also raised for a number with more digits than Python accepts
-        raise BadRequest(f"{where} is not valid TOML: {error}") from None
-    _check_keys(raw, where)
-    _take_options(raw, where)
-    _check_required(raw, where)
+    file = TomlFile(text, where)
+    raw = file.content
+    _check_keys(raw, file)
+    _take_options(raw, file)
+    _check_required(raw, file)
+    _check_types(raw, file)
     try:
         tables = msgspec.convert(raw, Tables)
     except msgspec.ValidationError as error:
         raise BadRequest(f"{where}: {error}") from None
-    _check(tables, where)
+    _check(tables, file)
     return tables
 
 
-def _check_keys(raw: Mapping[str, Any], where: str) -> None:
+def _tables(raw: Mapping[str, Any]) -> Iterator[tuple[str, tuple[str | int, ...], dict[str, Any]]]:
+    """Each table: its kind, its key, and its content."""
+    for kind in KINDS:
+        value = raw.get(kind)
+        if kind == "broker":
+            if isinstance(value, dict):
+                yield kind, (kind,), value
+        elif isinstance(value, list):
+            for index, table in enumerate(value):
+                if isinstance(table, dict):
+                    yield kind, (kind, index), table
+
+
+def _called(kind: str, table: Mapping[str, Any]) -> str:
+    """What a message calls a table: a model by its name, a bridge by its port."""
+    name = table.get({"model": "name", "bridge": "port"}.get(kind, ""))
+    return f"[{kind}]" if name is None else f"{kind} {name!r}"
+
+
+def _check_keys(raw: Mapping[str, Any], file: TomlFile) -> None:
     """Report an unknown key with the nearest known one, which msgspec would not suggest."""
-    kinds = {"broker": BrokerTable, "model": ModelTable, "bridge": BridgeTable}
-    for key, value in raw.items():
-        if key not in kinds:
-            raise BadRequest(f"{where}: unknown key {key!r}{nearest(key, kinds)}")
-        if key == "model":
-            continue  # its runtime knows the rest of them
-        for table in value if isinstance(value, list) else [value]:
-            known = kinds[key].__struct_fields__
-            for inner in table if isinstance(table, dict) else ():
-                if inner not in known:
-                    raise BadRequest(f"{where}: unknown key {inner!r} in [{key}]{nearest(inner, known)}")
+    for key in raw:
+        if key not in KINDS:
+            raise file.wrong(f"unknown key {key!r}{nearest(key, KINDS)}", key)
+    for kind, place, table in _tables(raw):
+        known = KINDS[kind].__struct_fields__
+        for key in table if kind != "model" else ():  # the runtime of a model knows the rest of its keys
+            if key not in known:
+                what = f"{_called(kind, table)}: unknown key {key!r} in [{kind}]{nearest(key, known)}"
+                raise file.wrong(what, *place, key)
 
 
-def _check_required(raw: Mapping[str, Any], where: str) -> None:
+def _check_required(raw: Mapping[str, Any], file: TomlFile) -> None:
     """Report a missing key more clearly than msgspec would."""
-    for key, kind in (("model", ModelTable), ("bridge", BridgeTable)):
-        tables = raw.get(key)
-        for table in tables if isinstance(tables, list) else ():
-            for field in msgspec.structs.fields(kind):
-                if field.required and isinstance(table, dict) and field.name not in table:
-                    raise BadRequest(f"{where}: a [[{key}]] table needs the key {field.name!r}")
+    for kind, place, table in _tables(raw):
+        for field in msgspec.structs.fields(KINDS[kind]):
+            if field.required and field.name not in table:
+                what = f"{_called(kind, table)}: a [[{kind}]] table needs the key {field.name!r}"
+                raise file.wrong(what, *place)
 
 
-def _take_options(raw: Mapping[str, Any], where: str) -> None:
+def _check_types(raw: Mapping[str, Any], file: TomlFile) -> None:
+    """Report a value of the wrong type or size with its table and line, which msgspec does not know."""
+    for kind, place, table in _tables(raw):
+        for field in msgspec.structs.fields(KINDS[kind]):
+            try:
+                msgspec.convert(table.get(field.name, field.default), field.type)
+            except msgspec.ValidationError as error:
+                if field.name in table:
+                    what = f"{_called(kind, table)}: {field.name}: {error}"
+                    raise file.wrong(what, *place, field.name) from None
+
+
+def _take_options(raw: Mapping[str, Any], file: TomlFile) -> None:
     """Move the keys of each model's runtime into its `options`, and have that runtime check them."""
-    models = raw.get("model")
-    for table in models if isinstance(models, list) else ():
-        if not isinstance(table, dict):
+    for kind, place, table in _tables(raw):
+        if kind != "model":
             continue
         options = {key: table.pop(key) for key in list(table) if key not in MODEL_KEYS}
         runtime = table.get("runtime", "")
-        if options and isinstance(runtime, str) and (kind := options_of(runtime)):
+        if options and isinstance(runtime, str) and (options_type := options_of(runtime)):
             try:
-                decode_options(options, kind, runtime, MODEL_KEYS)
+                decode_options(options, options_type, runtime, MODEL_KEYS)
             except BadRequest as error:
-                raise BadRequest(f"{where}: model {table.get('name')!r}: {error}") from None
+                key = error.details.get("key")
+                raise file.wrong(f"{_called(kind, table)}: {error}", *place, *([key] if key else [])) from None
         table["options"] = options
 
 
-def _check(tables: Tables, where: str) -> None:
+def _check(tables: Tables, file: TomlFile) -> None:
+    where = file.where
     names = [table.name for table in tables.model]
-    try:
-        for table in tables.model:
-            check_model(table.name)
-            parse_size(table.hot_bytes)
-            if not table.devices:
-                raise BadRequest(f'model {table.name!r} needs at least one device, such as "cpu"')
-        for text in (tables.broker.queue_bytes, tables.broker.answers_bytes, tables.broker.memory):
-            parse_size(text)
-        for bridge in tables.bridge:
+    for index, model in enumerate(tables.model):
+        called = f"model {model.name!r}"
+        with file.checking(called, "model", index, "name"):
+            check_model(model.name)
+        with file.checking(called, "model", index, "hot_bytes"):
+            parse_size(model.hot_bytes)
+        with file.checking(called, "model", index, "devices"):
+            if not model.devices:
+                raise BadRequest('it needs at least one device, such as "cpu"')
+    for key in ("queue_bytes", "answers_bytes", "memory"):
+        with file.checking("[broker]", "broker", key):
+            parse_size(getattr(tables.broker, key))
+    for index, bridge in enumerate(tables.bridge):
+        called = f"bridge {bridge.port}"
+        with file.checking(called, "bridge", index, "request_bytes"):
             parse_size(bridge.request_bytes)
+        with file.checking(called, "bridge", index, "model"):
             if bridge.model not in names:
-                raise BadRequest(
-                    f"bridge {bridge.port}: there is no model {bridge.model!r}{nearest(bridge.model, names)}"
-                )
-    except BadRequest as error:
-        raise BadRequest(f"{where}: {error}") from None
+                raise BadRequest(f"there is no model {bridge.model!r}{nearest(bridge.model, names)}")
     ports = [str(bridge.port) for bridge in tables.bridge if bridge.port]
     defaults = [table.name for table in tables.model if table.default]
     if len(defaults) > 1:

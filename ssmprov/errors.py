@@ -176,7 +176,7 @@ MAX_MESSAGE = 4000
 
 
 def problem_of(error: BaseException, *, worker: str = "") -> Problem:
-    """The wire form of an error. One outside the tree becomes `internal`, with its traceback."""
+    """The wire form of an error. One outside the tree becomes `internal`, with its traceback; see `causes.told`."""
     if isinstance(error, SsmprovError):
         return Problem(
             code=error.code,
@@ -186,11 +186,6 @@ def problem_of(error: BaseException, *, worker: str = "") -> Problem:
             worker=error.worker or worker,
             traceback=error.remote_traceback,
         )
-    if isinstance(error, OSError) and error.errno in (27, 28, 122):  # EFBIG, ENOSPC, EDQUOT
-        where = f" while writing {error.filename}" if error.filename else ""
-        details = {"file": str(error.filename)} if error.filename else {}
-        message = f"the disk is full{where}: free some space and try again"
-        return Problem("no_space", message, details=details, worker=worker)
     text = "".join(tb.format_exception(error))[-8192:]
     message = f"{type(error).__name__}: {error}. This is a bug in ssmprov; the log has the traceback."
     return Problem("internal", message[:2000], worker=worker, traceback=text)

@@ -15,7 +15,6 @@ owner can enter its directory.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import re
 import stat
@@ -30,7 +29,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from ssmprov import durable
+from ssmprov import durable, locks
+from ssmprov.causes import expanded, explained
 from ssmprov.configuration import home_of, host_of, is_loopback, private_directory
 from ssmprov.environment import is_on
 from ssmprov.errors import BadRequest, Conflict, NotFound, Refused, nearest
@@ -143,7 +143,7 @@ def key_file(home: Path, own: str) -> Path:
     """The file of the key pair that `$SSMPROV_KEY` names: by the name of a pair made here, or by its path."""
     if _NAME.match(own) and not own.endswith(".key"):
         return directory_of(home) / f"{own}.key"
-    return Path(own).expanduser()
+    return expanded(own)
 
 
 def make(home: Path, name: str) -> Pair:
@@ -179,7 +179,9 @@ def load(path: Path) -> Pair:
         public, secret = load_certificate(path)
     except FileNotFoundError:
         raise NotFound(f"there is no key {path}: make it with `ssmprov keys new {path.stem}`") from None
-    except (OSError, ValueError, IndexError) as error:  # IndexError: a line ends before its key
+    except OSError as error:
+        raise explained(error, "cannot read a key") from None
+    except (ValueError, IndexError) as error:  # IndexError: a line ends before its key
         raise BadRequest(f"cannot read the key {path}: {error}") from None
     try:
         pair = Pair(public.decode("ascii"), (secret or b"").decode("ascii"))
@@ -194,7 +196,7 @@ def public_of(text: str) -> str:
     """A public key from its 40 characters, or from a file that holds it. Raises BadRequest, NotFound."""
     if _Z85.match(text):
         return text
-    path = Path(text).expanduser()
+    path = expanded(text)
     try:
         with path.open(encoding="ascii", errors="replace") as file:
             found = file.read(100).strip()
@@ -204,7 +206,7 @@ def public_of(text: str) -> str:
             "file"
         ) from None
     except OSError as error:
-        raise BadRequest(f"cannot read {path}: {error.strerror}") from None
+        raise explained(error, "cannot read a public key") from None
     if not _Z85.match(found):
         raise BadRequest(
             f"{path} does not contain a public key: give the 40 characters of a public key, or its .pub file"
@@ -238,7 +240,9 @@ class AllowList:
             entries = msgspec.json.decode(self.path.read_bytes(), type=dict[str, Entry])
         except FileNotFoundError:
             return {}
-        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        except OSError as error:
+            raise explained(error, "cannot read the list of keys") from None
+        except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise BadRequest(f"{self.path} is not a valid list of keys: {error}") from None
         for name in entries:
             check_name(name)
@@ -294,7 +298,7 @@ class AllowList:
         private_directory(self.directory)
         handle = os.open(self.directory / "allowed.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            locks.lock(handle, locks.EXCLUSIVE, self.directory)
             yield
         finally:
             os.close(handle)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import importlib
+import io
 import os
 import sys
 import traceback
@@ -13,8 +14,9 @@ from pathlib import Path
 import click
 
 from ssmprov import __version__, rooms
+from ssmprov.causes import explained, known, missing_module
 from ssmprov.environment import is_on
-from ssmprov.errors import SsmprovError, Unsupported, nearest
+from ssmprov.errors import SsmprovError, nearest
 from ssmprov.terminal import harmless
 
 COMMANDS: dict[str, tuple[str, str]] = {
@@ -44,9 +46,6 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "bridge": ("bridge_tcp.cli:bridge", "Run one TCP bridge alone."),
 }
 """Each subcommand: where it is, and its line in the help. Showing the help loads none of them."""
-
-EXTRAS = {"torch": "rwkv", "llama_cpp": "llama", "gguf": "llama", "PyQt6": "composer", "matplotlib": "bench"}
-"""The extra that installs each module that the base installation lacks."""
 
 PROGRAM = "ssmprov"
 DEBUG = "SSMPROV_DEBUG"
@@ -92,10 +91,7 @@ def load_command(name: str, target: str) -> click.Command:
                 f"this installation is incomplete: its module {error.name!r} is missing from {rooms.ROOT}. Install "
                 "ssmprov again"
             ) from error
-        raise Unsupported(
-            f"`ssmprov {name}` needs the Python module {error.name!r}, which is not installed. Install the extra that "
-            f"brings it: ssmprov[{EXTRAS.get(package, 'all')}]"
-        ) from error
+        raise missing_module(error, f"`ssmprov {name}`") from error
     if not isinstance(found, click.Command):
         raise TypeError(f"{target} is not a command")
     return found
@@ -154,7 +150,7 @@ def main(arguments: Sequence[str] | None = None, *, program: str = PROGRAM, subc
         sys.stdout.flush()
     except OSError as error:  # standard output is full (a disk) or nobody reads it any more (`| head`)
         if error.errno != errno.EPIPE:
-            _say(f"standard output: {error.strerror}", program)
+            _say(explained(error, "standard output").message, program)
         _discard_output()
         code = 1
     return code
@@ -177,28 +173,22 @@ def _run(words: list[str], debug: bool, program: str, subcommand: str) -> int:
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 130
-    except SsmprovError as error:
-        _say(error.message, program)
-        if debug:
-            click.echo(harmless(error.remote_traceback or traceback.format_exc()), err=True, nl=False)
-        return error.exit_code
     except rooms.Collision as error:
         _say(str(error), program)
         return 1
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             raise
-        _say(_unexpected(error, debug), program)
+        ours = known(error)
+        _say(ours.message if ours else _unexpected(error, debug), program)
         if debug:
-            traceback.print_exc()
-        return 1
+            remote = ours.remote_traceback if ours else ""
+            click.echo(harmless(remote or traceback.format_exc()), err=True, nl=False)
+        return ours.exit_code if ours else 1
     return result if isinstance(result, int) else 0
 
 
 def _unexpected(error: Exception, debug: bool) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return f"{where}{error.strerror}"
     hint = "" if debug else "; use `ssmprov --debug ...` to see where it happened"
     return f"unexpected {type(error).__name__}: {' '.join(str(error).split()) or 'no message'}{hint}"
 
@@ -208,7 +198,10 @@ def _say(message: str, program: str) -> None:
 
 
 def _open_streams() -> None:
-    """Open /dev/null in place of a standard stream that was closed (`>&-`), so that no other file gets its number."""
+    """Open /dev/null in place of a standard stream that was closed (`>&-`), so that no other file gets its number.
+
+    Characters that a terminal's encoding lacks are escaped, instead of ending the program.
+    """
     for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
         if getattr(sys, name) is None:
             nowhere = os.open(os.devnull, os.O_RDWR)
@@ -216,6 +209,9 @@ def _open_streams() -> None:
                 os.dup2(nowhere, number)
                 os.close(nowhere)
             setattr(sys, name, open(number, mode, encoding="utf-8", closefd=False))  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # not what a test has put in its place
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _discard_output() -> None:

@@ -563,6 +563,7 @@ class StatusResult(msgspec.Struct, omit_defaults=False, kw_only=True):
     """What the broker knows: `broker`, `models` and `workers`.
 
     `default` is the model that is meant if none is named, even if it is not served now; '' if there is none.
+    `not_served` has the configured models that cannot be served, and why.
     `contexts` maps MODEL:NAME to the worker where it was last hot, and `pins` to the worker where it is pinned.
     `story` has the requests that were asked for, if they are open or among the last that ended.
     """
@@ -574,3 +575,4 @@ class StatusResult(msgspec.Struct, omit_defaults=False, kw_only=True):
     pins: dict[str, str] = {}
     story: list[Story] = []
     default: str = ""
+    not_served: dict[str, str] = {}

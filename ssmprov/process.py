@@ -4,17 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import signal
 import socket
 import sys
+from collections.abc import Container
 from itertools import pairwise
+
+from ssmprov.causes import LASTING, known
 
 SUPERVISED = "SSMPROV_SUPERVISED"
 """Environment variable that holds the supervisor's process id."""
 
 EXIT_CONFIGURATION = 78
 """Exit status (sysexits' EX_CONFIG) of a process whose configuration is wrong: restarting it would not help."""
+
+EXIT_FAULT = 70
+"""Exit status (EX_SOFTWARE) of a process that a bug of ssmprov has ended."""
 
 READY = "SSMPROV_READY_FD"
 """Environment variable that holds the descriptor through which a child tells its supervisor that it serves."""
@@ -41,6 +48,22 @@ def die_with_parent() -> None:
         raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG) failed")
     if os.getppid() != int(supervisor):  # it ended before the request was made
         sys.exit(EXIT_CONFIGURATION)
+
+
+def failed(error: Exception, log: logging.Logger, *, again: Container[str] = ()) -> int:
+    """Log why this service ends, and return its exit status, which tells a supervisor whether to start it again.
+
+    It does so for errors that may pass, and for those with a code in `again`.
+    """
+    supervised = SUPERVISED in os.environ
+    ours = known(error)
+    if ours is None:
+        log.error("the traceback of the next line", exc_info=error)
+        log.error("%s: %s. This is a bug in ssmprov", type(error).__name__, error)
+        return EXIT_FAULT if supervised else 1
+    log.error("%s", ours)
+    lasting = not (ours.retry or ours.code in again) or ours.details.get("cause") in LASTING
+    return EXIT_CONFIGURATION if supervised and lasting else ours.exit_code
 
 
 def ready() -> None:

@@ -44,14 +44,25 @@ def options_of(runtime: str) -> type[msgspec.Struct] | None:
 def decode_options(given: Mapping[str, Any], kind: type[S], runtime: str, known: Iterable[str] = ()) -> S:
     """Options as their runtime declares them; `known` are keys of a table that all runtimes share.
 
-    Raises BadRequest that names the key, the nearest one that there is, and what this runtime takes.
+    Raises BadRequest that names the key, the nearest one that there is, and what this runtime takes; `details` has the
+    `key`.
     """
     own = kind.__struct_fields__
     for key in given:
         if key not in own:
             takes = f" (the runtime {runtime} takes {', '.join(own) or 'no further keys'})" if runtime else ""
-            raise BadRequest(f"unknown key {key!r}{nearest(key, (*known, *own))}{takes}")
+            raise BadRequest(f"unknown key {key!r}{nearest(key, (*known, *own))}{takes}", key=key)
     try:
         return msgspec.convert(dict(given), kind)
     except msgspec.ValidationError as error:
-        raise BadRequest(str(error)) from None
+        raise BadRequest(str(error), key=_wrong_key(given, kind)) from None
+
+
+def _wrong_key(given: Mapping[str, Any], kind: type[msgspec.Struct]) -> str:
+    """The first key whose value is wrong by itself, or ''."""
+    for key, value in given.items():
+        try:
+            msgspec.convert({key: value}, kind)
+        except msgspec.ValidationError:
+            return key
+    return ""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import socket as stdlib_socket
 import struct
@@ -14,8 +13,8 @@ from typing import Any
 import zmq
 
 from ssmprov import wire
-from ssmprov.configuration import CONFIG_FILE, LOOPBACK, hold_place
-from ssmprov.errors import BadRequest, Conflict, Refused, SsmprovError
+from ssmprov.configuration import hold_place
+from ssmprov.errors import BadRequest, Refused, SsmprovError
 from ssmprov.keys import BROKER_KEY_VARIABLE, Credentials, Role
 
 UNLIMITED = 0
@@ -102,23 +101,6 @@ def somebody_listens(endpoint: str) -> bool:
             stdlib_socket.create_connection((host.strip("[]"), int(port)), timeout=PROBE_S).close()
         return True
     return False
-
-
-def cannot_listen(address: str, number: int | None, key: str) -> Conflict:
-    """The error for an address that cannot be listened on. `key` is the key of the configuration that chooses it."""
-    if address.startswith("ipc://"):
-        return Conflict(f"cannot listen on {address}: {os.strerror(number or 0)}")
-    port = address.rpartition(":")[2]
-    match number:
-        case errno.EADDRINUSE:
-            why = f"another program uses it already. Stop that program (`ss -ltnp sport = :{port}` shows it)"
-        case errno.EACCES | errno.EPERM:
-            why = f"this user may not use port {port}. Use a port above 1023"
-        case errno.EADDRNOTAVAIL | errno.ENODEV:
-            why = f"this machine does not have that address. Use {LOOPBACK}"
-        case _:
-            why = os.strerror(number) if number and number > 0 else "this address is not known here"
-    return Conflict(f"cannot listen on {address}: {why}, or choose another one with {key} in {CONFIG_FILE}")
 
 
 def connect_dealer(socket: zmq.Socket[Any], endpoint: str, credentials: Credentials | None = None) -> None:

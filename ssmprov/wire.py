@@ -272,15 +272,16 @@ class Chunk(Message, kw_only=True):
     last: bool = False
 
 
-ByeCode = Literal["", "leaving", "draining", "hello_first", "lease_ended", "refused"]
+ByeCode = Literal["", "leaving", "draining", "hello_first", "lease_ended", "refused", "not_served"]
 
 
 class Bye(Message):
     """The sender leaves, or rejects its peer.
 
     `code` tells a program which: `leaving` (the sender ends), `draining` (a worker takes no more requests),
-    `hello_first` (the sender does not know its peer), `lease_ended` (the worker's lease is no longer valid), or
-    `refused` (see `error`). It is empty if the sender is older than this field. `reason` is for people.
+    `hello_first` (the sender does not know its peer), `lease_ended` (the worker's lease is no longer valid),
+    `refused` (see `error`), or `not_served` (a configured model cannot be served: `error` says why, and its `details`
+    have the `model`). It is empty if the sender is older than this field. `reason` is for people.
     """
 
     reason: Annotated[str, Meta(max_length=1000)] = ""

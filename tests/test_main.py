@@ -136,7 +136,7 @@ def test_an_error_of_the_system_names_the_file(
 ) -> None:
     command(lambda: os.listdir("/nowhere/at/all"))
     assert main(["probe"]) == 1
-    assert capsys.readouterr().err == "ssmprov: /nowhere/at/all: No such file or directory\n"
+    assert capsys.readouterr().err == "ssmprov: /nowhere/at/all: it or its directory does not exist\n"
 
 
 def test_global_options_reach_the_subcommand_and_no_further(
@@ -199,4 +199,4 @@ def test_a_full_disk_is_one_line() -> None:
         done = run("--help", stdout=full, stderr=subprocess.PIPE, capture_output=False)
     assert done.returncode == 1
     assert done.stderr.count(b"\n") == 1
-    assert b"No space left on device" in done.stderr
+    assert b"the disk is full" in done.stderr

@@ -12,7 +12,6 @@ and its transcript move back, that is noted in `.transcript.moving` in the same 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -24,7 +23,8 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from ssmprov import durable
+from ssmprov import durable, locks
+from ssmprov.causes import explaining
 from ssmprov.errors import BadRequest, Cancelled, NotFound
 from ssmprov.transcript import Transcript, Turn
 
@@ -114,16 +114,14 @@ class Record:
         Raises Cancelled if `cancelled` is set while waiting.
         """
         path = self.directory / LOCK
-        try:
+        with explaining("nothing can be recorded here"):
             descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise BadRequest(f"nothing can be recorded here: {path}: {error.strerror}") from None
         try:
             try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                locks.lock(descriptor, locks.EXCLUSIVE | locks.NO_WAIT, path)
             except BlockingIOError:
                 on_wait()
-                _wait(descriptor, cancelled)
+                _wait(descriptor, path, cancelled)
             writer = Writer(self)
             writer.check()
             writer.recover()
@@ -132,14 +130,14 @@ class Record:
             os.close(descriptor)
 
 
-def _wait(descriptor: int, cancelled: threading.Event | None) -> None:
+def _wait(descriptor: int, path: Path, cancelled: threading.Event | None) -> None:
     """Wait for the lock. A cancellable wait tries again and again, because the system's own wait cannot be ended."""
     if cancelled is None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        locks.lock(descriptor, locks.EXCLUSIVE, path)
         return
     while True:
         with contextlib.suppress(BlockingIOError):
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            locks.lock(descriptor, locks.EXCLUSIVE | locks.NO_WAIT, path)
             return
         if cancelled.wait(LOOK_S):
             raise Cancelled("nothing was sent: another turn of this transcript is in progress")

@@ -9,7 +9,8 @@ import msgspec
 from msgspec import Raw
 
 from ssmprov import wire
-from ssmprov.errors import Problem, problem_of
+from ssmprov.causes import told
+from ssmprov.errors import Problem
 from workers.checkpoints import RequestKey
 
 MARGIN_S = 3600.0
@@ -39,7 +40,7 @@ class Answers:
         self._send = send
 
     def fail(self, request: wire.Request, error: BaseException) -> None:
-        self._send(request, wire.Final(request.id, error=problem_of(error, worker=self.worker)), [])
+        self._send(request, wire.Final(request.id, error=told(error, worker=self.worker)), [])
 
     def reply(
         self,

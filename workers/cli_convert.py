@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -12,10 +11,10 @@ from typing import cast
 
 import click
 
-from ssmprov.errors import BadRequest, Conflict, NoSpace, NotFound, Unsupported
+from ssmprov.causes import explained
+from ssmprov.errors import BadRequest, Conflict, NotFound, Unsupported
 
 EMBEDDED = "@mini"
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 @click.command()
@@ -53,9 +52,7 @@ def convert(model: str, out: Path, precision: str, force: bool, as_json: bool) -
     except (rwkv7.WeightsError, gguf.GgufError) as error:
         raise BadRequest(str(error)) from None
     except OSError as error:
-        if error.errno in FULL:
-            raise NoSpace(f"the disk is full: {out} was not written; free some space and try again") from None
-        raise BadRequest(f"{out}: the file cannot be written ({error.strerror or error})") from None
+        raise explained(error, f"{out} was not written", out) from None
     if as_json:
         done = {"path": str(out), "type": precision, "bytes": size, "fingerprint": fingerprint}
         click.echo(json.dumps(done))

@@ -11,9 +11,9 @@ from pathlib import Path
 import click
 
 from ssmprov import configuration, logs
-from ssmprov.errors import SsmprovError
+from ssmprov.errors import Refused
 from ssmprov.names import worker_name
-from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED, die_with_parent
+from ssmprov.process import SUPERVISED, die_with_parent, failed
 from workers.assembly import serve
 
 log = logging.getLogger(__name__)
@@ -31,8 +31,7 @@ SWITCH_S = 0.0005
 def worker(config: Path | None, home: Path | None, endpoint: str | None, model: str, index: int) -> None:
     """Load a model and serve it through the broker until SIGTERM or Ctrl-C."""
     die_with_parent()
-    supervised = SUPERVISED in os.environ
-    if supervised:
+    if SUPERVISED in os.environ:
         signal.signal(signal.SIGINT, signal.SIG_IGN)
     sys.setswitchinterval(SWITCH_S)
     try:
@@ -40,9 +39,7 @@ def worker(config: Path | None, home: Path | None, endpoint: str | None, model: 
         configured = configuration.load(config, home)
         table = configured.model(model)
         serve(configured, table, index, endpoint or configured.endpoints()[0])
-    except SsmprovError as error:
-        log.error("%s", error)
-        lasting = not error.retry and error.code != "refused"
-        sys.exit(EXIT_CONFIGURATION if supervised and lasting else error.exit_code)
+    except Exception as error:
+        sys.exit(failed(error, log, again=(Refused.code,)))
     except KeyboardInterrupt:
         sys.exit(130)

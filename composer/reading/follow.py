@@ -9,6 +9,8 @@ import stat
 import time
 from pathlib import Path
 
+from ssmprov.causes import cause_of
+
 SLICE = 1 << 20
 LIMIT = 256 << 20
 """The rest of a file larger than this is not read."""
@@ -75,11 +77,11 @@ class FollowedFile:
         except (FileNotFoundError, NotADirectoryError):
             return self._gone()
         except OSError as error:
-            return self._unreadable(error.strerror or str(error))
+            return self._unreadable(cause_of(error).says)
         try:
             return self._look(descriptor, budget_s)
         except OSError as error:
-            return self._unreadable(error.strerror or str(error))
+            return self._unreadable(cause_of(error).says)
         finally:
             os.close(descriptor)
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from PyQt6.QtCore import QFileSystemWatcher, QObject, QTimer, pyqtSignal
 
 from composer.writing.draft import unsendable
+from ssmprov.causes import explained
 from ssmprov.transcript import FENCE, HALF_FENCE
 
 OPENING, DIVIDER, REPLY = LISTS = ("s1", "s2", "s3")
@@ -154,7 +155,9 @@ class Choices(QObject):
         except FileNotFoundError:
             return defaults(name), []
         except OSError as error:
-            return defaults(name), [f"{path.name} cannot be read ({error.strerror}), so the default list is shown."]
+            return defaults(name), [
+                explained(error, f"{path.name} cannot be read, so the default list is shown").message
+            ]
         values, troubles = read_lines(data)
         if len(data) > MAX_BYTES:
             values = defaults(name)

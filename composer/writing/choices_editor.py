@@ -12,6 +12,7 @@ from PyQt6.QtWidgets import QDialog, QHBoxLayout, QLabel, QPlainTextEdit, QPushB
 from composer.panels.notice_bar import mixed
 from composer.writing.choices import DIVIDER, MAX_BYTES, OPENING, REPLY, Choices, default_text, read_lines
 from ssmprov import durable
+from ssmprov.causes import explained
 
 TITLES = {OPENING: "From", DIVIDER: "Then", REPLY: "Reply"}
 EXAMPLES = {True: r'"\n\n~~~(end)~~~\n\n"', False: '"[USER]: "'}
@@ -104,7 +105,7 @@ class ChoicesEditor(QDialog):
         try:
             durable.replace(self.path.resolve(), data)  # if it is a link, write the file that it points to
         except OSError as error:
-            self._say(f"Not saved: {self.path} cannot be written ({error.strerror or error}).")
+            self._say(explained(error, "Not saved", self.path).message)
             return
         self._first = text
         self.choices.refresh()

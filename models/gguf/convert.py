@@ -100,7 +100,8 @@ def convert(
     for one in targets:
         dtype = {Kind.Q8_0: np.uint8, Kind.F16: np.float16, Kind.F32: np.float32}[one.kind]
         writer.add_tensor_info(one.name, one.byte_shape, np.dtype(dtype), one.nbytes, one.kind)
-    part = target.with_name(f"{target.name}.{os.getpid()}.part")
+    begin = os.fsdecode(os.fsencode(target.name)[:200])  # file systems allow 255 bytes
+    part = target.with_name(f"{begin}.{os.getpid()}.part")
     try:
         try:
             writer.write_header_to_file(part)

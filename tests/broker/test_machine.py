@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from rig import CARD, IDENTITY, Caller, Hand, Rig, id_of, request, turn
+from rig import CARD, IDENTITY, Caller, Hand, Peer, Rig, id_of, request, turn
 
 from broker.deadlines import LATE_S
 from broker.events import Disconnected, Received, Tick
@@ -14,8 +14,10 @@ from broker.lost_clients import GONE_S
 from broker.machine import DRAIN_S, MAX_CREDIT, MAX_UNANSWERED, RETURN_S
 from broker.placement import MAX_PROBES, MAX_STATE_OPS
 from broker.state import ABSENT_S, MAX_ARGS, START_GRACE_S, Bounds
+from broker.status import report
 from ssmprov import ops, wire
 from ssmprov.errors import Problem
+from ssmprov.keys import LOCAL, Role, User
 
 
 @pytest.fixture
@@ -1405,6 +1407,50 @@ class TestTheEnd:
         assert not rig.stopped
         rig.wait(0.4)
         assert rig.stopped
+
+
+class TestModelsThatCannotBeServed:
+    @staticmethod
+    def tell(rig: Rig, model: str, user: User = LOCAL) -> Peer:
+        peer = rig.peer(user=user)
+        peer.say(wire.Hello(id_of(900), "worker"))
+        problem = Problem("unavailable", "its file is missing", details={"model": model})
+        peer.say(wire.Bye("", problem, "not_served"))
+        return peer
+
+    def test_whoever_waits_for_one_or_asks_for_it_is_told_why(self, young: Rig) -> None:
+        rig = young
+        rig.state.expected = frozenset({"talk"})
+        caller = rig.caller()
+        caller.asks(turn(1))
+        assert not caller.heard(wire.Final)
+        self.tell(rig, "talk")
+        assert "not_found" in (said := caller.error(1))
+        assert "its file is missing" in said
+        caller.asks(turn(2))
+        assert "its file is missing" in caller.error(2)
+        assert report(rig.state, rig.broker.rates, 1).not_served == {"talk": "its file is missing"}
+
+    def test_one_that_is_served_after_all_is_served(self, rig: Rig) -> None:
+        rig.state.expected = frozenset({"talk"})
+        self.tell(rig, "talk")
+        hand = rig.hand()
+        caller = rig.caller()
+        caller.asks(turn(1))
+        assert hand.hears(wire.Request)[0].id == id_of(1)
+        assert rig.state.not_served == {}
+
+    def test_only_configured_ones_are_noted(self, rig: Rig) -> None:
+        self.tell(rig, "anything")
+        assert rig.state.not_served == {}
+
+    def test_it_needs_the_role_of_a_worker(self, rig: Rig) -> None:
+        rig.state.expected = frozenset({"talk"})
+        peer = self.tell(rig, "talk", User("someone", "k" * 40, Role.READ))
+        refused, _ = peer.hears(wire.Bye)
+        assert refused.error is not None
+        assert refused.error.code == "refused"
+        assert rig.state.not_served == {}
 
 
 class TestStrangers:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import shutil
 import struct
 import subprocess
 import sys
@@ -14,6 +13,7 @@ from pathlib import Path
 import pytest
 from aftermath import Aftermath
 from house import ENDLESS, SCRIPT, House, Listener, Moment, opened, until
+from refusing import library
 
 from ssmprov import wire
 
@@ -30,13 +30,8 @@ class Clock:
 
     def __init__(self, directory: Path) -> None:
         self._path = directory / "offset"
-        library = directory / "wall_clock.so"
         self.set(0)
-        compiler = shutil.which("cc") or shutil.which("c++")
-        words = [compiler or "cc", "-shared", "-fPIC", "-O1", "-x", "c", str(SOURCE), "-o", str(library), "-ldl"]
-        if compiler is None or subprocess.run(words, check=False).returncode:
-            pytest.skip("a clock is set with a small library, which needs a C compiler")
-        self.environment = {"LD_PRELOAD": str(library), "WALL_CLOCK": str(self._path)}
+        self.environment = {"LD_PRELOAD": str(library(SOURCE, directory)), "WALL_CLOCK": str(self._path)}
 
     def set(self, seconds: int) -> None:
         mode = "r+b" if self._path.exists() else "wb"

@@ -261,7 +261,10 @@ def test_a_reader_who_leaves_ends_the_turn_which_is_recorded(slow: Cluster, tmp_
 
 def test_a_full_disk_behind_the_output_is_told_and_the_turn_recorded(sh: Shell, place: Path) -> None:
     done = sh("PIPE --in USER --out OK --stream >/dev/full", "x")
-    assert (done.returncode, done.stderr) == (1, b"PIPE: standard output: No space left on device\n")
+    assert (done.returncode, done.stderr) == (
+        1,
+        b"PIPE: standard output: the disk is full. Free some space and try again\n",
+    )
     assert recorded(place) == turn(1, "USER", "x") + turn(2, "OK", "fine")
 
 

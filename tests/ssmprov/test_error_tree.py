@@ -110,14 +110,6 @@ def test_a_huge_error_still_fits_into_a_header() -> None:
     assert len(msgspec.msgpack.encode(problem)) < 60 * 1024
 
 
-@pytest.mark.parametrize("number", [28, 122])
-def test_a_full_disk_is_named(number: int) -> None:
-    error = cross(OSError(number, "full", "/store/x"))
-    assert error.code == "no_space"
-    assert "/store/x" in error.message
-    assert cross(OSError(13, "denied")).code == "internal"
-
-
 def test_the_nearest_word_is_offered() -> None:
     assert nearest("prim", ["primed", "coder"]) == "; did you mean primed?"
     assert nearest("zzz", ["b", "a"]) == "; use one of: a, b"

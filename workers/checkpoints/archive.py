@@ -26,6 +26,7 @@ from typing import Annotated, TypeVar
 import msgspec
 from msgspec import Meta
 
+from ssmprov.causes import explaining, shown
 from ssmprov.errors import BadRequest, Corrupt, Unsupported
 from workers.checkpoints.files import Files
 from workers.checkpoints.lineage import ROOT_DIGEST, StepRecord
@@ -38,6 +39,10 @@ MAX_RECORD = 64 << 20
 MAX_OBJECT = 2 << 30
 _CHUNK = 1 << 20
 T = TypeVar("T")
+
+BEGIN = 200
+"""Bytes of a file's name that its temporary file repeats: file systems allow 255."""
+
 _U32 = struct.Struct("<I")
 
 ObjectId = Annotated[str, Meta(pattern=r"\A[0-9a-f]{64}\Z")]
@@ -72,7 +77,8 @@ def write_archive(
     """Write the file, which appears complete or not at all; return its SHA-256 and size."""
     inner, outer = hashlib.sha256(), hashlib.sha256()
     size = 0
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    begin = os.fsdecode(os.fsencode(path.name)[:BEGIN])
+    temporary = path.with_name(f".{begin}.{secrets.token_hex(4)}.tmp")
     with files.replacing(path, temporary) as write:
 
         def put(data: bytes) -> None:
@@ -98,10 +104,8 @@ class Archive:
 
     def __init__(self, files: Files, path: Path) -> None:
         self.path = path
-        try:
+        with explaining(f"{shown(path)} cannot be read", path):
             fd = files.open(path)
-        except OSError as error:
-            raise BadRequest(f"{path} cannot be read: {error.strerror}") from error
         self._file = open(fd, "rb", buffering=_CHUNK)  # noqa: SIM115 (closed by `close`)
         self.size = os.fstat(fd).st_size
         self.header: ArchiveHeader

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+from ssmprov.causes import explained, shown
 from ssmprov.errors import BadRequest, Corrupt, Refused
 from ssmprov.ops import BackedUp
 from workers.checkpoints.build import SUCCESSOR, building, succeed
@@ -26,8 +27,8 @@ from workers.checkpoints.weights import FOLDER, WeightFiles, copy, garbage
 _CHUNK = 1 << 20
 
 
-def backup(source: Path, catalogue: Catalogue, objects: Objects, target: Path, files: Files) -> BackedUp:
-    """Copy the open store in `source` to `target`.
+def backup(source: Path, lock: Path, catalogue: Catalogue, objects: Objects, target: Path, files: Files) -> BackedUp:
+    """Copy the open store in `source`, whose lock is `lock`, to `target`.
 
     Raises BadRequest, Refused (`target` holds another store or something else), Busy, NoSpace, Corrupt.
     """
@@ -37,7 +38,7 @@ def backup(source: Path, catalogue: Catalogue, objects: Objects, target: Path, f
     there = _check_target(target, path, catalogue.meta("uuid") or "", files)
     with usable(target):
         make_directories(target, files)
-    with in_use(target, alone=True), locked(source / "lock", shared=True):
+    with in_use(target, alone=True), locked(lock, shared=True):
         return _copy(source, catalogue, objects, target, path, files, there)
 
 
@@ -48,7 +49,7 @@ def _check_target(target: Path, path: Path, uuid: str, files: Files) -> bool:
     except FileNotFoundError:
         return False
     except OSError as error:
-        raise BadRequest(f"{target} cannot hold a backup: {error.strerror}") from error
+        raise explained(error, f"{shown(target)} cannot hold a backup", target) from error
     if path.name not in names and SUCCESSOR not in names:
         begun = {"objects", "holders", "in-use", "lock", "settings", FOLDER, "catalogue.new", "catalogue.new-wal"}
         if names - begun:

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from ssmprov.errors import Busy, NoSpace, Unavailable
+from ssmprov import locks
+from ssmprov.causes import cause_of, explained, explaining, shown
+from ssmprov.errors import BadRequest, Busy, NoSpace, Unavailable, Unsupported
 
-_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+IN_USE = "in-use"
+"""The file that every process locks that has the store open."""
 
 
 class Files:
@@ -98,39 +100,34 @@ def no_space(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno not in _FULL:
+        if cause_of(error).error is not NoSpace:
             raise
-        raise NoSpace(
-            f"the disk is full: {path} was not written, and nothing else has changed; free some space and try again",
-            file=str(path),
-        ) from error
+        raise explained(error, f"{shown(path)} was not written, and nothing else has changed", path) from error
 
 
 @contextmanager
 def usable(path: Path) -> Iterator[None]:
-    """Raise NoSpace or Unavailable that names the file if the disk refuses an operation on it."""
+    """Raise NoSpace, Unavailable or Unsupported that names the file if the system refuses an operation on it."""
     try:
         with no_space(path):
             yield
     except OSError as error:
-        raise Unavailable(
-            f"{path} cannot be written ({error.strerror}): check its disk and its permissions", file=str(path)
-        ) from error
+        ours = explained(error, f"{shown(path)} cannot be written", path)
+        if isinstance(ours, BadRequest) and not isinstance(ours, Unsupported):  # whoever asked is not to blame
+            raise Unavailable(ours.message, **ours.details) from error
+        raise ours from error
 
 
 @contextmanager
 def locked(path: Path, *, shared: bool = False, wait: bool = True) -> Iterator[None]:
-    """Hold the lock file; the lock ends with the process. Raises BlockingIOError if it is taken and `wait` is false."""
-    try:
+    """Hold the lock file; the lock ends with the process. Raises BlockingIOError if it is taken and `wait` is false,
+    and Unsupported if its file system has no locks.
+    """
+    with explaining(f"{shown(path)} cannot be used as a lock", path):
         fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise Unavailable(
-            f"{path} cannot be used as a lock ({error.strerror}): check its disk and its permissions, and move it "
-            "away if it is not a plain file",
-            file=str(path),
-        ) from error
     try:
-        fcntl.flock(fd, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | (0 if wait else fcntl.LOCK_NB))
+        locks.lock(fd, (locks.SHARED if shared else locks.EXCLUSIVE) | (0 if wait else locks.NO_WAIT), path)
+        locks.check_records(fd, path)
         yield
     finally:
         os.close(fd)
@@ -144,7 +141,7 @@ def in_use(directory: Path, *, alone: bool = False) -> Iterator[None]:
     """
     with ExitStack() as held:
         try:
-            held.enter_context(locked(directory / "in-use", shared=not alone, wait=False))
+            held.enter_context(locked(directory / IN_USE, shared=not alone, wait=False))
         except BlockingIOError as error:
             what = "is open in another process: stop whatever serves it first" if alone else "is being put in place"
             raise Busy(f"the store {directory} {what}, and try again", retry_ms=1000) from error

@@ -11,7 +11,6 @@ reading the holds until its decision is carried out.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import secrets
 import threading
@@ -20,6 +19,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from ssmprov import locks
 from workers.checkpoints.files import locked, usable
 
 ID = 32
@@ -67,7 +67,7 @@ class Holds:
             self._free.append(self._end)
             self._end += 1
         place = self._free[-1]
-        with usable(self._holder), _having(self._gate, fcntl.LOCK_SH):
+        with usable(self._holder), _having(self._gate, self._directory, locks.SHARED):
             os.pwrite(self._fd, bytes.fromhex(object_id), ID * place)
         self._places[object_id] = self._free.pop()
 
@@ -92,7 +92,7 @@ class Holds:
             fd = -1
             try:
                 fd = os.open(self._holder, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                locks.lock(fd, locks.EXCLUSIVE | locks.NO_WAIT, self._holder)
             except BaseException:
                 for each in (gate, fd):
                     if each >= 0:
@@ -106,7 +106,7 @@ def standing(directory: Path) -> Iterator[set[str]]:
     """What living processes hold; nobody can take a new hold until the body ends."""
     gate = _open_directory(directory)
     try:
-        with _having(gate, fcntl.LOCK_EX):
+        with _having(gate, directory, locks.EXCLUSIVE):
             yield set().union(*(_held(path) or () for path in directory.iterdir()))
     finally:
         os.close(gate)
@@ -127,7 +127,7 @@ def _held(path: Path) -> set[str] | None:
     except OSError:
         return None
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        locks.lock(fd, locks.EXCLUSIVE | locks.NO_WAIT, path)
     except BlockingIOError:
         data = os.pread(fd, os.fstat(fd).st_size, 0)
         return {data[at : at + ID].hex() for at in range(0, len(data), ID)}
@@ -141,9 +141,9 @@ def _open_directory(path: Path) -> int:
 
 
 @contextmanager
-def _having(fd: int, lock: int) -> Iterator[None]:
-    fcntl.flock(fd, lock)
+def _having(fd: int, path: Path, lock: int) -> Iterator[None]:
+    locks.lock(fd, lock, path)
     try:
         yield
     finally:
-        fcntl.flock(fd, fcntl.LOCK_UN)
+        locks.lock(fd, locks.RELEASE, path)

@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
+from ssmprov.causes import circumstance
 from ssmprov.errors import BadRequest, Corrupt, Unsupported, WrongModel
 from workers.checkpoints.files import Files, usable
 from workers.checkpoints.lineage import StepRecord
@@ -276,11 +277,11 @@ class Objects:
         except FileNotFoundError as error:
             raise _corrupt(path, "it is missing") from error
         except OSError as error:
-            raise _corrupt(path, f"it cannot be opened ({error.strerror})") from error
+            raise circumstance(error, path) or _corrupt(path, f"it cannot be opened ({error.strerror})") from error
         try:
             yield fd
         except OSError as error:
-            raise _corrupt(path, f"it cannot be read ({error.strerror})") from error
+            raise circumstance(error, path) or _corrupt(path, f"it cannot be read ({error.strerror})") from error
         finally:
             os.close(fd)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import sqlite3
 import stat
 import uuid
@@ -11,7 +12,8 @@ from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote
 
-from ssmprov.errors import BadRequest, Corrupt, NotFound, Unsupported
+from ssmprov.causes import explained, shown
+from ssmprov.errors import Corrupt, NotFound, Unsupported
 from ssmprov.names import check_model
 from workers.checkpoints import seals
 from workers.checkpoints.build import SUCCESSOR, building, create_tables, succeed
@@ -38,7 +40,7 @@ def prepare_store(directory: Path, path: Path, lock: Path, model: str, files: Fi
                 with locked(lock):
                     _create(directory, path, check_model(model), files)
     except OSError as error:
-        raise BadRequest(f"{directory} cannot be used as a store ({error.strerror}: {error.filename})") from error
+        raise explained(error, f"{shown(directory)} cannot be used as a store") from error
 
 
 def finish_succession(path: Path, lock: Path, files: Files) -> None:
@@ -81,7 +83,7 @@ def write_meta(connection: sqlite3.Connection, meta: Mapping[str, str]) -> None:
 def open_catalogue(path: Path, lock: Path, files: Files) -> sqlite3.Connection:
     """A connection with our settings to a catalogue of this version. Raises Corrupt, Unsupported."""
     check_files(path)
-    uri = f"file:{quote(str(path.absolute()))}?mode=rw"
+    uri = f"file:{quote(os.fsencode(path.absolute()))}?mode=rw"
     with translated(path):
         connection = sqlite3.connect(
             uri, uri=True, timeout=BUSY_S, isolation_level=None, check_same_thread=False, cached_statements=256

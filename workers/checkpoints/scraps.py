@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Iterator
@@ -77,7 +78,7 @@ class Scraps:
         return connection
 
     def _connect(self) -> sqlite3.Connection:
-        uri = f"file:{quote(str(self._copy.absolute()))}"
+        uri = f"file:{quote(os.fsencode(self._copy.absolute()))}"
         connection = sqlite3.connect(uri, uri=True, isolation_level=None)
         connection.text_factory = _text
         seals.install(connection)

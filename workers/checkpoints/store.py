@@ -11,6 +11,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from ssmprov.causes import OTHER_STORE
 from ssmprov.errors import BadRequest, Refused, SsmprovError
 from ssmprov.names import Ref, check_name
 from ssmprov.ops import BackedUp, Collected, Exported, ForkResult, Page, Row, Shown, Steps, Verified
@@ -31,6 +32,8 @@ from workers.checkpoints.weights import FOLDER, WeightFiles, sweep
 from workers.context import Identity, Read, Snapshot
 
 T = TypeVar("T")
+
+CATALOGUE = "catalogue.sqlite"
 
 
 class Store:
@@ -55,22 +58,25 @@ class Store:
         keep_steps: int = 20,
         max_names: int = MAX_NAMES,
         files: Files | None = None,
+        objects_of: Path | None = None,
     ) -> None:
-        self.directory = directory
+        """With `objects_of`, `directory` holds only a copy of the catalogue of the store there: see `reading`."""
+        self.directory = objects_of or directory
         self.identity = identity
         self.keep_steps = max(1, keep_steps)
         files = files or Files()
         self._lock = directory / "lock"
         self._files = files
-        self._objects = Objects(directory / "objects", files)
-        self._weights = WeightFiles(directory / FOLDER, files)
+        self._objects = Objects(self.directory / "objects", files)
+        self._weights = WeightFiles(self.directory / FOLDER, files)
         self._open = ExitStack()
-        path = directory / "catalogue.sqlite"
+        path = directory / CATALOGUE
         try:
             prepare_store(directory, path, self._lock, model, files)
             self._open.enter_context(in_use(directory))
             finish_succession(path, self._lock, files)
-            self._catalogue = Catalogue(path, open_catalogue(path, self._lock, files), max_names=max_names)
+            connection = open_catalogue(path, self._lock, files)
+            self._catalogue = Catalogue(self.directory / CATALOGUE, connection, max_names=max_names)
             self._open.callback(self._catalogue.close)
             self._holds = Holds(directory / "holders", self._lock)
             self._commits = Commits(self._catalogue, self._objects, self._holds, self.keep_steps)
@@ -78,7 +84,10 @@ class Store:
             self.uuid = self._noted("uuid")
             self.model = self._noted("model")
             if model not in ("", self.model):
-                raise Refused(f"{directory} holds the checkpoints of {self.model}: give {model} another directory")
+                raise Refused(
+                    f"{directory} holds the checkpoints of {self.model}: give {model} another directory",
+                    cause=OTHER_STORE,
+                )
             if identity is not None:
                 self._note_identity(identity)
         except BaseException:
@@ -316,7 +325,7 @@ class Store:
 
     def backup(self, target: Path) -> BackedUp:
         """Copy the store to `target`, while it serves. Raises BadRequest, Refused, Busy, NoSpace."""
-        return backup(self.directory, self._catalogue, self._objects, target, self._files)
+        return backup(self.directory, self._lock, self._catalogue, self._objects, target, self._files)
 
     def gc(self, *, dry_run: bool = False) -> Collected:
         """Delete what no name, history or hold reaches. Raises Busy while another gc runs."""

@@ -6,7 +6,8 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 
-from ssmprov.errors import BadRequest, Conflict, Unsupported
+from ssmprov.causes import explaining, shown
+from ssmprov.errors import Conflict, Unsupported
 from ssmprov.names import Ref
 from ssmprov.ops import Exported
 from workers.checkpoints.archive import Archive, ArchiveHeader, ArchiveObject, ArchiveStep, write_archive
@@ -35,10 +36,8 @@ def export(catalogue: Catalogue, objects: Objects, model: str, ref: Ref, path: P
     header = ArchiveHeader(model, len(numbers), [ArchiveObject(state.object, state.size) for state in states])
     steps = (ArchiveStep(step.object, record, step.created) for step, record in records(catalogue, numbers))
     contents = (objects.read(state.object) for state in states)
-    try:
+    with explaining(f"{shown(path)} cannot be written", path):
         digest, size = write_archive(objects.files, path, header, steps, contents)
-    except (FileNotFoundError, FileExistsError, NotADirectoryError, IsADirectoryError, PermissionError) as error:
-        raise BadRequest(f"{path} cannot be written: {error.strerror}") from error
     return Exported(sha256=digest, bytes=size, steps=len(numbers))
 
 

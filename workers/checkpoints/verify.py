@@ -142,6 +142,8 @@ def object_fault(catalogue: Catalogue, objects: Objects, step: Entry) -> tuple[i
         # A gc at the same time may have collected it.
         collected = not catalogue.run("SELECT 1 FROM steps WHERE number = ? AND stored", (step.number,))
         what = error.details.get("what", error.message)
+        if not isinstance(error, Corrupt):
+            return 0, what
         return 0, "" if collected else f"{objects.path(step.object)} is damaged: {what}"
     claims = (header.parent, header.lineage, header.tokens, header.seed, header.exact, header.fingerprint, header.dtype)
     row = (step.parent, step.lineage.hex(), step.tokens, step.seed, step.exact, step.fingerprint, step.dtype)

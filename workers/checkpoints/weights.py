@@ -16,6 +16,7 @@ from pathlib import Path
 
 import msgspec
 
+from ssmprov.causes import circumstance
 from ssmprov.errors import Corrupt, NotFound
 from workers.checkpoints.catalogue import Catalogue
 from workers.checkpoints.files import Files, usable
@@ -57,12 +58,12 @@ class WeightFiles:
                 "name (`ssmprov ckpt import FILE NAME`)"
             ) from None
         except OSError as error:
-            raise _corrupt(path, f"it cannot be opened ({error.strerror})") from error
+            raise circumstance(error, path) or _corrupt(path, f"it cannot be opened ({error.strerror})") from error
         with open(fd, "rb") as file:
             try:
                 data = file.read()
             except OSError as error:
-                raise _corrupt(path, f"it cannot be read ({error.strerror})") from error
+                raise circumstance(error, path) or _corrupt(path, f"it cannot be read ({error.strerror})") from error
         if hashlib.sha256(data).hexdigest() != weights_id:
             raise _corrupt(path, "its bytes do not match its hash")
         return data

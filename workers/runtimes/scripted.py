@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from ssmprov.causes import explained
 from ssmprov.errors import BadRequest, Corrupt, NotFound
 from ssmprov.rooms import CONFIG
 from workers.context import Arrays, Identity
@@ -57,7 +58,9 @@ def open_runtime(plan: Plan) -> ScriptedRuntime:
         script = msgspec.json.decode(data, type=Script)
     except FileNotFoundError:
         raise NotFound(f"there is no script {plan.path}") from None
-    except (OSError, msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise explained(error, "cannot read the script") from None
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
         raise BadRequest(f"{plan.path} is not a valid script: {error}") from None
     if not all(piece for reply in script.replies for piece in reply.pieces):
         raise BadRequest(f"{plan.path} is not a valid script: one of its pieces is empty")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -81,7 +82,7 @@ def check_text(store: Store, ref: str) -> None:
     assert text_of(restored(store.load(parse_ref(ref)))) == store.text(parse_ref(ref))
 
 
-def child(script: str, *arguments: object) -> subprocess.Popen[str]:
+def child(script: str, *arguments: object, environment: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
     """Another process with this module at hand."""
     paths = os.pathsep.join((str(ROOT), str(Path(__file__).parent)))
     process = subprocess.Popen(
@@ -96,7 +97,7 @@ def child(script: str, *arguments: object) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONPATH": paths},
+        env={**os.environ, "PYTHONPATH": paths, **(environment or {})},
     )
     STARTED.append(process)
     return process

@@ -10,6 +10,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from ssmprov.causes import explained, explaining
 from ssmprov.errors import BadRequest, SsmprovError
 
 
@@ -17,7 +18,7 @@ class Files:
     """Open files, and their stamps from before they were hashed."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
-        """Raises BadRequest for a file that cannot be opened."""
+        """Raises an error that says why a file cannot be opened."""
         self._open: list[tuple[Path, int, tuple[int, int]]] = []
         try:
             for path in paths:
@@ -25,7 +26,7 @@ class Files:
                 self._open.append((path, number, _stamp(os.fstat(number))))
         except OSError as error:
             self.close()
-            raise BadRequest(f"{path}: the file cannot be read ({error.strerror or error})") from None
+            raise explained(error, "cannot read the model") from None
 
     def check(self) -> None:
         """Raise SsmprovError if a file was written to since."""
@@ -39,10 +40,8 @@ class Files:
     def check_names(self) -> None:
         """Raise BadRequest if a file was written to, or its name now means another file, since it was hashed."""
         for path, number, stamp in self._open:
-            try:
+            with explaining("cannot read the model"):
                 there, here = os.stat(path), os.fstat(number)
-            except OSError as error:
-                raise BadRequest(f"{path}: the file cannot be read ({error.strerror or error})") from None
             if not os.path.samestat(there, here) or _stamp(here) != stamp:
                 raise BadRequest(f"{path} changed while it was loaded: start again when it is complete")
 
