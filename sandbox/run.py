@@ -89,8 +89,9 @@ def run(
     """Run the code of a BASH or PYTHON turn in `directory`, and wait until its whole process tree has ended.
 
     The code can write to the directory, except its dot files. The rest of the file system is read-only, and there is no
-    network unless `network` is set. `on_output` gets the output as it arrives. `unsafe` runs the code without a sandbox
-    but with the limits. Raises BadRequest for a wrong role or directory, and Unsupported if no sandbox works here.
+    network unless `network` is set. CRLF in the code is read as LF, which bash needs. `on_output` gets the output as it
+    arrives. `unsafe` runs the code without a sandbox but with the limits. Raises BadRequest for a wrong role or
+    directory, and Unsupported if no sandbox works here.
     """
     work = directory.resolve()
     if role not in ("BASH", "PYTHON"):
@@ -107,7 +108,9 @@ def run(
         )
     fence = "" if unsafe else found.name
     with tempfile.TemporaryDirectory(prefix="ssmprov-run-", ignore_cleanup_errors=True) as folder:
-        place = _Place(role, code.encode("utf-8", "surrogateescape"), work, Path(folder).resolve(), network)
+        place = _Place(
+            role, code.replace("\r\n", "\n").encode("utf-8", "surrogateescape"), work, Path(folder).resolve(), network
+        )
         plan = {"fence": fence, "processes": limits.processes, "memory": limits.memory_bytes, "file_bytes": FILE_BYTES}
         fenced = {"bubblewrap": _bubblewrap, "landlock": _landlock, "": _plainly}[fence or ""]
         with fenced(place) as (view, dropped):

@@ -13,7 +13,7 @@ import click
 
 from shell import turns
 from shell.options import assignments, complete_context, complete_set, connect, json_option, model_option, new_names
-from shell.pipe import read_text, templated
+from shell.pipe import read_text, templated, without_newline
 from shell.tables import echo_json, echo_table
 from shell.terminal import Output
 from shell.turns import TurnRequest
@@ -163,7 +163,7 @@ def run(
         check_role(word)
     written, context = split_model(name)
     assignments(pairs)
-    text = read_text().removesuffix("\n")
+    text = without_newline(read_text())
     if not text:
         return
     model, settings, highest = _prepare(written or model or turns.usual_model(), context, settings, live)

@@ -14,6 +14,7 @@ import click
 
 from shell.options import complete_context, connect, json_option, model_option, new_names
 from shell.tables import echo_json
+from ssmprov import encoding
 from ssmprov.formatting import short, size
 from ssmprov.terminal import printable
 
@@ -176,7 +177,7 @@ def import_(file: Path, name: str, model: str, store: Path | None, trust: bool, 
 @click.option("--to", default="", metavar="MODEL", help="Read the context's text into another model.")
 @click.option(
     "--prime",
-    type=click.File("r", encoding="utf-8"),
+    type=click.File("rb"),
     metavar="FILE",
     help="Read the text in FILE instead (`-`: standard input).",
 )
@@ -184,7 +185,7 @@ def import_(file: Path, name: str, model: str, store: Path | None, trust: bool, 
 @json_option
 @click.pass_context
 def replay(
-    ctx: click.Context, context: str, save: str, to: str, prime: IO[str] | None, model: str, as_json: bool
+    ctx: click.Context, context: str, save: str, to: str, prime: IO[bytes] | None, model: str, as_json: bool
 ) -> None:
     """Read a context again from its root and compare. The exit code is 1 if the text differs."""
     if bool(context) == bool(prime):
@@ -193,7 +194,8 @@ def replay(
         new_names(save)
     with connect() as client:
         if prime:
-            found = client.replay(model=to or model, save=save, prime=prime.read())
+            text = encoding.text_of(prime.read(), prime.name)
+            found = client.replay(model=to or model, save=save, prime=text)
         elif to:
             found = client.replay(model=to, save=save, prime=client.text(context, model=model))
         else:

@@ -18,6 +18,7 @@ import msgspec
 import platformdirs
 from msgspec import Meta
 
+from ssmprov import encoding
 from ssmprov.errors import BadRequest, NotFound, nearest
 from ssmprov.names import check_model
 from ssmprov.runtimes import decode_options, options_of
@@ -153,12 +154,12 @@ def load(path: Path | None = None, home: Path | None = None) -> Configuration:
     home = home or home_of()
     source = path or home / CONFIG_FILE
     try:
-        text = source.read_text(encoding="utf-8")
+        text = encoding.read(source)
     except FileNotFoundError:
         if path is not None:
             raise NotFound(f"there is no configuration file {path}") from None
         return Configuration(home, Tables())
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
         raise BadRequest(f"cannot read {source}: {error}") from None
     return Configuration(home, parse(text, str(source)), source)
 
