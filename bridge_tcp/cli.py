@@ -110,4 +110,4 @@ async def run(client: AsyncClient, table: BridgeTable, ready_file: Path | None, 
             await server.serve(listening, stop)
         finally:
             if ready_file is not None:
-                ready_file.unlink(missing_ok=True)
+                durable.remove(ready_file)

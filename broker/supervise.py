@@ -236,7 +236,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         if self.ready_file is not None and self.wrote_ready:
-            self.ready_file.unlink(missing_ok=True)
+            durable.remove(self.ready_file)
         log.info("stopping")
         self.signals = max(self.signals, 1)
         for rank in (BRIDGE, WORKER, BROKER):

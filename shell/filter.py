@@ -17,6 +17,7 @@ from shell.pipe import read_text, templated, without_newline
 from shell.tables import echo_json, echo_table
 from shell.terminal import Output
 from shell.turns import TurnRequest
+from ssmprov import durable
 from ssmprov.configuration import home_of, private_directory
 from ssmprov.errors import BadRequest, NotFound
 from ssmprov.names import split_model
@@ -105,7 +106,7 @@ def make(
     directory.mkdir(parents=True, exist_ok=True)
     ours = Path(sys.executable).with_name("ssmprov")
     line = shlex.join([str(ours), "--home", str(home_of()), "filter", "run", *words])
-    path.write_text(f'#!/bin/sh\n{MARK}{shlex.join(words)}\nexec {line} "$@"\n', encoding="utf-8")
+    durable.replace(path, f'#!/bin/sh\n{MARK}{shlex.join(words)}\nexec {line} "$@"\n'.encode())
     path.chmod(path.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     on_path = str(directory) in os.environ.get("PATH", "").split(os.pathsep)
     click.echo(f"{path}{'' if on_path else f'   ({directory} is not on your PATH)'}", err=True)

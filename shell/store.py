@@ -15,6 +15,7 @@ import click
 from shell.options import complete_context, connect, json_option, model_option, new_names
 from shell.tables import echo_json
 from ssmprov import encoding
+from ssmprov.durable import Replacement
 from ssmprov.formatting import short, size
 from ssmprov.terminal import printable
 
@@ -125,14 +126,15 @@ def gc(model: str, store: Path | None, dry_run: bool, as_json: bool) -> None:
 @json_option
 def export(context: str, file: Path, model: str, store: Path | None, as_json: bool) -> None:
     """Write CONTEXT and its lineage to one FILE (`-`: standard output)."""
-    with _written(file) as path:
-        if store is not None:
-            from workers import at_rest
+    path = _written(file)
+    if store is not None:
+        from workers import at_rest
 
-            found = at_rest.export(store, context, path)
-        else:
-            with connect() as client:
-                found = client.export(context, path, model=model)
+        with Replacement(path, mode=0o600) as new:
+            found = at_rest.export(store, context, new.part)
+    else:
+        with connect() as client:
+            found = client.export(context, path, model=model)
     if as_json and str(file) != "-":
         echo_json(found)
     else:
@@ -214,20 +216,13 @@ def _shown(file: Path) -> str:
     return "the pipe" if str(file) == "-" else str(file)
 
 
-@contextmanager
-def _written(file: Path) -> Iterator[Path]:
-    """A path to write to. For `-`, a temporary file that is then copied to standard output."""
+def _written(file: Path) -> Path:
+    """Where to write an export (`-`: standard output)."""
     if str(file) != "-":
-        yield file
-        return
-    stdout = sys.stdout.buffer
-    if stdout.isatty():
+        return file
+    if sys.stdout.isatty():
         raise click.UsageError("an exported file is binary: write it to a file or a pipe, not to the terminal")
-    with tempfile.TemporaryDirectory(prefix="ssmprov-") as directory:
-        path = Path(directory) / "export"
-        yield path
-        with path.open("rb") as source:
-            shutil.copyfileobj(source, stdout)
+    return Path("/dev/stdout")
 
 
 @contextmanager

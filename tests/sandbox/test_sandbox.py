@@ -314,6 +314,16 @@ def test_what_comes_back_goes_through_no_link_that_another_run_has_made(tmp_path
     assert (work / "here/deep/.profile").read_text() == "new"
 
 
+def test_a_pipe_in_the_directory_is_not_replaced_by_what_comes_back(tmp_path: Path, work: Path) -> None:
+    copied = tmp_path / "copied"
+    copied.mkdir()
+    os.mkfifo(work / "pipe")
+    before = tree_copy.copy(work, copied)
+    (copied / "pipe").write_text("the code found no pipe here")
+    assert tree_copy.bring_back(copied, work, before) == ["pipe"]
+    assert (work / "pipe").is_fifo()
+
+
 def test_nothing_outside_can_be_removed_or_made(fenced: Run, tmp_path: Path, home: Path) -> None:
     canaries = [tmp_path / "_", home, tmp_path / "work/../beside"]
     for canary in canaries:
