@@ -19,7 +19,7 @@ from ssmprov import configuration, durable, logs
 from ssmprov.configuration import BridgeTable, Configuration
 from ssmprov.errors import BadRequest, SsmprovError
 from ssmprov.keys import INSECURE_VARIABLE
-from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED, die_with_parent, ready
+from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED, die_with_parent, heard, ready
 
 log = logging.getLogger(__name__)
 
@@ -97,8 +97,9 @@ async def run(client: AsyncClient, table: BridgeTable, ready_file: Path | None, 
     """Serve one bridge until a signal stops it."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_signal_handler(signal.SIGINT, (lambda: None) if SUPERVISED in os.environ else stop.set)
+    for number in heard(signal.SIGTERM, signal.SIGINT):
+        ours = number == signal.SIGTERM or SUPERVISED not in os.environ
+        loop.add_signal_handler(number, stop.set if ours else lambda: None)
     async with client:
         server = Server(client, table, insecure=insecure)
         listening = await server.start()

@@ -76,7 +76,11 @@ class Desk(Generic[B]):
         problem = problem_of(fault)
         error = SsmprovError(problem.message)
         error.remote_traceback = problem.traceback
+        self.end(error)
+        return error
+
+    def end(self, error: SsmprovError) -> None:
+        """End every request with an error."""
         for box in self.boxes.values():
             self._put(box, Result(error=error))
         self.boxes.clear()
-        return error

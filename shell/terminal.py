@@ -13,6 +13,7 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from ssmprov import wire
+from ssmprov.process import handling
 from ssmprov.terminal import harmless
 from ssmprov.transcript import FENCE
 
@@ -144,15 +145,8 @@ def on_interrupt(*steps: Callable[[], None]) -> Iterator[None]:
             raise KeyboardInterrupt
         step()
 
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    heard = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
-    try:
-        for number in heard:
-            signal.signal(number, handle)
+    with handling(handle, *SIGNALS):
         yield
-    finally:
-        for number in heard:
-            signal.signal(number, before[number])
 
 
 def _raiser(error: BaseException) -> Callable[[], None]:

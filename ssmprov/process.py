@@ -8,7 +8,9 @@ import os
 import signal
 import socket
 import sys
+from collections.abc import Callable, Iterator
 from itertools import pairwise
+from types import FrameType
 
 SUPERVISED = "SSMPROV_SUPERVISED"
 """Environment variable that holds the supervisor's process id."""
@@ -16,10 +18,28 @@ SUPERVISED = "SSMPROV_SUPERVISED"
 EXIT_CONFIGURATION = 78
 """Exit status (sysexits' EX_CONFIG) of a process whose configuration is wrong: restarting it would not help."""
 
+Handler = Callable[[int, FrameType | None], object]
+
 READY = "SSMPROV_READY_FD"
 """Environment variable that holds the descriptor through which a child tells its supervisor that it serves."""
 
 _PR_SET_PDEATHSIG = 1
+
+
+def heard(*numbers: signal.Signals) -> list[signal.Signals]:
+    """Those signals that this process was not told to ignore (`nohup`, a job in the background) and may handle."""
+    return [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+
+
+@contextlib.contextmanager
+def handling(handler: Handler, *numbers: signal.Signals) -> Iterator[None]:
+    """Handle these signals in a block. Those that are ignored stay ignored. Call it in the main thread."""
+    before = {number: signal.signal(number, handler) for number in heard(*numbers)}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
 def die_with_parent() -> None:
@@ -34,6 +54,8 @@ def die_with_parent() -> None:
         with contextlib.suppress(OSError):
             os.set_inheritable(int(descriptor), False)
     supervisor = os.environ.get(SUPERVISED, "")
+    if supervisor.isdecimal():  # it orders us to end even if it ignores SIGTERM itself
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if not supervisor.isdecimal() or not sys.platform.startswith("linux"):
         return
     libc = ctypes.CDLL(None, use_errno=True)
