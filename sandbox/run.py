@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from sandbox import bubblewrap, kernel, tree_copy
+from sandbox import bubblewrap, interpreter, kernel, tree_copy
 from sandbox.follow import Cancelled, follow
 from ssmprov.configuration import RUN_DIRECTORY, home_of
 from ssmprov.errors import BadRequest, SsmprovError, Unsupported
@@ -26,7 +26,7 @@ Role = Literal["BASH", "PYTHON"]
 FILE_BYTES = 1 << 30
 """The largest file that sandboxed code may write."""
 
-_KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TERM")
+_KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "TERM")
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,8 @@ class _Place(NamedTuple):
 
     def environment(self, home: str) -> dict[str, str]:
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        return {"PATH": os.defpath} | kept | {"HOME": home}
+        path = interpreter.find(str(self.work), bubblewrap.hidden(self.work)).path
+        return kept | {"PATH": path, "HOME": home}
 
 
 _View = Iterator[tuple[dict[str, Any], list[str]]]
@@ -204,7 +205,11 @@ def _landlock(place: _Place) -> _View:
     command = place.command(str(place.scratch))
     Path(command[-1]).write_bytes(place.code)
     hidden = {"/tmp", "/var/tmp", "/run", "/dev", str(place.scratch.parent), *homes, *keys}  # noqa: S108
-    readable = [*_outside(hidden), *bubblewrap.interpreter(), command[-1]]
+    readable = [
+        *_outside(hidden),
+        *interpreter.find(str(place.work), bubblewrap.hidden(place.work)).places,
+        command[-1],
+    ]
     readable += [os.path.realpath("/etc/resolv.conf")] if place.network else []
     devices = [f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom")]
     dropped: list[str] = []

@@ -102,6 +102,7 @@ def pipe(
         echo_json(_as_json(done))
     else:
         output.end()
+        turns.tell_if_cut(done, request)
     ctx.exit(130 if done.stop == "cancelled" else 0)
 
 

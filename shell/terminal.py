@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import signal
 import sys
@@ -12,9 +13,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from ssmprov import wire
 from ssmprov.process import handling
-from ssmprov.terminal import harmless
+from ssmprov.terminal import begin_line, harmless, note_written
 from ssmprov.transcript import FENCE
 
 if TYPE_CHECKING:
@@ -67,6 +70,13 @@ def say(text: str) -> None:
     shown = harmless(text) if sys.stdout.isatty() else text
     sys.stdout.buffer.write(shown.encode("utf-8", "surrogateescape"))
     sys.stdout.buffer.flush()
+    note_written(shown)
+
+
+def notice(text: str) -> None:
+    """Print a message on standard error, on a line of its own."""
+    begin_line()
+    click.echo(text, err=True)
 
 
 def _may_be_fence(text: str) -> int:
@@ -96,14 +106,18 @@ def run(
             reply = client.turn(
                 prompt,
                 request_id=request_id,
-                on_text=lambda piece: events.put(lambda: output.write(piece)),
-                on_progress=lambda done, total: events.put(lambda: show(done, total)),
+                on_text=lambda piece: events.put(lambda: write(piece)),
+                on_progress=lambda done, total: events.put(lambda: bar.show(done, total)),
                 **arguments,
             )
         except BaseException as error:
             events.put(_raiser(error))
         else:
             events.put(lambda: reply)
+
+    def write(piece: str) -> None:
+        bar.close()  # it would overwrite the text if the prompt is read again, for example after a new connection
+        output.write(piece)
 
     leave_at: float | None = None
 
@@ -116,7 +130,7 @@ def run(
         client.cancel(request_id, "drop")
 
     reply: Reply | None = None
-    with progress() as show, on_interrupt(lambda: events.put(interrupted), lambda: events.put(dropped)):
+    with contextlib.closing(Bar()) as bar, on_interrupt(lambda: events.put(interrupted), lambda: events.put(dropped)):
         threading.Thread(target=ask, name="turn", daemon=True).start()
         while reply is None:
             try:
@@ -156,21 +170,22 @@ def _raiser(error: BaseException) -> Callable[[], None]:
     return throw
 
 
-@contextmanager
-def progress() -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error while a prompt is read, if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-    from tqdm import tqdm
+class Bar:
+    """A progress bar on standard error while a prompt is read, if that is a terminal. Once closed it stays away."""
 
-    bar = tqdm(desc="reading", unit=" tokens", leave=False, delay=0.3, file=sys.stderr)
+    def __init__(self) -> None:
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
 
-    def show(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
+            self._bar = tqdm(desc="reading", unit=" tokens", leave=False, delay=0.3, file=sys.stderr)
 
-    try:
-        yield show
-    finally:
-        bar.close()
+    def show(self, done: int, total: int) -> None:
+        if self._bar is not None:
+            self._bar.total = total
+            self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -14,7 +14,7 @@ import click
 
 from shell import turns
 from shell.tables import echo_json
-from shell.terminal import Output, on_interrupt, say
+from shell.terminal import Output, notice, on_interrupt, say
 from shell.turns import TurnAnswer, TurnRequest
 from ssmprov import durable
 from ssmprov.errors import BadRequest
@@ -138,7 +138,7 @@ def run(
         output = text_of_output(ended.output, ended.status, ended.reason)
     if ended.dropped:
         names = ", ".join(ended.dropped[:5])
-        click.echo(f"the code may not change these files, so the changes were dropped: {printable(names)}", err=True)
+        notice(f"the code may not change these files, so the changes were dropped: {printable(names)}")
     if as_json:
         echo_json(
             {"ran": found.number, "status": ended.status, "reason": ended.reason, "output": output}
