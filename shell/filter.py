@@ -229,10 +229,15 @@ def _namesake(program: str, path: Path) -> str:
         )
         if (kind := asked.stdout.strip()) in ("keyword", "builtin"):
             return f"a {kind} of the shell, which runs instead"
-    found = next((at for folder in _path() if os.access(at := folder / program, os.X_OK) and at.is_file()), None)
-    if found is None or found.resolve() == path.resolve() or _marked(found) is not None:
-        return ""
-    return f"the program {found}, and your PATH decides which of them runs"
+    for other in (folder / program for folder in _path()):
+        if (
+            other.is_file()
+            and os.access(other, os.X_OK)
+            and other.resolve() != path.resolve()
+            and _marked(other) is None
+        ):
+            return f"the program {other}, and your PATH decides which of them runs"
+    return ""
 
 
 def _path() -> list[Path]:

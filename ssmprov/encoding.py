@@ -19,6 +19,11 @@ def without_bom(data: bytes) -> bytes:
     return data.removeprefix(BOM)
 
 
+def begin(data: bytes) -> int:
+    """Where the text begins: after a byte-order mark, if there is one."""
+    return len(BOM) if data.startswith(BOM) else 0
+
+
 def check_not_utf16(data: bytes, what: str) -> None:
     """Raises BadRequest, which says what to do, if the bytes begin as UTF-16 text does."""
     if data.startswith(_OTHERS):

@@ -86,7 +86,7 @@ def align(transcript: bytes, steps: Sequence[Step], text: bytes) -> Alignment:
     `steps` are newest first, as `log` gives them, all or the newest ones; `text` is all that the head has read, so
     that the steps' texts are its slices from the end.
     """
-    mark = len(transcript) - len(encoding.without_bom(transcript))
+    mark = encoding.begin(transcript)
     if not steps:
         alike = len(transcript) == mark and not text
         return Alignment((Point(mark, ""),) if alike else (), differs=not alike, whole=alike)
@@ -128,9 +128,10 @@ def common(transcript: bytes, steps: Sequence[Step], text: bytes) -> list[Point]
     the context has read the whole transcript and nothing else. The list is empty if not even the beginning agrees.
     """
     offset = len(text) - sum(step.step_bytes for step in steps)  # what steps too old to be listed have read
-    if not transcript.startswith(text[:offset]):
+    begin = 0 if encoding.begin(text) else encoding.begin(transcript)  # a context may have read a mark as text
+    if not transcript.startswith(text[:offset], begin):
         return []
-    at = offset
+    at = begin + offset
     oldest = steps[-1] if steps else None
     points = [Point(at, oldest.parent if oldest else "", oldest.tokens - oldest.step_tokens if oldest else 0)]
     for step in reversed(steps):

@@ -84,3 +84,13 @@ def test_a_context_is_primed_with_the_same_text_as_through_the_shell(sh: Shell, 
     sh("ssmprov ckpt replay --prime primer.txt --save here && ssmprov pipe --save there --max-tokens 0 < primer.txt")
     for name in ("here", "there"):
         assert sh(f"ssmprov ckpt show {name} --text") == b"one\r\ntwo\rthree\n"
+
+
+def test_a_turn_follows_a_transcript_that_an_editor_gave_a_byte_order_mark(sh: Shell, tmp_path: Path) -> None:
+    sh("PIPE --in USER", b"one")
+    path = tmp_path / ".transcript.txt"
+    marked = BOM + path.read_bytes()
+    path.write_bytes(marked)
+    sh("PIPE --in USER", b"two")
+    assert path.read_bytes() == marked + turn(2, "USER", "two").encode()
+    assert sh("ssmprov ckpt show $(cat .context) --text") == path.read_bytes().removeprefix(BOM)

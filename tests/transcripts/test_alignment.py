@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ssmprov.ops import Step
 from ssmprov.transcript import FENCE, full_step, half_step
-from transcripts.alignment import Alignment, Point, Route, align, as_read, route
+from transcripts.alignment import Alignment, Point, Route, align, as_read, common, route
 
 HALF_DONE = "end)~~~\n\n"
 TURN = "(Turn 1) [USER]: hello\n\n~~~(end)~~~\n\n"
@@ -330,6 +330,7 @@ def test_a_byte_order_mark_is_not_part_of_what_a_context_reads() -> None:
     assert found.whole
     assert [point.at for point in found.points] == [3 + at for at in story.places]
     assert as_read(marked, found, 0, len(marked)) == story.text
+    assert [point.at for point in common(marked, story.steps, story.text)] == [3 + at for at in story.places]
     assert align(b"\xef\xbb\xbf", [], b"").whole
 
 
