@@ -144,7 +144,7 @@ def test_the_progress_bar_leaves_streamed_text_alone(broker: str, tmp_path: Path
     ("command", "reply"),
     [
         ("PIPE --in USER --out LONG --max-tokens 3", b"word word word "),
-        ("ssmprov pipe --save x --in USER --out LONG --max-tokens 3 --bare", b"word word word \n"),
+        ("ssmprov pipe --save y --in USER --out LONG --max-tokens 3 --bare", b"word word word \n"),
         ("PIPE --in USER --out LONG --max-chars 12", b"word word "),
         ("PIPE --in USER --out LONG --set max=12", b"word word "),
         ("ssmprov filter run x --out LONG --max-tokens 3 --static", b"word word word \n"),
