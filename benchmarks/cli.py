@@ -13,6 +13,7 @@ import msgspec
 from benchmarks import plots, report
 from benchmarks.groups import GROUPS, load
 from benchmarks.measure import Plan
+from ssmprov.process import heard
 
 
 @click.command("bench")
@@ -33,7 +34,8 @@ from benchmarks.measure import Plan
 )
 def bench(only: tuple[str, ...], quick: bool, json_file: Path | None, out: Path, show: Path | None) -> None:
     """Measure ssmprov against bare sockets, bare models, the bare disk and llama-server, side by side."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that started processes are stopped
+    for number in heard(signal.SIGTERM):
+        signal.signal(number, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that started processes are stopped
     out.mkdir(parents=True, exist_ok=True)
     failed: list[str] = []
     if show is None:

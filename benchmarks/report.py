@@ -14,6 +14,7 @@ import msgspec
 import zmq
 
 from benchmarks.measure import Curve, Figure, Line, Spread
+from ssmprov import durable
 
 VERSION = 2
 
@@ -85,7 +86,7 @@ def _cpu() -> str:
 
 def write(report: Report, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
+    durable.replace(path, msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n")
 
 
 def read(path: Path) -> Report:

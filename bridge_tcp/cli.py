@@ -19,7 +19,7 @@ from ssmprov import configuration, durable, logs
 from ssmprov.configuration import BridgeTable, Configuration
 from ssmprov.errors import BadRequest
 from ssmprov.keys import INSECURE_VARIABLE
-from ssmprov.process import SUPERVISED, die_with_parent, failed, ready
+from ssmprov.process import SUPERVISED, die_with_parent, failed, heard, ready
 
 log = logging.getLogger(__name__)
 
@@ -95,8 +95,9 @@ async def run(client: AsyncClient, table: BridgeTable, ready_file: Path | None, 
     """Serve one bridge until a signal stops it."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    loop.add_signal_handler(signal.SIGTERM, stop.set)
-    loop.add_signal_handler(signal.SIGINT, (lambda: None) if SUPERVISED in os.environ else stop.set)
+    for number in heard(signal.SIGTERM, signal.SIGINT):
+        ours = number == signal.SIGTERM or SUPERVISED not in os.environ
+        loop.add_signal_handler(number, stop.set if ours else lambda: None)
     async with client:
         server = Server(client, table, insecure=insecure)
         listening = await server.start()
@@ -108,4 +109,4 @@ async def run(client: AsyncClient, table: BridgeTable, ready_file: Path | None, 
             await server.serve(listening, stop)
         finally:
             if ready_file is not None:
-                ready_file.unlink(missing_ok=True)
+                durable.remove(ready_file)

@@ -42,7 +42,7 @@ from ssmprov.causes import explained, not_listening
 from ssmprov.configuration import host_of, is_loopback, private_directory
 from ssmprov.errors import BadRequest, Conflict, NoSpace, Refused
 from ssmprov.keys import LOCAL, User
-from ssmprov.process import SUPERVISED, has_ended, host, is_worker, memory_of, ready, started_at
+from ssmprov.process import SUPERVISED, has_ended, heard, host, is_worker, memory_of, ready, started_at
 
 log = logging.getLogger(__name__)
 
@@ -165,9 +165,8 @@ class Loop:
     def _catch_signals(self) -> None:
         self._signal.setblocking(False)
         signal.set_wakeup_fd(self._signal.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, lambda *_: None)
+        for number in heard(signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
 
     def _close(self) -> None:
         signal.set_wakeup_fd(-1)

@@ -31,7 +31,7 @@ from ssmprov.configuration import LOOPBACK, RUN_DIRECTORY, Configuration, privat
 from ssmprov.errors import Refused, SsmprovError
 from ssmprov.keys import INSECURE_VARIABLE, AllowList, Credentials, Role, credentials_for
 from ssmprov.names import worker_name
-from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED
+from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED, handling
 from ssmprov.terminal import harmless
 
 log = logging.getLogger(__name__)
@@ -132,12 +132,12 @@ class Supervisor:
         os.set_blocking(write_end, False)
         self.selector.register(read_end, selectors.EVENT_READ)
         wake_before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
-        before = {number: signal.signal(number, self._on_signal) for number in (*STOP_SIGNALS, signal.SIGCHLD)}
+        child_before = signal.signal(signal.SIGCHLD, self._on_signal)  # handled even if it is ignored: we need it
         try:
-            yield
+            with handling(self._on_signal, *STOP_SIGNALS):
+                yield
         finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+            signal.signal(signal.SIGCHLD, child_before)
             signal.set_wakeup_fd(wake_before)
             self.selector.close()
             self.context.destroy(linger=0)
@@ -270,7 +270,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         if self.ready_file is not None and self.wrote_ready:
-            self.ready_file.unlink(missing_ok=True)
+            durable.remove(self.ready_file)
         log.info("stopping")
         self.signals = max(self.signals, 1)
         for rank in (BRIDGE, WORKER, BROKER):

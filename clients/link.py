@@ -75,7 +75,11 @@ class Desk(Generic[B]):
     def fail(self, fault: Exception) -> SsmprovError:
         """End every request with an error about an internal fault, so that no one waits forever. Returns that error."""
         error = error_of(told(fault))
+        self.end(error)
+        return error
+
+    def end(self, error: SsmprovError) -> None:
+        """End every request with an error."""
         for box in self.boxes.values():
             self._put(box, Result(error=error))
         self.boxes.clear()
-        return error

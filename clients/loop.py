@@ -11,7 +11,7 @@ from typing import Any
 import zmq
 import zmq.asyncio
 
-from clients import link
+from clients import fork, link
 from clients.core import Action, Core
 from clients.exchange import Event
 from ssmprov import sockets, wire
@@ -36,6 +36,7 @@ class LinkTasks:
         self._desk: link.Desk[Box] = link.Desk(Box.put_nowait)
         self._busy = asyncio.Event()
         self._closed = False
+        self._orphaned = False
         self._failed: SsmprovError | None = None
         self._context = zmq.asyncio.Context()
         self._socket = self._context.socket(zmq.DEALER)
@@ -51,6 +52,7 @@ class LinkTasks:
             asyncio.create_task(self._guard(work), name=f"ssmprov client {work.__name__}")
             for work in (self._receive, self._watch, self._tick)
         ]
+        fork.watch(self)
 
     def open(self, request: wire.Request, payloads: list[bytes], kind: str) -> Box:
         """Open a request. The box gets its events, and in the end always a `Result`."""
@@ -69,8 +71,16 @@ class LinkTasks:
         if self._desk.drop(request_id, box):
             self.act(self._core.forget(request_id))
 
+    def orphan(self, error: SsmprovError) -> None:
+        """End all calls in a forked child, where the event loop of these tasks does not run."""
+        self._failed = error
+        self._closed = self._orphaned = True
+        self._desk.end(error)
+
     def act(self, actions: list[Action]) -> None:
-        """Carry out the core's actions."""
+        """Carry out the core's actions. In a forked child there is nobody to tell."""
+        if self._orphaned:
+            return
         self._desk.file(actions)
         self._flush()
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import zmq
 
-from clients import link
+from clients import fork, link
 from clients.core import Action, Core
 from clients.exchange import Event, Result, cancelled
 from ssmprov import sockets, wire
@@ -59,6 +59,7 @@ class LinkThread(threading.Thread):
         os.set_blocking(self._wake, False)
         os.set_blocking(self._awake, False)
         self.start()
+        fork.watch(self)
 
     # -- for other threads
 
@@ -104,6 +105,13 @@ class LinkThread(threading.Thread):
         """Send BYE and stop, within about two seconds."""
         self.post(self._leave)
         self.join(CLOSE_S)
+
+    def orphan(self, error: SsmprovError) -> None:
+        """End all calls in a forked child, where this thread does not run."""
+        self._lock = threading.Lock()  # a thread of the parent may have held the old one
+        self._failed = error
+        self._commands.clear()
+        self._desk.end(error)
 
     # -- on the thread
 

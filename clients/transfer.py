@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from pathlib import Path
 
 from ssmprov import durable, ops, wire
@@ -21,9 +19,8 @@ class Download:
         self._path = path
         self._hash = hashlib.sha256()
         self._bytes = 0
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.absolute().parent)
-        self._part = Path(name)
-        self._file = os.fdopen(handle, "wb")
+        self._new = durable.Replacement(path, mode=0o600)
+        self._file = self._new.part.open("wb")
 
     def write(self, data: bytes) -> None:
         with durable.naming(self._path):
@@ -32,24 +29,17 @@ class Download:
         self._bytes += len(data)
 
     def finish(self, exported: ops.Exported) -> None:
-        """Check, flush to the disk and rename. Raises Corrupt if size or hash differ from what was promised."""
+        """Check and put it in place, on the disk. Raises Corrupt if size or hash differ from what was promised."""
         if self._bytes != exported.bytes or self._hash.hexdigest() != exported.sha256:
             raise Corrupt(f"{self._bytes} of {exported.bytes} bytes arrived, or their hash differs: export it again")
         with durable.naming(self._path):
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        self._file.close()
-        self._part.replace(self._path)
-        directory = os.open(self._path.absolute().parent, os.O_RDONLY)
-        try:
-            os.fsync(directory)
-        finally:
-            os.close(directory)
+            self._file.close()
+        self._new.commit()
 
     def close(self) -> None:
         """Remove an unfinished download. Does nothing after `finish`."""
         self._file.close()
-        self._part.unlink(missing_ok=True)
+        self._new.discard()
 
 
 class Upload:

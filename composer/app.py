@@ -17,6 +17,7 @@ from composer.window import Window
 from ssmprov.causes import known
 from ssmprov.configuration import home_of
 from ssmprov.errors import SsmprovError
+from ssmprov.process import heard
 
 LOOK_MS = 200
 
@@ -37,7 +38,7 @@ def run(directory: Path, model: str = "", context: str = "") -> int:
     ticks = QTimer()
     ticks.timeout.connect(lambda: None)
     ticks.start(LOOK_MS)
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in heard(signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: window.close())
     window.show()
     window.compose.focus_prompt()

@@ -7,11 +7,12 @@ import os
 import pwd
 import shutil
 import subprocess
-import sys
 import tempfile
 from contextlib import suppress
 from pathlib import Path
 
+from sandbox import interpreter
+from sandbox.interpreter import beneath
 from ssmprov.configuration import CONFIG_FILE, RUN_DIRECTORY, home_of
 from ssmprov.keys import secret_places
 
@@ -57,15 +58,10 @@ def homes() -> list[str]:
     return [home for home in dict.fromkeys(real) if home != "/" and os.path.isdir(home)]
 
 
-def interpreter() -> list[str]:
-    """The directories that this Python needs. They may be in the home directory."""
-    return list(
-        dict.fromkeys(p for prefix in (sys.prefix, sys.base_prefix) for p in (prefix, os.path.realpath(prefix)))
-    )
-
-
-def beneath(path: str, folder: str) -> bool:
-    return path == folder or path.startswith(folder.rstrip("/") + "/")
+def hidden(directory: Path) -> list[str]:
+    """The directories that code in `directory` cannot see, because they are private: temporary ones and homes."""
+    private = [os.path.realpath(p) for p in ("/tmp", "/var/tmp", "/run", *homes())]  # noqa: S108
+    return [p for p in dict.fromkeys(private) if os.path.isdir(p) and p not in (str(directory), "/")]
 
 
 def house(directory: Path) -> tuple[str, ...]:
@@ -107,16 +103,15 @@ def view(program: str, directory: Path, *, network: bool) -> list[str]:
     args += ["--ro-bind", "/", "/", "--proc", "/proc", "--remount-ro", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
     args += [*size, "--tmpfs", "/dev/shm"]  # noqa: S108
 
-    private = [os.path.realpath(p) for p in ("/tmp", "/var/tmp", "/run", *homes())]  # noqa: S108
-    private = [p for p in dict.fromkeys(private) if os.path.isdir(p) and p not in (work, "/")]
+    private = hidden(directory)
     outer = [p for p in private if not beneath(p, work)]
     for place in outer:
         args += [*size, "--tmpfs", place]
-    for place in interpreter():
-        if any(beneath(place, hidden) for hidden in outer) and not beneath(work, place):
+    for place in interpreter.find(work, private).places:
+        if any(beneath(place, folder) for folder in outer) and not beneath(work, place):
             args += ["--ro-bind", place, place]
     resolver = os.path.realpath("/etc/resolv.conf")
-    if network and any(beneath(resolver, hidden) for hidden in outer):
+    if network and any(beneath(resolver, folder) for folder in outer):
         args += ["--ro-bind-try", resolver, resolver]
 
     args += ["--bind", work, work]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from sandbox import bubblewrap, kernel, tree_copy
+from sandbox import bubblewrap, interpreter, kernel, tree_copy
 from sandbox.follow import Cancelled, follow
 from ssmprov.configuration import RUN_DIRECTORY, home_of
 from ssmprov.errors import BadRequest, SsmprovError, Unsupported
@@ -26,7 +26,7 @@ Role = Literal["BASH", "PYTHON"]
 FILE_BYTES = 1 << 30
 """The largest file that sandboxed code may write."""
 
-_KEPT = ("PATH", "LANG", "LC_ALL", "LC_CTYPE", "TERM")
+_KEPT = ("LANG", "LC_ALL", "LC_CTYPE", "TERM")
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,9 @@ def run(
     """Run the code of a BASH or PYTHON turn in `directory`, and wait until its whole process tree has ended.
 
     The code can write to the directory, except its dot files. The rest of the file system is read-only, and there is no
-    network unless `network` is set. `on_output` gets the output as it arrives. `unsafe` runs the code without a sandbox
-    but with the limits. Raises BadRequest for a wrong role or directory, and Unsupported if no sandbox works here.
+    network unless `network` is set. CRLF in the code is read as LF, which bash needs. `on_output` gets the output as it
+    arrives. `unsafe` runs the code without a sandbox but with the limits. Raises BadRequest for a wrong role or
+    directory, and Unsupported if no sandbox works here.
     """
     work = directory.resolve()
     if role not in ("BASH", "PYTHON"):
@@ -107,7 +108,9 @@ def run(
         )
     fence = "" if unsafe else found.name
     with tempfile.TemporaryDirectory(prefix="ssmprov-run-", ignore_cleanup_errors=True) as folder:
-        place = _Place(role, code.encode("utf-8", "surrogateescape"), work, Path(folder).resolve(), network)
+        place = _Place(
+            role, code.replace("\r\n", "\n").encode("utf-8", "surrogateescape"), work, Path(folder).resolve(), network
+        )
         plan = {"fence": fence, "processes": limits.processes, "memory": limits.memory_bytes, "file_bytes": FILE_BYTES}
         fenced = {"bubblewrap": _bubblewrap, "landlock": _landlock, "": _plainly}[fence or ""]
         with fenced(place) as (view, dropped):
@@ -140,7 +143,8 @@ class _Place(NamedTuple):
 
     def environment(self, home: str) -> dict[str, str]:
         kept = {name: os.environ[name] for name in _KEPT if name in os.environ}
-        return {"PATH": os.defpath} | kept | {"HOME": home}
+        path = interpreter.find(str(self.work), bubblewrap.hidden(self.work)).path
+        return kept | {"PATH": path, "HOME": home}
 
 
 _View = Iterator[tuple[dict[str, Any], list[str]]]
@@ -201,7 +205,11 @@ def _landlock(place: _Place) -> _View:
     command = place.command(str(place.scratch))
     Path(command[-1]).write_bytes(place.code)
     hidden = {"/tmp", "/var/tmp", "/run", "/dev", str(place.scratch.parent), *homes, *keys}  # noqa: S108
-    readable = [*_outside(hidden), *bubblewrap.interpreter(), command[-1]]
+    readable = [
+        *_outside(hidden),
+        *interpreter.find(str(place.work), bubblewrap.hidden(place.work)).places,
+        command[-1],
+    ]
     readable += [os.path.realpath("/etc/resolv.conf")] if place.network else []
     devices = [f"/dev/{name}" for name in ("null", "zero", "full", "random", "urandom")]
     dropped: list[str] = []

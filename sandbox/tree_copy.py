@@ -81,8 +81,9 @@ def remove(path: Path) -> None:
 def bring_back(work: Path, directory: Path, before: dict[str, Stamp], *, guarded: Collection[str] = ()) -> list[str]:
     """Copy new and changed entries back to the directory, and remove what the code removed.
 
-    Entries whose first part begins with a dot and entries in `guarded` stay unchanged. Returns the names of those that
-    the code made or changed. A file is replaced in one step, so that a reader sees either the old or the new one.
+    Entries whose first part begins with a dot, entries in `guarded`, and pipes, sockets and devices stay unchanged.
+    Returns the names of those that the code made or changed. A file is replaced in one step, so that a reader sees
+    either the old or the new one.
     """
     after: dict[str, Stamp] = {}
     refused: set[str] = set()
@@ -94,6 +95,8 @@ def bring_back(work: Path, directory: Path, before: dict[str, Stamp], *, guarded
         same = old is not None and (old == after[path] or (stat.S_ISDIR(old[0]) and old[0] == after[path][0]))
         if name := _off_limits(path, guarded):
             refused |= set() if same else {name}
+        elif not same and _is_special(directory / path):  # the code had no copy of it
+            refused.add(path)
         elif not same:
             _make_folders(directory, path)
             _place(work / path, directory / path, found)
@@ -120,6 +123,10 @@ def _folders(directory: Path, path: str) -> list[Path]:
 def _is_folder(path: Path) -> bool:
     """Whether it is a real folder. The code or another run may have put a link there that leads outside."""
     return path.is_dir() and not path.is_symlink()
+
+
+def _is_special(path: Path) -> bool:
+    return os.path.lexists(path) and not _admitted(path.lstat().st_mode)
 
 
 def _make_folders(directory: Path, path: str) -> None:

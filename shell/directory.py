@@ -12,7 +12,7 @@ import click
 from shell import turns
 from shell.options import connect, json_option, model_option
 from shell.tables import echo_json
-from shell.terminal import Output, run
+from shell.terminal import Output, notice, run
 from shell.transcript import check
 from ssmprov.errors import BadRequest, NotFound
 from ssmprov.terminal import printable
@@ -60,8 +60,8 @@ class Place:
 def place() -> Iterator[Place]:
     """Raises NotFound if the directory has no context yet."""
     record = turns.here()
-    with record.locked(lambda: turns.notice("waiting for another turn of this transcript to finish")) as writer:
-        take_up(writer, connect, turns.notice)
+    with record.locked(lambda: notice("waiting for another turn of this transcript to finish")) as writer:
+        take_up(writer, connect, notice)
         with connect() as client:
             own = own_context.own_of(record)
             if own is None and record.read():
@@ -122,7 +122,7 @@ def reread() -> None:
             raise
         branches.pick(here.writer, scene, branches.drawn(drawing, 0, reply))
         own_context.claim(here.writer, here.record, here.own)
-    turns.notice(f"{here.own} has read the transcript: {reply.result.tokens} tokens")
+    notice(f"{here.own} has read the transcript: {reply.result.tokens} tokens")
 
 
 @transcript.command()
@@ -134,7 +134,7 @@ def back() -> None:
         point = own_context.meeting(branches, scene.transcript, row)
         branches.go(here.writer, scene, point.at, b"", point.object)
         own_context.claim(here.writer, here.record, here.own)
-    turns.notice(f"the transcript and {here.own} now end after {point.at} bytes")
+    notice(f"the transcript and {here.own} now end after {point.at} bytes")
 
 
 @transcript.command()
@@ -142,7 +142,7 @@ def restore() -> None:
     """Write the transcript again from what the context has read."""
     with place() as here:
         kept = own_context.restore(here.writer, here.record, here.client, here.own)
-    turns.notice(f"the transcript is now what {here.own} has read{_kept(kept)}")
+    notice(f"the transcript is now what {here.own} has read{_kept(kept)}")
 
 
 @transcript.command()
@@ -150,8 +150,8 @@ def restore() -> None:
 def new(model: str) -> None:
     """Start a new transcript with a new, empty context."""
     record = turns.here()
-    with record.locked(lambda: turns.notice("waiting for another turn of this transcript to finish")) as writer:
-        take_up(writer, connect, turns.notice)
+    with record.locked(lambda: notice("waiting for another turn of this transcript to finish")) as writer:
+        take_up(writer, connect, notice)
         with connect() as client:
             former = own_context.own_of(record, damaged_is_none=True)
             names = [card.name for card in client.models()]
@@ -160,7 +160,7 @@ def new(model: str) -> None:
             if chosen not in names:
                 raise NotFound(f"the model {chosen!r} is not served: choose one of {', '.join(names)}")
             own, kept = own_context.start_new(writer, record, chosen)
-    turns.notice(f"the transcript is empty now, and its context is {own}{_kept(kept)}")
+    notice(f"the transcript is empty now, and its context is {own}{_kept(kept)}")
 
 
 def _kept(file: str) -> str:

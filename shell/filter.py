@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import stat
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,10 +15,11 @@ import click
 
 from shell import turns
 from shell.options import assignments, complete_context, complete_set, connect, json_option, model_option, new_names
-from shell.pipe import read_text, templated
+from shell.pipe import read_text, templated, without_newline
 from shell.tables import echo_json, echo_table
-from shell.terminal import Output
+from shell.terminal import Output, notice
 from shell.turns import TurnRequest
+from ssmprov import durable
 from ssmprov.causes import expanded
 from ssmprov.configuration import home_of, private_directory
 from ssmprov.errors import BadRequest, NotFound
@@ -103,10 +106,12 @@ def make(
         raise BadRequest(
             f"{path} exists and is not a filter: choose another name with --as, or replace it with --force"
         )
+    if other := _namesake(program, path):
+        notice(f"{program} is also {other}: if that is not what you want, choose another name with --as")
     directory.mkdir(parents=True, exist_ok=True)
     ours = Path(sys.executable).with_name("ssmprov")
     line = shlex.join([str(ours), "--home", str(home_of()), "filter", "run", *words])
-    path.write_text(f'#!/bin/sh\n{MARK}{shlex.join(words)}\nexec {line} "$@"\n', encoding="utf-8")
+    durable.replace(path, f'#!/bin/sh\n{MARK}{shlex.join(words)}\nexec {line} "$@"\n'.encode())
     path.chmod(path.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     on_path = str(directory) in os.environ.get("PATH", "").split(os.pathsep)
     click.echo(f"{path}{'' if on_path else f'   ({directory} is not on your PATH)'}", err=True)
@@ -164,7 +169,7 @@ def run(
         check_role(word)
     written, context = split_model(name)
     assignments(pairs)
-    text = read_text().removesuffix("\n")
+    text = without_newline(read_text())
     if not text:
         return
     model, settings, highest = _prepare(written or model or turns.usual_model(), context, settings, live)
@@ -192,6 +197,7 @@ def run(
     else:
         done = turns.exchange(request, templated(text, highest + 1, role, reply_role), output, live=False)
     output.end()
+    turns.tell_if_cut(done, request)
     ctx.exit(130 if done.stop == "cancelled" else 0)
 
 
@@ -214,6 +220,25 @@ def _prepare(model: str, context: str, settings: str, live: bool) -> tuple[str, 
             settings = context
         text = "" if row.opaque or live else client.text(context, model=row.model)
     return row.model, settings, max((turn.number for turn in turns_of(text)), default=0)
+
+
+def _namesake(program: str, path: Path) -> str:
+    """What else a shell runs under that name: a word of its own, or a program that is not a filter; '' if nothing."""
+    if shell := shutil.which("bash"):
+        asked = subprocess.run(
+            [shell, "-c", 'type -t -- "$1"', "bash", program], capture_output=True, text=True, check=False
+        )
+        if (kind := asked.stdout.strip()) in ("keyword", "builtin"):
+            return f"a {kind} of the shell, which runs instead"
+    for other in (folder / program for folder in _path()):
+        if (
+            other.is_file()
+            and os.access(other, os.X_OK)
+            and other.resolve() != path.resolve()
+            and _marked(other) is None
+        ):
+            return f"the program {other}, and your PATH decides which of them runs"
+    return ""
 
 
 def _path() -> list[Path]:

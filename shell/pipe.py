@@ -10,6 +10,7 @@ import click
 from shell import turns
 from shell.tables import echo_json
 from shell.terminal import Output, say
+from ssmprov import encoding
 from ssmprov.errors import BadRequest
 from ssmprov.formatting import plain
 from ssmprov.transcript import check_role, full_step, half_step
@@ -73,7 +74,7 @@ def pipe(
     if recording and turn is not None:
         raise click.UsageError("a recorded turn takes its number from .counter: leave out either --turn or --record")
     if recording or program or role:
-        text = text.removesuffix("\n")
+        text = without_newline(text)
     if recording or program:
         if not text:
             return
@@ -101,6 +102,7 @@ def pipe(
         echo_json(_as_json(done))
     else:
         output.end()
+        turns.tell_if_cut(done, request)
     ctx.exit(130 if done.stop == "cancelled" else 0)
 
 
@@ -113,15 +115,15 @@ def _as_json(done: turns.TurnAnswer) -> dict[str, Any]:
 
 
 def read_text() -> str:
-    """Standard input as text. Raises BadRequest if it is not UTF-8."""
+    """Standard input as text, without a byte-order mark. Raises BadRequest if it is not UTF-8."""
     if sys.stdin.isatty():
         click.echo("reading from the terminal: end the text with Ctrl-D at the start of a line", err=True)
-    try:
-        return sys.stdin.buffer.read().decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadRequest(
-            f"standard input is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}"
-        ) from None
+    return encoding.text_of(sys.stdin.buffer.read(), "standard input")
+
+
+def without_newline(text: str) -> str:
+    """The text without one newline at its end, LF or CRLF."""
+    return text[:-2] if text.endswith("\r\n") else text.removesuffix("\n")
 
 
 def templated(text: str, turn: int, role: str, reply_role: str) -> str:

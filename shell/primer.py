@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
 
 import click
 from click.shell_completion import CompletionItem
 
 from shell.options import json_option
 from shell.tables import echo_json, echo_table
+from ssmprov import durable
 from ssmprov.errors import BadRequest, nearest
 from ssmprov.rooms import BELOW, PACKAGE, ROOT
 from ssmprov.transcript import half_step, turn
@@ -76,12 +77,12 @@ def complete_part(_ctx: click.Context, _param: click.Parameter, incomplete: str)
     help="Leave out files that would make it longer than N tokens; files are added in the order of --list.",
 )  # fmt: skip
 @click.option(
-    "--out", type=click.File("wb", lazy=True, atomic=True), default="-", metavar="FILE",
+    "--out", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True), default="-", metavar="FILE",
     help="Write to FILE (default: standard output).",
 )  # fmt: skip
 @click.option("--list", "listing", is_flag=True, help="List the available parts, or the files of each --part.")
 @json_option
-def primer(chosen: tuple[str, ...], max_tokens: int | None, out: BinaryIO, listing: bool, as_json: bool) -> None:
+def primer(chosen: tuple[str, ...], max_tokens: int | None, out: Path, listing: bool, as_json: bool) -> None:
     """Write a transcript that introduces a model to this system: roles, tools, rules, and its source as FILE turns.
 
     Its last turn is left open. The server closes it, so the model only reads the text and writes nothing:
@@ -99,10 +100,13 @@ def primer(chosen: tuple[str, ...], max_tokens: int | None, out: BinaryIO, listi
         show_list(sources, as_json)
         return
     kept, left_out = fitting(sources, max_tokens)
-    text = transcript(kept)
-    out.write(text.encode())
-    out.flush()
-    summary(kept, left_out, len(text.encode()))
+    text = transcript(kept).encode()
+    if str(out) == "-":
+        sys.stdout.buffer.write(text)
+        sys.stdout.buffer.flush()
+    else:
+        durable.replace(out, text)
+    summary(kept, left_out, len(text))
 
 
 # -- the files

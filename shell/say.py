@@ -15,7 +15,7 @@ import click
 from shell import turns
 from shell.options import assignments, complete_context, connect, model_option, new_names
 from shell.pipe import read_text
-from shell.terminal import Output, on_interrupt, run
+from shell.terminal import Output, notice, on_interrupt, run
 from ssmprov.errors import Conflict
 from ssmprov.names import split_model
 
@@ -83,10 +83,10 @@ def say(
         reply = _ask(client, text, arguments, output)
         output.end()
         if to and not reply.result.parent:
-            turns.notice(f"started the context {to}")
+            notice(f"started the context {to}")
         if reply.result.stop == "limit":
             which = "--max-tokens" if max_tokens is not None else "--set max=CHARACTERS"
-            turns.notice(f"the answer was cut at its limit, after {reply.result.reply_tokens} tokens: raise {which}")
+            notice(f"the answer was cut at its limit, after {reply.result.reply_tokens} tokens: raise {which}")
     ctx.exit(130 if reply.result.stop == "cancelled" else 0)
 
 
@@ -121,7 +121,7 @@ def _served(model: str, to: str) -> Iterator[Client]:
     model = written or model or owner_at_rest(configured, context)
     stop = Event()  # a signal ends nothing halfway: the broker for this answer is to be ended as well
     with on_interrupt(stop.set):
-        turns.notice("no broker is running: starting one for this answer (`ssmprov up` keeps one running)")
+        notice("no broker is running: starting one for this answer (`ssmprov up` keeps one running)")
         with embedded(configured, model, stop, saves=bool(to)) as endpoint, Client(endpoint, agent="cli") as client:
             if stop.is_set():
                 raise KeyboardInterrupt

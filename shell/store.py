@@ -14,7 +14,9 @@ import click
 
 from shell.options import complete_context, connect, json_option, model_option, new_names
 from shell.tables import echo_json
+from ssmprov import encoding
 from ssmprov.configuration import Configuration
+from ssmprov.durable import Replacement
 from ssmprov.errors import BadRequest
 from ssmprov.formatting import short, size
 from ssmprov.terminal import printable
@@ -141,14 +143,15 @@ def gc(model: str, store: Path | None, dry_run: bool, as_json: bool) -> None:
 @json_option
 def export(context: str, file: Path, model: str, store: Path | None, as_json: bool) -> None:
     """Write CONTEXT and its lineage to one FILE (`-`: standard output)."""
-    with _written(file) as path:
-        if store is not None:
-            from workers import at_rest
+    path = _written(file)
+    if store is not None:
+        from workers import at_rest
 
-            found = at_rest.export(store, context, path)
-        else:
-            with connect() as client:
-                found = client.export(context, path, model=model)
+        with Replacement(path, mode=0o600) as new:
+            found = at_rest.export(store, context, new.part)
+    else:
+        with connect() as client:
+            found = client.export(context, path, model=model)
     if as_json and str(file) != "-":
         echo_json(found)
     else:
@@ -193,7 +196,7 @@ def import_(file: Path, name: str, model: str, store: Path | None, trust: bool, 
 @click.option("--to", default="", metavar="MODEL", help="Read the context's text into another model.")
 @click.option(
     "--prime",
-    type=click.File("r", encoding="utf-8"),
+    type=click.File("rb"),
     metavar="FILE",
     help="Read the text in FILE instead (`-`: standard input).",
 )
@@ -201,7 +204,7 @@ def import_(file: Path, name: str, model: str, store: Path | None, trust: bool, 
 @json_option
 @click.pass_context
 def replay(
-    ctx: click.Context, context: str, save: str, to: str, prime: IO[str] | None, model: str, as_json: bool
+    ctx: click.Context, context: str, save: str, to: str, prime: IO[bytes] | None, model: str, as_json: bool
 ) -> None:
     """Read a context again from its root and compare. The exit code is 1 if the text differs."""
     if bool(context) == bool(prime):
@@ -210,7 +213,8 @@ def replay(
         new_names(save)
     with connect() as client:
         if prime:
-            found = client.replay(model=to or model, save=save, prime=prime.read())
+            text = encoding.text_of(prime.read(), prime.name)
+            found = client.replay(model=to or model, save=save, prime=text)
         elif to:
             found = client.replay(model=to, save=save, prime=client.text(context, model=model))
         else:
@@ -229,20 +233,13 @@ def _shown(file: Path) -> str:
     return "the pipe" if str(file) == "-" else str(file)
 
 
-@contextmanager
-def _written(file: Path) -> Iterator[Path]:
-    """A path to write to. For `-`, a temporary file that is then copied to standard output."""
+def _written(file: Path) -> Path:
+    """Where to write an export (`-`: standard output)."""
     if str(file) != "-":
-        yield file
-        return
-    stdout = sys.stdout.buffer
-    if stdout.isatty():
+        return file
+    if sys.stdout.isatty():
         raise click.UsageError("an exported file is binary: write it to a file or a pipe, not to the terminal")
-    with tempfile.TemporaryDirectory(prefix="ssmprov-") as directory:
-        path = Path(directory) / "export"
-        yield path
-        with path.open("rb") as source:
-            shutil.copyfileobj(source, stdout)
+    return Path("/dev/stdout")
 
 
 @contextmanager

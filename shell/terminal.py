@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import signal
 import sys
@@ -12,8 +13,11 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from ssmprov import wire
-from ssmprov.terminal import harmless
+from ssmprov.process import handling
+from ssmprov.terminal import begin_line, harmless, note_written
 from ssmprov.transcript import FENCE
 
 if TYPE_CHECKING:
@@ -63,12 +67,20 @@ class Output:
 
 def say(text: str) -> None:
     """Write to standard output: byte for byte. But a terminal gets its own encoding, and no control sequences."""
-    if sys.stdout.isatty():
-        data = harmless(text).encode(sys.stdout.encoding, "backslashreplace")
-    else:
-        data = text.encode("utf-8", "surrogateescape")
+    terminal = sys.stdout.isatty()
+    shown = harmless(text) if terminal else text
+    data = (
+        shown.encode(sys.stdout.encoding, "backslashreplace") if terminal else text.encode("utf-8", "surrogateescape")
+    )
     sys.stdout.buffer.write(data)
     sys.stdout.buffer.flush()
+    note_written(shown)
+
+
+def notice(text: str) -> None:
+    """Print a message on standard error, on a line of its own."""
+    begin_line()
+    click.echo(text, err=True)
 
 
 def _may_be_fence(text: str) -> int:
@@ -102,14 +114,18 @@ def run(
             reply = (send or client.turn)(
                 prompt,
                 request_id=request_id,
-                on_text=lambda piece: events.put(lambda: output.write(piece)),
-                on_progress=lambda done, total: events.put(lambda: show(done, total)),
+                on_text=lambda piece: events.put(lambda: write(piece)),
+                on_progress=lambda done, total: events.put(lambda: bar.show(done, total)),
                 **arguments,
             )
         except BaseException as error:
             events.put(_raiser(error))
         else:
             events.put(lambda: reply)
+
+    def write(piece: str) -> None:
+        bar.close()  # it would overwrite the text if the prompt is read again, for example after a new connection
+        output.write(piece)
 
     leave_at: float | None = None
 
@@ -122,7 +138,7 @@ def run(
         client.cancel(request_id, "drop")
 
     reply: Reply | None = None
-    with progress() as show, on_interrupt(lambda: events.put(interrupted), lambda: events.put(dropped)):
+    with contextlib.closing(Bar()) as bar, on_interrupt(lambda: events.put(interrupted), lambda: events.put(dropped)):
         threading.Thread(target=ask, name="turn", daemon=True).start()
         while reply is None:
             try:
@@ -151,15 +167,8 @@ def on_interrupt(*steps: Callable[[], None]) -> Iterator[None]:
             raise KeyboardInterrupt
         step()
 
-    before = {number: signal.getsignal(number) for number in SIGNALS}
-    heard = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
-    try:
-        for number in heard:
-            signal.signal(number, handle)
+    with handling(handle, *SIGNALS):
         yield
-    finally:
-        for number in heard:
-            signal.signal(number, before[number])
 
 
 def _raiser(error: BaseException) -> Callable[[], None]:
@@ -169,21 +178,22 @@ def _raiser(error: BaseException) -> Callable[[], None]:
     return throw
 
 
-@contextmanager
-def progress() -> Iterator[Callable[[int, int], None]]:
-    """A progress bar on standard error while a prompt is read, if that is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda _done, _total: None
-        return
-    from tqdm import tqdm
+class Bar:
+    """A progress bar on standard error while a prompt is read, if that is a terminal. Once closed it stays away."""
 
-    bar = tqdm(desc="reading", unit=" tokens", leave=False, delay=0.3, file=sys.stderr)
+    def __init__(self) -> None:
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            from tqdm import tqdm
 
-    def show(done: int, total: int) -> None:
-        bar.total = total
-        bar.update(done - bar.n)
+            self._bar = tqdm(desc="reading", unit=" tokens", leave=False, delay=0.3, file=sys.stderr)
 
-    try:
-        yield show
-    finally:
-        bar.close()
+    def show(self, done: int, total: int) -> None:
+        if self._bar is not None:
+            self._bar.total = total
+            self._bar.update(done - self._bar.n)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import codecs
 import os
-import secrets
 import sys
 import threading
 from collections.abc import Callable
@@ -15,8 +14,9 @@ import click
 
 from shell import turns
 from shell.tables import echo_json
-from shell.terminal import Output, on_interrupt, say
+from shell.terminal import Output, notice, on_interrupt, say
 from shell.turns import TurnAnswer, TurnRequest
+from ssmprov import durable
 from ssmprov.errors import BadRequest
 from ssmprov.formatting import plain
 from ssmprov.terminal import printable
@@ -44,7 +44,10 @@ def get(words: tuple[str, ...], force: bool) -> None:
         return
     path = Path(words[-1])
     _off_limits(path, force)
-    _replace(path, content)
+    if path.is_dir():
+        raise BadRequest(f"{path} is a folder: give the name of a file")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    durable.replace(path, content)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
@@ -135,7 +138,7 @@ def run(
         output = text_of_output(ended.output, ended.status, ended.reason)
     if ended.dropped:
         names = ", ".join(ended.dropped[:5])
-        click.echo(f"the code may not change these files, so the changes were dropped: {printable(names)}", err=True)
+        notice(f"the code may not change these files, so the changes were dropped: {printable(names)}")
     if as_json:
         echo_json(
             {"ran": found.number, "status": ended.status, "reason": ended.reason, "output": output}
@@ -234,18 +237,3 @@ def _off_limits(path: Path, force: bool) -> None:
         raise BadRequest(
             f"{path} is a dot file of the working directory, which is protected: use --force to write it anyway"
         )
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file completely or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.is_dir():
-        raise BadRequest(f"{path} is a folder: give the name of a file")
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        temporary.write_bytes(content)
-        if path.exists():
-            temporary.chmod(path.stat().st_mode & 0o7777)
-        temporary.replace(path.resolve() if path.is_symlink() else path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -14,7 +14,7 @@ import click
 from clients import probe_view
 from shell import old_protocol
 from shell.options import assignments, complete_context, complete_set, connect, json_option, model_option, new_names
-from shell.terminal import Output, on_interrupt, run
+from shell.terminal import Output, notice, on_interrupt, run
 from ssmprov.commands import DEFAULT_CONTEXT, LOOKS, PROBE, parse_slash
 from ssmprov.errors import BadRequest, Conflict, NotFound
 from ssmprov.names import split_model
@@ -188,6 +188,19 @@ def _check_save(client: Client, model: str, context: str, request: TurnRequest) 
         )
 
 
+def tell_if_cut(done: TurnAnswer, request: TurnRequest) -> None:
+    """Tell the user that a limit has ended the reply, and how to allow more."""
+    if done.stop != "limit":
+        return
+    tokens = done.details["result"].reply_tokens
+    where, remedy = f"{len(done.text)} characters", "allow more with --set max=N, or start a new context if it is full"
+    if request.max_tokens is not None and tokens >= request.max_tokens:
+        where, remedy = f"{tokens} token{'s' if tokens != 1 else ''}", "allow more with --max-tokens"
+    elif request.max_chars is not None:
+        remedy = "allow more with --max-chars"
+    notice(f"the reply was cut at {where}, so its turn is still open: {remedy}")
+
+
 def _ask_port(request: TurnRequest, text: str) -> str:
     assert request.port is not None, "a port was named"
     text = bang_line(request.bang) + text
@@ -202,11 +215,6 @@ def _by_port(request: TurnRequest, text: str, output: Output) -> TurnAnswer:
 
 def _finished(found: Reply) -> TurnAnswer:
     return TurnAnswer(text=found.text, stop=found.result.stop, details={"request": found.id, "result": found.result})
-
-
-def notice(text: str) -> None:
-    """Print a notice on standard error."""
-    click.echo(text, err=True)
 
 
 def usual_model(*names: str) -> str:

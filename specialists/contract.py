@@ -26,6 +26,7 @@ from msgspec import Meta
 
 from specialists.grammars import grammar_of, tags_of
 from specialists.scorers import Expected, scorer_of
+from ssmprov import encoding
 from ssmprov.errors import BadRequest
 
 SCHEMA = "ssmprov.eval_contract.v1"
@@ -84,9 +85,9 @@ def read_contract(path: Path) -> tuple[Contract, str]:
     if len(data) > MAX_BYTES:
         raise BadRequest(f"{path} has {len(data)} bytes; a contract may have at most {MAX_BYTES}")
     try:
-        content = tomllib.loads(data.decode("utf-8"))
+        content = tomllib.loads(encoding.text_of(data, str(path)))
         contract = msgspec.convert(content, Contract)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadRequest(f"{path} is not valid TOML: {error}") from None
     except msgspec.ValidationError as error:
         raise BadRequest(f"{path}: {error}") from None

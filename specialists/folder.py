@@ -21,7 +21,7 @@ from specialists.rows import Row, read_rows
 from specialists.splits import Shares, split
 from specialists.stages import GATES, Gate, Stage, read_gates
 from specialists.tracks import TRACKS, track_of
-from ssmprov import durable
+from ssmprov import durable, encoding
 from ssmprov.configuration import private_directory
 from ssmprov.errors import BadRequest, Conflict, NotFound
 from ssmprov.names import SPECIALISTS
@@ -190,7 +190,7 @@ def _own(path: Path, track: str) -> tuple[bytes, str]:
         found, report = read_rows(file, grammar_of(track), ascii_only=False)
         report.refuse()
         rows += found
-    data = b"".join(file.read_bytes().rstrip(b"\n") + b"\n" for file in files)
+    data = b"".join(encoding.without_bom(file.read_bytes()).rstrip(b"\n") + b"\n" for file in files)
     if track in TRACKS:
         return data, track_of(track).contract
     parts = split(rows, Shares(), 0)

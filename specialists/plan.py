@@ -13,6 +13,7 @@ from specialists.grammars import grammar_of
 from specialists.ledger import NAME
 from specialists.splits import Shares
 from specialists.stages import Stage, stage_of
+from ssmprov import encoding
 from ssmprov.errors import BadRequest
 from ssmprov.names import check_model, check_name
 
@@ -110,11 +111,11 @@ def read_plan(folder: Path) -> Plan:
     """The plan of a specialist's folder. Raises BadRequest, which says what is wrong."""
     path = folder / FILE
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        content = tomllib.loads(encoding.read(path))
         plan = msgspec.convert(content, Plan)
     except FileNotFoundError:
         raise BadRequest(f"{path} does not exist: `ssmprov specialist init` writes one") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BadRequest(f"{path} is not valid TOML: {error}") from None
     except msgspec.ValidationError as error:
         raise BadRequest(f"{path}: {error}") from None

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from specialists.grammars import Grammar, Offended
+from ssmprov import encoding
 from ssmprov.errors import BadRequest
 
 MAX_FILE_BYTES = 256 << 20
@@ -105,6 +106,9 @@ def read_rows(path: Path, grammar: Grammar, *, ascii_only: bool = True) -> tuple
             hashed.update(line)
             report.bytes += len(line)
             report.lines += 1
+            if number == 1:
+                encoding.check_not_utf16(line, str(path))
+                line = encoding.without_bom(line)
             data = line.removesuffix(b"\n").removesuffix(b"\r")
             report.longest_bytes = max(report.longest_bytes, len(data))
             if not data.strip():

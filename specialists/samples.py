@@ -9,7 +9,7 @@ from pathlib import Path
 from models.rwkv7 import Tokenizer
 from specialists.grammars import Grammar, Offended
 from specialists.rows import MAX_FILE_BYTES, Row, unescaped
-from ssmprov import transcript
+from ssmprov import encoding, transcript
 from ssmprov.errors import BadRequest
 from ssmprov.transcript import FENCE
 from training.packing import Sample
@@ -81,7 +81,9 @@ def read_pairs(path: Path, grammar: Grammar, *, ascii_only: bool) -> list[Pair]:
     if (size := path.stat().st_size) > MAX_FILE_BYTES:
         raise BadRequest(f"{path} has {size} bytes; a file of pairs may have at most {MAX_FILE_BYTES}: split it")
     found = []
-    for number, data in enumerate(path.read_bytes().split(b"\n"), 1):
+    content = path.read_bytes()
+    encoding.check_not_utf16(content, str(path))
+    for number, data in enumerate(encoding.without_bom(content).split(b"\n"), 1):
         if not data.strip():
             continue
         try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
+from ssmprov import encoding
 from ssmprov.errors import BadRequest, nearest
 
 Stage = Literal["stage_a", "stage_b", "sft", "dpo", "grpo", "ppo"]
@@ -70,8 +71,8 @@ def read_gates(path: Path) -> Mapping[Stage, Gate]:
     Raises BadRequest if a stage or a metric does not exist, or if a value is not a number from 0 to 1.
     """
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        content = tomllib.loads(encoding.read(path))
+    except tomllib.TOMLDecodeError as error:
         raise BadRequest(f"{path} is not valid TOML: {error}") from None
     found = dict(GATES)
     for name, table in content.items():

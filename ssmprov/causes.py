@@ -158,7 +158,8 @@ def not_listening(error: OSError, address: str, key: str) -> SsmprovError:
     """The error for an address HOST:PORT on which a program cannot listen. `key` is the key that chooses it."""
     cause = _LISTENING.get(error.errno or 0) or cause_of(error)
     remedy = cause.remedy.format(port=address.rpartition(":")[2])
-    elsewhere = f"{remedy}, or choose another address with {key} in ssmprov.toml"
+    choose = f"hoose another address with {key} in ssmprov.toml"
+    elsewhere = f"{remedy}, or c{choose}" if remedy else f"C{choose}"
     return of_cause(replace(cause, remedy=elsewhere), f"cannot listen on {address}")
 
 

@@ -15,7 +15,7 @@ from typing import Annotated, Any
 import msgspec
 from msgspec import Meta
 
-from ssmprov import causes
+from ssmprov import causes, encoding
 from ssmprov.errors import BadRequest, NotFound, nearest
 from ssmprov.names import check_model
 from ssmprov.rooms import SHIPPED
@@ -205,15 +205,13 @@ def load(path: Path | None = None, home: Path | None = None) -> Configuration:
     home = home or home_of()
     source = path or home / CONFIG_FILE
     try:
-        text = source.read_text(encoding="utf-8")
+        text = encoding.read(source)
     except FileNotFoundError:
         if path is not None:
             raise NotFound(f"there is no configuration file {path}") from None
         return Configuration(home, Tables())
     except OSError as error:
         raise causes.explained(error, "cannot read the configuration") from None
-    except UnicodeDecodeError as error:
-        raise BadRequest(f"{source} is not valid UTF-8 at byte {error.start}: save it as UTF-8") from None
     return Configuration(home, parse(text, str(source)), source)
 
 

@@ -29,7 +29,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
-from ssmprov import durable, locks
+from ssmprov import durable, encoding, locks
 from ssmprov.causes import expanded, explained
 from ssmprov.configuration import home_of, host_of, is_loopback, private_directory
 from ssmprov.environment import is_on
@@ -198,8 +198,8 @@ def public_of(text: str) -> str:
         return text
     path = expanded(text)
     try:
-        with path.open(encoding="ascii", errors="replace") as file:
-            found = file.read(100).strip()
+        with path.open("rb") as file:
+            found = encoding.without_bom(file.read(100)).decode("ascii", "replace").strip()
     except FileNotFoundError:
         raise NotFound(
             f"{text[:60]!r} is neither a public key nor a file: give the 40 characters of a public key, or its .pub "
@@ -237,7 +237,7 @@ class AllowList:
         try:
             if stat.S_IMODE(self.path.stat().st_mode) & 0o022:
                 raise Refused(f"other users can write to {self.path}: run `chmod 600 {self.path}`")
-            entries = msgspec.json.decode(self.path.read_bytes(), type=dict[str, Entry])
+            entries = msgspec.json.decode(encoding.without_bom(self.path.read_bytes()), type=dict[str, Entry])
         except FileNotFoundError:
             return {}
         except OSError as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib
 import io
+import json
 import os
 import sys
 import traceback
@@ -14,10 +15,11 @@ from pathlib import Path
 import click
 
 from ssmprov import __version__, rooms
-from ssmprov.causes import explained, known, missing_module
+from ssmprov.causes import explained, known, missing_module, told
 from ssmprov.environment import is_on
 from ssmprov.errors import SsmprovError, nearest
-from ssmprov.terminal import harmless
+from ssmprov.formatting import plain
+from ssmprov.terminal import begin_line, harmless
 
 COMMANDS: dict[str, tuple[str, str]] = {
     "say": ("shell.say:say", "Say something to a model and print its answer."),
@@ -49,6 +51,10 @@ COMMANDS: dict[str, tuple[str, str]] = {
 
 PROGRAM = "ssmprov"
 DEBUG = "SSMPROV_DEBUG"
+JSON = "--json"
+
+USAGE = "usage"
+"""The code of an error in the command line itself. The other codes are in `ssmprov.errors`."""
 
 
 class LazyGroup(click.Group):
@@ -150,13 +156,14 @@ def main(arguments: Sequence[str] | None = None, *, program: str = PROGRAM, subc
         sys.stdout.flush()
     except OSError as error:  # standard output is full (a disk) or nobody reads it any more (`| head`)
         if error.errno != errno.EPIPE:
-            _say(explained(error, "standard output").message, program)
+            _Voice(program, words).tell(explained(error, "standard output").message, error)
         _discard_output()
         code = 1
     return code
 
 
 def _run(words: list[str], debug: bool, program: str, subcommand: str) -> int:
+    voice = _Voice(program, words)
     try:
         rooms.put_first()
         command = load_command(subcommand, COMMANDS[subcommand][0]) if subcommand else cli
@@ -166,21 +173,21 @@ def _run(words: list[str], debug: bool, program: str, subcommand: str) -> int:
         return error.exit_code
     except click.UsageError as error:
         path = error.ctx.command_path if error.ctx else program
-        _say(f"{error.format_message()}\nTry '{path} --help'.", program)
+        voice.tell(f"{error.format_message()}\nTry '{path} --help'.", error)
         return error.exit_code
     except click.ClickException as error:
-        _say(error.format_message(), program)
+        voice.tell(error.format_message(), error)
         return error.exit_code
     except (click.Abort, KeyboardInterrupt):
         return 130
     except rooms.Collision as error:
-        _say(str(error), program)
+        voice.tell(str(error), error)
         return 1
     except Exception as error:
         if isinstance(error, OSError) and error.errno == errno.EPIPE:
             raise
         ours = known(error)
-        _say(ours.message if ours else _unexpected(error, debug), program)
+        voice.tell(ours.message if ours else _unexpected(error, debug), error)
         if debug:
             remote = ours.remote_traceback if ours else ""
             click.echo(harmless(remote or traceback.format_exc()), err=True, nl=False)
@@ -193,8 +200,22 @@ def _unexpected(error: Exception, debug: bool) -> str:
     return f"unexpected {type(error).__name__}: {' '.join(str(error).split()) or 'no message'}{hint}"
 
 
-def _say(message: str, program: str) -> None:
-    click.echo(harmless(f"{program}: {message}"), err=True)
+class _Voice:
+    """Tells errors on standard error: one sentence for people, or with `--json` one line of JSON with the code."""
+
+    def __init__(self, program: str, words: Sequence[str]) -> None:
+        self._program = program
+        self._as_json = JSON in words[: words.index("--")] if "--" in words else JSON in words
+
+    def tell(self, message: str, error: BaseException) -> None:
+        begin_line()
+        if not self._as_json:
+            click.echo(harmless(f"{self._program}: {message}"), err=True)
+            return
+        found = told(error)
+        code = USAGE if isinstance(error, click.UsageError) else found.code
+        shown = {"code": code, "message": message, "retry_ms": found.retry_ms, "details": plain(found.details)}
+        click.echo(json.dumps({"error": shown}), err=True)
 
 
 def _open_streams() -> None:

@@ -9,8 +9,9 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Container
+from collections.abc import Callable, Container, Iterator
 from itertools import pairwise
+from types import FrameType
 
 from ssmprov.causes import LASTING, known
 
@@ -22,11 +23,28 @@ EXIT_CONFIGURATION = 78
 
 EXIT_FAULT = 70
 """Exit status (EX_SOFTWARE) of a process that a bug of ssmprov has ended."""
+Handler = Callable[[int, FrameType | None], object]
 
 READY = "SSMPROV_READY_FD"
 """Environment variable that holds the descriptor through which a child tells its supervisor that it serves."""
 
 _PR_SET_PDEATHSIG = 1
+
+
+def heard(*numbers: signal.Signals) -> list[signal.Signals]:
+    """Those signals that this process was not told to ignore (`nohup`, a job in the background) and may handle."""
+    return [number for number in numbers if signal.getsignal(number) not in (signal.SIG_IGN, None)]
+
+
+@contextlib.contextmanager
+def handling(handler: Handler, *numbers: signal.Signals) -> Iterator[None]:
+    """Handle these signals in a block. Those that are ignored stay ignored. Call it in the main thread."""
+    before = {number: signal.signal(number, handler) for number in heard(*numbers)}
+    try:
+        yield
+    finally:
+        for number, former in before.items():
+            signal.signal(number, former)
 
 
 def die_with_parent() -> None:
@@ -41,6 +59,8 @@ def die_with_parent() -> None:
         with contextlib.suppress(OSError):
             os.set_inheritable(int(descriptor), False)
     supervisor = os.environ.get(SUPERVISED, "")
+    if supervisor.isdecimal():  # it orders us to end even if it ignores SIGTERM itself
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if not supervisor.isdecimal() or not sys.platform.startswith("linux"):
         return
     libc = ctypes.CDLL(None, use_errno=True)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import msgspec
 
-from ssmprov import durable
+from ssmprov import durable, encoding
 from ssmprov.errors import BadRequest, NotFound, nearest
 from ssmprov.names import check_name
 from ssmprov.rooms import CONFIG
@@ -173,7 +173,7 @@ class Sets:
                     raise BadRequest(
                         f"{path} is too large for a sampling set: at most {MAX_SET_BYTES} bytes are allowed"
                     )
-                return path.read_text(encoding="utf-8", errors="replace"), str(path)
+                return encoding.read(path), str(path)
         if name in shipped():
             return _shipped_text(name), name
         raise NotFound(f"there is no sampling set {name!r}{nearest(name, self.names())}")

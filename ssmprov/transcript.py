@@ -6,7 +6,7 @@
 
 A header is at the beginning of a line. One space separates it from the content, which ends at the last fence before
 the next header. A fence is a separate line between two empty ones. Text between a fence and the next header belongs to
-no turn. Lines end in LF, or in CRLF in files from elsewhere.
+no turn. Lines end in LF, or in CRLF in files from elsewhere, and a byte-order mark may come first.
 
 Reading is tolerant and loses nothing: the items of a text, joined in order, give the text again. Writing is strict. If
 a line of the content looks like a header or a fence, a backslash is written before it, and one more if it already
@@ -20,6 +20,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import reduce
 
+from ssmprov.encoding import MARK
 from ssmprov.errors import BadRequest
 
 FENCE = "\n\n~~~(end)~~~\n\n"
@@ -63,8 +64,10 @@ class Turn:
 
     @property
     def content(self) -> str:
-        """The content, without escapes."""
+        """The content, without escapes. In a turn whose fence has CRLF, all line ends were LF when it was written."""
         body = self.body.rstrip("\r\n").removesuffix(HALF_FENCE) if self.half else self.body
+        if "\r\n" in self.tail:
+            body = body.replace("\r\n", "\n")
         return _ESCAPED.sub("", body)
 
 
@@ -173,6 +176,8 @@ class Transcript:
         first = len(self._settled)
         self._loose = None
         self._tail += text
+        if not self._settled and not self._seen and self._tail.startswith(MARK):
+            self._seen = len(MARK)  # the first line begins after it
         if self._header is not None:
             self._header = _HEADER.match(self._tail)  # its space may only have arrived now
         begin = 0
@@ -268,7 +273,9 @@ def oddities(items: Iterable[Item]) -> Iterator[Oddity]:
     open_turn: Turn | None = None
     for item in items:
         if isinstance(item, Gap):
-            if item.text.strip():
+            if item.line == 1 and item.text.startswith(MARK):
+                yield Oddity(1, "the file begins with a byte-order mark, which is skipped")
+            if item.text.removeprefix(MARK).strip():
                 yield Oddity(item.line, "text that belongs to no turn")
             continue
         if open_turn is not None:

@@ -12,6 +12,7 @@ from types import FrameType
 import click
 import torch
 
+from ssmprov.process import heard
 from training import checkpoint
 from training.loop import Trainer, TrainingError, log
 from training.trainee import S
@@ -62,7 +63,7 @@ def _logged(outdir: Path) -> Iterator[None]:
 def stopping() -> Iterator[Callable[[], bool]]:
     """Yields a function that says whether an interrupt or a termination has come. A second one ends the process."""
     asked = False
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in heard(signal.SIGINT, signal.SIGTERM)}
 
     def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001
         nonlocal asked

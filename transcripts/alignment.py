@@ -17,6 +17,7 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ssmprov import encoding
 from ssmprov.ops import Step
 
 _LEAD = b"\n\n"
@@ -45,7 +46,7 @@ class Alignment:
 
     `differs`: the head has not read the end of the transcript. Then there are no points. `whole`: the transcript
     contains all that the context has read, so its first point is the empty context's. `unread` are the byte ranges of
-    the bang lines that the walk has passed, in ascending order.
+    what no context reads in between: a byte-order mark and the bang lines that the walk has passed, in ascending order.
     """
 
     points: tuple[Point, ...]
@@ -85,13 +86,14 @@ def align(transcript: bytes, steps: Sequence[Step], text: bytes) -> Alignment:
     `steps` are newest first, as `log` gives them, all or the newest ones; `text` is all that the head has read, so
     that the steps' texts are its slices from the end.
     """
+    mark = encoding.begin(transcript)
     if not steps:
-        alike = not transcript and not text
-        return Alignment((Point(0, ""),) if alike else (), differs=not alike, whole=alike)
+        alike = len(transcript) == mark and not text
+        return Alignment((Point(mark, ""),) if alike else (), differs=not alike, whole=alike)
     points: list[Point] = []
     unread: list[tuple[int, int]] = []
     end, left = len(transcript), len(text)
-    matched = not transcript
+    matched = len(transcript) == mark
     for index, step in enumerate(steps):
         points.append(Point(end, step.object, step.tokens))
         if step.step_bytes == 0:
@@ -114,6 +116,8 @@ def align(transcript: bytes, steps: Sequence[Step], text: bytes) -> Alignment:
     if not matched:
         return Alignment((), differs=True, whole=False)
     whole = points[-1].object == ""
+    if 0 < mark <= end:  # else the context has read it, too
+        unread.append((0, mark))
     return Alignment(tuple(reversed(points)), differs=False, whole=whole, unread=tuple(reversed(unread)))
 
 
@@ -124,9 +128,10 @@ def common(transcript: bytes, steps: Sequence[Step], text: bytes) -> list[Point]
     the context has read the whole transcript and nothing else. The list is empty if not even the beginning agrees.
     """
     offset = len(text) - sum(step.step_bytes for step in steps)  # what steps too old to be listed have read
-    if not transcript.startswith(text[:offset]):
+    begin = 0 if encoding.begin(text) else encoding.begin(transcript)  # a context may have read a mark as text
+    if not transcript.startswith(text[:offset], begin):
         return []
-    at = offset
+    at = begin + offset
     oldest = steps[-1] if steps else None
     points = [Point(at, oldest.parent if oldest else "", oldest.tokens - oldest.step_tokens if oldest else 0)]
     for step in reversed(steps):
@@ -152,7 +157,7 @@ def _end_of(transcript: bytes, at: int, said: bytes) -> int | None:
 
 
 def as_read(transcript: bytes, alignment: Alignment, begin: int, end: int) -> bytes:
-    """The part of bytes [begin, end) that a context reads: all but the bang lines that the walk has passed."""
+    """The part of bytes [begin, end) that a context reads: all but the mark and bang lines that the walk has passed."""
     parts = []
     for start, stop in alignment.unread:
         if begin < stop and start < end:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
-from ssmprov import durable
+from ssmprov import durable, encoding
 from ssmprov.errors import BadRequest, Conflict, NotFound, SsmprovError
 from ssmprov.names import MAX_NAME
 from ssmprov.ops import Row, Step
@@ -160,7 +160,7 @@ class Branches:
         """Prepare to read the whole transcript into an empty context."""
         return Drawing(
             point=Point(0, ""),
-            prompt=scene.transcript.decode("utf-8", "surrogateescape"),
+            prompt=encoding.without_bom(scene.transcript).decode("utf-8", "surrogateescape"),
             names=tuple(self.fresh()),
             lead=b"",
             tail=scene.transcript,

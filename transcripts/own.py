@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
 from ssmprov import durable
+from ssmprov.encoding import without_bom
 from ssmprov.errors import BadRequest, Conflict, NotFound, Unavailable
 from ssmprov.names import check_model, check_name, split_model
 from ssmprov.ops import Row
@@ -149,9 +150,12 @@ def row_of(branches: Branches) -> Row | None:
 def agrees(branches: Branches, data: bytes, row: Row | None) -> bool:
     """Whether the context has read exactly the transcript `data`, apart from recorded bang lines."""
     if row is None:
-        return not data
-    if len(data) <= row.text_bytes:
-        return len(data) == row.text_bytes and text_digest(data).data.hex() == row.text_digest
+        return not without_bom(data)
+    if len(data) == row.text_bytes and text_digest(data).data.hex() == row.text_digest:
+        return True
+    text = without_bom(data)
+    if len(text) <= row.text_bytes:
+        return len(text) == row.text_bytes and text_digest(text).data.hex() == row.text_digest
     point = meeting(branches, data, row)
     return (point.at, point.object) == (len(data), row.object)
 

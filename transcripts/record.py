@@ -23,7 +23,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
-from ssmprov import durable, locks
+from ssmprov import durable, encoding, locks
 from ssmprov.causes import explaining
 from ssmprov.errors import BadRequest, Cancelled, NotFound
 from ssmprov.transcript import Transcript, Turn
@@ -71,9 +71,11 @@ class Record:
         """The recorded turns. Raises NotFound if there is no transcript."""
         path = self.directory / TRANSCRIPT
         try:
-            return Transcript(path.read_bytes().decode("utf-8", "surrogateescape"))
+            data = path.read_bytes()
         except FileNotFoundError:
             raise NotFound(f"there is no transcript here ({path}): PIPE starts one") from None
+        encoding.check_not_utf16(data, str(path))
+        return Transcript(data.decode("utf-8", "surrogateescape"))
 
     def turn(self, number: int | None, *roles: str) -> Turn:
         """The closed turn with that number, or the last one, with one of these roles (any role if none is given).
@@ -243,7 +245,7 @@ class Writer:
     def counter(self) -> int:
         """The number in `.counter`, 0 if there is none."""
         try:
-            number = int(self._counter.read_text(encoding="utf-8")[:40].strip())
+            number = int(self._counter.read_text(encoding="utf-8-sig")[:40].strip())
         except (OSError, ValueError):
             return 0
         return number if 0 <= number <= MAX_COUNTER else 0
@@ -258,9 +260,11 @@ class Writer:
 
     def lead(self) -> str:
         """What must precede a header so that it begins a line: '' unless the last line is open."""
-        with contextlib.suppress(FileNotFoundError, OSError), self._transcript.open("rb") as file:
-            file.seek(-1, os.SEEK_END)
-            return "" if file.read(1) == b"\n" else "\n\n"
+        with contextlib.suppress(OSError), self._transcript.open("rb") as file:
+            begin = len(encoding.BOM) if file.read(len(encoding.BOM)) == encoding.BOM else 0
+            if file.seek(0, os.SEEK_END) > begin:
+                file.seek(-1, os.SEEK_END)
+                return "" if file.read(1) == b"\n" else "\n\n"
         return ""
 
     def append(self, text: str, counter: int | None = None) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from ssmprov import encoding
 from ssmprov.errors import BadRequest, NotFound
 
 MAX_FILE_BYTES = 8 << 20
@@ -19,14 +20,11 @@ def bytes_of(file: Path, most: int) -> bytes:
 
 
 def text_of(file: Path) -> str:
-    """A file as the content of a turn. Raises BadRequest if it is not text."""
+    """A file as the content of a turn, byte for byte. Raises BadRequest if it is not text."""
     data = bytes_of(file, MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
         raise BadRequest(f"{file} has more than {MAX_FILE_BYTES >> 20} MiB, the limit for a turn")
-    try:
-        text = data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise BadRequest(f"{file} is not UTF-8 text: byte {error.start} is 0x{error.object[error.start]:02x}") from None
+    text = encoding.exactly(data, str(file))
     if "\0" in text:
         raise BadRequest(f"{file} has U+0000 at byte {text.encode().index(0)}, which a turn cannot contain")
     return text

@@ -12,6 +12,7 @@ from typing import cast
 import click
 
 from ssmprov.causes import explained
+from ssmprov.durable import Replacement
 from ssmprov.errors import BadRequest, Conflict, NotFound, Unsupported
 
 EMBEDDED = "@mini"
@@ -46,9 +47,9 @@ def convert(model: str, out: Path, precision: str, force: bool, as_json: bool) -
         raise _missing(error) from None
     source = mini.path() if model == EMBEDDED else Path(model)
     try:
-        with _bar(out.name) as progress:
-            write(source, out, cast(Precision, precision), progress=progress)
-        fingerprint, size = gguf.fingerprint(out), out.stat().st_size
+        with Replacement(out) as new, _bar(out.name) as progress:
+            write(source, new.part, cast(Precision, precision), progress=progress)
+            fingerprint, size = gguf.fingerprint(new.part), new.part.stat().st_size
     except (rwkv7.WeightsError, gguf.GgufError) as error:
         raise BadRequest(str(error)) from None
     except OSError as error:

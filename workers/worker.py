@@ -21,7 +21,7 @@ import zmq
 from ssmprov import operations, ops, sockets, wire
 from ssmprov.errors import Refused, SsmprovError, Unavailable, error_of, problem_of
 from ssmprov.keys import Credentials
-from ssmprov.process import ready, started_at
+from ssmprov.process import heard, ready, started_at
 from workers.answers import Sender
 from workers.batch import Batch, News
 from workers.job import Job, Stream
@@ -130,9 +130,8 @@ class Worker:
     def _serve(self) -> None:
         monitor = self._socket.get_monitor_socket(sockets.EVENTS)
         signal.set_wakeup_fd(self._waker.fileno(), warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            if signal.getsignal(number) is not signal.SIG_IGN:
-                signal.signal(number, lambda *_: self._post(self._drain))
+        for number in heard(signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: self._post(self._drain))
         poller = zmq.Poller()
         for item in (self._socket, monitor, self._wake):
             poller.register(item, zmq.POLLIN)

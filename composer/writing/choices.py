@@ -14,6 +14,7 @@ from PyQt6.QtCore import QFileSystemWatcher, QObject, QTimer, pyqtSignal
 
 from composer.writing.draft import unsendable
 from ssmprov.causes import explained
+from ssmprov.encoding import without_bom
 from ssmprov.transcript import FENCE, HALF_FENCE
 
 OPENING, DIVIDER, REPLY = LISTS = ("s1", "s2", "s3")
@@ -83,7 +84,7 @@ def read_lines(data: bytes) -> tuple[list[str], list[tuple[int, str]]]:
     troubles: list[tuple[int, str]] = []
     if len(data) > MAX_BYTES:
         return [], [(1, f"the file is larger than {MAX_BYTES // 1024} KiB, so it is not read")]
-    for number, raw in enumerate(data.split(b"\n"), 1):
+    for number, raw in enumerate(without_bom(data).split(b"\n"), 1):
         if not raw.strip():
             continue
         if number > MAX_LINES:

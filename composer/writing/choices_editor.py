@@ -103,7 +103,7 @@ class ChoicesEditor(QDialog):
             self._say("Another program has changed the file. Save again to overwrite its changes.")
             return
         try:
-            durable.replace(self.path.resolve(), data)  # if it is a link, write the file that it points to
+            durable.replace(self.path, data)
         except OSError as error:
             self._say(explained(error, "Not saved", self.path).message)
             return

@@ -63,7 +63,7 @@ def read_checkpoint(path: Path | str) -> tuple[dict[str, Tensor], Mapping[str, A
         raise WeightsError(f"{path}: the file should hold a dict of tensors, bare or under {', '.join(WRAPPERS)}")
     beside = path.with_name("config.json")
     if config is None and beside.is_file():
-        config = beside.read_text("utf-8")
+        config = beside.read_text("utf-8-sig")
     return found, _mapping(config, path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from cluster import Cluster, Process, scripted_toml
+from cluster import Cluster, Process, command_line, scripted_toml
 from pytestqt.qtbot import QtBot
 
 PROGRAM = str(Path(sys.executable).with_name("ssmprov"))
@@ -46,9 +47,13 @@ def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
     assert "does not exist" in done.stderr
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    ("number", "before"),
+    [(signal.SIGTERM, []), (signal.SIGINT, []), (signal.SIGTERM, ["sh", "-c", 'trap "" HUP; exec "$@"', "sh"])],
+    ids=["SIGTERM", "SIGINT", "SIGTERM under nohup"],
+)
 def test_a_signal_closes_the_window_and_keeps_its_session(
-    qtbot: QtBot, make_cluster: Callable[[str], Cluster], tmp_path: Path, number: signal.Signals
+    qtbot: QtBot, make_cluster: Callable[[str], Cluster], tmp_path: Path, number: signal.Signals, before: list[str]
 ) -> None:
     cluster = make_cluster(scripted_toml(tmp_path / "script")).up()
     place = tmp_path / "place"
@@ -56,11 +61,13 @@ def test_a_signal_closes_the_window_and_keeps_its_session(
     (place / ".transcript.txt").write_text("(Turn 5) [USER]: x\n\n~~~(end)~~~\n\n")
     environment = cluster.environment | {"QT_QPA_PLATFORM": "offscreen", "PYTHONUNBUFFERED": "1"}
     arguments = ["-c", "import sys; from ssmprov.main import main; sys.exit(main())", "composer", str(place)]
-    process = Process("composer", arguments, environment, place)
+    process = Process("composer", [*before, *command_line(arguments)] if before else arguments, environment, place)
     try:
         counter = place / ".counter"
         qtbot.waitUntil(lambda: counter.exists() or process.child.poll() is not None, timeout=40_000)
         assert counter.exists(), process.lines  # the launch has been carried out
+        ignored = int(re.findall(r"SigIgn:\s*(\w+)", Path(f"/proc/{process.child.pid}/status").read_text())[0], 16)
+        assert bool(ignored >> (signal.SIGHUP - 1) & 1) == bool(before)
         process.child.send_signal(number)
         assert process.wait() == 0
     finally:

@@ -314,6 +314,45 @@ def test_what_comes_back_goes_through_no_link_that_another_run_has_made(tmp_path
     assert (work / "here/deep/.profile").read_text() == "new"
 
 
+def test_a_pipe_in_the_directory_is_not_replaced_by_what_comes_back(tmp_path: Path, work: Path) -> None:
+    copied = tmp_path / "copied"
+    copied.mkdir()
+    os.mkfifo(work / "pipe")
+    before = tree_copy.copy(work, copied)
+    (copied / "pipe").write_text("the code found no pipe here")
+    assert tree_copy.bring_back(copied, work, before) == ["pipe"]
+    assert (work / "pipe").is_fifo()
+
+
+@pytest.mark.parametrize("inside", [False, True], ids=["", "below the home directory"])
+def test_python3_of_a_version_manager_runs(
+    fenced: Run, home: Path, work: Path, monkeypatch: pytest.MonkeyPatch, inside: bool
+) -> None:
+    version, shims = home / ".manager/versions/1", home / ".manager/shims"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", version], check=True)
+    shims.mkdir()
+    (shims / "python3").write_text(f'#!/bin/sh\nexec {version}/bin/python3 "$@"\n')
+    (shims / "python3").chmod(0o755)
+    (home / ".manager/secret").write_text("hidden")
+    monkeypatch.setenv("PATH", f"{shims}:{os.environ['PATH']}")
+    directory = home / "work" if inside else work
+    directory.mkdir(exist_ok=True)
+    ended = fenced('python3 -c "import sys, json; print(sys.prefix)"', directory=directory)
+    assert (ended.status, ended.output.decode()) == (0, f"{version}\n")
+    assert fenced(f"cat {home}/.manager/secret {shims}/python3", directory=directory).status != 0
+
+
+def test_no_program_that_the_code_may_have_written_is_asked_outside(
+    fenced: Run, tmp_path: Path, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (work / "bin").mkdir()
+    (work / "bin/python3").write_text(f"#!/bin/sh\ntouch {tmp_path}/outside\n")
+    (work / "bin/python3").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{work}/bin:{os.environ['PATH']}")
+    fenced("python3 -c pass")
+    assert not (tmp_path / "outside").exists()
+
+
 def test_nothing_outside_can_be_removed_or_made(fenced: Run, tmp_path: Path, home: Path) -> None:
     canaries = [tmp_path / "_", home, tmp_path / "work/../beside"]
     for canary in canaries:

@@ -33,7 +33,7 @@ PRIMER = Path(__file__).parents[3] / "shared" / "legacy" / "primer_cli.txt"
 PARTS = [
     *("(Turn 3) [USER]: ", "(Turn 3) [USER]:", "(Turn  12)[A B]: ", "(Turn x) [USER]: ", "(Turn 3) []: ", "(Turn 3) ["),
     *("\n", "\n\n", "\r\n", "\r\n\r\n", "\r", "~~~(end)~~~", FENCE, HALF_FENCE, FENCE_REST, "~~~(", "~~~(end)~~~ \n"),
-    *("text", " ", "\\", "\\\\", "é🦀", "\t", "\u2028", "\x0b", "> ", "\x00", "\udcff"),
+    *("text", " ", "\\", "\\\\", "é🦀", "\t", "\u2028", "\x0b", "> ", "\x00", "\udcff", "\ufeff"),
 ]
 TEXTS = st.one_of(st.lists(st.sampled_from(PARTS), max_size=14).map("".join), st.text(max_size=40))
 ROLES = st.from_regex(r"[A-Za-z_]([A-Za-z_ .-]{0,10}[A-Za-z_])?", fullmatch=True)
@@ -48,6 +48,25 @@ def test_reading_loses_nothing(text: str) -> None:
         assert item.line == line
         assert item.text
         line += item.text.count("\n")
+
+
+def test_a_byte_order_mark_belongs_to_no_turn_and_hides_no_header() -> None:
+    text = "\ufeff" + turn(1, "USER", "hello") + turn(2, "FILE", "\ufeffkept")
+    assert [(t.number, t.content) for t in turns_of(text)] == [(1, "hello"), (2, "\ufeffkept")]
+    assert [oddity.line for oddity in oddities(parse(text))] == [1]
+    growing = Transcript()
+    for character in text:
+        growing.append(character)
+    assert growing.items == parse(text)
+
+
+def test_a_transcript_with_crlf_gives_the_contents_that_were_put_in() -> None:
+    lines = "#!/bin/sh\necho one\n\n\necho two\n"
+    converted = (turn(1, "BASH", lines) + turn(2, "FILE", "a\n(Turn 3) [USER]: b\n")).replace("\n", "\r\n")
+    assert [t.content for t in turns_of(converted)] == [lines, "a\n(Turn 3) [USER]: b\n"]
+    assert written(parse(converted)) == converted
+    (kept,) = turns_of(turn(1, "FILE", "a\r\nb\r\n"))  # the file itself has CRLF, its transcript does not
+    assert kept.content == "a\r\nb\r\n"
 
 
 @given(st.integers(0, 10**18 - 1), ROLES, TEXTS)

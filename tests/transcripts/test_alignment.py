@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from ssmprov.ops import Step
 from ssmprov.transcript import FENCE, full_step, half_step
-from transcripts.alignment import Alignment, Point, Route, align, as_read, route
+from transcripts.alignment import Alignment, Point, Route, align, as_read, common, route
 
 HALF_DONE = "end)~~~\n\n"
 TURN = "(Turn 1) [USER]: hello\n\n~~~(end)~~~\n\n"
@@ -321,3 +321,21 @@ def test_five_thousand_steps_are_laid_in_place_quickly() -> None:
     assert found.whole
     assert len(transcript) > 5_000_000
     assert spent < 1  # 20 ms on a quiet machine; quadratic work would take minutes
+
+
+def test_a_byte_order_mark_is_not_part_of_what_a_context_reads() -> None:
+    story = Story().send(TURN).send("(Turn 2) [USER]: more" + FENCE)
+    marked = b"\xef\xbb\xbf" + story.transcript
+    found = align(marked, story.steps, story.text)
+    assert found.whole
+    assert [point.at for point in found.points] == [3 + at for at in story.places]
+    assert as_read(marked, found, 0, len(marked)) == story.text
+    assert [point.at for point in common(marked, story.steps, story.text)] == [3 + at for at in story.places]
+    assert align(b"\xef\xbb\xbf", [], b"").whole
+
+
+def test_a_mark_that_the_context_has_read_is_part_of_it() -> None:
+    story = Story().send("\ufeff" + TURN)
+    found = align(story.transcript, story.steps, story.text)
+    assert found.whole
+    assert as_read(story.transcript, found, 0, len(story.transcript)) == story.text

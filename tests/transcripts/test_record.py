@@ -318,3 +318,22 @@ def test_a_damaged_note_of_a_move_is_dropped(tmp_path: Path, change: dict[str, o
     with Record(tmp_path).locked() as writer:
         assert writer.moving() is None
     assert not (tmp_path / MOVING).exists()
+
+
+def test_a_transcript_with_a_byte_order_mark_is_read_and_kept(tmp_path: Path) -> None:
+    record, path = Record(tmp_path), tmp_path / TRANSCRIPT
+    path.write_bytes(b"\xef\xbb\xbf")
+    (tmp_path / COUNTER).write_bytes(b"\xef\xbb\xbf6\r\n")
+    assert add(record, "USER", "hello") == 7
+    assert path.read_bytes() == b"\xef\xbb\xbf" + turn(7, "USER", "hello").encode()
+    assert record.turn(7).content == "hello"
+
+
+def test_a_transcript_in_utf_16_is_told_and_left_alone(tmp_path: Path) -> None:
+    record, path = Record(tmp_path), tmp_path / TRANSCRIPT
+    path.write_bytes(turn(1, "USER", "hello").encode("utf-16"))
+    before = path.read_bytes()
+    with pytest.raises(BadRequest) as caught:
+        add(record, "USER", "more")
+    assert caught.value.details == {"encoding": "utf-16"}
+    assert path.read_bytes() == before

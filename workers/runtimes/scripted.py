@@ -21,6 +21,7 @@ import msgspec
 import numpy as np
 from msgspec import Meta
 
+from ssmprov import encoding
 from ssmprov.causes import explained
 from ssmprov.errors import BadRequest, Corrupt, NotFound
 from ssmprov.rooms import CONFIG
@@ -55,7 +56,7 @@ def open_runtime(plan: Plan) -> ScriptedRuntime:
     """Load a script. Raises NotFound and BadRequest that name the file."""
     try:
         data = script_file(plan.path).read_bytes()
-        script = msgspec.json.decode(data, type=Script)
+        script = msgspec.json.decode(encoding.without_bom(data), type=Script)
     except FileNotFoundError:
         raise NotFound(f"there is no script {plan.path}") from None
     except OSError as error:
