@@ -9,6 +9,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from ssmprov import __version__, transcript
-from ssmprov.configuration import home_of, load
+from ssmprov.configuration import NOTE, home_of, load
 
 ROOT = Path(__file__).parents[2]
 SCRIPT = ROOT / "install.sh"
@@ -157,6 +158,30 @@ def test_a_home_that_was_chosen_is_found_by_every_program(person: Person) -> Non
     person.install("--home", "elsewhere")
     assert home_of(person.environment) == person.home / "elsewhere"
     assert person.said("MODEL")[2] == str(person.home / "elsewhere")
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root can become another user")
+def test_an_ordinary_user_without_the_shared_home_finds_the_one_that_was_made() -> None:
+    if Path("/_").exists():
+        pytest.skip("this machine has a /_")
+    with tempfile.TemporaryDirectory() as folder:
+        person = Person(Path(folder))
+        for path in (Path(folder), *Path(folder).rglob("*")):
+            os.chown(path, 12345, 12345)
+        done = subprocess.run(
+            [str(SCRIPT), "--no-install", "--no-source", "--venv", str(person.venv)],
+            env=person.environment, cwd=folder, user=12345, group=12345, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stderr) == (0, "")
+        work = person.home / ".local/share/ssmprov/home"
+        assert (work / "ssmprov.toml").exists()
+        assert (person.said("MODEL")[2], home_of(person.environment)) == (str(work), work)
+        (person.home / NOTE).unlink()
+        child = os.fork()
+        if child == 0:  # this user: where programs look by themselves
+            os.setresuid(12345, 12345, 12345)
+            os._exit(home_of(person.environment) != work)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
 
 def test_the_home_of_the_environment_is_taken_and_noted(person: Person) -> None:
