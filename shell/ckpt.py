@@ -10,7 +10,7 @@ import click
 
 from shell import store
 from shell.lineage import draw
-from shell.options import complete_context, connect, json_option, model_option, new_names, served
+from shell.options import complete_context, connect, json_option, model_option, new_names, served, usual_model_option
 from shell.store import store_option
 from shell.tables import echo_json, echo_table
 from ssmprov.formatting import moment, plain, short, size
@@ -74,7 +74,7 @@ def ls(prefix: str, reserved: bool, model: str, store: Path | None, as_json: boo
 @ckpt.command()
 @click.argument("context", shell_complete=complete_context)
 @click.option("--text", is_flag=True, help="Print exactly the text that the context has read, and nothing else.")
-@model_option
+@usual_model_option
 @store_option
 @json_option
 def show(context: str, text: bool, model: str, store: Path | None, as_json: bool) -> None:
@@ -131,7 +131,7 @@ def _describe(shown: Shown) -> None:
 @ckpt.command()
 @click.argument("context", shell_complete=complete_context)
 @click.option("--limit", type=click.IntRange(1, 1000), default=50, show_default=True, help="How many steps to show.")
-@model_option
+@usual_model_option
 @store_option
 @json_option
 def log(context: str, limit: int, model: str, store: Path | None, as_json: bool) -> None:
@@ -198,7 +198,7 @@ def tree(context: str, model: str, store: Path | None, as_json: bool) -> None:
 )
 @click.option("--spread", is_flag=True, help="Pin the copies to all workers of the model, one after another.")
 @click.option("--overwrite", is_flag=True, help="Move names that already exist.")
-@model_option
+@usual_model_option
 @json_option
 def fork(
     source: str, targets: tuple[str, ...], on: tuple[str, ...], spread: bool, overwrite: bool, model: str, as_json: bool
@@ -226,7 +226,7 @@ def fork(
 @click.argument("context", shell_complete=complete_context)
 @click.argument("worker", default="")
 @click.option("--unpin", is_flag=True, help="Remove the pin.")
-@model_option
+@usual_model_option
 def move(context: str, worker: str, unpin: bool, model: str) -> None:
     """Load a context on WORKER (MODEL/1, 1 or w1) and pin it there."""
     if bool(worker) == unpin:
@@ -238,7 +238,7 @@ def move(context: str, worker: str, unpin: bool, model: str) -> None:
 
 @ckpt.command()
 @click.argument("contexts", nargs=-1, required=True, shell_complete=complete_context)
-@model_option
+@usual_model_option
 def rm(contexts: tuple[str, ...], model: str) -> None:
     """Remove names. `ssmprov ckpt gc` later deletes the checkpoints that nothing else needs."""
     with connect() as client:

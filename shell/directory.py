@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from shell import turns
-from shell.options import connect, json_option, model_option
+from shell.options import connect, json_option, model_option, usual_model
 from shell.tables import echo_json
 from shell.terminal import Output, notice, run
 from shell.transcript import check
@@ -65,7 +65,7 @@ def place() -> Iterator[Place]:
         with connect() as client:
             own = own_context.own_of(record)
             if own is None and record.read():
-                own = own_context.first(record, client, turns.usual_model())
+                own = own_context.first(record, client, usual_model())
             if own is None:
                 raise NotFound(f"this directory has no transcript yet, so there is no {CONTEXT}: PIPE starts both")
             own_context.check_served(client, own)
@@ -156,7 +156,7 @@ def new(model: str) -> None:
             former = own_context.own_of(record, damaged_is_none=True)
             names = [card.name for card in client.models()]
             served = former.model if former and former.model in names else ""
-            chosen = model or served or turns.usual_model() or client.default_model()
+            chosen = model or served or usual_model() or client.default_model()
             if chosen not in names:
                 raise NotFound(f"the model {chosen!r} is not served: choose one of {', '.join(names)}")
             own, kept = own_context.start_new(writer, record, chosen)

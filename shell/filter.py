@@ -14,7 +14,16 @@ from pathlib import Path
 import click
 
 from shell import turns
-from shell.options import assignments, complete_context, complete_set, connect, json_option, model_option, new_names
+from shell.options import (
+    assignments,
+    complete_context,
+    complete_set,
+    connect,
+    json_option,
+    model_option,
+    new_names,
+    usual_model,
+)
 from shell.pipe import read_text, templated, without_newline
 from shell.tables import echo_json, echo_table
 from shell.terminal import Output, notice
@@ -172,7 +181,7 @@ def run(
     text = without_newline(read_text())
     if not text:
         return
-    model, settings, highest = _prepare(written or model or turns.usual_model(), context, settings, live)
+    model, settings, highest = _prepare(written or model or usual_model(), context, settings, live)
     request = TurnRequest(
         model=model,
         context=context,

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import click
 from click.shell_completion import CompletionItem
@@ -16,6 +17,10 @@ if TYPE_CHECKING:
     from clients.blocking import Client
 
 F = TypeVar("F", bound=Callable[..., object])
+
+MODEL = "SSMPROV_MODEL"
+REFERENCES = ("context", "contexts", "source", "targets", "name")
+"""The arguments of commands that may be written MODEL:NAME."""
 
 COMPLETION_TIMEOUT_S = 0.3
 COMPLETION_LIMIT = 100
@@ -76,6 +81,26 @@ def model_option(command: F) -> F:
     return click.option(
         "--model", default="", metavar="MODEL", shell_complete=complete_model, help="The model to use."
     )(command)
+
+
+def usual_model(*references: str) -> str:
+    """The model in $SSMPROV_MODEL, if no reference says which model it belongs to."""
+    return "" if any(":" in reference for reference in references) else os.environ.get(MODEL, "")
+
+
+def usual_model_option(command: F) -> F:
+    """The option --model; without it, and if no argument names a model or a store, $SSMPROV_MODEL counts."""
+
+    @functools.wraps(command)
+    def filled(*args: Any, **options: Any) -> object:
+        if not options["model"] and not options.get("store"):
+            written = [options.get(name) or () for name in REFERENCES]
+            options["model"] = usual_model(
+                *(ref for refs in written for ref in ([refs] if isinstance(refs, str) else refs))
+            )
+        return command(*args, **options)
+
+    return model_option(cast("F", filled))
 
 
 def assignments(pairs: Sequence[str]) -> dict[str, float]:

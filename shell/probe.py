@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from clients import probe_view
-from shell.options import complete_context, connect, json_option, model_option
+from shell.options import complete_context, connect, json_option, usual_model_option
 from shell.pipe import read_text
 from shell.tables import echo_json
 from ssmprov.formatting import plain
@@ -42,7 +42,7 @@ from ssmprov.probes import Look
     metavar="N",
     help="Also write a reply of N tokens, always taking the most likely one.",
 )
-@model_option
+@usual_model_option
 @json_option
 def probe(
     context: str,

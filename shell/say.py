@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from shell import turns
-from shell.options import assignments, complete_context, connect, model_option, new_names
+from shell.options import assignments, complete_context, connect, model_option, new_names, usual_model
 from shell.pipe import read_text
 from shell.terminal import Output, notice, on_interrupt, run
 from ssmprov.errors import Conflict
@@ -73,7 +72,7 @@ def say(
     output = Output(live=sys.stdout.isatty() if stream is None else stream, bare=True)
     arguments: dict[str, Any] = {
         "to": to,
-        "model": model or turns.usual_model(to),
+        "model": model or usual_model(to),
         "settings": settings,
         "values": values,
         "seed": seed,

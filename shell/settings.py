@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from shell.options import assignments, complete_set, connect, json_option, model_option
+from shell.options import assignments, complete_set, connect, json_option, usual_model_option
 from shell.tables import echo_json, echo_table
 
 
@@ -14,7 +14,7 @@ def settings() -> None:
 
 
 @settings.command("ls")
-@model_option
+@usual_model_option
 @json_option
 def ls(model: str, as_json: bool) -> None:
     """List the sampling sets of a model. Its own come first, then the shipped ones."""
@@ -29,7 +29,7 @@ def ls(model: str, as_json: bool) -> None:
 
 @settings.command("show")
 @click.argument("name", default="", shell_complete=complete_set)
-@model_option
+@usual_model_option
 @json_option
 def show(name: str, model: str, as_json: bool) -> None:
     """Show a sampling set, or the model's default."""
@@ -51,7 +51,7 @@ def show(name: str, model: str, as_json: bool) -> None:
     shell_complete=complete_set,
     help="Start from this set (default: the model's default set).",
 )
-@model_option
+@usual_model_option
 @json_option
 def set_(name: str, pairs: tuple[str, ...], base: str, model: str, as_json: bool) -> None:
     """Write the sampling set NAME. It is a copy of a base set with the given values changed.

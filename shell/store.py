@@ -12,7 +12,7 @@ from typing import IO, TypeVar
 
 import click
 
-from shell.options import complete_context, connect, json_option, model_option, new_names
+from shell.options import complete_context, connect, json_option, new_names, usual_model_option
 from shell.tables import echo_json
 from ssmprov import encoding
 from ssmprov.configuration import Configuration
@@ -49,7 +49,7 @@ def owner_at_rest(configured: Configuration, name: str) -> str:
 
 
 @click.command()
-@model_option
+@usual_model_option
 @store_option
 @click.option(
     "--repair",
@@ -81,7 +81,7 @@ def verify(ctx: click.Context, model: str, store: Path | None, repair: bool, as_
 
 @click.command()
 @click.argument("target", metavar="DEST", type=click.Path(path_type=Path, file_okay=False))
-@model_option
+@usual_model_option
 @click.option(
     "--store",
     type=click.Path(path_type=Path, file_okay=False),
@@ -113,7 +113,7 @@ def backup(ctx: click.Context, target: Path, model: str, store: Path | None, as_
 
 
 @click.command()
-@model_option
+@usual_model_option
 @store_option
 @click.option("--dry-run", is_flag=True, help="Only report what would be deleted.")
 @json_option
@@ -138,7 +138,7 @@ def gc(model: str, store: Path | None, dry_run: bool, as_json: bool) -> None:
 @click.command()
 @click.argument("context", shell_complete=complete_context)
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
-@model_option
+@usual_model_option
 @store_option
 @json_option
 def export(context: str, file: Path, model: str, store: Path | None, as_json: bool) -> None:
@@ -163,7 +163,7 @@ def export(context: str, file: Path, model: str, store: Path | None, as_json: bo
 @click.command("import")
 @click.argument("file", type=click.Path(path_type=Path, dir_okay=False, allow_dash=True))
 @click.argument("name")
-@model_option
+@usual_model_option
 @store_option
 @click.option(
     "--trust",
@@ -200,7 +200,7 @@ def import_(file: Path, name: str, model: str, store: Path | None, trust: bool, 
     metavar="FILE",
     help="Read the text in FILE instead (`-`: standard input).",
 )
-@model_option
+@usual_model_option
 @json_option
 @click.pass_context
 def replay(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
@@ -13,7 +12,16 @@ import click
 
 from clients import probe_view
 from shell import old_protocol
-from shell.options import assignments, complete_context, complete_set, connect, json_option, model_option, new_names
+from shell.options import (
+    assignments,
+    complete_context,
+    complete_set,
+    connect,
+    json_option,
+    model_option,
+    new_names,
+    usual_model,
+)
 from shell.terminal import Output, notice, on_interrupt, run
 from ssmprov.commands import DEFAULT_CONTEXT, LOOKS, PROBE, parse_slash
 from ssmprov.errors import BadRequest, Conflict, NotFound
@@ -30,8 +38,6 @@ if TYPE_CHECKING:
     from clients.requests import Reply
 
 F = TypeVar("F", bound=Callable[..., object])
-
-MODEL = "SSMPROV_MODEL"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -215,11 +221,6 @@ def _by_port(request: TurnRequest, text: str, output: Output) -> TurnAnswer:
 
 def _finished(found: Reply) -> TurnAnswer:
     return TurnAnswer(text=found.text, stop=found.result.stop, details={"request": found.id, "result": found.result})
-
-
-def usual_model(*names: str) -> str:
-    """The model in $SSMPROV_MODEL, if no name says which model it belongs to."""
-    return "" if any(":" in name for name in names) else os.environ.get(MODEL, "")
 
 
 def recorded(

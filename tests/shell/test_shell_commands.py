@@ -288,6 +288,11 @@ def test_a_bare_name_is_the_defaults_unless_only_one_other_model_has_it(
     refused(run("ckpt", "show", "b"), 1, "more:b or talk:b")
     answer(run("pipe", "--model", "chat", "--save", "b", text="x"))
     assert parsed(run("ckpt", "show", "b", "--json"))["model"] == "chat"
+    for words in (("show", "b"), ("log", "b"), ("export", "b", "b.ctx")):
+        answer(run("ckpt", *words, SSMPROV_MODEL="talk"))
+        refused(run("ckpt", words[0], "of-default", *words[2:], SSMPROV_MODEL="talk"), 4, "no context")
+    assert parsed(run("ckpt", "show", "b", "--json", SSMPROV_MODEL="more"))["model"] == "more"
+    assert parsed(run("ckpt", "show", "talk:b", "--json", SSMPROV_MODEL="more"))["model"] == "talk"
     refused(run("ckpt", "show", "nosuch"), 4, "no model has")
     assert "chat (default)" in answer(run("models"))
     assert "chat (default)" in answer(run("status"))
