@@ -125,5 +125,6 @@ def test_a_full_disk_keeps_nothing(tmp_path: Path, blocks: int) -> None:
     command = f"ulimit -f {blocks}; exec {shlex.quote(PROGRAM)} convert @mini {shlex.quote(str(out))} --type f32"
     done = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=200, check=False)
     assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr == f"ssmprov: the disk is full: {out} was not written; free some space and try again\n"
+    why = "it has reached the size limit for files. Raise the limit (`ulimit -f`)"
+    assert done.stderr == f"ssmprov: {out} was not written: {why}\n"
     assert list(tmp_path.iterdir()) == []
