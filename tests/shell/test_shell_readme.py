@@ -1,4 +1,4 @@
-"""The README's five minutes in the shell, typed as they stand there."""
+"""The README and the shell's page, typed as they stand there. A line `#> TEXT` is what the command before it prints."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ from ssmprov.transcript import turns_of
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
-MINUTES = README.partition("## Five minutes")[2].partition("## Make a specialist")[0]
-SPECIALIST = README.partition("## Make a specialist")[2].partition("## Configuration")[0]
+FIRST = README.partition("\n## ")[0]
+MINUTES = README.partition("## Five minutes")[2].partition("\n## ")[0]
+SPECIALIST = README.partition("## Make a specialist")[2].partition("\n## ")[0]
+PRINTS = "#> "
 
 
 @pytest.fixture(scope="module")
@@ -26,35 +28,75 @@ def house() -> Iterator[House]:
         yield house
 
 
+def commands(page: str) -> str:
+    """The shell commands of a page as one script, which fails where a command does not print what the page says."""
+    lines: list[str] = []
+    for line in "\n".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL)).splitlines():
+        if line.startswith(PRINTS):
+            lines[-1] = f"said=$({lines[-1]}\n)"
+            lines.append(
+                f'[ "$said" = {quoted(line.removeprefix(PRINTS))} ] || {{ echo "it said: $said" >&2; exit 9; }}'
+            )
+        else:
+            lines.append(line)
+    return "\n".join(lines) + "\n"
+
+
+def quoted(text: str) -> str:
+    return "'" + text.replace("'", "'\\''") + "'"
+
+
 def typed(house: House, script: str) -> subprocess.CompletedProcess[str]:
     """A script as somebody types it, which stops at the first thing that fails; none may."""
     done = subprocess.run(
         ["bash", "-euo", "pipefail", "-c", script],
-        env=house.environment,
+        env=house.environment | {"HOME": str(house.home)},
         cwd=house.home,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=250,
         check=False,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stderr + done.stdout
     return done
 
 
+def test_the_first_question_is_answered_without_a_broker(tmp_path: Path) -> None:
+    [(line, expected)] = re.findall(r"^(ssmprov say .*)\n#> (.*)$", FIRST, re.MULTILINE)
+    house = House()
+    try:
+        done = subprocess.run(
+            ["bash", "-c", line],
+            env=house.environment | {"SSMPROV_HOME": str(tmp_path)},
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=200,
+            check=False,
+        )
+    finally:
+        house.close()
+    assert (done.returncode, done.stdout) == (0, f"{expected}\n"), done.stderr
+    assert done.stderr.count("\n") == 1
+
+
 def test_the_shell_does_what_the_readme_says(house: House) -> None:
-    script = "\n".join(re.findall(r"```sh\n(.*?)```", MINUTES, re.DOTALL)).replace("6502", str(house.port))
+    script = commands(MINUTES).replace("6502", str(house.port))
     if shutil.which("nc") is None:
         script = "\n".join(line for line in script.splitlines() if "| nc " not in line)
     done = typed(house, script)
-    assert "(Turn 2) [CONTEXT]: You are a shouter." in done.stdout
+    assert "(Turn 4) [CONTEXT]: You are a shouter." in done.stdout
     assert "0 faults" in done.stdout
     assert "echo-2" in done.stderr
-    assert (house.home / "echo.ctx").exists()
+    assert (house.home / "ssmprov-play" / "echo.ctx").exists()
 
 
 def test_the_python_does_what_the_readme_says(house: House) -> None:
     [program] = re.findall(r"```python\n(.*?)```", MINUTES, re.DOTALL)
-    house.shell("printf 'You are a shouter.' | ssmprov pipe --model rwkv7-mini --save shouter --overwrite --in CONTEXT")
+    house.shell(
+        "printf 'You are a shouter. Answer in capitals.' |"
+        " ssmprov pipe --save shouter --overwrite --in CONTEXT --turn 1 --no-record"
+    )
     done = subprocess.run(
         [sys.executable, "-P", "-c", program],
         env=house.environment,
@@ -63,18 +105,17 @@ def test_the_python_does_what_the_readme_says(house: House) -> None:
         timeout=200,
         check=False,
     )
-    assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.endswith(" 0\n")
+    expected = re.findall(r"print\(.*  # ([^:\n]*)", program)
+    assert (done.returncode, done.stdout.splitlines(), done.stderr) == (0, expected, "")
 
 
 def test_a_specialist_is_made_as_the_readme_says(house: House) -> None:
     """With fewer steps on smaller batches than the page's."""
-    [script] = re.findall(r"```sh\n(.*?)```", SPECIALIST, re.DOTALL)
+    script = commands(SPECIALIST)
     plan = "specialists/animals/plan.toml"
     small = f"printf 'batch_tokens = 1024\nlongest = 512\n' >> {plan}\nssmprov specialist check"
     script = script.replace("--steps 60", "--steps 24").replace("ssmprov specialist check", small, 1)
     done = typed(house, script)
-    assert '{"animal": "owl", "colour": "black"}' in done.stdout.splitlines()
     assert "moved rwkv7-mini:animals from - to #" in done.stdout
     assert (house.home / "specialists" / "animals" / "report.html").is_file()
 
