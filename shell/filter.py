@@ -28,7 +28,7 @@ from shell.pipe import read_text, templated, without_newline
 from shell.tables import echo_json, echo_table
 from shell.terminal import Output, notice
 from shell.turns import TurnRequest
-from ssmprov import durable
+from ssmprov import durable, rooms
 from ssmprov.causes import expanded
 from ssmprov.configuration import home_of, private_directory
 from ssmprov.errors import BadRequest, NotFound
@@ -118,8 +118,7 @@ def make(
     if other := _namesake(program, path):
         notice(f"{program} is also {other}: if that is not what you want, choose another name with --as")
     directory.mkdir(parents=True, exist_ok=True)
-    ours = Path(sys.executable).with_name("ssmprov")
-    line = shlex.join([str(ours), "--home", str(home_of()), "filter", "run", *words])
+    line = shlex.join(rooms.command("ssmprov", "--home", str(home_of()), "filter", "run", *words))
     durable.replace(path, f'#!/bin/sh\n{MARK}{shlex.join(words)}\nexec {line} "$@"\n'.encode())
     path.chmod(path.stat().st_mode | stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH)
     on_path = str(directory) in os.environ.get("PATH", "").split(os.pathsep)
