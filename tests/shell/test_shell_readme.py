@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typed_pages import typed
 
 from demo.house import House
 from ssmprov.transcript import turns_of
@@ -24,21 +25,6 @@ SPECIALIST = README.partition("## Make a specialist")[2].partition("## Configura
 def house() -> Iterator[House]:
     with House() as house:
         yield house
-
-
-def typed(house: House, script: str) -> subprocess.CompletedProcess[str]:
-    """A script as somebody types it, which stops at the first thing that fails; none may."""
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        env=house.environment,
-        cwd=house.home,
-        capture_output=True,
-        text=True,
-        timeout=200,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return done
 
 
 def test_the_shell_does_what_the_readme_says(house: House) -> None:
