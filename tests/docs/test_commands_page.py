@@ -27,18 +27,24 @@ BETWEEN_OUR_PROCESSES = {"SSMPROV_READY_FD", "SSMPROV_SUPERVISED"}
 
 
 def reference() -> Iterator[str]:
-    yield from section("ssmprov", cli, {name: line for name, (_, line) in COMMANDS.items()})
+    for name, command, below in commands():
+        yield from section(name, command, below)
+
+
+def commands() -> Iterator[tuple[str, click.Command, dict[str, str]]]:
+    """Every command with its name, and the line of each command below it."""
+    yield "ssmprov", cli, {name: line for name, (_, line) in COMMANDS.items()}
     for name, (target, _) in COMMANDS.items():
         yield from command_and_below(f"ssmprov {name}", load_command(name, target))
 
 
-def command_and_below(name: str, command: click.Command) -> Iterator[str]:
+def command_and_below(name: str, command: click.Command) -> Iterator[tuple[str, click.Command, dict[str, str]]]:
     below = {}
     if isinstance(command, click.Group):
         context = click.Context(command, info_name=name)
         found = {word: command.get_command(context, word) for word in command.list_commands(context)}
         below = {word: each for word, each in found.items() if each is not None and not each.hidden}
-    yield from section(name, command, {word: each.get_short_help_str(400) for word, each in below.items()})
+    yield name, command, {word: each.get_short_help_str(400) for word, each in below.items()}
     for word, each in below.items():
         yield from command_and_below(f"{name} {word}", each)
 
@@ -125,6 +131,14 @@ def test_another_option_changes_the_page(monkeypatch: pytest.MonkeyPatch) -> Non
     status = load_command("status", COMMANDS["status"][0])
     monkeypatch.setattr(status, "params", [*status.params, click.Option(["--new"], default=3, help="New | *here*.")])
     assert "| `--new INTEGER` | `3` | New \\| \\*here\\*. |" in written(page)
+
+
+def test_every_option_says_what_it_does() -> None:
+    options = [
+        (name, each) for name, command, _ in commands() for each in command.params if isinstance(each, click.Option)
+    ]
+    assert len(options) > 100
+    assert [f"{name} {each.opts[0]}" for name, each in options if not each.hidden and not each.help] == []
 
 
 def test_the_page_has_every_environment_variable() -> None:
