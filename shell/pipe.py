@@ -52,7 +52,7 @@ def pipe(
     echo "Say it." | ssmprov pipe --load primed --in USER --out INTERFACE
 
     In a directory with a transcript (PIPE: in any directory), turn numbers come from .counter, and both turns are added
-    to .transcript.txt. Without --load, this directory's own context is continued. A text that begins with / is a
+    to .transcript.txt. Without --load and --save, the context `live` is continued. A text that begins with / is a
     command: /save NAME, /load NAME or /probe TEXT; with --port, any command of that port. Ctrl-C ends the reply and
     records what has been written so far. If the prompt is still being read, nothing changes. A second Ctrl-C drops the
     turn.
