@@ -65,9 +65,11 @@ def _selecting(command: Any) -> Any:
 @click.option(
     "--public", default="", metavar="NAME", help="The name that filters use (default: the specialist's name)."
 )
-@click.option("--rows", "count", type=click.IntRange(1, 1_000_000), default=2000, show_default=True)
+@click.option(
+    "--rows", "count", type=click.IntRange(1, 1_000_000), default=2000, show_default=True, help="How many rows to make."
+)
 @click.option("--data", type=click.Path(path_type=Path), help="A file with your own rows (default: the track's rows).")
-@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=1, show_default=True)
+@click.option("--seed", type=click.IntRange(0, 2**63 - 1), default=1, show_default=True, help="Seed of rows and runs.")
 def init(name: str, track: str, model: str, public: str, count: int, data: Path | None, seed: int) -> None:
     """Make the folder specialists/NAME with a plan to edit, rows, and a contract with probes."""
     made = folder.init(
@@ -78,7 +80,7 @@ def init(name: str, track: str, model: str, public: str, count: int, data: Path 
 
 @specialist.command("check")
 @click.argument("name")
-@click.option("--stage", type=STAGE, default="stage_a", show_default=True)
+@click.option("--stage", type=STAGE, default="stage_a", show_default=True, help="The stage whose rows to check.")
 @json_option
 def check(name: str, stage: Stage, as_json: bool) -> None:
     """Check the format of the rows, split them, and set aside those whose prompts are used by probes."""
@@ -94,7 +96,7 @@ def check(name: str, stage: Stage, as_json: bool) -> None:
 
 @specialist.command("prime")
 @click.argument("name")
-@click.option("--stage", type=STAGE, default="stage_a", show_default=True)
+@click.option("--stage", type=STAGE, default="stage_a", show_default=True, help="The stage whose rows to read.")
 @click.option("--examples", type=click.IntRange(1), help="How many rows to read (default: the plan's number).")
 @json_option
 def prime_(name: str, stage: Stage, examples: int | None, as_json: bool) -> None:

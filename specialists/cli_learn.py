@@ -27,13 +27,13 @@ def _learning(command: Any) -> Any:
         json_option,
         click.option("--skip-parity", is_flag=True, help="Skip the parity gate, and note that in the ledger."),
         click.option("--resume", is_flag=True, help="Continue the last unfinished run of this stage."),
-        click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True),
+        click.option("--threads", type=click.IntRange(1, 256), default=1, show_default=True, help="CPU threads."),
         click.option("--seed", type=click.IntRange(0, 2**63 - 1), help="Seed of the row order (default: plan's)."),
         click.option("--rate", type=click.FloatRange(0, 10, min_open=True), help="Learning rate (default: plan's)."),
         click.option("--steps", type=click.IntRange(1, 1 << 31), help="Number of steps (default: plan's)."),
         click.option("--from", "start", default="", metavar="RUN",
                      help="The run to start from, or none for the model (default: the last of an earlier stage)."),
-        click.option("--stage", type=STAGE, default="stage_a", show_default=True),
+        click.option("--stage", type=STAGE, default="stage_a", show_default=True, help="The stage to run."),
         click.argument("name"),
     ):  # fmt: skip
         command = option(command)

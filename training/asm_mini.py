@@ -66,9 +66,9 @@ def asm_mini_config(*, rope: str = "none", **sizes: float) -> ASMTrainConfig:
 )
 @click.option("--dataset-config", help="Configuration of the dataset, such as wikitext-2-raw-v1.")
 @click.option("--text-column", default="text", help="Column of the dataset that holds the text.")
-@click.option("--layers", type=COUNT, default=6)
-@click.option("--channels", type=COUNT, default=128)
-@click.option("--heads", type=COUNT, default=8)
+@click.option("--layers", type=COUNT, default=6, help="Number of layers.")
+@click.option("--channels", type=COUNT, default=128, help="Width of a layer.")
+@click.option("--heads", type=COUNT, default=8, help="Heads per layer.")
 @click.option("--slots", type=COUNT, default=16, help="Slots per head.")
 @click.option("--slotspace", type=COUNT, default=32, help="Width of the refinement.")
 @click.option(
@@ -79,8 +79,8 @@ def asm_mini_config(*, rope: str = "none", **sizes: float) -> ASMTrainConfig:
     help="Initial strength of recency in the lowest and in the highest layer.",
 )
 @click.option("--rope", type=click.Choice(ROPE), default="none", help="What to rotate by position (RoPE).")
-@click.option("--write-temperature", type=POSITIVE, default=1 / 16)
-@click.option("--read-temperature", type=POSITIVE, default=0.5)
+@click.option("--write-temperature", type=POSITIVE, default=1 / 16, help="Temperature of the write weights.")
+@click.option("--read-temperature", type=POSITIVE, default=0.5, help="Temperature of the read weights.")
 def main(
     *,
     settings: Settings,

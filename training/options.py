@@ -33,7 +33,7 @@ def run_options(*, outdir: str, steps: int, lanes: int, window: int) -> Callable
             "--steps", type=COUNT, default=steps, help="Length of the run in steps, unless you set --minutes."
         ),
         click.option("--minutes", type=POSITIVE, help="Length of the run in minutes."),
-        click.option("--seed", default=DEFAULTS.seed),
+        click.option("--seed", default=DEFAULTS.seed, help="Seed of weights and texts."),
         click.option("--lanes", type=COUNT, default=lanes, help="How many texts to read in parallel."),
         click.option("--window", type=COUNT, default=window, help="Tokens of each lane per step."),
         click.option("--rate", type=POSITIVE, default=DEFAULTS.rate, help="Learning rate of AdamW."),
@@ -44,7 +44,7 @@ def run_options(*, outdir: str, steps: int, lanes: int, window: int) -> Callable
             default=DEFAULTS.cool_down,
             help="Share of the run, at its end, in which the learning rates fall.",
         ),
-        click.option("--threads", type=COUNT, default=1),
+        click.option("--threads", type=COUNT, default=1, help="CPU threads."),
         click.option(
             "--compiled", is_flag=True, help="Use torch.compile: a third faster, but it needs a C++ compiler."
         ),

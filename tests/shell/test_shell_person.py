@@ -13,7 +13,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from test_shell_readme import FIRST, MINUTES, commands
+from test_shell_readme import FIRST, MINUTES
+from typed_pages import commands
 
 from ssmprov.rooms import CONFIG, PACKAGE, ROOT
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typed_pages import commands, typed
 
 from demo.house import House
 from ssmprov.transcript import turns_of
@@ -19,46 +20,12 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 FIRST = README.partition("\n## ")[0]
 MINUTES = README.partition("## Five minutes")[2].partition("\n## ")[0]
 SPECIALIST = README.partition("## Make a specialist")[2].partition("\n## ")[0]
-PRINTS = "#> "
 
 
 @pytest.fixture(scope="module")
 def house() -> Iterator[House]:
     with House() as house:
         yield house
-
-
-def commands(page: str) -> str:
-    """The shell commands of a page as one script, which fails where a command does not print what the page says."""
-    lines: list[str] = []
-    for line in "\n".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL)).splitlines():
-        if line.startswith(PRINTS):
-            lines[-1] = f"said=$({lines[-1]}\n)"
-            lines.append(
-                f'[ "$said" = {quoted(line.removeprefix(PRINTS))} ] || {{ echo "it said: $said" >&2; exit 9; }}'
-            )
-        else:
-            lines.append(line)
-    return "\n".join(lines) + "\n"
-
-
-def quoted(text: str) -> str:
-    return "'" + text.replace("'", "'\\''") + "'"
-
-
-def typed(house: House, script: str) -> subprocess.CompletedProcess[str]:
-    """A script as somebody types it, which stops at the first thing that fails; none may."""
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", script],
-        env=house.environment | {"HOME": str(house.home)},
-        cwd=house.home,
-        capture_output=True,
-        text=True,
-        timeout=250,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr + done.stdout
-    return done
 
 
 def test_the_first_question_is_answered_without_a_broker(tmp_path: Path) -> None:
@@ -84,7 +51,7 @@ def test_the_shell_does_what_the_readme_says(house: House) -> None:
     script = commands(MINUTES).replace("6502", str(house.port))
     if shutil.which("nc") is None:
         script = "\n".join(line for line in script.splitlines() if "| nc " not in line)
-    done = typed(house, script)
+    done = typed(house, script, HOME=str(house.home))
     assert "(Turn 4) [CONTEXT]: You are a shouter." in done.stdout
     assert "0 faults" in done.stdout
     assert "echo-2" in done.stderr
@@ -115,7 +82,7 @@ def test_a_specialist_is_made_as_the_readme_says(house: House) -> None:
     plan = "specialists/animals/plan.toml"
     small = f"printf 'batch_tokens = 1024\nlongest = 512\n' >> {plan}\nssmprov specialist check"
     script = script.replace("--steps 60", "--steps 24").replace("ssmprov specialist check", small, 1)
-    done = typed(house, script)
+    done = typed(house, script, HOME=str(house.home))
     assert "moved rwkv7-mini:animals from - to #" in done.stdout
     assert (house.home / "specialists" / "animals" / "report.html").is_file()
 
@@ -125,7 +92,7 @@ def test_the_shell_page_does_what_it_says(house: House) -> None:
     script = "\n".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL))
     if shutil.which("bwrap") is None:
         script = script.replace("\nRUN ", "\nRUN --unsafe ")
-    typed(house, script)
+    typed(house, script, HOME=str(house.home))
     turns = turns_of((house.home / "play" / ".transcript.txt").read_text())
     assert [turn.role for turn in turns[:3]] == ["CONTEXT", "USER", "INTERFACE"]
     output = next(turn for turn in turns if turn.role == "OUTPUT")
