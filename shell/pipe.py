@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from shell import turns
+from shell.slash import slash, with_chosen
 from shell.tables import echo_json
 from shell.terminal import Output, say
 from ssmprov.errors import BadRequest
@@ -77,12 +78,13 @@ def pipe(
     if recording or program:
         if not text:
             return
-        if (answer := turns.slash(place, request, text)) is not None:
+        if (answer := slash(place, request, text)) is not None:
             say(answer)
             if request.counter is not None:
                 with place.locked() as writer:
                     writer.set_counter(request.counter)
             return
+        request = with_chosen(place, request)
     if stream is None:
         stream = sys.stdout.isatty()
     output = Output(live=stream and not as_json, bare=bare)
