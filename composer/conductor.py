@@ -32,7 +32,7 @@ CHANGED_MS = 300
 """How long to wait after another program changed the file before looking at it."""
 
 BUSY = "A turn is running. Wait for it to end, or press Esc to stop it."
-NO_CONTEXT = "No broker has answered yet, so there is no context to write with."
+NO_CONTEXT = "no broker has answered yet, so there is no context to write with"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,11 +149,11 @@ class Conductor(QObject):
         return self._job is not None
 
     def may_act(self) -> bool:
-        """Whether an action can begin now. Shows a hint if not."""
+        """Whether an action can begin now. Says why if not."""
         if self.busy:
             self.hint.emit(BUSY)
         elif not self.wishes.context:
-            self.hint.emit(NO_CONTEXT)
+            self.trouble.emit(Unreachable(NO_CONTEXT))
         return not self.busy and bool(self.wishes.context)
 
     def act(

@@ -35,8 +35,8 @@ def slash(record: Record, request: TurnRequest, text: str) -> str | None:
         )
     if not command.known:
         raise BadRequest(
-            f"a text that begins with / is a command, and {command.word[:60]} does not exist: /? lists all commands. "
-            "To send it as text, put a space before it"
+            f"a text that begins with / is a command, and {command.word[:60]} does not exist: to send it as text, "
+            "put a space before it"
         )
     if request.bang or request.context or request.save:
         raise BadRequest(
