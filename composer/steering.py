@@ -28,7 +28,7 @@ class Steering(QObject):
     """Tells the conductor what is chosen in the panels, and shows in the panels what the broker reports."""
 
     reached = pyqtSignal()
-    agreed = pyqtSignal()  # transcript and context agree
+    settled = pyqtSignal()  # what was said of a transcript and a context that differ is no longer so
 
     def __init__(
         self,
@@ -105,6 +105,9 @@ class Steering(QObject):
         self.wish()
         if own != former.own:
             self._moves.forget()
+            self._notices.forget(self._told)  # its buttons would act on this context now
+            self._told = ""
+            self.settled.emit()
         self._show_worker()
         self._conductor.look()
         if own.model != former.model:
@@ -260,7 +263,7 @@ class Steering(QObject):
             if problem is not None and told:
                 self._notices.show_hint(told, self.offers(problem.details["choices"]))
         if problem is None:
-            self.agreed.emit()
+            self.settled.emit()
 
     def _forest(self, forest: Forest | None) -> None:
         why = "" if forest is not None else "Branches appear here when a broker is running."

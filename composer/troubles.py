@@ -71,8 +71,8 @@ class Troubles(QObject):
             self._notices.forget(text)
         self._unreached.clear()
 
-    def agreed(self) -> None:
-        """Transcript and context agree again: remove the notices that said otherwise."""
+    def settled(self) -> None:
+        """Remove the notices of a transcript and a context that differ."""
         for text in self._differing:
             self._notices.forget(text)
         self._differing.clear()

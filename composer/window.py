@@ -175,7 +175,7 @@ class Window(QMainWindow):
         self.moves.forked.connect(lambda name: self.troubles.hint(f"Forked as {name}."))
         watcher.unreached.connect(self.troubles.show)
         self.steering.reached.connect(self.troubles.reached)
-        self.steering.agreed.connect(self.troubles.agreed)
+        self.steering.settled.connect(self.troubles.settled)
         conductor.own.trouble.connect(lambda text: self.troubles.report("context", text, error=True))
         self.sampling.save_wanted.connect(self.slashes.save_set)
         self.workers.worker_chosen.connect(self._pin)
