@@ -53,10 +53,9 @@ def pipe(
     echo "Say it." | ssmprov pipe --load primed --in USER --out INTERFACE
 
     In a directory with a transcript (PIPE: in any directory), turn numbers come from .counter, and both turns are added
-    to .transcript.txt. Without --load and --save, the context `live` is continued. A text that begins with / is a
-    command: /save NAME, /load NAME or /probe TEXT; with --port, any command of that port. Ctrl-C ends the reply and
-    records what has been written so far. If the prompt is still being read, nothing changes. A second Ctrl-C drops the
-    turn.
+    to .transcript.txt. The turn continues the context of the directory. A text that begins with / is a command; /?
+    lists all commands. Ctrl-C ends the reply and records what has been written so far. If the prompt is still being
+    read, nothing changes. A second Ctrl-C drops the turn.
     """
     request = turns.TurnRequest(**options)
     request.check()
