@@ -52,8 +52,9 @@ class Steering(QObject):
         self._notices = notices
         self._answers = False
         self._suggested = False
-        self.used = ""
-        """The context that the last session used: a directory may have no dot file yet."""
+        self._used = ""
+        self._own = Own("", "")
+        """What is shown. The panel differs from it while another context is being opened."""
         self._origin = ""
         self._going_to: Own | None = None
         self._told = ""  # the last notice that transcript and context differ
@@ -75,11 +76,17 @@ class Steering(QObject):
         workers.model_chosen.connect(self._choose_model)
         workers.context_chosen.connect(lambda name: self.choose(Own(workers.model, name)))
 
+    def start(self, used: str) -> None:
+        """Begin with what the panels show. `used` is the context of the last session."""
+        self._used = used
+        self._own = Own(self._workers.model, self._workers.context)
+        self.wish()
+
     def wish(self) -> None:
         """Use the choices in the panels for the next turn."""
         self._conductor.wishes = Wishes(
-            model=self._workers.model,
-            context=self._workers.context if self._workers.model else "",
+            model=self._own.model,
+            context=self._own.name if self._own.model else "",
             origin=self._origin,
             settings=self._sampling.chosen_set,
             values=self._sampling.overrides(),
@@ -99,9 +106,8 @@ class Steering(QObject):
         """Show a context, and ask for everything that is shown of it."""
         former = self._conductor.wishes
         self._suggested = False
-        self._origin = origin
-        self._workers.set_model(own.model)
-        self._workers.set_context(own.name)
+        self._own, self._origin = own, origin
+        self._stay()
         self.wish()
         if own != former.own:
             self._moves.forget()
@@ -117,7 +123,7 @@ class Steering(QObject):
         """Show the context that the directory names now: the shell tools may have changed it."""
         if own is None:
             return
-        if own == self._conductor.wishes.own:
+        if own == self._own:
             self._origin = ""  # it exists now
             self.wish()
             return
@@ -127,8 +133,7 @@ class Steering(QObject):
 
     def choose(self, own: Own) -> None:
         """Make another context that of the directory, with its transcript. The former transcript is kept."""
-        former = self._conductor.wishes.own
-        conductor = self._conductor
+        former, conductor = self._own, self._conductor
         mine = conductor.scene is not None and conductor.problem is None and former == conductor.own.now
         self._going_to = own
 
@@ -141,21 +146,22 @@ class Steering(QObject):
 
         def failed() -> None:
             self._going_to = None
-            self._stay(former)
+            self._stay()
 
         if not self._moves.choose(own, chosen, failed):
             failed()
 
-    def _stay(self, own: Own) -> None:
-        self._workers.set_model(own.model)
-        self._workers.set_context(own.name)
+    def _stay(self) -> None:
+        """Have the panel show what is shown."""
+        self._workers.set_model(self._own.model)
+        self._workers.set_context(self._own.name)
 
     def _choose_model(self, model: str) -> None:
         """Propose a context of another model. Nothing moves before it reads the transcript or starts a new one."""
-        former, now = self._conductor.wishes.own, self._conductor.own.now
+        now = self._conductor.own.now
         if self._conductor.busy:
             self._conductor.hint.emit(BUSY)
-            self._stay(former)
+            self._stay()
         elif now is not None and now.model == model:
             self._show(now)
         else:
@@ -165,13 +171,13 @@ class Steering(QObject):
     def _propose(self, models: Sequence[str]) -> None:
         """Show a context of one of these models for a directory that has none of them: one that it used before and
         that has read its transcript, or else a new one. Nothing is written before the first turn or move."""
-        record, used, shown = self._conductor.record, self.used, self._conductor.wishes.own
+        record, used, shown = self._conductor.record, self._used, self._own
 
         def work(job: Job) -> tuple[Own, str] | None:
             return used_before(record, job.client, list(models), used)
 
         def found(former: tuple[Own, str] | None) -> None:
-            if self._conductor.wishes.own != shown:  # another one was chosen in the meantime
+            if self._own != shown:  # another one was chosen in the meantime
                 return
             own, origin = former or (Own(models[0], fresh_name(record)), "")
             if own.name == FORMER:  # all directories shared it, so this one gets a copy
@@ -184,7 +190,7 @@ class Steering(QObject):
 
         def failed(error: SsmprovError) -> None:
             self._conductor.trouble.emit(error)
-            self._stay(shown)
+            self._stay()
 
         self._conductor.link.run(work, found, failed)
 
@@ -199,7 +205,7 @@ class Steering(QObject):
         return [every[choice] for choice in choices if choice in every]
 
     def _start_new(self) -> None:
-        self.choose(Own(self._conductor.wishes.model, fresh_name(self._conductor.record)))
+        self.choose(Own(self._own.model, fresh_name(self._conductor.record)))
 
     # -- what the broker reports
 
@@ -226,9 +232,9 @@ class Steering(QObject):
             self._suggest(status.models)
         self.wish()
         self._watcher.look_at_sets(self._sampling.chosen_set)
-        if self._workers.context:
+        if self._own.name:
             self._conductor.look()
-        elif model := self._workers.model:
+        elif model := self._own.model:
             others = [found.name for found in status.models if found.name != model] if status is not None else []
             self._propose([model, *others] if self._suggested else [model])
         self.reached.emit()
@@ -238,6 +244,7 @@ class Steering(QObject):
         best = next((model.name for model in models if model.runtime != "scripted"), models[0].name)
         if not self._workers.model or (self._suggested and not self._conductor.book.text):
             self._workers.set_model(best)
+            self._own = Own(best, self._own.name)
             self._suggested = True
 
     def _wrote(self, tokens: int, rate: float) -> None:

@@ -100,10 +100,9 @@ class Window(QMainWindow):
         self._connect()
         self._closing = False
         self.keeper.restore(self.conductor.own.now, model, context)
-        self.steering.used = self.keeper.used
         self._choose_send_key(self.compose.send_key)
         self._show_checks()
-        self.steering.wish()
+        self.steering.start(self.keeper.used)
         self.troubles.report("book", self.book.trouble_now, error=True)
         self.troubles.report("context", self.conductor.own.trouble_now, error=True)
         self.conductor.launch()

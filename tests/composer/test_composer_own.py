@@ -244,3 +244,43 @@ def test_a_move_that_is_killed_between_its_parts_is_finished_or_never_began(
         stage.send("on", "half")
         assert stage.transcript.startswith(before)
         assert agrees(stage, talk)
+
+
+def test_a_context_named_at_the_start_is_opened_and_nothing_moves_by_itself(
+    qtbot: QtBot, talk: Cluster, tmp_path: Path
+) -> None:
+    number = next(fresh)
+    with opened(qtbot, talk.endpoint, tmp_path, context=f"first{number}") as stage:
+        stage.ready()
+        stage.send("one", "half")
+        mine = stage.transcript
+    with Client(talk.endpoint) as client:
+        client.turn(turn(1, "X", "other"), model="talk", save=f"second{number}", max_tokens=0)
+    with opened(qtbot, talk.endpoint, tmp_path, context=f"second{number}") as stage:
+        stage.until(lambda: "differ from line 1 on" in stage.notices)
+        assert (own(tmp_path).name, stage.transcript) == (f"first{number}", mine)
+        offer(stage, "Show what the context has read")
+        assert (own(tmp_path).name, stage.transcript) == (f"second{number}", turn(1, "X", "other"))
+        assert agrees(stage, talk)
+    assert mine in [path.read_text() for path in tmp_path.glob(".transcript.*.txt")]
+
+
+def test_a_dot_file_that_names_no_context_is_told_and_nothing_is_sent(
+    qtbot: QtBot, talk: Cluster, tmp_path: Path
+) -> None:
+    with opened(qtbot, talk.endpoint, tmp_path) as stage:
+        stage.ready()
+        stage.idle()
+        (tmp_path / ".context").write_text("not a context")
+        stage.until(lambda: "does not name a context" in stage.notices)
+        stage.type("one")
+        stage.press("half")
+        stage.until(lambda: not stage.window.conductor.busy and stage.window.compose.prompt.text == "one")
+        stage.idle()
+        assert stage.transcript == ""
+        (tmp_path / ".context").unlink()
+        stage.until(lambda: "does not name a context" not in stage.notices)
+        stage.press("half")
+        stage.until(lambda: stage.transcript == turn(1, "USER", "one"))
+        stage.idle()
+        assert agrees(stage, talk)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 from cluster import Cluster
-from places import Shell, good, own, recorded
+from places import BIN, Shell, good, own, recorded
 
 from ssmprov.rooms import CONFIG
 from ssmprov.transcript import FENCE
@@ -111,3 +112,26 @@ def test_a_copy_of_the_script_name_is_a_filter_for_the_context_of_that_name(
 def test_the_settings_file_is_small_and_readable(sh: Shell, place: Path) -> None:
     good(sh("PIPE", "/t 0.5"))
     assert json.loads((place / ".settings.json").read_bytes())["values"] == {"temp": 0.5}
+
+
+def test_how_probes_read_holds_for_the_next_ones_here(slotted: Cluster, tmp_path: Path) -> None:
+    def pipe(text: str) -> str:
+        done = subprocess.run(
+            [str(BIN / "PIPE"), "--model", "slots"],
+            input=text,
+            env=slotted.environment,
+            cwd=tmp_path,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=200,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    plain = pipe("/probe abc")
+    assert (pipe("/routing topk 2"), pipe("/slotmask 0")) == ("", "")
+    assert (pipe("/routing"), pipe("/slotmask")) == ("routing = topk 2\n", "slotmask = 0\n")
+    assert pipe("/probe abc") != plain
+    assert (pipe("/routing softmax"), pipe("/slotmask off")) == ("", "")
+    assert pipe("/probe abc") == plain
