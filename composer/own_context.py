@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from PyQt6.QtCore import QFileSystemWatcher, QObject, QTimer, pyqtSignal
 
+from composer import advice
 from ssmprov.errors import BadRequest
 from transcripts.own import Own, own_of
 from transcripts.record import Record
@@ -37,7 +38,7 @@ class OwnContext(QObject):
         try:
             now = own_of(self._record)
         except BadRequest as error:
-            trouble = f"{error.message}."
+            trouble = advice.sentence(error)
         except OSError as error:
             trouble = f"{error.filename} cannot be read: {error.strerror}."
         if trouble != self.trouble_now:

@@ -19,9 +19,10 @@ from ssmprov.settings import parse_value, set_name
 from transcripts.own import Ready, save
 
 HELP_TEXT = (
-    "/save NAME and /load NAME save and load the context. /t /p /k /min_p /pen_freq /pen_pres /pen_rep /max N change "
-    "the sampling settings. /save_set NAME and /load_set NAME save and load a sampling set. /probe TEXT shows how a "
-    "model with addressed slots would read TEXT. /routing and /slotmask set how probes read the slots."
+    "/save NAME saves the context, and /load NAME continues with a copy of another one and its transcript. "
+    "/t /p /k /min_p /pen_freq /pen_pres /pen_rep /max N change the sampling settings. /save_set NAME and /load_set "
+    "NAME save and load a sampling set. /probe TEXT shows how a model with addressed slots would read TEXT. /routing "
+    "and /slotmask set how probes read the slots."
 )
 
 
