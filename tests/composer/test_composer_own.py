@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from cli_runner import run_in
 from cluster import Cluster
 from pytestqt.qtbot import QtBot
 from stage import Stage, agrees, context_name, context_of, offer, opened, own, own_text
@@ -19,7 +20,6 @@ from composer.session import Session
 from composer.session import save as save_session
 from ssmprov.transcript import turn
 
-BIN = Path(sys.executable).parent
 fresh = itertools.count(1)
 
 
@@ -31,16 +31,7 @@ def stage(qtbot: QtBot, talk: Cluster, tmp_path: Path) -> Iterator[Stage]:
 
 def shell(cluster: Cluster, directory: Path, *words: str, text: str = "") -> str:
     """Run a program in a directory. Returns what it writes."""
-    done = subprocess.run(
-        [str(BIN / words[0]), *words[1:]],
-        input=text,
-        env=cluster.environment,
-        cwd=directory,
-        capture_output=True,
-        encoding="utf-8",
-        timeout=200,
-        check=False,
-    )
+    done = run_in(cluster, directory, *words, text=text)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

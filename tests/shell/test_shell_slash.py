@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
+from cli_runner import run_in
 from cluster import Cluster
-from places import BIN, Shell, good, own, recorded
+from places import Shell, good, own, recorded
 
 from ssmprov.rooms import CONFIG
 from ssmprov.transcript import FENCE
@@ -116,16 +116,7 @@ def test_the_settings_file_is_small_and_readable(sh: Shell, place: Path) -> None
 
 def test_how_probes_read_holds_for_the_next_ones_here(slotted: Cluster, tmp_path: Path) -> None:
     def pipe(text: str) -> str:
-        done = subprocess.run(
-            [str(BIN / "PIPE"), "--model", "slots"],
-            input=text,
-            env=slotted.environment,
-            cwd=tmp_path,
-            capture_output=True,
-            encoding="utf-8",
-            timeout=200,
-            check=False,
-        )
+        done = run_in(slotted, tmp_path, "PIPE", "--model", "slots", text=text)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
