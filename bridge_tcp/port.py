@@ -13,7 +13,7 @@ from bridge_tcp.replies import refusing
 from clients import probe_view
 from clients.aio import AsyncClient
 from clients.requests import Reply
-from ssmprov import wire
+from ssmprov import answers, wire
 from ssmprov.commands import HELP, KNOBS, LOOKS, PROBE, STORES, Bang, Slash
 from ssmprov.errors import BadRequest, NotFound, SsmprovError
 from ssmprov.names import check_name, parse_ref, split_model
@@ -129,7 +129,7 @@ class Port:
         if slash.word in KNOBS and slash.argument:
             return Outcome("", settings=await self._turned(slash, settings))
         if slash.word in KNOBS:
-            return Outcome(replies.value(slash.word, await self._known(settings)))
+            return Outcome(answers.value(slash.word, await self._known(settings)))
         if slash.word == PROBE:
             with refusing(replies.PROBE):
                 return Outcome(await self._probe(slash.argument, context, look))
@@ -137,8 +137,19 @@ class Port:
             with refusing(replies.LOOK[slash.word]):
                 return await self._look(slash, look)
         if slash.word == HELP:
-            return Outcome(replies.help_text(self.model, self.number, await self._known(settings), look))
+            return Outcome(answers.help_text(self._head, "the live context", await self._known(settings), look))
         return Outcome("")
+
+    @property
+    def _head(self) -> list[str]:
+        return [
+            f"# {self.model} on port {self.number}",
+            "",
+            "Send text and a NUL byte: the port's live context reads the text, and the reply is what the model writes.",
+            "",
+            "## Optional first line",
+            "- `!LOAD [SETTINGS [SAVE]]`: use the context LOAD and the sampling set SETTINGS, and save as SAVE.",
+        ]
 
     async def _known(self, settings: Settings | None) -> Settings:
         return await self.load_set("") if settings is None else settings
@@ -166,18 +177,18 @@ class Port:
 
     async def _store(self, word: str, name: str, context: str, settings: Settings | None) -> Outcome:
         if word == "/save":
-            return Outcome(replies.saved(name, await self._save(context, name)))
+            return Outcome(answers.saved(name, await self._save(context, name)))
         if word == "/load":
             with refusing(replies.LOAD):
                 self._check_ref(name)
-                return Outcome(replies.loaded(name), object=await self.fork(name, context))
+                return Outcome(answers.loaded(name), object=await self.fork(name, context))
         if word == "/load_set":
             found = await self.load_set(name)
-            return Outcome(replies.loaded(name, "set "), settings=found)
+            return Outcome(answers.loaded(name, "set "), settings=found)
         with refusing(replies.SAVE_SET):
             values = as_values(await self._known(settings))
             written = await self.client.settings_set(set_name(name), values, model=self.model)
-            return Outcome(replies.saved(name, written.bytes, "set "))
+            return Outcome(answers.saved(name, written.bytes, "set "))
 
     async def _save(self, context: str, name: str) -> int:
         """Save a context under a name; the bytes of its object."""
@@ -188,7 +199,6 @@ class Port:
             except NotFound as error:
                 if context != self.live or error.details.get("name") != self.live:
                     raise
-                raise NotFound(
-                    f"the live context of port {self.number} is empty: say or load something first"
-                ) from error
+                empty = await self.client.turn("", model=self.model, save=name, max_tokens=0, ttl_s=self._turn_s)
+                found = f"#{empty.result.object}"
             return (await self.client.show(found, model=self.model)).row.bytes

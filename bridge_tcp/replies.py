@@ -1,14 +1,11 @@
-"""The exact replies of the old protocol."""
+"""The labels of the old protocol's errors: `[LABEL] WHY`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from ssmprov.commands import DEFAULT_CONTEXT, DEFAULT_SET, KNOBS, LOOKS
 from ssmprov.errors import SsmprovError
-from ssmprov.probes import Look
-from ssmprov.settings import RANGES, Settings
 
 ERROR = "error"
 LOAD = "load error"
@@ -17,17 +14,6 @@ LOAD_SET = "load_set error"
 SAVE_SET = "save_set error"
 PROBE = "probe error"
 LOOK = {"/routing": "routing error", "/slotmask": "slotmask error"}
-
-ABOUT = {
-    "/t": "temperature: 0 always picks the most likely token, higher values vary more",
-    "/p": "sample from the most likely tokens that together have this probability; 1 is off",
-    "/k": "sample from this many of the most likely tokens; 0 is off",
-    "/min_p": "skip tokens less likely than this share of the most likely one; 0 is off",
-    "/pen_freq": "penalty for each recent occurrence of a token; 0 is off",
-    "/pen_pres": "penalty for a token that has occurred recently; 0 is off",
-    "/pen_rep": "divides the score of a token that has occurred recently; 1 is off",
-    "/max": "longest reply, in characters",
-}
 
 
 class Refusal(Exception):
@@ -44,46 +30,3 @@ def refusing(label: str) -> Iterator[None]:
         yield
     except SsmprovError as error:
         raise Refusal(label, error) from error
-
-
-def value(word: str, settings: Settings) -> str:
-    """The reply to `/t` and the like without a value, such as `temp = 0.18`."""
-    key, label = KNOBS[word]
-    return f"{label} = {getattr(settings, key)}"
-
-
-def saved(name: str, size: int, what: str = "") -> str:
-    return f"[saved {what}-> {name} ({size} bytes)]\n"
-
-
-def loaded(name: str, what: str = "") -> str:
-    return f"[loaded {what}<- {name}]\n"
-
-
-def help_text(model: str, port: int, settings: Settings, look: Look) -> str:
-    """The reply to `/?`: what you can send, and the port's current settings."""
-    lines = [
-        f"# {model} on port {port}",
-        "",
-        "Send text and a NUL byte: the port's live context reads the text, and the reply is what the model writes.",
-        "",
-        "## Optional first line",
-        "- `!LOAD [SETTINGS [SAVE]]`: use the context LOAD and the sampling set SETTINGS, and save as SAVE.",
-        "",
-        "## Commands",
-        f"- `/save [NAME]`, `/load [NAME]`: save or load the live context (default: {DEFAULT_CONTEXT})",
-        f"- `/save_set [NAME]`, `/load_set [NAME]`: save or load the sampling settings (default: {DEFAULT_SET})",
-    ]
-    for word, about in ABOUT.items():
-        low, high = RANGES[KNOBS[word][0]]
-        lines.append(f"- `{word} [{low:.7g} to {high:.7g}]`: {about}")
-    lines += [
-        "- `/probe TEXT`: show how a model with addressed slots would read TEXT next; nothing changes",
-        "- `/routing [softmax|top1|topk N]`, `/slotmask [0 3 5|off]`: set how later probes read the slots",
-        "- `/?`: this text",
-        "",
-        "## Settings",
-        *(value(word, settings) for word in KNOBS),
-        *(look.shown(word) for word in LOOKS),
-    ]
-    return "\n".join(lines) + "\n"

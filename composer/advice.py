@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ssmprov.errors import Cancelled, NoSpace, SsmprovError, TimedOut, Unreachable, WorkerLost
+from ssmprov.errors import Cancelled, NoSpace, SsmprovError, TimedOut, WorkerLost
 
 _COMMAND = re.compile(r"`([^`\n]*)`")
 _MORE: dict[type[SsmprovError], str] = {
@@ -17,8 +17,7 @@ _MORE: dict[type[SsmprovError], str] = {
 def sentence(error: SsmprovError) -> str:
     """The text of the notice. It starts with a capital letter and ends with a full stop."""
     text = error.message.strip() or type(error).__name__
-    if isinstance(error, Unreachable):
-        text = error.details.get("fault", text)  # without its advice: there is a button for that
+    text = error.details.get("fault", text)  # without its advice: there are buttons for that
     text = _COMMAND.sub(r"“\1”", text)
     text = text[0].upper() + text[1:]
     if text[-1] not in ".!?":

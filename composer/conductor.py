@@ -13,11 +13,14 @@ from PyQt6.QtCore import QObject, QTimer, pyqtSignal
 
 from clients import Client, Reply
 from composer.link import Job, Link
+from composer.own_context import OwnContext
 from composer.reading.book import Book
+from composer.shown import Shown, check_shown
 from composer.writing.draft import Draft
-from ssmprov.errors import BadRequest, Cancelled, SsmprovError, Unreachable
-from transcripts.branches import Branches, Change, Scene, highest_closed
-from transcripts.own import FORMER
+from ssmprov.commands import Bang
+from ssmprov.errors import Cancelled, Conflict, SsmprovError, Unreachable
+from transcripts.branches import Change, Scene, highest_closed
+from transcripts.own import Own, ready
 from transcripts.record import Record, Writer
 from transcripts.recorded import UNKNOWN, bang_of, outgoing, send, take_up
 
@@ -29,17 +32,26 @@ CHANGED_MS = 300
 """How long to wait after another program changed the file before looking at it."""
 
 BUSY = "A turn is running. Wait for it to end, or press Esc to stop it."
+NO_CONTEXT = "no broker has answered yet, so there is no context to write with"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wishes:
-    """The model and context that the next turn uses, and how it is sampled."""
+    """The model and context that the next turn uses, and how it is sampled.
+
+    `context` is '' until a broker has answered. It begins with the checkpoint `origin` if it does not exist yet.
+    """
 
     model: str = ""
-    context: str = FORMER
+    context: str = ""
+    origin: str = ""
     settings: str = ""
     values: dict[str, float] = field(default_factory=dict)
     seed: int | None = None
+
+    @property
+    def own(self) -> Own:
+        return Own(self.model, self.context)
 
     @property
     def sampling(self) -> dict[str, Any]:
@@ -60,11 +72,18 @@ class Begun:
 
 
 @dataclass(frozen=True, slots=True)
+class Moved:
+    """The context and the transcript have moved to what a bang line loads."""
+
+    change: Change
+
+
+@dataclass(frozen=True, slots=True)
 class Sent:
     """A turn that has ended and is recorded."""
 
     reply: Reply
-    change: Change | None
+    change: Change
 
 
 class Finishing(Client):
@@ -103,8 +122,10 @@ class Conductor(QObject):
         self.link = link
         self.book = book
         self.record = record
+        self.own = OwnContext(record, self)
         self.wishes = Wishes()
         self.scene: Scene | None = None
+        self.problem: Conflict | None = None  # transcript and context of the scene differ
         self._job: Job | None = None
         self._looking: Job | None = None
         self._look_again = False
@@ -127,6 +148,14 @@ class Conductor(QObject):
     def busy(self) -> bool:
         return self._job is not None
 
+    def may_act(self) -> bool:
+        """Whether an action can begin now. Says why if not."""
+        if self.busy:
+            self.hint.emit(BUSY)
+        elif not self.wishes.context:
+            self.trouble.emit(Unreachable(NO_CONTEXT))
+        return not self.busy and bool(self.wishes.context)
+
     def act(
         self,
         work: Callable[[Job], T],
@@ -138,8 +167,7 @@ class Conductor(QObject):
 
         `draft` is what it sends; `otherwise` is called if it fails.
         """
-        if self.busy:
-            self.hint.emit(BUSY)
+        if not self.may_act():
             return False
         self._first, self._rate, self._draft = None, 0.0, draft
         self._begun = self._noted = ""
@@ -201,7 +229,9 @@ class Conductor(QObject):
             self._job.stop(mode)
 
     def _marked(self, mark: object) -> None:
-        if isinstance(mark, Begun):
+        if isinstance(mark, Moved):
+            self.changed.emit(mark.change)
+        elif isinstance(mark, Begun):
             self.book.refresh()
             self.book.begin(mark.text, None if mark.at is None else self._characters(mark.at))
             if self._draft is not None:  # other actions do not send the prompt
@@ -223,6 +253,7 @@ class Conductor(QObject):
             self.book.end()
         else:
             self.book.refresh()
+        self.own.look()
         self._resolve_doubt()
         self.busy_changed.emit(False)
 
@@ -232,26 +263,34 @@ class Conductor(QObject):
 
     # -- comparing transcript and context
 
-    def branches(self, client: Client | None = None, context: str = "") -> Branches:
-        return Branches(self.record, client or self.link.client, self.wishes.model, context or self.wishes.context)
+    def branches(self) -> Shown:
+        """The context that is shown now. Ask for it before an action begins, not while it waits."""
+        return Shown(self.record, self.link.client, self.wishes.own, self.own.now, self.wishes.origin)
 
     def look(self) -> None:
         """Compare transcript and context in the background."""
         if self._looking is not None:
             self._look_again = True
             return
+        if not self.wishes.context:
+            self.scene_changed.emit(None)
+            return
         branches = self.branches()
 
-        def seen(scene: Scene | None) -> None:
+        def work(_job: Job) -> tuple[Scene, Conflict | None]:
+            scene = branches.scene()
+            return scene, branches.problem(scene)
+
+        def seen(found: tuple[Scene | None, Conflict | None]) -> None:
             self._looking = None
-            self.scene = scene
+            self.scene, self.problem = found
             if self._look_again:
                 self._look_again = False
                 self.look()
             else:
-                self.scene_changed.emit(scene)
+                self.scene_changed.emit(self.scene)
 
-        self._looking = self.link.run(lambda _job: branches.scene(), seen, lambda _error: seen(None))
+        self._looking = self.link.run(work, seen, lambda _error: seen((None, None)))
 
     def _look_at_change(self) -> None:
         """The file has changed: by an action, which compares by itself, or by another program."""
@@ -283,11 +322,16 @@ class Conductor(QObject):
         self.look()
 
     @contextmanager
-    def locked(self, job: Job) -> Iterator[Writer]:
-        """Take the record's lock in a job, and first finish an interrupted turn. Waiting for it can be stopped."""
+    def locked(self, job: Job, shown: Shown | None = None) -> Iterator[Writer]:
+        """Take the record's lock in a job, and first finish an interrupted turn. Waiting for it can be stopped.
+
+        `shown` is the context to write with. Raises Conflict if it is no longer the one that the window shows.
+        """
         wait = "Waiting: another turn is running on this transcript."
         with self.record.locked(lambda: job.said.emit(wait), job.cancelled) as writer:
             take_up(writer, lambda: job.use(Finishing(job)), job.said.emit)
+            if shown is not None:
+                shown.take(writer)
             yield writer
 
     def send(self, draft: Draft) -> bool:
@@ -306,51 +350,38 @@ class Conductor(QObject):
         otherwise: Callable[[], object] | None = None,
         shown: str | None = None,
     ) -> bool:
-        """Send and record a text, with the current context or the one in a bang line.
+        """Send and record a text. A bang line first loads a context, with its transcript.
 
         `then` is called if it succeeds, `otherwise` if it fails. It fails if the transcript differs from `shown`.
         """
-        wishes = self.wishes
-        target = _target(bang, wishes)
-        arguments = {
-            "model": wishes.model,
-            "context": target.context,
-            "save": target.save,
-            "create": target.context == wishes.context,
-            **wishes.sampling,
-            "settings": target.settings or wishes.settings,
-        }
-
-        here = self.branches()
-
-        def ask(job: Job, prompt: str, request_id: bytes) -> Reply:
-            self._noted = request_id.hex()
-            return job.ask(prompt, request_id, arguments)
+        wishes, here = self.wishes, self.branches()
 
         def work(job: Job) -> Sent:
-            with self.locked(job) as writer:
-                head = here.head()
-                if shown is not None and self.record.read() != shown.encode("utf-8", "surrogateescape"):
-                    raise BadRequest("the transcript has changed since it was shown: look at it and choose again")
-                if bang:
-                    _keep_what_a_bang_overwrites(here, target, head)
+            with self.locked(job, here) as writer:
+                if shown is not None:
+                    check_shown(shown, self.record.read())
+                asked = bang_of(bang) if bang else Bang()
+                if asked.load and not here.own.meant_by(asked.load):
+                    job.marked.emit(Moved(here.load(writer, asked.load)))
+                found = ready(writer, self.record, job.client, own=here.own)
+                also = "" if here.own.meant_by(asked.save) else asked.save
+                if also:
+                    here.keep_overwritten(also)
+                arguments = {**found.arguments, **wishes.sampling, "settings": asked.settings or wishes.settings}
                 number = writer.next_number()
                 text, last = compose(number)
-                turn = outgoing(writer, text, number, last, bang, arguments=arguments, also=target.also)
-                transcript = self.record.read()
+                turn = outgoing(writer, text, number, last, bang, arguments=arguments, also=also)
+                before = self.record.read()
                 job.marked.emit(Begun(None, turn.before))
-                reply = send(
-                    writer,
-                    job.client,
-                    turn,
-                    lambda prompt, request_id: ask(job, prompt, request_id),
-                    job.said.emit,
-                )
-            if wishes.context not in (target.save, target.also):
-                return Sent(reply, None)
+
+                def ask(prompt: str, request_id: bytes) -> Reply:
+                    self._noted = request_id.hex()
+                    return job.ask(prompt, request_id, arguments)
+
+                reply = send(writer, job.client, turn, ask, job.said.emit)
             after = (turn.before + reply.text).encode("utf-8", "surrogateescape")
             change = Change(
-                at=len(transcript), before=b"", after=after, head_before=head, head_after=reply.result.object
+                at=len(before), before=b"", after=after, head_before=found.head, head_after=reply.result.object
             )
             return Sent(reply, change)
 
@@ -363,45 +394,10 @@ class Conductor(QObject):
 
     def _sent(self, sent: Sent, wishes: Wishes) -> None:
         self.tell_end(sent.reply)
-        now = self.wishes
-        if sent.change is not None and (wishes.model, wishes.context) == (now.model, now.context):
+        if wishes.own == self.wishes.own:
             self.changed.emit(sent.change)
 
     def tell_end(self, reply: Reply) -> None:
         result = reply.result
         rate = result.reply_tokens / (result.reply_ms / 1000) if result.reply_ms > 0 else self._rate
         self.ended.emit(reply, rate)
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Which context a turn continues, how it is sampled, where it is saved, and which name is updated, too."""
-
-    context: str = ""
-    settings: str = ""
-    save: str = ""
-    also: str = ""
-
-
-def _target(bang: str, wishes: Wishes) -> Target:
-    if not bang:
-        return Target(wishes.context, wishes.settings, wishes.context)
-    found = bang_of(bang)
-    save = found.save or wishes.context
-    return Target(found.load or wishes.context, found.settings, save, wishes.context if save != wishes.context else "")
-
-
-def _keep_what_a_bang_overwrites(here: Branches, target: Target, head: str) -> None:
-    """Keep as a branch what a bang line overwrites: it may save over a context that it has not loaded."""
-    for name in filter(None, (target.save, target.also)):
-        if name == target.context:
-            continue
-        other = here if name == here.name else Branches(here.record, here.client, here.model, name)
-        if object_id := (head if name == here.name else other.head()):
-            other.keep(object_id, here.record.read())
-
-
-def check_shown(book_text: str, scene: Scene) -> None:
-    """Raises BadRequest if the transcript is not what the window shows: an action must not hit the wrong turn."""
-    if scene.transcript != book_text.encode("utf-8", "surrogateescape"):
-        raise BadRequest("the transcript has changed since it was shown: look at it and choose again")

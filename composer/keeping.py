@@ -13,7 +13,7 @@ from composer.panels.workers_panel import WorkersPanel
 from composer.reading.transcript_pane import TranscriptPane
 from composer.troubles import Troubles
 from composer.writing.compose_panel import ComposePanel
-from transcripts.own import FORMER
+from transcripts.own import Own
 
 SAVE_MS = 5000
 """How often a changed session is saved, so that typed text survives a crash."""
@@ -41,12 +41,17 @@ class Keeper(QObject):
         self._workers = workers
         self._troubles = troubles
         self._saved = session.Session()
+        self.used = ""
+        """The context of the last session: that of a directory without a dot file, if it has read the transcript."""
         self._timer = QTimer(self)
         self._timer.setInterval(SAVE_MS)
         self._timer.timeout.connect(self.save)
 
-    def restore(self, model: str = "", context: str = "") -> None:
-        """Restore the last session. A given model or context overrides it."""
+    def restore(self, own: Own | None, model: str = "", context: str = "") -> None:
+        """Restore the last session. The directory's context overrides it, and a given model or context overrides both.
+
+        The context stays '' until a broker answers if none of them says which one it is.
+        """
         found = session.load(self._directory)
         if found.geometry:
             self._window.restoreGeometry(QByteArray.fromBase64(found.geometry.encode()))
@@ -57,8 +62,9 @@ class Keeper(QObject):
         self._pane.zoom(found.zoom)
         self._compose.restore_state(found.compose)
         self._sampling.restore_state(found.sampling)
-        self._workers.set_model(model or found.model)
-        self._workers.set_context(context or found.context or FORMER)
+        self.used = found.context
+        self._workers.set_model(model or (own.model if own else found.model))
+        self._workers.set_context(context or (own.name if own and model in ("", own.model) else ""))
         if found.send_key in ("shift+enter", "enter", "ctrl+enter"):
             self._compose.send_key = found.send_key
         self._troubles.report("session", found.trouble, error=True)

@@ -8,13 +8,15 @@ from typing import Any
 from PyQt6.QtCore import QObject, pyqtSignal
 
 from clients.requests import Reply
-from composer.conductor import Begun, Conductor, check_shown
+from composer.conductor import Begun, Conductor
 from composer.link import Job
+from composer.shown import Shown
 from ssmprov import wire
 from ssmprov.errors import BadRequest, Conflict
 from ssmprov.transcript import Turn, header
 from ssmprov.transcript import turn as closed_turn
-from transcripts.branches import Branches, Candidate, Change, Drawing, Scene, highest_closed
+from transcripts.branches import Candidate, Change, Drawing, Scene
+from transcripts.own import Own, check_served, go_to, restore
 
 MAX_CHANGES = 200
 MAX_CHANGED_BYTES = 64 << 20
@@ -36,7 +38,7 @@ class Moves(QObject):
         self._conductor = conductor
         self._undo: list[Change] = []
         self._redo: list[Change] = []
-        self._undrawn: list[tuple[Branches, Drawing]] = []
+        self._undrawn: list[tuple[Shown, Drawing]] = []
         self._history = 0  # its number: an action may end after another context was chosen
         conductor.changed.connect(self._remember)
 
@@ -84,8 +86,8 @@ class Moves(QObject):
         branches, history = self._conductor.branches(), self._history
 
         def work(job: Job) -> Change | None:
-            with self._conductor.locked(job) as writer:
-                scene = branches.scene()
+            with self._conductor.locked(job, branches) as writer:
+                scene = branches.agreed()
                 if scene.transcript[change.at :] != change.before or scene.head != change.head_before:
                     return None
                 return branches.go(writer, scene, change.at, change.after, change.head_after)
@@ -105,8 +107,8 @@ class Moves(QObject):
         branches = self._conductor.branches()
 
         def work(job: Job) -> Moved:
-            with self._conductor.locked(job) as writer:
-                scene = branches.scene()
+            with self._conductor.locked(job, branches) as writer:
+                scene = branches.agreed()
                 point = scene.alignment.before(len(scene.transcript) - 1)
                 if point is None:
                     raise BadRequest("there is nothing to undo")
@@ -142,19 +144,6 @@ class Moves(QObject):
         """Continue right after turn `index`."""
         self._rewrite(self.byte_of(index + 1), "", max_tokens=0)
 
-    def reread(self) -> None:
-        """Empty the context and let it read the whole transcript."""
-
-        branches = self._conductor.branches()
-
-        def work(job: Job) -> Moved:
-            scene = branches.scene()
-            if not scene.transcript:
-                raise BadRequest("there is no transcript to read yet")
-            return self._draw(job, branches, scene, branches.reread(scene), max_tokens=0)
-
-        self._act(work)
-
     def _rewrite(self, at: int, text: str, **limits: Any) -> None:
         """Replace the transcript after byte `at` with `text` and the model's reply to it."""
         shown = self._conductor.book.text
@@ -162,18 +151,17 @@ class Moves(QObject):
         branches = self._conductor.branches()
 
         def work(job: Job) -> Moved:
-            scene = branches.scene()
-            check_shown(shown, scene)
+            scene = branches.agreed(shown)
             point = scene.alignment.exact(at)
             if not text and point is not None:
-                with self._conductor.locked(job) as writer:
+                with self._conductor.locked(job, branches) as writer:
                     return None, branches.go(writer, scene, at, b"", point.object)
             drawing = branches.draw(scene, at, text.encode("utf-8", "surrogateescape"))
             return self._draw(job, branches, scene, drawing, **limits)
 
         self._act(work)
 
-    def _draw(self, job: Job, branches: Branches, scene: Scene, drawing: Drawing, **limits: Any) -> Moved:
+    def _draw(self, job: Job, branches: Shown, scene: Scene, drawing: Drawing, **limits: Any) -> Moved:
         job.marked.emit(Begun(drawing.point.at, drawing.tail.decode("utf-8", "surrogateescape")))
         try:
             reply = job.ask(drawing.prompt, wire.new_id(), branches.arguments(drawing, 0, **limits))
@@ -181,16 +169,22 @@ class Moves(QObject):
             self._undrawn.append((branches, drawing))
             raise
         candidate = branches.drawn(drawing, 0, reply)
-        with self._conductor.locked(job) as writer:
+        with self._conductor.locked(job, branches) as writer:
             return reply, branches.pick(writer, scene, candidate)
 
-    def _act(self, work: Callable[[Job], Moved], remember: Callable[[Change], None] | None = None) -> None:
+    def _act(
+        self,
+        work: Callable[[Job], Moved],
+        remember: Callable[[Change], None] | None = None,
+        then: Callable[[], object] = lambda: None,
+    ) -> None:
         history = self._history
 
         def moved(found: Moved) -> None:
             reply, change = found
             if reply is not None:
                 self._conductor.tell_end(reply)
+            then()
             if history != self._history:  # another context was chosen in the meantime
                 return
             if change.before != change.after or change.head_before != change.head_after:
@@ -204,6 +198,58 @@ class Moves(QObject):
             branches, drawing = self._undrawn.pop()
             self._conductor.link.run(lambda _job, b=branches, d=drawing: b.undraw(d))  # type: ignore[misc]
 
+    # -- where transcript and context differ
+
+    def reread(self) -> None:
+        """Empty the context and let it read the whole transcript."""
+        branches = self._conductor.branches()
+
+        def work(job: Job) -> Moved:
+            scene = branches.scene()
+            if not scene.transcript:
+                raise BadRequest("there is no transcript to read yet")
+            return self._draw(job, branches, scene, branches.reread(scene), max_tokens=0)
+
+        self._act(work)
+
+    def back(self) -> None:
+        """Go back to where transcript and context agree."""
+        branches = self._conductor.branches()
+
+        def work(job: Job) -> Moved:
+            with self._conductor.locked(job, branches) as writer:
+                scene = branches.scene()
+                return None, branches.go(writer, scene, scene.meeting.at, b"", scene.meeting.object)
+
+        self._act(work)
+
+    def restore_transcript(self) -> None:
+        """Show what the context has read. The transcript is kept beside it."""
+        branches = self._conductor.branches()
+
+        def work(job: Job) -> Moved:
+            with self._conductor.locked(job, branches) as writer:
+                head, before = branches.head(), branches.record.read()
+                restore(writer, branches.record, job.client, branches.own)
+                after = branches.record.read()
+                return None, Change(at=0, before=before, after=after, head_before=head, head_after=head)
+
+        self._act(work)
+
+    def choose(self, own: Own, chosen: Callable[[str], object], otherwise: Callable[[], object]) -> bool:
+        """Make another context that of the directory, with its transcript. A new one is empty.
+
+        `chosen` gets the name of the file in which the former transcript is kept, '' if it was empty.
+        """
+        branches = self._conductor.branches()
+
+        def work(job: Job) -> str:
+            with self._conductor.locked(job, branches) as writer:
+                check_served(job.client, own)
+                return restore(writer, branches.record, job.client, own)
+
+        return self._conductor.act(work, chosen, otherwise=otherwise)
+
     # -- other checkpoints
 
     def go_to(self, object_id: str) -> None:
@@ -212,21 +258,16 @@ class Moves(QObject):
         branches = self._conductor.branches()
 
         def work(job: Job) -> Moved:
-            with self._conductor.locked(job) as writer:
-                scene = branches.scene()
-                way = branches.route(scene, object_id)
-                tail = way.tail
-                if way.at == 0 and tail and (kept := branches.kept_transcript(object_id)) is not None:
-                    tail = kept
-                return None, branches.go(writer, scene, way.at, tail, object_id)
+            with self._conductor.locked(job, branches) as writer:
+                return None, go_to(writer, branches, object_id)
 
         self._act(work)
 
-    def pick(self, branches: Branches, scene: Scene, candidate: Candidate) -> None:
+    def pick(self, branches: Shown, scene: Scene, candidate: Candidate) -> None:
         """Continue with one of several rerolls of the context of these branches."""
 
         def work(job: Job) -> Moved:
-            with self._conductor.locked(job) as writer:
+            with self._conductor.locked(job, branches) as writer:
                 return None, branches.pick(writer, scene, candidate)
 
         self._act(work)
@@ -239,8 +280,7 @@ class Moves(QObject):
         branches = self._conductor.branches()
 
         def work(job: Job) -> str:
-            scene = branches.scene()
-            check_shown(shown, scene)
+            scene = branches.agreed(shown)
             point = scene.alignment.exact(at)
             branches.check_free(name, scene.transcript[:at])
             if point is not None and point.object:
@@ -271,25 +311,17 @@ class Moves(QObject):
 
         self._conductor.act(work, self.forked.emit)
 
-    def show_transcript_of(self, context: str, former: str, then: Callable[[], object]) -> None:
-        """Show the transcript of another context. The previous one is kept as a branch of the context `former`."""
+    def load(self, ref: str, then: Callable[[], object]) -> None:
+        """Continue with a copy of another context, with its transcript."""
+        here = self._conductor.branches()
+        target = here.copying(ref)
 
-        old, new = self._conductor.branches(context=former), self._conductor.branches(context=context)
+        def work(job: Job) -> Moved:
+            with self._conductor.locked(job, here) as writer:
+                check_served(job.client, target.own)
+                return None, target.load(writer, ref)
 
-        def work(job: Job) -> None:
-            with self._conductor.locked(job) as writer:
-                scene = old.scene()
-                transcript = scene.transcript
-                kept = old.keep("" if scene.alignment.differs else scene.head, transcript) if transcript else ""
-                head = new.head()
-                text = (new.kept_transcript(head) or new.text(head)) if head else b""
-                if self._conductor.record.read() != transcript:
-                    raise Conflict("the transcript has changed in the meantime: look at it and try again")
-                writer.rewrite(text, highest_closed(text))
-                if kept:
-                    job.said.emit(f"The previous transcript is kept in {old.file_of(kept).name}.")
-
-        self._conductor.act(work, lambda _: then())
+        self._act(work, then=then)
 
     # -- places
 

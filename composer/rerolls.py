@@ -6,13 +6,14 @@ from PyQt6.QtCore import QObject
 from PyQt6.QtWidgets import QWidget
 
 from composer.branching.rerolls import RerollPicker
-from composer.conductor import Conductor, check_shown
+from composer.conductor import Conductor
 from composer.link import Job
 from composer.moves import Moves
+from composer.shown import Shown
 from ssmprov import wire
 from ssmprov.errors import SsmprovError
 from ssmprov.transcript import Turn
-from transcripts.branches import Branches, Candidate, Drawing, Scene
+from transcripts.branches import Candidate, Drawing, Scene
 
 
 class Rerolls(QObject):
@@ -29,13 +30,12 @@ class Rerolls(QObject):
         self._asked: tuple[int, bytes, int] | None = None
         self._scene: Scene | None = None
         self._shown = ""  # the transcript when the replies were requested
-        self._branches: Branches | None = None
+        self._branches: Shown | None = None
         self._drawing = 0  # its number: late signals of an earlier drawing are ignored
 
     def start(self, turn: Turn, at: int, count: int) -> None:
         """Write `count` other texts for the turn that begins at byte `at` of the transcript."""
-        if self._conductor.busy:
-            self._conductor.hint.emit("A turn is running. Try again when it has ended.")
+        if not self._conductor.may_act():
             return
         self._asked = at, turn.head.encode("utf-8", "surrogateescape"), count
         self._shown = self._conductor.book.text
@@ -49,8 +49,7 @@ class Rerolls(QObject):
         shown, branches = self._shown, self._branches
 
         def work(_job: Job) -> tuple[Scene, Drawing]:
-            scene = branches.scene()
-            check_shown(shown, scene)
+            scene = branches.agreed(shown)
             return scene, branches.draw(scene, at, text, count)
 
         def drawn(made: tuple[Scene, Drawing]) -> None:
@@ -61,7 +60,7 @@ class Rerolls(QObject):
 
         self._conductor.link.run(work, drawn, self._conductor.trouble.emit)
 
-    def _drawn(self, branches: Branches, scene: Scene, drawing: Drawing, *, more: bool) -> None:
+    def _drawn(self, branches: Shown, scene: Scene, drawing: Drawing, *, more: bool) -> None:
         self._scene = scene
         picker = self._open()
         if more:
@@ -87,7 +86,7 @@ class Rerolls(QObject):
             self._picker.closed.connect(self.stop)
         return self._picker
 
-    def _one(self, picker: RerollPicker, branches: Branches, drawing: Drawing, index: int, card: int) -> None:
+    def _one(self, picker: RerollPicker, branches: Shown, drawing: Drawing, index: int, card: int) -> None:
         this = self._drawing
         arguments = branches.arguments(drawing, index, **self._conductor.wishes.with_new_seed)
 
@@ -127,10 +126,8 @@ class Rerolls(QObject):
     def _picked(self, index: int) -> None:
         drawn, now = self._branches, self._conductor.branches()
         if index in self.found and self._scene is not None and drawn is not None:
-            if (drawn.model, drawn.name) != (now.model, now.name):
-                self._conductor.hint.emit(
-                    f"These replies are for {drawn.model}:{drawn.name}. Choose that context first."
-                )
+            if drawn.own != now.own:
+                self._conductor.hint.emit(f"These replies are for {drawn.own}. Choose that context first.")
                 return
             self._moves.pick(drawn, self._scene, self.found[index])
             self.stop()

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from PyQt6.QtCore import QObject, pyqtSignal
 
 from clients import Seen, probe_view
 from composer.conductor import Conductor
 from composer.link import Job
+from composer.moves import Moves
 from composer.panels.sampling_panel import SamplingPanel
 from composer.watching import Watcher
 from composer.writing.draft import Draft
@@ -17,12 +16,13 @@ from ssmprov.errors import BadRequest, SsmprovError
 from ssmprov.names import check_name
 from ssmprov.probes import Look, check_text
 from ssmprov.settings import parse_value, set_name
-from transcripts.branches import Branches
+from transcripts.own import Ready, save
 
 HELP_TEXT = (
-    "/save NAME and /load NAME save and load the context. /t /p /k /min_p /pen_freq /pen_pres /pen_rep /max N change "
-    "the sampling settings. /save_set NAME and /load_set NAME save and load a sampling set. /probe TEXT shows how a "
-    "model with addressed slots would read TEXT. /routing and /slotmask set how probes read the slots."
+    "/save NAME saves the context, and /load NAME continues with a copy of another one and its transcript. "
+    "/t /p /k /min_p /pen_freq /pen_pres /pen_rep /max N change the sampling settings. /save_set NAME and /load_set "
+    "NAME save and load a sampling set. /probe TEXT shows how a model with addressed slots would read TEXT. /routing "
+    "and /slotmask set how probes read the slots."
 )
 
 
@@ -31,9 +31,12 @@ class Slashes(QObject):
 
     probed = pyqtSignal(str)  # what a probe saw, in several lines
 
-    def __init__(self, conductor: Conductor, watcher: Watcher, sampling: SamplingPanel, parent: QObject) -> None:
+    def __init__(
+        self, conductor: Conductor, moves: Moves, watcher: Watcher, sampling: SamplingPanel, parent: QObject
+    ) -> None:
         super().__init__(parent)
         self._conductor = conductor
+        self._moves = moves
         self._watcher = watcher
         self._sampling = sampling
         self._look = Look()
@@ -76,7 +79,8 @@ class Slashes(QObject):
         elif command.word == "/save":
             self._save(check_name(command.argument or DEFAULT_CONTEXT))
         else:
-            self._load(check_name(command.argument or DEFAULT_CONTEXT))
+            name = command.argument or DEFAULT_CONTEXT
+            self._moves.load(name, lambda: self._tell(f"Loaded the context {name}."))
 
     def _tell(self, text: str) -> None:
         self._conductor.accepted.emit()
@@ -117,36 +121,13 @@ class Slashes(QObject):
 
     def _save(self, name: str) -> None:
         """Give the context this name too. What the name meant before stays as a branch unless it led here."""
-        wishes, branches = self._conductor.wishes, self._conductor.branches()
-        other = Branches(branches.record, branches.client, wishes.model, name)
+        here = self._conductor.branches()
 
         def work(job: Job) -> None:
-            former = other.head()
-            if former and not branches.leads(former, branches.head()):
-                other.keep(former, other.text(former))
-            job.client.fork(wishes.context, [name], model=wishes.model, overwrite=True)
+            here.keep_overwritten(name)
+            save(job.client, Ready(own=here.own, head=here.head()), name)
 
-        self._act(work, f"Saved the context as {name}.")
-
-    def _load(self, name: str) -> None:
-        """Set the context to the checkpoint `name`. The transcript does not change; the old head stays as a branch."""
-        wishes, branches = self._conductor.wishes, self._conductor.branches()
-
-        def work(job: Job) -> None:
-            with self._conductor.locked(job):
-                head = branches.head()
-                found = job.client.show(name, model=wishes.model).row.object
-                if head and head != found:
-                    branches.keep(head, self._conductor.record.read())
-                if head != found:
-                    job.client.fork(
-                        f"#{found}", [wishes.context], model=wishes.model, overwrite=bool(head), if_head=head or None
-                    )
-
-        self._act(work, f"Loaded the context {name}.")
-
-    def _act(self, work: Callable[[Job], object], told: str) -> None:
-        self._conductor.act(work, lambda _: self._tell(told))
+        self._conductor.act(work, lambda _: self._tell(f"Saved the context as {name}."))
 
     def unname(self, name: str) -> None:
         """Remove a name. The checkpoint stays while another name leads to it."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from PyQt6.QtCore import QObject, QTimer
 
@@ -17,7 +17,10 @@ Action = tuple[str, Callable[[], None]]
 
 
 class Troubles(QObject):
-    """`offer` is the button text for starting a broker. `serve` returns None while our own broker is running."""
+    """`offer` is the button text for starting a broker. `serve` returns None while our own broker is running.
+
+    `offers` makes the buttons for the choices of an error: see `transcripts.own.difference`.
+    """
 
     def __init__(
         self,
@@ -25,12 +28,15 @@ class Troubles(QObject):
         offer: str,
         serve: Callable[[], Callable[[], None] | None],
         refresh: Callable[[], None],
+        offers: Callable[[Sequence[str]], list[Action]],
     ) -> None:
         super().__init__(notices)
         self._notices = notices
         self._offer = offer
         self._serve = serve
         self._refresh = refresh
+        self._offers = offers
+        self._differing: set[str] = set()
         self._unreached: set[str] = set()
         self._reported: dict[str, str] = {}
 
@@ -45,6 +51,9 @@ class Troubles(QObject):
             if (serve := self._serve()) is not None:
                 actions.append((self._offer, serve))
             actions.append(("Try again", self._refresh))
+        if choices := error.details.get("choices"):
+            self._differing.add(text)
+            actions = self._offers(choices)
         self._notices.show_error(text, actions, advice.details(error))
 
     def hint(self, text: str) -> None:
@@ -61,6 +70,12 @@ class Troubles(QObject):
         for text in self._unreached:
             self._notices.forget(text)
         self._unreached.clear()
+
+    def settled(self) -> None:
+        """Remove the notices of a transcript and a context that differ."""
+        for text in self._differing:
+            self._notices.forget(text)
+        self._differing.clear()
 
     def report(self, source: str, text: str, *, error: bool = False) -> None:
         """Show the problem of one part of the window in place of its previous one. '' means that there is none."""

@@ -80,7 +80,7 @@ class Watcher(QObject):
     def look_at_tree(self) -> None:
         """Ask for the tree. While a request is running, ask once more after it."""
         wishes = self._conductor.wishes
-        if not wishes.model:
+        if not wishes.context:
             return
 
         def ask(client: Client) -> tuple[Forest, list[str]]:
@@ -89,7 +89,9 @@ class Watcher(QObject):
             try:
                 log = client.log(wishes.context, model=wishes.model, limit=LOG_LIMIT).steps
             except NotFound:
-                log = []
+                log = (
+                    client.log(f"#{wishes.origin}", model=wishes.model, limit=LOG_LIMIT).steps if wishes.origin else []
+                )
             rows = self._rows(client, wishes.model)
             status = self.status
             workers = workers_of(status, wishes.model) if status is not None else {}

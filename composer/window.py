@@ -73,7 +73,7 @@ class Window(QMainWindow):
         self.status_line = StatusLine(self)
         self.tree = TreeDock(self)
         self.desk = Desk(self.conductor, self.moves, self.watcher, self.pane, self.compose, self)
-        self.slashes = Slashes(self.conductor, self.watcher, self.sampling, self)
+        self.slashes = Slashes(self.conductor, self.moves, self.watcher, self.sampling, self)
         self.steering = Steering(
             self.conductor,
             self.moves,
@@ -87,7 +87,11 @@ class Window(QMainWindow):
         embedded = not (home / CONFIG_FILE).exists()
         offer = "Start with the embedded model" if embedded else "Start a broker"
         self.troubles = Troubles(
-            self.notices, offer, lambda: None if self.server.running else self.serve, self.steering.refresh
+            self.notices,
+            offer,
+            lambda: None if self.server.running else self.serve,
+            self.steering.refresh,
+            self.steering.offers,
         )
         self.keeper = Keeper(self, directory, self.pane, self.compose, self.sampling, self.workers, self.troubles)
         self._arrange()
@@ -95,11 +99,12 @@ class Window(QMainWindow):
         self._send_keys = self.actions_.add_send_keys(self, self._choose_send_key)
         self._connect()
         self._closing = False
-        self.keeper.restore(model, context)
+        self.keeper.restore(self.conductor.own.now, model, context)
         self._choose_send_key(self.compose.send_key)
         self._show_checks()
-        self.steering.wish()
+        self.steering.start(self.keeper.used)
         self.troubles.report("book", self.book.trouble_now, error=True)
+        self.troubles.report("context", self.conductor.own.trouble_now, error=True)
         self.conductor.launch()
         self.watcher.start()
         self._enable()
@@ -169,6 +174,8 @@ class Window(QMainWindow):
         self.moves.forked.connect(lambda name: self.troubles.hint(f"Forked as {name}."))
         watcher.unreached.connect(self.troubles.show)
         self.steering.reached.connect(self.troubles.reached)
+        self.steering.settled.connect(self.troubles.settled)
+        conductor.own.trouble.connect(lambda text: self.troubles.report("context", text, error=True))
         self.sampling.save_wanted.connect(self.slashes.save_set)
         self.workers.worker_chosen.connect(self._pin)
         self.workers.start_wanted.connect(self.serve)

@@ -15,7 +15,7 @@ from ssmprov.causes import expanded
     "directory", default=".", type=click.Path(path_type=Path, file_okay=False, exists=True), metavar="[DIRECTORY]"
 )
 @click.option("--model", default="", metavar="MODEL", help="The model to use (default: $SSMPROV_MODEL).")
-@click.option("--context", default="", metavar="NAME", help="Continue this context (default: the last one, or live).")
+@click.option("--context", default="", metavar="NAME", help="Continue this context (default: the directory's own).")
 @click.pass_context
 def composer(ctx: click.Context, directory: Path, model: str, context: str) -> None:
     """Open the Composer on the transcript in DIRECTORY (default: the current directory)."""

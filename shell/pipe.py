@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from shell import turns
+from shell.slash import slash, with_chosen
 from shell.tables import echo_json
 from shell.terminal import Output, say
 from ssmprov import encoding
@@ -53,10 +54,9 @@ def pipe(
     echo "Say it." | ssmprov pipe --load primed --in USER --out INTERFACE
 
     In a directory with a transcript (PIPE: in any directory), turn numbers come from .counter, and both turns are added
-    to .transcript.txt. Without --load and --save, the context `live` is continued. A text that begins with / is a
-    command: /save NAME, /load NAME or /probe TEXT; with --port, any command of that port. Ctrl-C ends the reply and
-    records what has been written so far. If the prompt is still being read, nothing changes. A second Ctrl-C drops the
-    turn.
+    to .transcript.txt. The turn continues the context of the directory. A text that begins with / is a command; /?
+    lists all commands. Ctrl-C ends the reply and records what has been written so far. If the prompt is still being
+    read, nothing changes. A second Ctrl-C drops the turn.
     """
     request = turns.TurnRequest(**options)
     request.check()
@@ -78,12 +78,13 @@ def pipe(
     if recording or program:
         if not text:
             return
-        if (answer := turns.slash(place, request, text)) is not None:
+        if (answer := slash(place, request, text)) is not None:
             say(answer)
             if request.counter is not None:
                 with place.locked() as writer:
                     writer.set_counter(request.counter)
             return
+        request = with_chosen(place, request)
     if stream is None:
         stream = sys.stdout.isatty()
     output = Output(live=stream and not as_json, bare=bare)

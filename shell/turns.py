@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from clients import probe_view
 from shell import old_protocol
 from shell.options import (
     assignments,
@@ -23,13 +22,11 @@ from shell.options import (
     usual_model,
 )
 from shell.terminal import Output, notice, on_interrupt, run
-from ssmprov.commands import DEFAULT_CONTEXT, LOOKS, PROBE, parse_slash
 from ssmprov.errors import BadRequest, Conflict, NotFound
 from ssmprov.names import split_model
-from ssmprov.probes import Look
 from ssmprov.transcript import half_step
 from transcripts.branches import Branches
-from transcripts.own import Own, check_served, load, own_of, ready, row_of, save
+from transcripts.own import Own, check_served, load, own_of, ready, row_of
 from transcripts.record import MAX_COUNTER, Record, Writer
 from transcripts.recorded import bang_line, bang_of, outgoing, send, take_up
 
@@ -295,52 +292,6 @@ def half(record: Record, request: TurnRequest, role: str, content: str) -> TurnA
     """Send content as a closed turn, which the model only reads, and record it."""
     silent = Output(live=False, bare=False)  # the reply is only the rest of the fence
     return recorded(record, request, lambda number: (half_step(number, role, content), number), silent)
-
-
-def slash(record: Record, request: TurnRequest, text: str) -> str | None:
-    """The answer to a slash command, or None if the text is not one."""
-    command = parse_slash(text)
-    if command is None or not text.startswith("/"):
-        return None
-    if request.port is not None:
-        return old_protocol.ask(
-            request.port, bang_line(request.bang) + text, request.connect_timeout, request.recv_timeout
-        )
-    if not command.known:
-        raise BadRequest(
-            f"a text that begins with / is a command, and {command.word[:60]} does not exist: to send it as text, "
-            "put a space before it"
-        )
-    if command.word in LOOKS:
-        raise BadRequest(
-            f"{command.word} works only with a port (--port 6502) and in the Composer, which remember it: use "
-            "`ssmprov probe --routing HOW --slotmask SLOTS` instead"
-        )
-    if command.word not in ("/save", "/load", PROBE):
-        raise BadRequest(
-            f"{command.word} works only with a port (--port 6502): here, set the sampling with --settings and --set. "
-            "The commands /save NAME, /load NAME and /probe TEXT work here, with the context of this directory"
-        )
-    if request.bang or request.context or request.save:
-        raise BadRequest(
-            f"{command.word} works with the context of this directory: leave out --load, --save and --bang"
-        )
-    name = command.argument or DEFAULT_CONTEXT
-    with record.locked(lambda: notice("waiting for another turn of this transcript to finish")) as writer:
-        take_up(writer, connect, notice)
-        with connect() as client:
-            own = own_of(record)
-            if command.word == "/load":
-                load(writer, record, client, name, model=request.model or ("" if own else usual_model(name)))
-                return f"[loaded <- {name}]\n"
-            model = request.model or ("" if own else usual_model())
-            found = ready(writer, record, client, model=model)
-            if command.word == PROBE:
-                seen = client.probe(command.argument, found.own.name, model=found.own.model, or_empty=True)
-                return "\n".join(probe_view.lines(seen, Look())) + "\n"
-            new_names(name)
-            save(client, found, name)
-            return f"[saved -> {name}]\n"
 
 
 def here() -> Record:

@@ -49,6 +49,18 @@ class Scene:
     text: bytes
     alignment: Alignment
 
+    @property
+    def meeting(self) -> Point:
+        """The last place up to which the transcript and one of the context's steps agree from the beginning."""
+        points = common(self.transcript, self.steps, self.text)
+        return points[-1] if points else Point(0, "")
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the context has read exactly the transcript, apart from recorded bang lines."""
+        point = self.meeting
+        return (point.at, point.object) == (len(self.transcript), self.head)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Change:
@@ -98,13 +110,17 @@ class Drawing:
 
 
 class Branches:
-    """All methods block, and may raise any error of `ssmprov.errors`, or OSError."""
+    """All methods block, and may raise any error of `ssmprov.errors`, or OSError.
 
-    def __init__(self, record: Record, client: Client, model: str, name: str) -> None:
+    `origin` is the checkpoint that the context begins with, if it does not exist yet.
+    """
+
+    def __init__(self, record: Record, client: Client, model: str, name: str, origin: str = "") -> None:
         self.record = record
         self.client = client
         self.model = model
         self.name = name
+        self.origin = origin
         self.row = name if _roomy(name) else f"{name[:60]}-{_digest(name)}"
         """The prefix of its branches' names: its own name, if that leaves room for a number."""
 
@@ -123,7 +139,14 @@ class Branches:
         try:
             return self.client.show(self.name, model=self.model).row.object
         except NotFound:
-            return ""
+            return self.origin
+
+    def begin(self) -> None:
+        """Make the context if it does not exist yet, so that it can be moved."""
+        if self.origin:
+            with contextlib.suppress(Conflict):  # it exists
+                self.client.fork(f"#{self.origin}", [self.name], model=self.model)
+            self.origin = ""
 
     def text(self, object_id: str) -> bytes:
         """The text that a checkpoint has read, as far as it is known."""

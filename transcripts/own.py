@@ -19,7 +19,7 @@ from ssmprov.errors import BadRequest, Conflict, NotFound, Unavailable
 from ssmprov.names import check_model, check_name, split_model
 from ssmprov.ops import Row
 from ssmprov.textdigest import text_digest
-from transcripts.alignment import Point, common
+from transcripts.alignment import Point, Route, common
 from transcripts.branches import Branches, Change, file_of, highest_closed, holds
 from transcripts.record import CONTEXT, Moving, Record, Writer, digest_of
 
@@ -175,7 +175,11 @@ def meeting(branches: Branches, data: bytes, row: Row | None) -> Point:
 def differ(branches: Branches, data: bytes, row: Row | None) -> Conflict:
     """The error for a transcript that is not what its context has read, with what can be done."""
     own = Own(branches.model, branches.name)
-    point = meeting(branches, data, row)
+    return difference(own, data, meeting(branches, data, row), row.text_bytes if row else None)
+
+
+def difference(own: Own, data: bytes, point: Point, read_bytes: int | None) -> Conflict:
+    """The same, from the `point` up to which both agree and the bytes that the context has read (None: it is empty)."""
     choices = {
         "reread": "the context reads the transcript anew",
         "back": "both go back to where they agree",
@@ -183,9 +187,9 @@ def differ(branches: Branches, data: bytes, row: Row | None) -> Conflict:
         "new": "starts a new transcript",
     }
     if not data:
-        what = f"the transcript is empty, but the context of this directory ({own}) has read {_bytes(row)}"
+        what = f"the transcript is empty, but the context of this directory ({own}) has read {read_bytes} bytes"
         del choices["reread"], choices["back"]
-    elif row is None:
+    elif read_bytes is None:
         what = f"the context of this directory ({own}) has not read the transcript"
         del choices["back"], choices["restore"]
     else:
@@ -196,29 +200,36 @@ def differ(branches: Branches, data: bytes, row: Row | None) -> Conflict:
     offered = "; ".join(f"`ssmprov transcript {word}`: {does}" for word, does in choices.items())
     return Conflict(
         f"nothing was sent: {what}. Choose one ({offered}). What you leave is kept",
+        fault=what,
         own=str(own),
         agree_bytes=point.at,
         choices=list(choices),
     )
 
 
-def _bytes(row: Row | None) -> str:
-    return f"{row.text_bytes if row else 0} bytes"
-
-
 def first(record: Record, client: Client, model: str) -> Own:
     """The context of a directory that has none yet: a new one, or a copy of what it shared before if that agrees."""
-    data = record.read()
     names = [model] if model else [card.name for card in client.models()]
     own = Own(model or client.default_model(), fresh_name(record))
-    for name in names if data else ():
-        branches = Branches(record, client, name, FORMER)
-        row = row_of(branches)
-        if row is not None and agrees(branches, data, row):
-            own = Own(name, own.name)
-            client.fork(f"#{row.object}", [own.name], model=name)
-            return own
+    if (found := used_before(record, client, names)) is not None:
+        own = Own(found[0].model, own.name)
+        client.fork(f"#{found[1]}", [own.name], model=own.model)
     return own
+
+
+def used_before(record: Record, client: Client, models: list[str], *names: str) -> tuple[Own, str] | None:
+    """The context that has read the transcript of a directory without a dot file, and its checkpoint.
+
+    It has one of these names, or the one that all directories shared.
+    """
+    data = record.read()
+    for model in models if data else ():
+        for name in filter(None, (*names, FORMER)):
+            branches = Branches(record, client, model, name)
+            row = row_of(branches)
+            if row is not None and agrees(branches, data, row):
+                return Own(model, name), row.object
+    return None
 
 
 # -- going elsewhere
@@ -230,7 +241,7 @@ def go_to(writer: Writer, branches: Branches, object_id: str) -> Change:
     The old transcript is kept beside it. The context becomes the directory's own.
     """
     scene = branches.scene()
-    way = branches.route(scene, object_id)
+    way = branches.route(scene, object_id) if scene.agrees else Route(0, branches.text(object_id))
     tail = way.tail
     if way.at == 0 and tail and (kept := branches.kept_transcript(object_id)) is not None:
         tail = kept

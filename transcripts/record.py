@@ -37,6 +37,9 @@ MOVING = ".transcript.moving"
 CONTEXT = ".context"
 """Names the context that has read the transcript: see `transcripts.own`."""
 
+SETTINGS = ".settings.json"
+"""What slash commands chose for the next turns: see `shell.chosen`."""
+
 MAX_COUNTER = 10**15
 MAX_FILE = (1 << 63) - 1
 """No file can be larger."""
@@ -152,7 +155,9 @@ def guarded(record: Record) -> Iterator[None]:
     The file exists but is empty, so that a sandbox sees it as one of the dot files that it guards. If a crash leaves it
     behind, it promises nothing and is removed.
     """
-    made = [path for name in (PENDING, ASKED, MOVING, CONTEXT) if not (path := record.directory / name).exists()]
+    made = [
+        path for name in (PENDING, ASKED, MOVING, CONTEXT, SETTINGS) if not (path := record.directory / name).exists()
+    ]
     for path in made:
         path.touch()
     try:
@@ -341,7 +346,7 @@ class Writer:
 
     def recover(self) -> None:
         """Finish the append that a crash has left, if any."""
-        for name in (PENDING, COUNTER, ASKED, MOVING, CONTEXT, TRANSCRIPT):
+        for name in (PENDING, COUNTER, ASKED, MOVING, CONTEXT, SETTINGS, TRANSCRIPT):
             for torn in self._directory.glob(f"{name}.{'[0-9a-f]' * 8}"):
                 torn.unlink(missing_ok=True)
         try:

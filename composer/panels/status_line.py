@@ -79,7 +79,7 @@ class StatusLine(QWidget):
         """Show the current context, and whether the transcript differs from what it has read."""
         self.about.setText(f"{name} · {tokens:,} tokens{' · differs from the transcript' if differs else ''}")
         self.about.setToolTip(
-            "The transcript differs from what the context has read. Go back to a turn, or continue as it is."
+            "The transcript differs from what the context has read. Go back to where they agree, or read it anew."
             if differs
             else "The current context and the number of tokens that it has read"
         )

@@ -12,7 +12,6 @@ from PyQt6.QtWidgets import (
     QFormLayout,
     QHBoxLayout,
     QLabel,
-    QLineEdit,
     QPushButton,
     QSizePolicy,
     QVBoxLayout,
@@ -53,7 +52,10 @@ class WorkersPanel(QWidget):
         self.models.activated.connect(self._on_model)
         self.contexts = _ContextBox()
         self.contexts.setAccessibleName("Context")
-        self.contexts.setToolTip("The context that your turns continue. Enter a new name to start an empty one.")
+        self.contexts.setToolTip(
+            "The context that your turns continue. If you choose another one, its transcript is shown, and this one is "
+            "kept. Enter a new name to start a new transcript."
+        )
         self.contexts.activated.connect(lambda _: self._on_context())
         self.contexts.left.connect(self._on_left)
         if (line := self.contexts.lineEdit()) is not None:
@@ -232,9 +234,6 @@ class _ContextBox(QComboBox):
         self.setInsertPolicy(QComboBox.InsertPolicy.NoInsert)
         self.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
         self.setMinimumContentsLength(12)
-        line = self.lineEdit()
-        if isinstance(line, QLineEdit):
-            line.setPlaceholderText("live")
         completer = self.completer()
         if completer is not None:
             completer.setCompletionMode(QCompleter.CompletionMode.PopupCompletion)

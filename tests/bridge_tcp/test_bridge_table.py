@@ -47,8 +47,13 @@ def test_a_name_that_is_none_is_refused(bridge: Any, name: str) -> None:
     assert bridge.say(f"/save {name}").startswith("[save error] ")
 
 
-def test_an_empty_live_context_cannot_be_saved(bridge: Any) -> None:
-    assert bridge.say("/save x").startswith(f"[save error] the live context of port {bridge.port} is empty")
+def test_an_empty_live_context_is_saved_empty(bridge: Any, client: Any) -> None:
+    reply = bridge.say("/save blank")
+    assert reply == f"[saved -> blank ({client.show('blank').row.bytes} bytes)]\n"
+    assert client.text("blank") == ""
+    bridge.say("said since")
+    assert bridge.say("/load blank") == "[loaded <- blank]\n"
+    assert client.text(bridge.live) == ""
 
 
 def test_load_makes_a_saved_context_the_live_one(bridge: Any, client: Any) -> None:

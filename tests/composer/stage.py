@@ -17,6 +17,8 @@ from clients import Client
 from composer.app import reporter
 from composer.window import Window
 from ssmprov.transcript import FENCE
+from transcripts.own import Own, own_of
+from transcripts.record import Record
 
 PATIENCE_MS = 60_000
 SLOW = {
@@ -122,6 +124,19 @@ def context_of(cluster: Cluster, name: str, model: str = "talk") -> str:
         return client.text(name, model=model)
 
 
+def own(directory: Path) -> Own:
+    """The context that a directory names."""
+    found = own_of(Record(directory))
+    assert found is not None, "the directory names no context"
+    return found
+
+
+def own_text(cluster: Cluster, directory: Path) -> str:
+    """The text that a directory's own context has read."""
+    found = own(directory)
+    return context_of(cluster, found.name, found.model)
+
+
 def slow_cluster(make_cluster: Callable[[str], Cluster], directory: Path) -> Cluster:
     """A broker and a worker that writes for a minute where it is asked as SLOW."""
     return make_cluster(scripted_toml(directory, script=SLOW)).up()
@@ -144,6 +159,24 @@ def two_steps(stage: Stage) -> Stage:
     stage.send("one", "full")
     stage.send("two", "full")
     return stage
+
+
+def choose(stage: Stage, context: str) -> None:
+    """Choose a context in the panel, and wait until the window shows it."""
+    stage.window.workers.contexts.setEditText(context)
+    stage.window.workers._on_context()
+    stage.until(lambda: context_name(stage) == context)
+    stage.idle()
+    assert str(own(stage.directory)) == f"talk:{context}"
+
+
+def offer(stage: Stage, text: str) -> None:
+    """Press a button of a notice."""
+    stage.until(lambda: text in [label for notice in stage.window.notices.notices for label, _ in notice.actions])
+    (do,) = [do for notice in stage.window.notices.notices for label, do in notice.actions if label == text][-1:]
+    do()
+    stage.until(lambda: not stage.window.conductor.busy)
+    stage.idle()
 
 
 def context_name(stage: Stage) -> str:

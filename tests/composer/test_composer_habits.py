@@ -23,7 +23,7 @@ from PyQt6.QtWidgets import (
     QWidget,
 )
 from pytestqt.qtbot import QtBot
-from stage import Stage, context_of, opened
+from stage import Stage, choose, context_of, offer, opened, own, own_text
 
 from clients import Client
 from composer import keeping
@@ -160,8 +160,7 @@ def test_the_next_window_begins_where_this_one_ended(qtbot: QtBot, talk: Cluster
         window.compose.bang.setText("!one")
         window.sampling.override("temp", 0.25)
         window._choose_send_key("ctrl+enter")
-        window.workers.contexts.setEditText("elsewhere")
-        window.workers._on_context()
+        choose(stage, "elsewhere")
         window.settings_dock.hide()
         window.close()
         stage.until(lambda: not window.isVisible())
@@ -312,17 +311,22 @@ def test_another_model_has_contexts_of_its_own(
     with opened(qtbot, cluster.endpoint, tmp_path) as stage:
         stage.ready()
         stage.send("for talk", "half")
+        former = own(tmp_path)
         stage.window.workers.set_model("other")
         stage.window.workers.model_chosen.emit("other")
-        stage.until(lambda: "has not read all" in stage.notices)
-        stage.press("reread")
-        stage.until(lambda: not stage.window.conductor.busy and "live" in stage.window.watcher.names)
-        stage.idle()
-        assert context_of(cluster, "live", "other") == turn(1, "USER", "for talk")
-        assert context_of(cluster, "live", "talk") == turn(1, "USER", "for talk")
+        stage.until(lambda: "has not read the transcript" in stage.notices)
+        assert own(tmp_path) == former, "nothing has moved yet"
+        stage.window.workers.set_model("talk")
+        stage.window.workers.model_chosen.emit("talk")
+        assert stage.window.conductor.wishes.own == former
+        stage.window.workers.set_model("other")
+        stage.window.workers.model_chosen.emit("other")
+        offer(stage, "Read the transcript anew")
+        assert own(tmp_path).model == "other"
+        assert own_text(cluster, tmp_path) == stage.transcript == turn(1, "USER", "for talk")
         stage.send("for other", "half")
-        assert context_of(cluster, "live", "other") == stage.transcript
-        assert context_of(cluster, "live", "talk") == turn(1, "USER", "for talk")
+        assert own_text(cluster, tmp_path) == stage.transcript
+        assert context_of(cluster, former.name, "talk") == turn(1, "USER", "for talk")
 
 
 def test_a_context_that_has_read_other_text_brings_its_own_transcript(stage: Stage, talk: Cluster) -> None:
@@ -332,17 +336,15 @@ def test_a_context_that_has_read_other_text_brings_its_own_transcript(stage: Sta
     stage.send("here", "half")
     mine = stage.transcript
     former = name(stage)
-    stage.window.workers.set_context(other)
-    stage.window.workers.context_chosen.emit(other)
-    stage.until(lambda: f"{other} has not read all" in stage.notices)
-    (offer,) = [do for n in stage.window.notices.notices for text, do in n.actions if text == "Show its own transcript"]
-    offer()
-    stage.until(lambda: stage.transcript == turn(1, "X", "far"))
-    stage.idle()
-    kept = [path.read_text() for path in stage.directory.glob(f".transcript.{former}.*.txt")]
-    assert kept == [mine]
+    choose(stage, other)
+    assert stage.transcript == turn(1, "X", "far")
+    assert (stage.directory / f".transcript.{former}.txt").read_text() == mine
+    offer(stage, f"Go back to {former}")
+    assert (name(stage), stage.transcript) == (former, mine)
+    choose(stage, other)
     stage.send("on", "half")
     assert context_of(talk, other) == stage.transcript == turn(1, "X", "far") + turn(2, "USER", "on")
+    assert context_of(talk, former) == mine
 
 
 def test_the_window_follows_the_colours_of_the_system(stage: Stage) -> None:

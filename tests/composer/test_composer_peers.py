@@ -9,10 +9,23 @@ from pathlib import Path
 import pytest
 from cluster import Cluster, scripted_toml
 from pytestqt.qtbot import QtBot
-from stage import ask_slowly, context_of, opened, slow_cluster
+from stage import Stage, agrees, ask_slowly, context_name, context_of, offer, opened, own_text, slow_cluster
 
 from ssmprov import durable
 from ssmprov.transcript import FENCE, turn
+
+
+def refused(stage: Stage, text: str) -> None:
+    """A turn that is not sent leaves everything as it is, its text in the prompt, too."""
+    before = stage.transcript
+    stage.window.notices.clear()
+    stage.type(text)
+    stage.press("half")
+    stage.until(lambda: stage.notices != "" and not stage.window.conductor.busy)
+    stage.idle()
+    assert stage.transcript == before
+    assert stage.window.compose.prompt.text == text
+
 
 MakeCluster = Callable[[str], Cluster]
 
@@ -54,7 +67,7 @@ def test_a_worker_lost_in_mid_turn_leaves_the_transcript_and_brings_the_text_bac
         cluster.worker("talk")
         stage.until(lambda: stage.window.compose.prompt.text == "tell")
         stage.idle()
-        assert stage.transcript == before == context_of(cluster, "live")
+        assert stage.transcript == before == own_text(cluster, tmp_path)
         stage.window.compose.prompt.set_text("")
         stage.send("again", "half")
         assert stage.transcript == before + turn(2, "USER", "again")
@@ -74,7 +87,7 @@ def test_a_window_killed_in_mid_turn_loses_nothing(qtbot: QtBot, make_cluster: M
     with opened(qtbot, cluster.endpoint, tmp_path) as stage:
         stage.until(lambda: " w59" in stage.transcript)
         stage.idle()
-        assert stage.transcript == context_of(cluster, "live")
+        assert stage.transcript == own_text(cluster, tmp_path)
 
 
 def test_closing_the_window_ends_the_turn_and_keeps_it(qtbot: QtBot, make_cluster: MakeCluster, tmp_path: Path) -> None:
@@ -86,7 +99,7 @@ def test_closing_the_window_ends_the_turn_and_keeps_it(qtbot: QtBot, make_cluste
         stage.until(lambda: not stage.window.isVisible())
         assert " w3" in stage.transcript
         assert stage.transcript.endswith(FENCE)
-        assert stage.transcript == context_of(cluster, "live")
+        assert stage.transcript == own_text(cluster, tmp_path)
 
 
 def test_a_context_that_another_program_moved_is_told_and_not_moved_back(
@@ -100,10 +113,13 @@ def test_a_context_that_another_program_moved_is_told_and_not_moved_back(
         client.turn("elsewhere", model="talk", context="contested", save="contested")
         before = stage.transcript
         stage.press("undo")
-        stage.until(lambda: "cannot be undone" in stage.notices)
+        stage.until(lambda: "differ from line" in stage.notices)
         stage.idle()
         assert stage.transcript == before
         assert context_of(talk, "contested").endswith("elsewherehello!")
+        offer(stage, "Show what the context has read")
+        assert agrees(stage, talk)
+        assert stage.transcript == before + "elsewherehello!"
 
 
 def test_a_context_refused_is_told_and_the_window_goes_on(qtbot: QtBot, talk: Cluster, tmp_path: Path) -> None:
@@ -121,35 +137,39 @@ def test_a_context_refused_is_told_and_the_window_goes_on(qtbot: QtBot, talk: Cl
         assert stage.transcript == turn(1, "USER", "fine")
 
 
-def test_a_deleted_transcript_is_told_and_the_next_turn_begins_a_new_one(
-    qtbot: QtBot, talk: Cluster, tmp_path: Path
-) -> None:
+def test_a_deleted_transcript_is_told_and_comes_back(qtbot: QtBot, talk: Cluster, tmp_path: Path) -> None:
     with opened(qtbot, talk.endpoint, tmp_path, context="deleted") as stage:
         stage.ready()
         stage.send("one", "half")
+        whole = stage.transcript
         (tmp_path / ".transcript.txt").unlink()
-        stage.until(lambda: "deleted" in stage.notices)
+        stage.until(lambda: "The transcript is empty" in stage.notices)
         assert stage.window.book.shown == ""
-        stage.send("two", "half")
-        assert stage.transcript == turn(2, "USER", "two")
-        assert context_of(talk, "deleted") == turn(1, "USER", "one") + turn(2, "USER", "two")
+        refused(stage, "two")
+        offer(stage, "Show what the context has read")
+        assert stage.transcript == whole
+        stage.press("half")
+        stage.until(lambda: stage.transcript == whole + turn(2, "USER", "two"))
+        stage.idle()
+        assert agrees(stage, talk)
 
 
-def test_a_transcript_replaced_under_it_is_shown_and_goes_on(qtbot: QtBot, talk: Cluster, tmp_path: Path) -> None:
+def test_a_transcript_replaced_under_it_is_shown_and_read_anew(qtbot: QtBot, talk: Cluster, tmp_path: Path) -> None:
     with opened(qtbot, talk.endpoint, tmp_path, context="replaced") as stage:
         stage.ready()
         stage.send("one", "half")
         other = turn(8, "USER", "from an editor")
         durable.replace(tmp_path / ".transcript.txt", other.encode())
         stage.until(lambda: stage.window.book.text == other)
-        stage.until(
-            lambda: (
-                stage.window.conductor.scene is not None and stage.window.conductor.scene.transcript == other.encode()
-            )
-        )
-        stage.until(lambda: "has not read all" in stage.notices)
-        stage.send("two", "half")
-        assert stage.transcript == other + turn(9, "USER", "two")
+        stage.until(lambda: "differ from line 1 on" in stage.notices)
+        refused(stage, "two")
+        offer(stage, "Read the transcript anew")
+        assert "differ" not in stage.notices
+        assert stage.transcript == other
+        stage.press("half")
+        stage.until(lambda: stage.transcript == other + turn(9, "USER", "two"))
+        stage.idle()
+        assert agrees(stage, talk)
 
 
 def test_a_transcript_that_is_no_utf8_is_shown_and_kept_to_the_byte(
@@ -157,11 +177,18 @@ def test_a_transcript_that_is_no_utf8_is_shown_and_kept_to_the_byte(
 ) -> None:
     data = turn(1, "USER", "x").encode() + b"\xff\xfe bytes\n\n" + turn(2, "USER", "y").encode()
     (tmp_path / ".transcript.txt").write_bytes(data)
-    with opened(qtbot, talk.endpoint, tmp_path, context="bytes") as stage:
+    with opened(qtbot, talk.endpoint, tmp_path) as stage:
         stage.ready()
         stage.until(lambda: "UTF-8" in stage.notices)
-        stage.send("two", "half")
-    assert (tmp_path / ".transcript.txt").read_bytes() == data + turn(3, "USER", "two").encode()
+        refused(stage, "two")
+        assert (tmp_path / ".transcript.txt").read_bytes() == data
+        offer(stage, "Start a new transcript")
+        kept = tmp_path / f".transcript.{context_name(stage)}.txt"
+        assert kept.read_bytes() == data
+        stage.press("half")
+        stage.until(lambda: stage.transcript == turn(1, "USER", "two"))
+        stage.idle()
+        assert agrees(stage, talk)
 
 
 def test_a_full_disk_is_told_and_nothing_is_half_done(

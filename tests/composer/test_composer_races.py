@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import json
 import signal
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,11 +13,12 @@ import pytest
 from cluster import Cluster, scripted_toml
 from PyQt6.QtWidgets import QInputDialog
 from pytestqt.qtbot import QtBot
-from stage import Stage, agrees, context_name, context_of, opened, two_steps
+from stage import Stage, agrees, choose, context_name, context_of, opened, own, own_text, two_steps
 
 from clients import Client
 from composer.writing.draft import Draft
 from ssmprov.transcript import FENCE, Turn, turn
+from transcripts.own import start_new
 from transcripts.record import ASKED, Asked, Record, Writer
 
 fresh = itertools.count(1)
@@ -31,12 +31,6 @@ def stage(qtbot: QtBot, talk: Cluster, tmp_path: Path) -> Iterator[Stage]:
         yield two_steps(found)
 
 
-def choose(stage: Stage, context: str) -> None:
-    stage.window.workers.set_context(context)
-    stage.window.workers.context_chosen.emit(context)
-    assert context_name(stage) == context
-
-
 def by_hand(stage: Stage, text: str) -> str:
     """Another program appends, under the lock."""
     with Record(stage.directory).locked() as writer:
@@ -46,44 +40,41 @@ def by_hand(stage: Stage, text: str) -> str:
     return stage.transcript
 
 
-def test_a_context_chosen_while_a_turn_waits_is_not_mixed_into_its_history(stage: Stage, talk: Cluster) -> None:
+def test_no_context_is_chosen_while_a_turn_waits(stage: Stage, talk: Cluster) -> None:
     mine, whole = context_name(stage), stage.transcript
-    with Client(talk.endpoint) as client:
-        client.turn("a stranger", model="talk", save=f"{mine}-other")
-        head = client.show(mine, model="talk").row.object
     with Record(stage.directory).locked():
         stage.type("three")
         stage.press("full")
         stage.until(lambda: "Waiting" in stage.notices)
-        choose(stage, f"{mine}-other")
-    until = time.monotonic() + 20
-    while stage.transcript == whole:  # the window hears nothing meanwhile
-        assert time.monotonic() < until
-        threading.Event().wait(0.01)
-    choose(stage, mine)
-    stage.idle()
-    assert agrees(stage, talk)
-    before = stage.transcript
-    stage.press("undo")
-    stage.until(lambda: stage.transcript != before)
-    stage.idle()
-    assert stage.transcript == whole
-    with Client(talk.endpoint) as client:
-        assert client.show(mine, model="talk").row.object == head
-
-
-def test_a_context_chosen_while_something_is_undone_ends_its_history(stage: Stage, talk: Cluster) -> None:
-    mine, whole = context_name(stage), stage.transcript
-    with Record(stage.directory).locked():
-        stage.press("undo")
-        stage.until(lambda: "Waiting" in stage.notices)
-        choose(stage, f"{mine}-new")
+        stage.window.workers.contexts.setEditText(f"{mine}-other")
+        stage.window.workers._on_context()
+        assert "Wait for it to end" in stage.notices
+        assert stage.window.workers.context == context_name(stage) == mine
     stage.until(lambda: stage.transcript != whole)
     stage.idle()
-    assert not stage.window.moves.can_redo
-    choose(stage, mine)
+    assert agrees(stage, talk)
+
+
+def test_an_action_never_hits_a_context_that_the_shell_has_put_in_place_of_the_shown_one(
+    stage: Stage, talk: Cluster
+) -> None:
+    """The shell moves the directory to another context while a turn of the window waits for the lock."""
+    mine, whole = context_name(stage), stage.transcript
+    with Record(stage.directory).locked() as writer:
+        stage.type("three")
+        stage.press("full")
+        stage.until(lambda: "Waiting" in stage.notices)
+        new, _ = start_new(writer, Record(stage.directory), "talk")
+    stage.until(lambda: f"now continues {new}" in stage.notices and context_name(stage) == new.name)
+    stage.idle()
+    assert stage.window.compose.prompt.text == "three"
+    assert (stage.transcript, context_of(talk, mine)) == ("", whole)
+    assert not stage.window.moves.can_undo
+    stage.press("full")
+    stage.until(lambda: "three" in stage.transcript)
     stage.idle()
     assert agrees(stage, talk)
+    assert context_of(talk, mine) == whole
 
 
 def test_what_another_program_appended_can_be_undone_by_the_checkpoints(stage: Stage, talk: Cluster) -> None:
@@ -157,10 +148,10 @@ def test_the_note_of_another_program_does_not_hold_the_text_of_a_failed_turn_bac
 
     with monkeypatch.context() as patch:
         patch.setattr(Writer, "answered", then_another)
-        stage.window.compose.bang.setText("!no-such-context")
+        stage.window.compose.bang.setText(f"!{context_name(stage)} no-such-set")
         stage.type("my words")
         stage.press("full")
-        stage.until(lambda: "no-such-context" in stage.notices and not stage.window.conductor.busy)
+        stage.until(lambda: "no-such-set" in stage.notices and not stage.window.conductor.busy)
         assert stage.window.compose.prompt.text == "my words"
     note.unlink()
 
@@ -217,13 +208,11 @@ def test_a_reply_drawn_for_one_context_is_not_picked_into_another(stage: Stage, 
     with Client(talk.endpoint) as client:
         client.fork(mine, [f"{mine}-twin"], model="talk")
     choose(stage, f"{mine}-twin")
-    stage.idle()
     stage.window.desk._rerolls._picked(0)
     stage.idle()
     assert "Choose that context first" in stage.notices
     assert stage.transcript == whole == context_of(talk, f"{mine}-twin")
     choose(stage, mine)
-    stage.idle()
     stage.window.desk._rerolls._picked(0)
     stage.idle()
     assert agrees(stage, talk)
@@ -283,9 +272,9 @@ def test_with_all_workers_lost_a_reply_drawn_anew_ends_at_once(
         qtbot.waitUntil(lambda: not stage.window.conductor.busy)
         cluster.worker("talk")
         stage.idle()
-        assert stage.transcript == whole == context_of(cluster, "live")
+        assert stage.transcript == whole == own_text(cluster, tmp_path)
         with cluster.client() as client:
-            assert [row.name for row in client.ls(model="talk").rows] == ["live"]
+            assert [row.name for row in client.ls(model="talk").rows] == [own(tmp_path).name]
 
 
 def test_a_window_closed_while_it_finishes_what_was_broken_off_does_not_wait_for_it(

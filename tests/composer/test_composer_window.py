@@ -13,7 +13,7 @@ from cli_runner import runner
 from cluster import Cluster, scripted_toml
 from PyQt6.QtWidgets import QApplication
 from pytestqt.qtbot import QtBot
-from stage import Stage, agrees, ask_slowly, context_of, opened, slow_cluster
+from stage import Stage, agrees, ask_slowly, context_of, opened, own_text, slow_cluster
 
 from clients import Client
 from ssmprov.transcript import FENCE, HALF_FENCE, turn
@@ -66,7 +66,7 @@ def test_steps_leave_the_transcript_that_pipe_leaves(qtbot: QtBot, tmp_path: Pat
                         stage.until(lambda n=stage.transcript: stage.transcript != n)
                         stage.idle()
             homes[tool] = {name: (cluster.home / name).read_bytes() for name in (".transcript.txt", ".counter")} | {
-                "context": context_of(cluster, "live").encode()
+                "context": own_text(cluster, cluster.home).encode()
             }
         finally:
             cluster.close()
@@ -101,8 +101,11 @@ def test_a_bang_line_names_context_set_and_save(stage: Stage, talk: Cluster) -> 
         client.turn("(Turn 1) [X]: primed", model="talk", save="primed-for-bang")
     stage.window.compose.bang.setText("!primed-for-bang greedy bang-result")
     stage.send("use it", "full")
-    assert stage.transcript.startswith("!primed-for-bang greedy bang-result\n(Turn 1) [USER]: use it")
-    assert context_of(talk, "bang-result").startswith("(Turn 1) [X]: primedhello!(Turn 1) [USER]: use it")
+    primed = "(Turn 1) [X]: primedhello!\n\n"
+    said = turn(2, "USER", "use it") + "(Turn 3) [INTERFACE]: hello!"
+    assert stage.transcript == f"{primed}!primed-for-bang greedy bang-result\n{said}"
+    assert own_text(talk, stage.directory) == primed + said
+    assert context_of(talk, "bang-result") == own_text(talk, stage.directory)
     before = stage.transcript
     stage.window.compose.bang.setText("!nowhere")
     stage.type("x")

@@ -89,7 +89,7 @@ def test_a_specialist_is_made_as_the_readme_says(house: House) -> None:
 
 def test_the_shell_page_does_what_it_says(house: House) -> None:
     page = (ROOT / "docs" / "shell.md").read_text(encoding="utf-8")
-    script = "\n".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL))
+    script = "\n".join(re.findall(r"```sh\n(.*?)```", page, re.DOTALL)).replace("~/src/ssmprov", str(ROOT))
     if shutil.which("bwrap") is None:
         script = script.replace("\nRUN ", "\nRUN --unsafe ")
     typed(house, script, HOME=str(house.home))
