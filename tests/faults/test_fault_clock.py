@@ -135,8 +135,9 @@ def test_a_turn_that_was_broken_off_is_taken_up_all_the_same(
     text = (tmp_path / ".transcript.txt").read_text()
     assert "go on" in text
     with house.client() as client:
-        assert client.text("talk:live") == text
-        client.rm(["talk:live"])
+        own = (tmp_path / ".context").read_text().strip()
+        assert client.text(own) == text
+        client.rm([own])
 
 
 def test_a_restart_on_another_day_changes_nothing(house: House, aftermath: Aftermath, clock: Clock) -> None:
