@@ -255,8 +255,6 @@ class Supervisor:
         tables, default = self.configuration.tables, self.configuration.default
         names = [f"{model.name} (default)" if model.name == default else model.name for model in tables.model]
         names = [name for name, model in zip(names, tables.model, strict=True) if model.name not in failed]
-        for model, why in failed.items():
-            log.error("not serving %s: %s. Correct that, and start `ssmprov up` again", model, why)
         for bridge in bridges:
             log.info(
                 "port %s:%d: %s, with the protocol of the old tools", bridge["host"], bridge["port"], bridge["model"]
@@ -265,6 +263,8 @@ class Supervisor:
             log.info("metrics: http://%s:%d/metrics", LOOPBACK, tables.broker.metrics_port)
         log.info("working directory: %s", self.configuration.home)
         log.info("serving %s at %s", ", ".join(names) or "no model", " and ".join(self.configuration.endpoints()))
+        for model, why in failed.items():
+            log.error("not serving %s: %s. Correct that, and start `ssmprov up` again", model, why)
 
     # The way down
 
