@@ -102,7 +102,9 @@ class Supervisor:
                 arguments = ["workers", *config, "--model", model.name, "--index", str(index)]
                 yield Child(name=worker_name(model.name, index), arguments=arguments, rank=WORKER, model=model.name)
         bridges = self.configuration.tables.bridge
-        folder = private_directory(self.configuration.home / RUN_DIRECTORY) if bridges else Path()
+        folder = self.configuration.home / RUN_DIRECTORY
+        if bridges or any(endpoint.startswith(f"ipc://{folder}/") for endpoint in self.configuration.endpoints()):
+            private_directory(folder)
         for index, bridge in enumerate(bridges):
             name = f"bridge/{bridge.port or index}"
             self.bound[name] = folder / f"bridge-{bridge.port or index}.json"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import pickle
 from pathlib import Path
-from pickle import UnpicklingError
 
 import torch
 from safetensors.torch import load_file
@@ -55,7 +55,7 @@ def _tensors(path: Path) -> dict[str, Tensor]:
         if not zipped and not legacy:
             return load_file(path)
         found = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
-    except UnpicklingError as error:  # torch's own advice, weights_only=False, would run the code in it
+    except pickle.UnpicklingError as error:  # torch's own advice, weights_only=False, would run the code in it
         raise WeightsError(
             f"{path}: it holds more than tensors, perhaps code, which ssmprov never runs: get the model as .safetensors"
         ) from error

@@ -222,7 +222,7 @@ def test_a_file_dropped_on_the_window_becomes_a_file_turn(stage: Stage, talk: Cl
     stage.until(lambda: stage.transcript == expected)
     stage.idle()
     assert context_of(talk, name(stage)) == expected
-    (tmp_path / "c.bin").write_bytes(b"\xff\xfe")
+    (tmp_path / "c.bin").write_bytes(b"\xff\x00")
     stage.window.desk.put([tmp_path / "c.bin", tmp_path / "gone"])
     stage.until(lambda: "not UTF-8 text" in stage.notices and "no file" in stage.notices)
     assert stage.transcript == expected

@@ -203,7 +203,7 @@ def test_a_full_disk_is_told_and_nothing_is_half_done(
             raise OSError(28, "No space left on device", str(path))
 
         with monkeypatch.context() as patch:
-            patch.setattr(durable, "write", full)
+            patch.setattr(durable, "replace", full)
             stage.type("two")
             stage.press("half")
             stage.until(lambda: "disk is full" in stage.notices)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from broker.children import LONGEST_DELAY_S, Child, delay_s, ending
-from ssmprov.process import EXIT_CONFIGURATION
+from ssmprov.process import EXIT_CONFIGURATION, SUPERVISED
 
 
 def run_to_its_end(child: Child) -> tuple[int, list[str]]:
@@ -77,7 +77,8 @@ def test_a_line_without_end_does_not_grow_without_bound(tmp_path: Path) -> None:
 
 
 def test_a_lost_child_is_due_again_and_a_good_life_forgives(tmp_path: Path) -> None:
-    environment = program(tmp_path, "raise SystemExit(3)")
+    environment = program(tmp_path, "from ssmprov.process import ready; ready(); raise SystemExit(3)")
+    environment[SUPERVISED] = str(os.getpid())
     child = Child(name="w/0", arguments=["child_program"], rank=1, failures=4)
     child.start(environment, now=0.0)
     assert run_to_its_end(child)[0] == 3

@@ -254,15 +254,15 @@ def complete(ssmprov: Run, *words: str, **environment: str) -> list[str]:
 
 
 def test_names_complete(ssmprov: Run, primed: str) -> None:
-    assert complete(ssmprov, "ssmprov", "ckpt", "show", "pri") == [primed]
-    assert complete(ssmprov, "ssmprov", "ckpt", "show", "talk:pri") == [f"talk:{primed}"]
+    assert complete(ssmprov, "ssmprov", "ckpt", "show", "primed/") == [primed]
+    assert complete(ssmprov, "ssmprov", "ckpt", "show", "talk:primed/") == [f"talk:{primed}"]
     assert complete(ssmprov, "ssmprov", "ckpt", "fr") == []
     assert complete(ssmprov, "ssmprov", "ckpt", "fo") == ["fork"]
     assert complete(ssmprov, "ssmprov", "models", "--mo") == []
     assert complete(ssmprov, "ssmprov", "ckpt", "ls", "--model", "ta") == ["talk"]
     assert complete(ssmprov, "ssmprov", "settings", "show", "gre") == ["greedy"]
     assert complete(ssmprov, "ssmprov", "pipe", "--settings", "gre") == ["greedy"]
-    assert complete(ssmprov, "ssmprov", "pipe", "--load", "pri") == [primed]
+    assert complete(ssmprov, "ssmprov", "pipe", "--load", "primed/") == [primed]
 
 
 def test_completion_without_a_broker_is_silent(ssmprov: Run) -> None:

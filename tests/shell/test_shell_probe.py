@@ -67,6 +67,5 @@ def test_pipe_probes_the_live_context(run: Run, slotted: Cluster) -> None:
     assert said.stderr == ""
     assert answer(said).startswith("6 tokens read after the empty context")
     assert not (slotted.home / ".transcript.txt").exists()
-    refused = run("pipe", "--record", "--model", MODEL, text="/routing top1\n")
-    assert (refused.returncode, refused.stdout) == (1, "")
-    assert "`ssmprov probe --routing HOW --slotmask SLOTS`" in refused.stderr
+    said = run("pipe", "--record", "--model", MODEL, text="/routing top1\n")
+    assert (said.returncode, said.stderr) == (0, "")

@@ -286,7 +286,7 @@ def test_a_full_disk_leaves_context_and_transcript_as_they_were(play: Play, monk
         raise OSError(28, "No space left on device", str(path))
 
     with monkeypatch.context() as patch, play.record.locked() as writer:
-        patch.setattr(durable, "write", full)
+        patch.setattr(durable, "replace", full)
         with pytest.raises(OSError, match="No space"):
             play.branches.go(writer, scene, 0, b"", "")
     assert play.agree()

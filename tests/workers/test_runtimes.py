@@ -199,7 +199,7 @@ def test_a_broken_script_is_refused_by_name(tmp_path: Path, content: str) -> Non
 def test_a_script_that_is_not_there_is_not_found(tmp_path: Path) -> None:
     with pytest.raises(NotFound, match=r"none\.json"):
         scripted.open_runtime(Plan(path=tmp_path / "none.json", slots=1))
-    with pytest.raises(BadRequest, match="not a valid script"):
+    with pytest.raises(BadRequest, match="it is a directory"):
         scripted.open_runtime(Plan(path=tmp_path, slots=1))
 
 
