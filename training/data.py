@@ -35,7 +35,7 @@ REPLY, RECALL, KEY, REST, HEADER, USER, FILLER = 1.0, 2.0, 0.3, 0.05, 0.01, 0.00
 AGENTS = ("INTERFACE",) * 12 + ("ASSISTANT", "MODEL", "BOT", "HELPER", "ALICE", "AGENT", "CLERK", "GUIDE")
 TELLERS = ("CONTEXT", "CONTEXT", "CONTEXT", "SYSTEM", "NOTE", "FILE", "BOB", "TEACHER", "DIARY")
 BY_ROLE: dict[str, Callable[[str], str]] = {"QUOTE": quoted, "ECHO": str, "SHOUT": str.upper}
-SHARES = 0.6, 0.32, 0.08  # of conversations, drills and known questions in the text
+SHARES = 0.67, 0.24, 0.09  # of conversations, drills and known questions in the text
 MEMORY = 2500  # bytes after which a fact is not asked for any more
 
 
@@ -208,7 +208,7 @@ def conversation(rng: Random, split: Split) -> Conversation:
 def document(rng: Random, split: Split, size: int) -> Transcript:
     """A transcript of at least `size` bytes. Long ones read files at the beginning, and sometimes later."""
     talk = conversation(rng, split)
-    quiz = rng.random() < 0.35
+    quiz = rng.random() < 0.3
     while (written := talk.transcript.size) < size:
         room = size - written
         if room > 600 and rng.random() < (0.2 if not written else 0.02):

@@ -142,17 +142,17 @@ def not_known(words: Words) -> Exchange:
 
 
 SKILLS: dict[Callable[[Words], Exchange], float] = {
-    repeat: 5.0,
-    times: 0.7,
-    upper: 2.0,
+    repeat: 6.0,
+    times: 0.6,
+    upper: 2.5,
     lower: 0.8,
-    reverse: 1.6,
-    carry_on: 2.0,
-    pick_word: 0.7,
-    answer: 4.0,
+    reverse: 2.2,
+    carry_on: 3.0,
+    pick_word: 0.6,
+    answer: 5.0,
     remark: 1.0,
-    json_fields: 2.0,
-    not_known: 0.5,
+    json_fields: 2.5,
+    not_known: 0.7,
 }
 
 
