@@ -35,7 +35,7 @@ REPLY, RECALL, KEY, REST, HEADER, USER, FILLER = 1.0, 2.0, 0.3, 0.05, 0.01, 0.00
 AGENTS = ("INTERFACE",) * 12 + ("ASSISTANT", "MODEL", "BOT", "HELPER", "ALICE", "AGENT", "CLERK", "GUIDE")
 TELLERS = ("CONTEXT", "CONTEXT", "CONTEXT", "SYSTEM", "NOTE", "FILE", "BOB", "TEACHER", "DIARY")
 BY_ROLE: dict[str, Callable[[str], str]] = {"QUOTE": quoted, "ECHO": str, "SHOUT": str.upper}
-SHARES = 0.67, 0.24, 0.09  # of conversations, drills and known questions in the text
+SHARES = 0.56, 0.35, 0.09  # of conversations, drills and known questions in the text
 MEMORY = 2500  # bytes after which a fact is not asked for any more
 
 
@@ -102,12 +102,12 @@ class Conversation:
         rng = self.words.rng
         draw = rng.random()
         told = self.told()
-        if draw < 0.25 or not told:
+        if draw < 0.25 or (draw < 0.85 and not told):
             self.tell(any_family(self.words), rng.choices((1, 2, 3, 4), (6, 2, 2, 1))[0])
         elif draw < 0.85:
             self.ask(rng.choice(told)[1])
         else:
-            self.ask_unknown(*rng.choice(told))
+            self.ask_unknown(told)
 
     def told(self) -> list[tuple[str, Fact]]:
         """The facts, with their kinds, that were told recently enough to be asked for."""
@@ -141,12 +141,14 @@ class Conversation:
     def ask(self, fact: Fact) -> None:
         self.say(Exchange("recall", fact.asked, fact.recalled), KEY, fact.value)
 
-    def ask_unknown(self, kind: str, fact: Fact) -> None:
+    def ask_unknown(self, told: list[tuple[str, Fact]]) -> None:
         """Asks for what was not told, often with a question like that for a fact that was."""
-        rng, family = self.words.rng, any_family(self.words)
-        if rng.random() < 0.7:
+        rng, family, key = self.words.rng, any_family(self.words), None
+        if told and rng.random() < 0.7:
+            kind, fact = rng.choice(told)
             family = BY_NAME[kind]
-        other = family(self.words, near(self.words, fact.key) if rng.random() < 0.25 else None)
+            key = near(self.words, fact.key) if rng.random() < 0.3 else None
+        other = family(self.words, key)
         if (family.__name__, other.key) not in self.facts and other.asked not in QUESTIONS:
             self.say(Exchange("unknown", other.asked, UNKNOWN))
 
@@ -156,11 +158,13 @@ class Conversation:
         self.tell(any_family(self.words), rng.choice((1, 2, 3, 3, 4, 5)))
         for _ in range(rng.randint(2, 7)):
             draw = rng.random()
-            told = self.told() or list(zip((kind for kind, _ in self.facts), (fact for fact, _ in self.facts.values())))
+            told = self.told()
+            if not told:
+                break
             if draw < 0.68:
                 self.ask(rng.choice(told[-6:])[1])
             elif draw < 0.85:
-                self.ask_unknown(*rng.choice(told))
+                self.ask_unknown(told)
             elif draw < 0.93:
                 self.say(any_skill(self.words))
             else:
@@ -249,7 +253,7 @@ def encoded_drill(words: Words, size: int) -> tuple[list[int], list[float]]:
         for text, follows in line:
             ids = tokenizer.encode(text)
             tokens += ids
-            weights += [RECALL if follows else USER] * len(ids)
+            weights += [REPLY if follows else USER] * len(ids)
     return tokens, weights
 
 

@@ -1,4 +1,4 @@
-"""Bare lines that practise one thing densely: to find the value of a key again among others.
+"""Bare lines that practise one thing densely: to find the value of a key again among others, or to copy.
 
 Most keys and values are random, and all lines of a drill have the same form, so only the key tells them apart.
 """
@@ -54,7 +54,30 @@ def _maker(words: Words) -> Callable[[str | None], Fact]:
     return make
 
 
+COPIES: tuple[Callable[[str], str], ...] = (str, str, str, str.upper, str.upper, str.lower, str.title)
+
+
+def reversed_words(text: str) -> str:
+    return " ".join(reversed(text.split()))
+
+
+def copies(words: Words, size: int) -> Iterator[Line]:
+    """Texts, each followed by its copy: unchanged, in another case, or with the last word first."""
+    change = words.rng.choice((*COPIES, reversed_words, reversed_words))
+    mark, between = words.rng.choice(("", "", "> ", "- ")), words.rng.choice(("\n", "\n", " -> ", " | "))
+    written = 0
+    while written < size:
+        text = words.plain(2, 5) if change is reversed_words else words.plain(1, 10)
+        yield [(f"{mark}{text}{between}", False), (f"{change(text)}\n", True)]
+        written += 2 * len(text) + 4
+
+
 def drill(words: Words, size: int) -> Iterator[Line]:
+    """Lines of one of the two sorts."""
+    return (facts if words.rng.random() < 0.5 else copies)(words, size)
+
+
+def facts(words: Words, size: int) -> Iterator[Line]:
     """Lines of about `size` bytes: facts are told, asked for, told anew, and asked for without being told."""
     rng, make = words.rng, _maker(words)
     most = rng.choice((1, 2, 3, 4, 6, 8))

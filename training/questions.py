@@ -14,13 +14,12 @@ class Known:
     answer: str
 
 
-def known(path: Path = Path(__file__).with_name("questions.txt")) -> tuple[Known, ...]:
-    """The questions of a file: lines of questions separated by |, each followed by the line of its answer."""
-    lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line and not line.startswith("#")]
-    return tuple(
-        Known(tuple(questions.split(" | ")), answer) for questions, answer in zip(lines[::2], lines[1::2], strict=True)
-    )
+def known(text: str) -> tuple[Known, ...]:
+    """The questions of a text: lines of questions separated by |, each followed by the line of its answer."""
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    pairs = zip(lines[::2], lines[1::2], strict=True)
+    return tuple(Known(tuple(questions.split(" | ")), answer) for questions, answer in pairs)
 
 
-KNOWN = known()
+KNOWN = known(Path(__file__).with_name("questions.txt").read_text(encoding="utf-8"))
 QUESTIONS = frozenset(question for entry in KNOWN for question in entry.questions)

@@ -81,7 +81,10 @@ FIXED = frozenset(
 
 
 def letters_after(words: Iterable[str]) -> dict[str, list[str]]:
-    """The letters that follow each two letters (at the start: fewer) in some words, as often as they do; "" ends one."""
+    """The letters that follow each two letters (at the start: fewer) in some words, each as often as it does.
+
+    "" is the end of a word.
+    """
     found: dict[str, list[str]] = {}
     for word in words:
         for at, letter in enumerate([*word, ""]):

@@ -13,7 +13,7 @@ import torch
 from models.rwkv7 import ByteTokenizer
 from training import skills
 from training.data import FENCE, KEY, RECALL, REPLY, REST, TELLERS, Batch, Transcript, batches, document, encode
-from training.drills import drill
+from training.drills import copies, drill, facts
 from training.facts import UNKNOWN, near, new_fact
 from training.probes import CATEGORIES, probes
 from training.questions import KNOWN, QUESTIONS
@@ -117,13 +117,21 @@ def test_a_drill_marks_only_what_follows_from_the_lines_before() -> None:
     marked = 0
     for seed in range(60):
         text = ""
-        for line in drill(Words(Random(seed), "train"), 300):
+        for line in facts(Words(Random(seed), "train"), 300):
             for part, follows in line:
                 if follows and len(part) > 1 and part != UNKNOWN[:2]:
                     assert part in text or part.strip() in text
                     marked += 1
                 text += part
     assert marked > 100
+
+
+def test_a_drill_of_copies_marks_the_copies() -> None:
+    for seed in range(20):
+        for (text, asked), (copy, follows) in copies(Words(Random(seed), "train"), 300):
+            assert (asked, follows) == (False, True)
+            original = [word for word in text.lower().split() if word not in {"-", ">", "->", "|"}]
+            assert copy.lower().split() in (original, original[::-1])
 
 
 def test_the_known_questions_are_many_short_and_each_asked_once() -> None:
