@@ -30,12 +30,12 @@ FENCE = "\n\n~~~(end)~~~\n\n"
 
 # Loss weights of a byte, by its writer. Users and files are unpredictable, so with full weight they would dominate.
 # The rest of a fence follows from its first byte, and most of a recalled sentence from its question.
-REPLY, RECALL, KEY, REST, HEADER, USER, FILLER = 1.0, 2.0, 0.3, 0.05, 0.01, 0.005, 0.002
+REPLY, RECALL, KEY, REST, HEADER, USER, FILLER = 1.0, 3.0, 0.5, 0.05, 0.01, 0.005, 0.002
 
 AGENTS = ("INTERFACE",) * 12 + ("ASSISTANT", "MODEL", "BOT", "HELPER", "ALICE", "AGENT", "CLERK", "GUIDE")
 TELLERS = ("CONTEXT", "CONTEXT", "CONTEXT", "SYSTEM", "NOTE", "FILE", "BOB", "TEACHER", "DIARY")
 BY_ROLE: dict[str, Callable[[str], str]] = {"QUOTE": quoted, "ECHO": str, "SHOUT": str.upper}
-SHARES = 0.56, 0.35, 0.09  # of conversations, drills and known questions in the text
+SHARES = 0.62, 0.29, 0.09  # of conversations, drills and known questions in the text
 MEMORY = 2500  # bytes after which a fact is not asked for any more
 
 
@@ -132,7 +132,7 @@ class Conversation:
         for some in [[fact] for _, fact in facts] if apart else [[fact for _, fact in facts]]:
             told = rng.choice((" ", " ", "\n")).join(fact.told for fact in some)
             if by_user:
-                self.say(Exchange("note", told, " ".join(fact.noted for fact in some)), KEY * 2)
+                self.say(Exchange("note", told, " ".join(fact.noted for fact in some)), REPLY)
             else:
                 self.transcript.add(teller, told, USER)
         for kind, fact in facts:
@@ -212,7 +212,7 @@ def conversation(rng: Random, split: Split) -> Conversation:
 def document(rng: Random, split: Split, size: int) -> Transcript:
     """A transcript of at least `size` bytes. Long ones read files at the beginning, and sometimes later."""
     talk = conversation(rng, split)
-    quiz = rng.random() < 0.3
+    quiz = rng.random() < 0.4
     while (written := talk.transcript.size) < size:
         room = size - written
         if room > 600 and rng.random() < (0.2 if not written else 0.02):

@@ -74,7 +74,7 @@ def copies(words: Words, size: int) -> Iterator[Line]:
 
 def drill(words: Words, size: int) -> Iterator[Line]:
     """Lines of one of the two sorts."""
-    return (facts if words.rng.random() < 0.5 else copies)(words, size)
+    return (facts if words.rng.random() < 0.6 else copies)(words, size)
 
 
 def facts(words: Words, size: int) -> Iterator[Line]:
