@@ -132,7 +132,7 @@ class Conversation:
         for some in [[fact] for _, fact in facts] if apart else [[fact for _, fact in facts]]:
             told = rng.choice((" ", " ", "\n")).join(fact.told for fact in some)
             if by_user:
-                self.say(Exchange("note", told, " ".join(fact.noted for fact in some)), REPLY)
+                self.say(Exchange("note", told, " ".join(fact.noted for fact in some)))
             else:
                 self.transcript.add(teller, told, USER)
         for kind, fact in facts:
