@@ -35,7 +35,7 @@ REPLY, RECALL, KEY, REST, HEADER, USER, FILLER = 1.0, 3.0, 0.5, 0.05, 0.01, 0.00
 AGENTS = ("INTERFACE",) * 12 + ("ASSISTANT", "MODEL", "BOT", "HELPER", "ALICE", "AGENT", "CLERK", "GUIDE")
 TELLERS = ("CONTEXT", "CONTEXT", "CONTEXT", "SYSTEM", "NOTE", "FILE", "BOB", "TEACHER", "DIARY")
 BY_ROLE: dict[str, Callable[[str], str]] = {"QUOTE": quoted, "ECHO": str, "SHOUT": str.upper}
-SHARES = 0.62, 0.29, 0.09  # of conversations, drills and known questions in the text
+SHARES = 0.58, 0.26, 0.16  # of conversations, drills and short transcripts in the text
 MEMORY = 2500  # bytes after which a fact is not asked for any more
 
 
@@ -102,9 +102,9 @@ class Conversation:
         rng = self.words.rng
         draw = rng.random()
         told = self.told()
-        if draw < 0.25 or (draw < 0.85 and not told):
+        if draw < 0.25 or (draw < 0.7 and not told):
             self.tell(any_family(self.words), rng.choices((1, 2, 3, 4), (6, 2, 2, 1))[0])
-        elif draw < 0.85:
+        elif draw < 0.8 and told:
             self.ask(rng.choice(told)[1])
         else:
             self.ask_unknown(told)
@@ -257,11 +257,18 @@ def encoded_drill(words: Words, size: int) -> tuple[list[int], list[float]]:
     return tokens, weights
 
 
-def first_questions(words: Words) -> Transcript:
-    """A transcript that begins with a question whose answer the model knows by heart."""
+def first_turns(words: Words) -> Transcript:
+    """A short transcript: known questions, questions that nobody can answer, or a fact and the question for it."""
     talk = Conversation(words=words, transcript=Transcript(1))
     for _ in range(words.rng.randint(1, 2)):
-        talk.say(answer(words))
+        draw = words.rng.random()
+        if draw < 0.5:
+            talk.say(answer(words))
+        elif draw < 0.8:
+            talk.ask_unknown(talk.told())
+        else:
+            talk.tell(any_family(words))
+            talk.ask(words.rng.choice(talk.told())[1])
     return talk.transcript
 
 
@@ -275,7 +282,7 @@ def bundle(rng: Random, split: Split, length: int) -> tuple[list[int], list[floa
 
     while len(tokens) < length:
         size = min(rng.choice((150, 600, 1200, 2500, 6000, 30000)), length)
-        kind, end = rng.choices(("talk", "drill", "question"), SHARES)[0], len(tokens) + size
+        kind, end = rng.choices(("talk", "drill", "short"), SHARES)[0], len(tokens) + size
         if kind == "talk":
             add(*encode(document(rng, split, size)))
         while kind != "talk" and len(tokens) < end:
@@ -283,7 +290,7 @@ def bundle(rng: Random, split: Split, length: int) -> tuple[list[int], list[floa
             if kind == "drill":
                 add(*encoded_drill(words, rng.choice((150, 300, 500))))
             else:
-                add(*encode(first_questions(words)))
+                add(*encode(first_turns(words)))
     return tokens[:length], weights[:length]
 
 
