@@ -35,6 +35,9 @@ model = "{name}"
 """
 
 
+CONVERT = 'ssmprov convert @mini "$SSMPROV_HOME/mini.gguf" --type f32'
+
+
 def has_llama() -> bool:
     return all(find_spec(module) is not None for module in ("llama_cpp", "gguf"))
 
@@ -50,8 +53,7 @@ def prepare(house: House) -> str:
     """Convert the embedded model. Returns tables for all models that can be served in addition."""
     if not has_llama():
         return ""
-    section(f"Converting: {MINI} as a GGUF, for llama.cpp")
-    show(house, 'ssmprov convert @mini "$SSMPROV_HOME/mini.gguf" --type f32')
+    house.shell(CONVERT)
     tables = TABLE.format(name=GGUF, path=json.dumps("mini.gguf"), port=6503)
     found = smollm2()
     return tables + (TABLE.format(name=SMOLLM2, path=json.dumps(str(found)), port=6504) if found else "")
@@ -78,6 +80,7 @@ def tour(house: House, name: str, turn: int, said: str) -> float:
 
 def refused_and_replayed(house: House, name: str) -> None:
     section("Two runtimes: llama.cpp rejects a state of torch and reads the text of that context instead")
+    note(f"{GGUF} is {MINI}, made before the start with: {CONVERT}")
     show(house, f'ssmprov ckpt export {MINI}:{name} "$SSMPROV_HOME/{name}.ctx"')
     show(house, f'ssmprov ckpt import "$SSMPROV_HOME/{name}.ctx" {GGUF}:{name}', 1)
     show(house, f"ssmprov ckpt replay {MINI}:{name} --to {GGUF} --save {name}")

@@ -126,7 +126,7 @@ class Tour:
         for name, order in ORDERS.items():
             show(
                 self.house,
-                f"printf '%s' '{order}' | ssmprov pipe {moving(name)} --in CONTEXT --turn {self.turn}",
+                f"printf '%s' '{order}' | ssmprov pipe {moving(name)} --in CONTEXT --turn {self.turn} --bare",
             )
         self.turn += 1
 

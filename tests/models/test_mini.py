@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 from importlib import resources
+from pathlib import Path
 
 import pytest
 
 from demo.tour import ORDERS, REPLIES
 from demo.words import drawn
 from models import mini, rwkv7
+from training import card
 from training.data import FENCE
 from training.evaluate import Rate, answered, greedy, rate, rated, read, report
 from training.facts import UNKNOWN
@@ -172,3 +174,11 @@ def test_the_card_holds_the_rates_of_these_weights() -> None:
     assert set(CATEGORIES) <= set(content["rates"])
     assert set(next(iter(content["rates"].values()))) == set(report({"any": Rate(1, 1.0, 1.0)})["any"])
     assert mini.path().stat().st_size < 12 * 2**20
+
+
+def test_the_tables_of_the_card_are_those_of_the_rates(tmp_path: Path) -> None:
+    folder = mini.path().parent
+    copy = tmp_path / "README.md"
+    copy.write_text(folder.joinpath("README.md").read_text(encoding="utf-8").replace("| 0.", "| 9."), encoding="utf-8")
+    card.update(copy, folder / "rates.json", folder / "asm-rates.json")
+    assert copy.read_text(encoding="utf-8") == folder.joinpath("README.md").read_text(encoding="utf-8")
