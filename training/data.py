@@ -104,7 +104,7 @@ class Conversation:
         told = self.told()
         if draw < 0.25 or (draw < 0.7 and not told):
             self.tell(any_family(self.words), rng.choices((1, 2, 3, 4), (6, 2, 2, 1))[0])
-        elif draw < 0.8 and told:
+        elif draw < 0.75 and told:
             self.ask(rng.choice(told)[1])
         else:
             self.ask_unknown(told)
@@ -161,7 +161,7 @@ class Conversation:
             told = self.told()
             if not told:
                 break
-            if draw < 0.68:
+            if draw < 0.6:
                 self.ask(rng.choice(told[-6:])[1])
             elif draw < 0.85:
                 self.ask_unknown(told)
@@ -262,13 +262,16 @@ def first_turns(words: Words) -> Transcript:
     talk = Conversation(words=words, transcript=Transcript(1))
     for _ in range(words.rng.randint(1, 2)):
         draw = words.rng.random()
-        if draw < 0.5:
+        if draw < 0.4:
             talk.say(answer(words))
-        elif draw < 0.8:
-            talk.ask_unknown(talk.told())
-        else:
+            continue
+        if draw < 0.8:
             talk.tell(any_family(words))
-            talk.ask(words.rng.choice(talk.told())[1])
+        told = talk.told()
+        if told and words.rng.random() < 0.5:
+            talk.ask(words.rng.choice(told)[1])
+        else:
+            talk.ask_unknown(told)
     return talk.transcript
 
 

@@ -92,7 +92,7 @@ def facts(words: Words, size: int) -> Iterator[Line]:
                 continue
             told[fact.key] = fact
             line: Line = [(f"{fact.told}\n", False)]
-        elif draw < 0.9 or bare:
+        elif draw < 0.82 or bare:
             fact = rng.choice(list(told.values()))
             said = fact.told if bare else fact.recalled
             at = said.rindex(fact.value)

@@ -151,7 +151,7 @@ SKILLS: dict[Callable[[Words], Exchange], float] = {
     pick_word: 0.6,
     answer: 5.0,
     remark: 1.0,
-    json_fields: 2.5,
+    json_fields: 4.0,
     not_known: 0.7,
 }
 
