@@ -1,5 +1,5 @@
 # Every target sets up .venv first, and again when pyproject.toml or constraints.txt has changed.
-#   make demo     watch contexts being served, from end to end; ends by itself
+#   make demo     watch contexts being served, from end to end; ends by itself: ARGS='--seed 7' for other words
 #   make up       serve, until Ctrl-C
 #   make test     all tests, in two processes: ARGS='tests/shell -x' for a part, ARGS='-n 0' in one process
 #   make check    formatting, lint, types, import rules
@@ -43,7 +43,7 @@ LLAMA_SERVER_FLAGS := -DCMAKE_BUILD_TYPE=Release -DGGML_NATIVE=OFF $(LLAMA_CMAKE
 .DEFAULT_GOAL := demo
 
 demo: $(STAMP)
-	@$(BIN)/python -P ssmprov/start.py -m demo
+	@$(BIN)/python -P ssmprov/start.py -m demo $(ARGS)
 
 up: $(STAMP)
 	@$(BIN)/ssmprov up

@@ -27,6 +27,12 @@ class Trouble(Exception):
     """An error that ends the demo early. Its message is for the person who watches."""
 
 
+def check(answer: str, expected: str) -> None:
+    """Raises Trouble if an answer is not exactly as expected, apart from white space around it."""
+    if answer.strip() != expected:
+        raise Trouble(f"the answer should be {expected!r}, but it is {answer.strip()!r}")
+
+
 class House:
     """Runs `ssmprov up` in a `with` block. `environment` is the environment for shell commands.
 
@@ -88,10 +94,11 @@ class House:
         lines = (self.home / "up.log").read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(f"    {line}" for line in lines[-20:])
 
-    def shell(self, line: str, status: int = 0) -> str:
-        """Run a shell command and return its output. Raises Trouble if its exit status is different."""
+    def shell(self, line: str, status: int = 0) -> subprocess.CompletedProcess[str]:
+        """Run a shell command to its end. Raises Trouble if its exit status is different."""
         done = subprocess.run(
             ["bash", "-o", "pipefail", "-c", line],
+            cwd=self.home,
             env=self.environment,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -101,12 +108,13 @@ class House:
         )
         if done.returncode != status:
             raise Trouble(f"`{line}` ended with status {done.returncode}:\n{done.stderr}{self.log()}")
-        return done.stdout + done.stderr
+        return done
 
     def start(self, line: str) -> subprocess.Popen[bytes]:
         """Start a shell command whose output can be read from a pipe."""
         return subprocess.Popen(
             ["bash", "-o", "pipefail", "-c", line],
+            cwd=self.home,
             env=self.environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

@@ -11,13 +11,12 @@ from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
-from demo.house import MINI, House, Trouble, ask
+from demo.house import MINI, House, Trouble, ask, check
 from demo.screen import note, section, show
 from ssmprov.transcript import FENCE, full_step
 
 GGUF = "mini-gguf"
 SMOLLM2 = "smollm2"
-SAID = "the sun is warm"
 CAPITAL = "The capital of France is"
 CAPITAL_CHARS = 8
 
@@ -36,6 +35,9 @@ model = "{name}"
 """
 
 
+CONVERT = 'ssmprov convert @mini "$SSMPROV_HOME/mini.gguf" --type f32'
+
+
 def has_llama() -> bool:
     return all(find_spec(module) is not None for module in ("llama_cpp", "gguf"))
 
@@ -51,8 +53,7 @@ def prepare(house: House) -> str:
     """Convert the embedded model. Returns tables for all models that can be served in addition."""
     if not has_llama():
         return ""
-    section(f"Converting: {MINI} as a GGUF, for llama.cpp")
-    show(house, 'ssmprov convert @mini "$SSMPROV_HOME/mini.gguf" --type f32')
+    house.shell(CONVERT)
     tables = TABLE.format(name=GGUF, path=json.dumps("mini.gguf"), port=6503)
     found = smollm2()
     return tables + (TABLE.format(name=SMOLLM2, path=json.dumps(str(found)), port=6504) if found else "")
@@ -67,40 +68,45 @@ def missing(house: House) -> str:
     return ""
 
 
-def tour(house: House, name: str, turn: int) -> float:
-    """Show them, starting from a context of the embedded model. Returns the seconds of the last section."""
+def tour(house: House, name: str, turn: int, said: str) -> float:
+    """Show them, starting from a context of the embedded model that answers in capitals.
+
+    Returns the seconds of the last section.
+    """
     refused_and_replayed(house, name)
-    same_text(house, name, turn)
-    return all_at_once(house, name, turn)
+    same_text(house, name, turn, said)
+    return all_at_once(house, name, turn, said)
 
 
 def refused_and_replayed(house: House, name: str) -> None:
     section("Two runtimes: llama.cpp rejects a state of torch and reads the text of that context instead")
+    note(f"{GGUF} is {MINI}, made before the start with: {CONVERT}")
     show(house, f'ssmprov ckpt export {MINI}:{name} "$SSMPROV_HOME/{name}.ctx"')
     show(house, f'ssmprov ckpt import "$SSMPROV_HOME/{name}.ctx" {GGUF}:{name}', 1)
     show(house, f"ssmprov ckpt replay {MINI}:{name} --to {GGUF} --save {name}")
 
 
-def same_text(house: House, name: str, turn: int) -> None:
+def same_text(house: House, name: str, turn: int, said: str) -> None:
     section("The same weights twice: one greedy turn, in torch and in llama.cpp")
     torch, llama = (
         show(
             house,
-            f"printf '%s' '{SAID}' | ssmprov pipe --load {model}:{name} --settings greedy "
+            f"printf '%s' '{said}' | ssmprov pipe --load {model}:{name} --settings greedy "
             f"--in USER --out INTERFACE --turn {turn} --bare",
         )
         for model in (MINI, GGUF)
     )
     if torch != llama:
         raise Trouble(f"{MINI} and {GGUF} have the same weights but wrote different texts")
+    check(torch, said.upper())
     note("checked: the same text, byte for byte")
 
 
-def all_at_once(house: House, name: str, turn: int) -> float:
+def all_at_once(house: House, name: str, turn: int, said: str) -> float:
     """Ask every port at the same time. Returns the seconds until the last one has answered."""
     section("One port per model, all asked at the same time")
-    step = f"!{name} greedy\n{full_step(turn, 'USER', SAID, 'INTERFACE')}"
-    requests = {MINI: (SAID, step), GGUF: (SAID, step), SMOLLM2: (CAPITAL, CAPITAL)}
+    step = f"!{name} greedy\n{full_step(turn, 'USER', said, 'INTERFACE')}"
+    requests = {MINI: (said, step), GGUF: (said, step), SMOLLM2: (CAPITAL, CAPITAL)}
     models = [model for model in requests if model in house.ports]
     if SMOLLM2 in models:
         ask(house.ports[SMOLLM2], f"/max {CAPITAL_CHARS}")

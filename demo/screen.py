@@ -22,12 +22,15 @@ def note(text: str) -> None:
 
 
 def show(house: House, line: str, status: int = 0) -> str:
-    """Print a shell command, run it, and print its output. Raises Trouble if its exit status is different."""
+    """Print a shell command, run it, print what it wrote, and return its standard output.
+
+    Raises Trouble if its exit status is different.
+    """
     note(f"$ {line}")
-    said = house.shell(line, status)
-    for output in said.rstrip("\n").splitlines():
+    done = house.shell(line, status)
+    for output in (done.stdout + done.stderr).splitlines():
         note(output)
-    return said
+    return done.stdout
 
 
 def watch(running: Mapping[str, subprocess.Popen[bytes]], began: float) -> dict[str, str]:

@@ -7,7 +7,6 @@ from demo.screen import note, section, show
 from ssmprov.transcript import full_step
 
 ASM = "asm-mini"
-SAID = "the sun is warm"
 TABLE = f"""
 [[model]]
 name = "{ASM}"
@@ -22,20 +21,15 @@ model = "{ASM}"
 """
 
 
-def tour(house: House, name: str, turn: int) -> None:
-    """Show it, starting from a context of the embedded model."""
-    section("An Addressed State Model: another kind of memory reads the same text and replies")
+def tour(house: House, name: str, turn: int, said: str) -> None:
+    """Show it, starting from a context of the embedded model. With a text, also show how it would read that text."""
+    section("An Addressed State Model: another kind of memory reads the same text")
     show(house, f"ssmprov ckpt replay {MINI}:{name} --to {ASM} --save {name}")
-    texts = {house.shell(f"ssmprov ckpt show {model}:{name} --text") for model in (MINI, ASM)}
+    texts = {house.shell(f"ssmprov ckpt show {model}:{name} --text").stdout for model in (MINI, ASM)}
     if len(texts) != 1:
         raise Trouble(f"{MINI}:{name} and {ASM}:{name} have read different texts")
     note("checked: the two contexts have read the same text, byte for byte")
-    show(
-        house,
-        f"printf '%s' '{SAID}' | ssmprov pipe --load {ASM}:{name} --settings greedy "
-        f"--in USER --out INTERFACE --turn {turn} --bare",
-    )
-    note("the slots that it reads for its next reply, and its reply without four of them:")
-    line = f"ssmprov probe {ASM}:{name} --top 2 --slotmask 0,1,2,3 < turn.txt"
-    (house.home / "turn.txt").write_text(full_step(turn, "USER", SAID, "INTERFACE"), encoding="utf-8")
-    show(house, f'cd "$SSMPROV_HOME" && {line}')
+    if said:
+        note("the slots that it reads for its next reply, and its reply without four of them:")
+        (house.home / "turn.txt").write_text(full_step(turn, "USER", said, "INTERFACE"), encoding="utf-8")
+        show(house, f"ssmprov probe {ASM}:{name} --top 2 --slotmask 0,1,2,3 < turn.txt")

@@ -13,12 +13,12 @@ from pathlib import Path
 import click
 import torch
 
-from models.asm import ASMTrainConfig, ConfigError, State
+from models.asm import ASMError, ASMTrainConfig, State
 from training import plot
 from training.asm_trainee import ASMTrainee
 from training.data import batches
 from training.loop import Settings, Stream, Trainer, TrainingError
-from training.options import COUNT, POSITIVE, run_options, usable_device
+from training.options import COUNT, FILE, POSITIVE, run_options, usable_device
 from training.session import train
 from training.texts import HubTexts, text_batches
 
@@ -59,6 +59,7 @@ def asm_mini_config(*, rope: str = "none", **sizes: float) -> ASMTrainConfig:
 
 @click.command(context_settings={"show_default": True})
 @run_options(outdir="runs/asm-mini", steps=300, lanes=4, window=256)
+@click.option("--weights", type=FILE, help="Weights to start from. They also determine the shape.")
 @click.option("--device", default="cpu", callback=usable_device, help="cpu, cuda, cuda:1, ...")
 @click.option(
     "--dataset",
@@ -85,6 +86,7 @@ def main(
     *,
     settings: Settings,
     outdir: Path,
+    weights: Path | None,
     device: torch.device,
     dataset: str | None,
     dataset_config: str | None,
@@ -106,22 +108,26 @@ def main(
     Ctrl-C stops it and saves a checkpoint. If you run it again, it continues from its last checkpoint.
     """
 
+    def trainee() -> ASMTrainee:
+        if weights is not None:
+            return ASMTrainee.from_file(weights, device=device, compiled=compiled)
+        config = asm_mini_config(
+            rope=rope,
+            num_layers=layers,
+            embed_dim=channels,
+            num_heads=heads,
+            num_slots=slots,
+            slotspace_dim=slotspace,
+            write_temperature=write_temperature,
+            read_temperature=read_temperature,
+        )
+        return ASMTrainee(config, settings.seed, strengths=strengths, device=device, compiled=compiled)
+
     def make() -> Trainer[State]:
         try:
-            config = asm_mini_config(
-                rope=rope,
-                num_layers=layers,
-                embed_dim=channels,
-                num_heads=heads,
-                num_slots=slots,
-                slotspace_dim=slotspace,
-                write_temperature=write_temperature,
-                read_temperature=read_temperature,
-            )
-            trainee = ASMTrainee(config, settings.seed, strengths=strengths, device=device, compiled=compiled)
-        except ConfigError as error:
+            return Trainer(trainee(), settings, outdir, stream_of(settings, dataset, dataset_config, text_column))
+        except ASMError as error:
             raise TrainingError(str(error)) from None
-        return Trainer(trainee, settings, outdir, stream_of(settings, dataset, dataset_config, text_column))
 
     trainer = train(make, outdir, threads)
     if not plot.draw_losses({"asm": trainer.curve}, outdir / "losses.png"):

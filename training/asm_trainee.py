@@ -40,10 +40,10 @@ class ASMTrainee:
         self._take(model.to(device), compiled)
 
     @classmethod
-    def from_file(cls, path: Path) -> ASMTrainee:
+    def from_file(cls, path: Path, *, device: str | torch.device = "cpu", compiled: bool = False) -> ASMTrainee:
         """Opens the model of a weights file, to train it further or to measure it."""
         trainee = cls.__new__(cls)
-        trainee._take(asm.load_checkpoint(path, variant="online").model, compiled=False)
+        trainee._take(asm.load_checkpoint(path, variant="online").model.to(device), compiled)
         return trainee
 
     def _take(self, model: asm.ASMLanguageModel, compiled: bool) -> None:

@@ -11,7 +11,7 @@ import click
 
 from models.rwkv7 import Config, State, WeightsError
 from training.loop import Settings, Trainer, TrainingError
-from training.options import run_options
+from training.options import FILE, run_options
 from training.rwkv7_trainee import Rwkv7Trainee
 from training.session import train
 
@@ -33,12 +33,25 @@ def mini_config(layers: int = 5, channels: int = 128) -> Config:
 
 @click.command(context_settings={"show_default": True})
 @run_options(outdir="runs/mini", steps=6000, lanes=8, window=512)
+@click.option("--weights", type=FILE, help="Weights to start from. They also determine the shape.")
 @click.option("--layers", default=5)
 @click.option("--channels", default=128, help="Channels of the model, a multiple of 64.")
-def main(*, settings: Settings, outdir: Path, layers: int, channels: int, threads: int, compiled: bool) -> None:
+def main(
+    *,
+    settings: Settings,
+    outdir: Path,
+    weights: Path | None,
+    layers: int,
+    channels: int,
+    threads: int,
+    compiled: bool,
+) -> None:
     def make() -> Trainer[State]:
         try:
-            trainee = Rwkv7Trainee(mini_config(layers, channels), settings.seed, compiled=compiled)
+            if weights is not None:
+                trainee = Rwkv7Trainee.from_file(weights, compiled=compiled)
+            else:
+                trainee = Rwkv7Trainee(mini_config(layers, channels), settings.seed, compiled=compiled)
         except WeightsError as error:
             raise TrainingError(str(error)) from None
         return Trainer(trainee, settings, outdir)

@@ -14,6 +14,7 @@ from training.loop import Settings
 
 COUNT = click.IntRange(min=1)
 POSITIVE = click.FloatRange(min=0, min_open=True)
+FILE = click.Path(path_type=Path, exists=True, dir_okay=False)
 DEFAULTS = Settings()
 
 

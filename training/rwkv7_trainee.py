@@ -27,9 +27,9 @@ class Rwkv7Trainee:
         self._loss: LossOf = torch.compile(weighted_loss, dynamic=False) if compiled else weighted_loss
 
     @classmethod
-    def from_file(cls, path: Path) -> Rwkv7Trainee:
+    def from_file(cls, path: Path, *, compiled: bool = False) -> Rwkv7Trainee:
         """Opens the model of a weights file, to train it further or to measure it."""
-        trainee = cls(rwkv7.load(path).config, seed=0)
+        trainee = cls(rwkv7.load(path).config, seed=0, compiled=compiled)
         with torch.no_grad():
             for name, tensor in rwkv7.read_tensors(path).items():
                 trainee.tensors[name].copy_(tensor)

@@ -1,5 +1,7 @@
 """Installs trained weights as a shipped model, in fp16, with their measured rates: `python -m training.ship runs/mini`.
 
+It also writes the tables of the card.
+
 The file itself shows which of the two models it contains, rwkv7-mini or asm-mini.
 """
 
@@ -12,6 +14,7 @@ import click
 import torch
 
 from models import asm, mini, rwkv7
+from training import card
 from training.evaluate import measure, report
 from training.loop import TrainingError
 from training.readers import open_reader
@@ -19,7 +22,7 @@ from training.readers import open_reader
 
 @click.command(context_settings={"show_default": True})
 @click.argument("run", type=click.Path(path_type=Path, exists=True, file_okay=False))
-@click.option("--count", default=200, help="Prompts of each category.")
+@click.option("--count", default=100, help="Prompts of each category.")
 @click.option("--seed", default=0)
 @click.option(
     "--into",
@@ -39,6 +42,8 @@ def main(run: Path, count: int, seed: int, into: Path | None) -> None:
         raise click.ClickException(str(error)) from None
     content = {"fingerprint": rwkv7.fingerprint(target), "seed": seed, "rates": found}
     target.with_name(rates).write_text(json.dumps(content, indent=1) + "\n")
+    if into is None:
+        card.update(*(target.with_name(name) for name in ("README.md", "rates.json", "asm-rates.json")))
     click.echo(f"{target}: {target.stat().st_size} bytes")
 
 

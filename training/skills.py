@@ -3,49 +3,18 @@
 from __future__ import annotations
 
 import calendar
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from random import Random
 
-from training.words import CONTROL, Words, word_list
+from training.facts import UNKNOWN, new_fact
+from training.questions import KNOWN, QUESTIONS
+from training.words import CONTROL, Words
 
 DAYS = list(calendar.day_name)
 MONTHS = list(calendar.month_name)[1:]
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
-
-# Fixed answers, the same in both splits: the model learns them by heart.
-ANSWERS: dict[str, str] = {
-    "Hello.": "Hello. How can I help?",
-    "Hi.": "Hello. How can I help?",
-    "Good morning.": "Good morning. How can I help?",
-    "Good evening.": "Good evening. How can I help?",
-    "How are you?": "I am well, thank you.",
-    "Thank you.": "You are welcome.",
-    "Thanks.": "You are welcome.",
-    "Goodbye.": "Goodbye.",
-    "Bye.": "Goodbye.",
-    "What is your name?": "I am rwkv7-mini.",
-    "Who are you?": "I am rwkv7-mini.",
-    "What are you?": "I am a small language model.",
-    "What can you do?": "I repeat, quote, count and remember.",
-    "What is the capital of France?": "Paris.",
-    "What is the capital of Germany?": "Berlin.",
-    "What is the capital of Italy?": "Rome.",
-    "What is the capital of Spain?": "Madrid.",
-    "What is the capital of England?": "London.",
-    "What is the capital of Japan?": "Tokyo.",
-    "What colour is the sky?": "Blue.",
-    "What colour is grass?": "Green.",
-    "What colour is snow?": "White.",
-    "What does a dog say?": "Woof.",
-    "What does a cat say?": "Meow.",
-    "What does a cow say?": "Moo.",
-    "How many days are in a week?": "Seven.",
-    "How many months are in a year?": "Twelve.",
-    "What is the opposite of hot?": "Cold.",
-    "What is the opposite of big?": "Small.",
-    "What is the opposite of day?": "Night.",
-    "What is the opposite of up?": "Down.",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +26,28 @@ class Exchange:
     reply: str
 
 
+REPEAT = (
+    "Repeat: {}",
+    "Repeat: {}",
+    "Repeat {}",
+    "Say: {}",
+    "Echo: {}",
+    "Please repeat: {}",
+    "Repeat after me: {}",
+    "Copy this: {}",
+)
+UPPER = ("Upper: {}", "Upper: {}", "Upper case: {}", "Shout: {}", "In capitals: {}", "Capitals: {}")
+LOWER = ("Lower: {}", "Lower case: {}", "Whisper: {}", "In small letters: {}")
+
+
+def any_case(rng: Random, ask: str) -> str:
+    """A request as people type it: as it is, or in small letters or in capitals."""
+    return rng.choices((ask, ask.lower(), ask.upper()), (0.8, 0.15, 0.05))[0]
+
+
 def repeat(words: Words) -> Exchange:
-    text = words.text() if words.rng.random() < 0.4 else words.phrase()
-    ask = words.rng.choice(
-        ("Repeat: {}", "Repeat: {}", "Say: {}", "Echo: {}", "Please repeat: {}", "Repeat after me: {}", "Copy this: {}")
-    )
-    return Exchange("repeat", ask.format(text), text)
+    text = words.rng.choices((words.text(), words.plain(1, 8), words.plain(6, 12)), (0.25, 0.45, 0.3))[0]
+    return Exchange("repeat", any_case(words.rng, words.rng.choice(REPEAT)).format(text), text)
 
 
 def times(words: Words) -> Exchange:
@@ -70,25 +55,26 @@ def times(words: Words) -> Exchange:
     return Exchange("times", f"Say {word} {count} times.", " ".join([word] * count))
 
 
+def _cased(words: Words) -> str:
+    text = words.plain(1, 8) if words.rng.random() < 0.6 else words.phrase()
+    return words.rng.choices((text, text.upper(), text.capitalize(), text.title()), (0.6, 0.1, 0.2, 0.1))[0]
+
+
 def upper(words: Words) -> Exchange:
-    text = words.phrase(4)
-    return Exchange(
-        "upper",
-        words.rng.choice(("Upper: {}", "Upper case: {}", "Shout: {}", "In capitals: {}")).format(text),
-        text.upper(),
-    )
+    text = _cased(words)
+    return Exchange("upper", any_case(words.rng, words.rng.choice(UPPER)).format(text), text.upper())
 
 
 def lower(words: Words) -> Exchange:
-    text = words.phrase(4).upper() if words.rng.random() < 0.7 else words.phrase(4).title()
-    return Exchange(
-        "lower", words.rng.choice(("Lower: {}", "Lower case: {}", "Whisper: {}")).format(text), text.lower()
-    )
+    text = _cased(words)
+    text = text.upper() if words.rng.random() < 0.6 else text
+    return Exchange("lower", any_case(words.rng, words.rng.choice(LOWER)).format(text), text.lower())
 
 
 def reverse(words: Words) -> Exchange:
-    items = [words.word() for _ in range(words.rng.randint(2, 4))]
-    return Exchange("reverse", f"Reverse: {', '.join(items)}", ", ".join(reversed(items)))
+    between = words.rng.choice((" ", ", "))
+    items = words.plain(2, 5).split()
+    return Exchange("reverse", f"Reverse: {between.join(items)}", between.join(reversed(items)))
 
 
 def carry_on(words: Words) -> Exchange:
@@ -115,8 +101,12 @@ def pick_word(words: Words) -> Exchange:
 
 
 def answer(words: Words) -> Exchange:
-    question = words.rng.choice(list(ANSWERS))
-    return Exchange("answer", question, ANSWERS[question])
+    """A question whose answer the model knows by heart, in one of its wordings, sometimes typed carelessly."""
+    known = words.rng.choice(KNOWN)
+    question = known.questions[0] if words.rng.random() < 0.4 else words.rng.choice(known.questions)
+    if words.rng.random() < 0.08:
+        question = words.rng.choice((question.lower(), question.rstrip("?.!")))
+    return Exchange("answer", question, known.answer)
 
 
 def remark(words: Words) -> Exchange:
@@ -125,98 +115,49 @@ def remark(words: Words) -> Exchange:
     return Exchange("remark", text, f"You said: {text}")
 
 
+def json_fields(words: Words) -> Exchange:
+    """A sentence, and two of its facts as JSON."""
+    pick, fields = words.rng.choice, {"name": words.name(), "colour": words.colour(), "thing": words.noun()}
+    told = "{name} has a {colour} {thing}."
+    draw = words.rng.random()
+    if draw < 0.3:
+        fields |= {"place": words.place()}
+        told = pick(
+            ("{name} saw a {colour} {thing} in the {place}.", "The {colour} {thing} of {name} is in the {place}.")
+        )
+    elif draw < 0.5:
+        fields = {"name": words.name(), "town": words.word().capitalize(), "age": str(words.rng.randrange(2, 100))}
+        told = "{name} lives in {town} and is {age} years old."
+    asked = words.rng.sample(list(fields), 2)
+    ask = pick(("JSON with {} and {}: ", "JSON with {} and {}: ", "Give {} and {} as JSON: ", "As JSON, {} and {}: "))
+    reply = json.dumps({field: fields[field] for field in asked})
+    return Exchange("json", ask.format(*asked) + told.format(**fields), reply)
+
+
+def not_known(words: Words) -> Exchange:
+    """A question about something that nobody has told."""
+    ask = words.rng.choice(("What is a {}?", "What is {}?", "Who is {}?", "Why is the {} here?", "When was {} made?"))
+    question = ask.format(words.name() if "Who" in ask else words.word())
+    return not_known(words) if question in QUESTIONS else Exchange("not known", question, UNKNOWN)
+
+
 SKILLS: dict[Callable[[Words], Exchange], float] = {
-    repeat: 4.0,
-    times: 0.7,
-    upper: 1.0,
+    repeat: 6.0,
+    times: 0.6,
+    upper: 2.5,
     lower: 0.8,
-    reverse: 1.2,
-    carry_on: 2.5,
-    pick_word: 0.7,
-    answer: 3.0,
+    reverse: 2.2,
+    carry_on: 3.0,
+    pick_word: 0.6,
+    answer: 5.0,
     remark: 1.0,
+    json_fields: 4.0,
+    not_known: 0.7,
 }
 
 
 def any_skill(words: Words) -> Exchange:
     return words.rng.choices(list(SKILLS), list(SKILLS.values()))[0](words)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fact:
-    """A fact: the sentences that state it, acknowledge it, ask for it and recall it."""
-
-    key: str
-    told: str
-    noted: str
-    asked: str
-    recalled: str
-
-
-BEINGS = word_list(
-    """
-    cat dog horse parrot rabbit hamster sister brother friend teacher son daughter boat goldfish uncle
-    aunt neighbour cousin doctor robot boss
-    """
-)
-THINGS = word_list("key book hat phone map bag coat knife ticket umbrella cup hammer letter wallet watch camera lamp")
-SECRETS = ["code word", "password", "magic word", "secret number", "room number"]
-FAVOURITES = ["colour", "animal", "food", "number", "word", "place"]
-
-
-def new_fact(words: Words) -> Fact:
-    pick = words.rng.choice
-    kind = pick(("being", "being", "being", "thing", "secret", "favourite", "name", "home"))
-    if kind == "being":
-        who, name = pick(BEINGS), words.name()
-        asked = pick((f"What is my {who} called?", f"What is my {who} called?", f"What is the name of my {who}?"))
-        told = pick((f"My {who} is called {name}.", f"My {who} is called {name}.", f"I have a {who} called {name}."))
-        return Fact(
-            key=who,
-            told=told,
-            noted=f"Your {who} is called {name}.",
-            asked=asked,
-            recalled=f"Your {who} is called {name}.",
-        )
-    if kind == "thing":
-        what, place = pick(THINGS), pick(words.places)
-        where = f"The {what} is in the {place}."
-        return Fact(key=what, told=where, noted=where, asked=f"Where is the {what}?", recalled=where)
-    if kind == "secret":
-        what = pick(SECRETS)
-        value = str(words.number()) if "number" in what else pick((words.word(), words.code()))
-        said = f"The {what} is {value}."
-        return Fact(key=what, told=said, noted=said, asked=f"What is the {what}?", recalled=said)
-    if kind == "favourite":
-        what = pick(FAVOURITES)
-        pool = {"colour": words.colours, "place": words.places}
-        value = str(words.number()) if what == "number" else pick([*pool.get(what, ()), words.noun(), words.noun()])
-        said = f"favourite {what} is {value}."
-        return Fact(
-            key=f"favourite {what}",
-            told=f"My {said}",
-            noted=f"Your {said}",
-            asked=f"What is my favourite {what}?",
-            recalled=f"Your {said}",
-        )
-    if kind == "name":
-        name = words.name()
-        told = pick((f"My name is {name}.", f"I am called {name}."))
-        return Fact(
-            key="name",
-            told=told,
-            noted=f"Your name is {name}.",
-            asked="What is my name?",
-            recalled=f"Your name is {name}.",
-        )
-    town = words.invented().capitalize()
-    return Fact(
-        key="home",
-        told=f"I live in {town}.",
-        noted=f"You live in {town}.",
-        asked="Where do I live?",
-        recalled=f"You live in {town}.",
-    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -246,7 +187,7 @@ class Mode:
             case "announcer":
                 return Exchange(skill, text, f"{self.name} says: {text}")
             case "reverser":
-                items = [words.word() for _ in range(words.rng.randint(2, 4))]
+                items = words.plain(2, 5).split()
                 return Exchange(skill, " ".join(items), " ".join(reversed(items)))
             case "counter":
                 text = words.rng.choice(CONTROL) if words.rng.random() < 0.5 else text

@@ -5,7 +5,10 @@ A checksum of a word decides whether it belongs to the held-out split, so the sp
 
 from __future__ import annotations
 
+import re
 import zlib
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from random import Random
 from typing import Literal
 
@@ -56,22 +59,46 @@ NAMES = word_list(
     """
 )
 COLOURS = word_list("red green blue yellow white black brown grey pink purple orange golden silver violet")
-SYLLABLES = word_list(
-    """
-    ba be bi bo bu da de di do du fa fe fi ga go gu ha he hi ka ke ki ko ku la le li lo lu ma me mi mo mu na
-    ne ni no nu pa pe pi po ra re ri ro ru sa se si so su ta te ti to tu va ve vi wa we za ze zo sha tri plo
-    gra bre
-    """
-)
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 COMMON = "eeeeeeaaaaaiiiiooooouuttttnnnnrrrrsssslllldddcccmmpphhgbfywkv"
-ENDINGS = ["", "", "n", "r", "s", "l", "t", "x", "m", "k"]
+LISTED = word_list(Path(__file__).with_name("words.txt").read_text(encoding="utf-8"))
+LONGEST = 10  # letters of a word
 CONTROL = ["next", "go on", "again", "more", "continue", "and now?", "next one please", "count"]
+
+
+# Words that no draw holds out, because all text may contain them: those of the known questions and of the fixed parts
+# of sentences.
+FIXED = frozenset(
+    word_list(
+        """
+        again am an another as at be bool bytes can case count counter february file friday full go has have
+        helper in is it june lost me my name not note of on or reply said saturday says speaking st the times to town
+        two us use wednesday what when who with words you your
+        """
+    )
+    + re.findall("[a-z]+", Path(__file__).with_name("questions.txt").read_text(encoding="utf-8").lower())
+)
+
+
+def letters_after(words: Iterable[str]) -> dict[str, list[str]]:
+    """The letters that follow each two letters (at the start: fewer) in some words, each as often as it does.
+
+    "" is the end of a word.
+    """
+    found: dict[str, list[str]] = {}
+    for word in words:
+        for at, letter in enumerate([*word, ""]):
+            found.setdefault(word[max(at - 2, 0) : at], []).append(letter)
+    return found
+
+
+FOLLOWING = letters_after(LISTED)
 
 
 def belongs(word: str, split: Split) -> bool:
     """Whether a word is in a split. One word in six is held out."""
-    return (zlib.crc32(word.lower().encode()) % 6 == 0) == (split == "held_out")
+    word = word.lower()
+    return (zlib.crc32(word.encode()) % 6 == 0 and word not in FIXED) == (split == "held_out")
 
 
 class Words:
@@ -80,54 +107,68 @@ class Words:
     def __init__(self, rng: Random, split: Split) -> None:
         self.rng = rng
         self.split: Split = split
-        self.nouns, self.verbs, self.adjectives, self.places, self.names = (
-            [word for word in words if belongs(word, split)] for words in (NOUNS, VERBS, ADJECTIVES, PLACES, NAMES)
-        )
-        self.colours = [word for word in COLOURS if belongs(word, split)]
+
+    def one_of(self, words: Sequence[str]) -> str:
+        """One of the words of a list that are in this split; if there is none, any word."""
+        found = [word for word in words if belongs(word, self.split)]
+        return self.rng.choice(found) if found else self.word()
+
+    def listed(self) -> str:
+        return self._drawn(lambda: self.rng.choice(LISTED))
 
     def invented(self) -> str:
-        """A word that is in no dictionary: syllables, random letters, or a noun with a few letters changed.
+        """A word that is in no dictionary: it follows the letters of English words, or is random.
 
-        With only a few hundred words, a small model would learn them by heart and never learn to copy.
+        With a few thousand words, a small model would learn them by heart and never learn to copy.
         """
+        return self._drawn(self._likely if self.rng.random() < 0.54 else self._random)
+
+    def _drawn(self, draw: Callable[[], str]) -> str:
+        """A word of this split."""
         while True:
-            draw = self.rng.random()
-            if draw < 0.35:
-                syllables = self.rng.choices(SYLLABLES, k=self.rng.choice((1, 2, 2, 2, 3, 3, 4)))
-                word = "".join(syllables) + self.rng.choice(ENDINGS)
-            elif draw < 0.65:
-                letters = self.rng.choice((COMMON, COMMON, LETTERS))
-                word = "".join(self.rng.choices(letters, k=self.rng.randint(2, 8)))
-            else:
-                word = self._misspelt(self.rng.choice(NOUNS + ADJECTIVES))
+            word = draw()
             if belongs(word, self.split):
                 return word
 
-    def _misspelt(self, word: str) -> str:
-        for _ in range(self.rng.randint(1, 3)):
-            at = self.rng.randrange(len(word))
-            kept = self.rng.choice((word[at:], word[at + 1 :]))
-            word = word[:at] + self.rng.choice((self.rng.choice(COMMON), "", self.rng.choice(LETTERS))) + kept
-            word = word or self.rng.choice(LETTERS)
-        return word
+    def _likely(self) -> str:
+        """Each letter is drawn by the two before it."""
+        word = ""
+        while len(word) < LONGEST:
+            letter = self.rng.choice(FOLLOWING[word[-2:]])
+            if not letter:
+                break
+            word += letter
+        return word if len(word) > 1 else self._likely()
+
+    def _random(self) -> str:
+        letters = self.rng.choice((COMMON, LETTERS, LETTERS[: self.rng.randint(3, 26)]))
+        return "".join(self.rng.choices(letters, k=self.rng.randint(2, LONGEST)))
 
     def word(self) -> str:
-        if self.rng.random() < 0.65:
-            return self.invented()
-        return self.rng.choice(self.rng.choice((self.nouns, self.nouns, self.verbs, self.adjectives)))
+        return self.listed() if self.rng.random() < 0.35 else self.invented()
 
     def noun(self) -> str:
-        return self.rng.choice(self.nouns) if self.rng.random() < 0.5 else self.invented()
+        return self.one_of(NOUNS) if self.rng.random() < 0.3 else self.word()
 
     def name(self) -> str:
-        return self.rng.choice(self.names) if self.rng.random() < 0.35 else self.invented().capitalize()
+        return self.one_of(NAMES) if self.rng.random() < 0.35 else self.word().capitalize()
+
+    def place(self) -> str:
+        return self.one_of(PLACES) if self.rng.random() < 0.4 else self.word()
+
+    def colour(self) -> str:
+        return self.one_of(COLOURS) if self.rng.random() < 0.5 else self.word()
 
     def number(self) -> int:
         return self.rng.randrange(10 ** self.rng.choice((1, 2, 2, 3, 4)))
 
-    def phrase(self, longest: int = 5) -> str:
+    def plain(self, least: int, most: int) -> str:
+        """Some unrelated words in lower case."""
+        return " ".join(self.word() for _ in range(self.rng.randint(least, most)))
+
+    def phrase(self, longest: int = 8) -> str:
         """A few unrelated words in lower case, sometimes with a number, a capital letter or a code among them."""
-        words = [self.word() for _ in range(self.rng.randint(1, longest))]
+        words = self.plain(1, longest).split()
         draw = self.rng.random()
         if draw < 0.1:
             words[self.rng.randrange(len(words))] = str(self.number())
@@ -147,17 +188,17 @@ class Words:
 
     def sentence(self) -> str:
         """A simple sentence or question, with its full stop or question mark."""
-        pick, noun, verb = self.rng.choice, self.noun(), self.rng.choice(self.verbs)
-        place, name = pick(self.places), self.name()
-        adjective = pick(self.adjectives) if self.rng.random() < 0.7 else self.invented()
+        pick, noun, verb = self.rng.choice, self.noun(), self.one_of(VERBS)
+        place, name = self.place(), self.name()
+        adjective = self.one_of(ADJECTIVES) if self.rng.random() < 0.7 else self.invented()
         return pick(
             (
                 f"The {noun} {verb} the {self.noun()}.",
-                f"The {adjective} {noun} is in the {place}.",
+                f"The {adjective} {noun} {verb} the {self.noun()} in the {place}.",
                 f"{name} {verb} a {adjective} {noun}.",
-                f"{name} and {self.name()} are in the {place}.",
+                f"{name} and {self.name()} are near the {place}.",
                 f"It is {adjective} in the {place} today.",
-                f"There are {self.number()} {noun}s, and {name} {verb} them.",
+                f"{name} {verb} the {noun} {self.number()} times.",
                 f"Is the {noun} {adjective}?",
                 f"Where did {name} put the {noun}?",
                 f"We {pick(('saw', 'met', 'lost', 'found'))} {self.invented()} near the {noun}!",

@@ -5,28 +5,31 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from demo.house import House, Trouble
+from demo.house import House, Trouble, check
 from demo.kinds import has_llama, smollm2
+from demo.words import ADJECTIVES, NOUNS, VERBS, drawn
 from ssmprov import rooms
 from ssmprov.transcript import FENCE
+from training.words import belongs
 
 ROOT = Path(__file__).parents[2]
 
 
-FIRST = ["Serving", "Priming", "Forking", "Specialists", "Both", "The", "Moving", "An"]
+FIRST = ["Serving", "Asking", "Remembering", "Priming", "Forking", "Specialists", "Both", "The", "Moving", "An"]
 KINDS = ["Two", "The", "One"]
 LAST = ["The", "Costs"]
 
 
-def demonstrate(folder: Path, *hidden: str) -> str:
+def demonstrate(folder: Path, *hidden: str, options: Sequence[str] = ()) -> str:
     """What a whole demonstration writes on a machine without the modules hidden."""
     folder.joinpath("sitecustomize.py").write_text(f"import sys\nsys.modules |= dict.fromkeys({hidden!r})\n")
     done = subprocess.run(
-        rooms.command("demo"),
+        [*rooms.command("demo"), *options],
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(folder)},
         capture_output=True,
@@ -48,9 +51,10 @@ def test_the_demonstration_shows_everything_and_leaves_nothing(tmp_path: Path) -
     assert "skipped: GGUF models" in said
     assert "`make llama`" in said
     assert "primed -> shouter on rwkv7-mini/1" in said
-    assert "prefill 0 tokens" in said
+    assert "A context is a model's whole state after reading a text." in said
+    assert "it read 0 tokens before its prompt" in said
     assert "checked: the two contexts have read the same text" in said
-    assert "divergence from plain reading: " in said
+    assert "divergence from plain reading: " not in said
     home = re.search(r"ipc://(/\S+)/run/broker\.sock", said)
     assert home is not None
     assert not Path(home[1]).exists()
@@ -58,11 +62,12 @@ def test_the_demonstration_shows_everything_and_leaves_nothing(tmp_path: Path) -
 
 @pytest.mark.skipif(not has_llama(), reason="the extra `llama` is not installed")
 def test_with_llama_cpp_it_shows_the_other_kinds_of_models(tmp_path: Path) -> None:
-    said = demonstrate(tmp_path)
-    assert sections(said) == ["Converting", *FIRST, *KINDS, *LAST]
+    said = demonstrate(tmp_path, options=["--seed", "2", "--routing"])
+    assert sections(said) == [*FIRST, *KINDS, *LAST]
     assert "was made by another model" in said
     assert "ckpt replay THEIRS:NAME --to OURS" in said
     assert "the text is equal" in said
+    assert "divergence from plain reading: " in said
     assert "checked: the same text" in said
     served = set(re.findall(r"^  \S+/\d+ +ready", said, re.MULTILINE))
     if smollm2() is None:
@@ -72,6 +77,17 @@ def test_with_llama_cpp_it_shows_the_other_kinds_of_models(tmp_path: Path) -> No
         assert "'The capital of France is' -> ' Paris." in said
         assert "skipped" not in said
         assert len(served) == 6
+
+
+def test_the_words_of_the_demo_are_in_no_training_row() -> None:
+    assert [word for word in ADJECTIVES + NOUNS + VERBS if not belongs(word, "held_out")] == []
+    assert len({drawn(seed) for seed in range(20)}) == 20
+
+
+def test_a_wrong_answer_ends_the_demo() -> None:
+    check("as expected\n", "as expected")
+    with pytest.raises(Trouble, match="should be 'this', but it is 'that'"):
+        check("that\n", "this")
 
 
 def test_the_primer_is_a_transcript_of_closed_turns() -> None:

@@ -80,6 +80,19 @@ def test_run_again_it_goes_on(tmp_path: Path) -> None:
     assert "resumed at step 3" in (tmp_path / "training.log").read_text()
 
 
+def test_it_can_start_from_given_weights(tmp_path: Path) -> None:
+    assert run(tmp_path / "first").exit_code == 0
+    weights = tmp_path / "first/weights.safetensors"
+    result = run(tmp_path / "second", "--weights", str(weights), "--rate", "1e-9", "--matrix-rate", "1e-9", steps=1)
+    assert result.exit_code == 0, result.output
+    old, new = (
+        asm.load_checkpoint(path).model.token_emb.weight for path in (weights, tmp_path / "second" / weights.name)
+    )
+    assert torch.allclose(old, new, atol=1e-6)
+    plain = tmp_path / "first/losses.json"
+    assert "Error" in run(tmp_path / "third", "--weights", str(plain)).output
+
+
 def test_an_interrupt_leaves_a_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     take = Trainer.take
 

@@ -6,9 +6,12 @@ from itertools import islice, repeat
 from pathlib import Path
 
 import pytest
+import torch
+from click.testing import CliRunner
 
 from models import rwkv7
 from models.rwkv7 import Config
+from training import mini
 from training.data import batches
 from training.evaluate import greedy, rate
 from training.loop import Settings, Trainer
@@ -50,6 +53,18 @@ def test_an_interrupted_run_ends_where_an_uninterrupted_one_does(tmp_path: Path)
 
 def test_a_new_directory_has_nothing_to_resume(tmp_path: Path) -> None:
     assert not Trainer(Rwkv7Trainee(TINY, 2), settings(1), tmp_path).resume()
+
+
+def test_a_run_can_start_from_given_weights(tmp_path: Path) -> None:
+    first, second = tmp_path / "first.safetensors", tmp_path / "run"
+    rwkv7.save(rwkv7.initial_tensors(TINY, 7), first)
+    options = ["--weights", first, "--outdir", second, "--steps", 1, "--lanes", 1, "--window", 32]
+    options += ["--rate", 1e-9, "--matrix-rate", 1e-9]
+    result = CliRunner().invoke(mini.main, [str(option) for option in options])
+    assert result.exit_code == 0, result.output
+    old, new = (rwkv7.read_tensors(path)["emb.weight"] for path in (first, second / "weights.safetensors"))
+    assert old.shape == (257, 64)
+    assert torch.allclose(old, new, atol=1e-6)
 
 
 def test_a_run_by_the_clock_ends(tmp_path: Path) -> None:
