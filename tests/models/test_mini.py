@@ -29,7 +29,7 @@ EXACT = {
     "upper": 0.55,
     "lower": 0.40,
     "reverse": 0.40,
-    "carry_on": 0.50,
+    "carry_on": 0.65,
     "pick_word": 0.50,
     "answer": 0.55,
     "remark": 0.55,
