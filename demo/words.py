@@ -43,7 +43,6 @@ def drawn(seed: int) -> Drawn:
     thing, place = rng.sample(NOUNS, 2)
 
     def sentence() -> str:
-        one, other = rng.sample(NOUNS, 2)
-        return f"the {rng.choice(ADJECTIVES)} {one} {rng.choice(VERBS)} near the {other}"
+        return f"the {rng.choice(ADJECTIVES)} {rng.choice(NOUNS)} {rng.choice(VERBS)}"
 
     return Drawn(thing, place, (sentence(), sentence(), sentence()))
