@@ -37,7 +37,8 @@ def test_the_page_of_words_does_what_it_says(house: House) -> None:
     directory = house.home / "first"
     turns = turns_of((directory / ".transcript.txt").read_text())
     assert [turn.role for turn in turns] == ["CONTEXT", "USER", "INTERFACE"]
-    assert house.shell("ssmprov ckpt show shouter --text").startswith("(Turn 1) [CONTEXT]: The key is in the kitchen.")
+    shouter = house.shell("ssmprov ckpt show shouter --text").stdout
+    assert shouter.startswith("(Turn 1) [CONTEXT]: The key is in the kitchen.")
 
 
 @dataclass(frozen=True)

@@ -72,11 +72,11 @@ def test_with_llama_cpp_it_shows_the_other_kinds_of_models(tmp_path: Path) -> No
     served = set(re.findall(r"^  \S+/\d+ +ready", said, re.MULTILINE))
     if smollm2() is None:
         assert "skipped: SmolLM2" in said
-        assert len(served) == 5
+        assert len(served) == 4
     else:
         assert "'The capital of France is' -> ' Paris." in said
         assert "skipped" not in said
-        assert len(served) == 6
+        assert len(served) == 5
 
 
 def test_the_words_of_the_demo_are_in_no_training_row() -> None:
