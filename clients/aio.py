@@ -107,7 +107,7 @@ class AsyncClient:
     ) -> Reply:
         """Say something to a model; `reply.answer` is what it answers.
 
-        With `to`, the context of that name goes on, or begins if it does not exist, and the turn is saved in it. Raises
+        With `to`, the turn continues the context of that name, or starts it, and is saved in it. Raises
         Conflict if another turn came between. Without `to`, nothing is saved.
         """
         streamed = on_text is not None or on_progress is not None

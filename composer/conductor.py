@@ -32,7 +32,7 @@ CHANGED_MS = 300
 """How long to wait after another program changed the file before looking at it."""
 
 BUSY = "A turn is running. Wait for it to end, or press Esc to stop it."
-NO_CONTEXT = "no broker has answered yet, so there is no context to write with"
+NO_CONTEXT = "no broker has answered yet, so nothing can be sent"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

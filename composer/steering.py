@@ -28,7 +28,7 @@ class Steering(QObject):
     """Tells the conductor what is chosen in the panels, and shows in the panels what the broker reports."""
 
     reached = pyqtSignal()
-    settled = pyqtSignal()  # what was said of a transcript and a context that differ is no longer so
+    settled = pyqtSignal()  # the transcript and its context agree again
 
     def __init__(
         self,

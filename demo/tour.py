@@ -91,7 +91,7 @@ class Tour:
         check(show(self.house, f"ssmprov say '{QUESTION}'"), ANSWER)
 
     def remembering(self) -> None:
-        section("Remembering: a context keeps what it was told; without it, the model knows nothing of it")
+        section("Remembering: a context keeps what it was told, and other contexts know nothing about it")
         where = f"Where is the {self.words.thing}?"
         check(show(self.house, f"ssmprov say --to notes '{self.words.fact}'"), self.words.fact)
         check(show(self.house, f"ssmprov say --to notes '{where}'"), self.words.fact)

@@ -327,5 +327,6 @@ def replace_transcript(writer: Writer, record: Record, own: Own, text: bytes, he
         context=str(own),
     )
     writer.move(move)
-    writer.carry_out_move(move)
+    if not writer.carry_out_move(move):
+        raise Conflict("the transcript was changed by another program, so it was left as it is: try again")
     return kept
